@@ -1,0 +1,32 @@
+"""Shapes of the two sample language models, and the version of everything in this folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SAMPLE_VERSION = "1"
+"""Changes whenever the sample world or the sample models change: it names their cache folders and data key."""
+
+SAMPLE_MODELS: dict[str, dict[str, Any]] = {
+    "sample-llama": {
+        "family": "llama",
+        "num_blocks": 8,
+        "model_dim": 64,
+        "intermediate_dim": 128,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "vocab_size": 640,
+        "tied": True,
+    },
+    "sample-neox": {
+        "family": "gpt_neox",
+        "num_blocks": 8,
+        "model_dim": 64,
+        "intermediate_dim": 128,
+        "num_heads": 4,
+        "num_kv_heads": 4,
+        "vocab_size": 640,
+        "tied": False,
+    },
+}
+"""Architecture numbers by model name: eight blocks, so that the study's depths fall on different blocks."""
