@@ -1,1 +1,1 @@
-"""The frozen language model: token trees, the trunk below the memory, the cache of its output, the upper blocks."""
+"""The frozen language model: token trees, the trunk below the memory, its cached output, the upper blocks."""

@@ -1,7 +1,8 @@
 """Token trees: many texts that share beginnings, as one row of a batch.
 
-A node is one token; it attends to itself and its ancestors, and its position is its depth. A plain text is the tree
-without branches (a chain). The prompts about one page share their few-shot prefix, so a tree holds it once.
+A node is one token; it attends to itself and its ancestors, and its position is its depth. A plain text is
+the tree without branches (a chain). The prompts about one page share their few-shot prefix, so a tree holds it
+once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class TokenTree:
             ValueError: no node, lists of different lengths, or a parent that does not come before its child.
         """
         if not self.tokens or len(self.tokens) != len(self.parents):
-            raise ValueError(f"a tree needs one parent per token: {len(self.tokens)} tokens, {len(self.parents)} parents")
+            counts = f"{len(self.tokens)} tokens, {len(self.parents)} parents"
+            raise ValueError(f"a tree needs tokens, and one parent for each: {counts}")
         if any(not -1 <= parent < node for node, parent in enumerate(self.parents)):
             raise ValueError("a parent must come before its children in the tree")
 
@@ -68,8 +70,8 @@ class TokenTree:
     def intervals(self) -> NDArray[np.int64]:
         """Entry and exit times of a depth-first walk: `[2, nodes]`, int64.
 
-        Node j is i or an ancestor of i exactly when `entry[j] <= entry[i] < exit[j]`, so an attention mask is two
-        comparisons, made on the device.
+        Node j is i or an ancestor of i exactly when `entry[j] <= entry[i] < exit[j]`, so an attention mask is
+        two comparisons, made on the device.
         """
         size = len(self)
         if self.is_chain:
@@ -114,16 +116,16 @@ def build_trees(
     """Merge sequences into trees of at most `max_tokens` nodes, beginnings shared.
 
     Sequences are taken in the order given: one that does not fit opens the next tree (a tree costs attention
-    quadratic in its size, so it is split and the prefix repeated). A sequence longer than `max_tokens` gets a tree
-    of its own.
+    quadratic in its size, so it is split and the prefix repeated). A sequence longer than `max_tokens` gets a
+    tree of its own.
 
     Args:
         sequences: token ids, none of them empty; those that share a beginning best stand together.
         max_tokens: largest number of nodes of a tree.
 
     Returns:
-        The trees, and for every sequence the `(tree, node)` of its last token; `trees[tree].path(node)` has the
-        nodes of the others.
+        The trees, and for every sequence the `(tree, node)` of its last token; `trees[tree].path(node)` has
+        the nodes of all its tokens.
 
     Raises:
         ValueError: an empty sequence.
@@ -171,8 +173,9 @@ class Batch:
     Attributes:
         tokens: `[batch, seq]`, int64; padding is token 0.
         positions: `[batch, seq]`, int64; padding counts on, so that plain texts have positions 0, 1, 2, ...
-        attention_mask: None when all trees are chains (causal attention is enough: no token sees the padding to
-            its right), else bool `[batch, 1, seq, seq]`, True where row attends to column; padding sees itself.
+        attention_mask: None when all trees are chains (causal attention is enough: no token sees the padding
+            to its right), else bool `[batch, 1, seq, seq]`, True where row attends to column; padding sees
+            itself.
         lengths: `[batch]`, int64: nodes of each tree.
     """
 
@@ -206,12 +209,13 @@ def collate(trees: Sequence[TokenTree], device: torch.device | str = "cpu") -> B
 
 
 def _tree_mask(trees: Sequence[TokenTree], size: int, device: torch.device | str) -> Tensor:
-    """Return who attends to whom: bool `[batch, 1, size, size]`; a padding position enters and leaves alone."""
+    """Return who attends to whom, bool `[batch, 1, size, size]`; a pad enters and leaves alone."""
     times = np.empty((2, len(trees), size), dtype=np.int64)
     times[0] = np.arange(size)
     times[1] = times[0] + 1
     for row, tree in enumerate(trees):
         times[:, row, : len(tree)] = tree.intervals
-    entry, leave = torch.from_numpy(times).to(device)
+    walk = torch.from_numpy(times).to(device)
+    entry, leave = walk[0], walk[1]
     row_entry = entry[:, :, None]
-    return ((entry[:, None, :] <= row_entry) & (row_entry < leave[:, None, :]))[:, None]
+    return ((entry[:, None, :] <= row_entry) & (row_entry < leave[:, None, :])).unsqueeze(1)

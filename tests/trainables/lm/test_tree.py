@@ -30,12 +30,12 @@ def test_every_text_is_the_path_to_its_end(sequences: list[list[int]], max_token
 
 
 @given(texts, st.integers(1, 30))
-def test_a_tree_keeps_its_limit_unless_one_text_alone_exceeds_it(sequences: list[list[int]], limit: int) -> None:
+def test_a_tree_keeps_its_limit_unless_one_text_exceeds_it(sequences: list[list[int]], limit: int) -> None:
     made, ends = build_trees(sequences, limit)
     for index, tree in enumerate(made):
         lengths = [len(s) for s, (where, _) in zip(sequences, ends, strict=True) if where == index]
         assert len(tree) <= max(limit, max(lengths))
-        assert len(set(zip(tree.tokens, tree.parents, strict=True))) == len(tree), "a shared beginning is there twice"
+        assert len(set(zip(tree.tokens, tree.parents, strict=True))) == len(tree), "a beginning is there twice"
 
 
 @given(st.lists(trees, min_size=1, max_size=4))
