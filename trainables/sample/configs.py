@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 SAMPLE_VERSION = "1"
-"""Changes whenever the sample world or the sample models change: it names their cache folders and data key."""
+"""Changes whenever the sample world or the sample models change: it is part of their cache keys."""
 
 SAMPLE_MODELS: dict[str, dict[str, Any]] = {
     "sample-llama": {

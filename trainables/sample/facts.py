@@ -1,7 +1,7 @@
 """The generated world: people, works and places, each with one value for every attribute of its kind.
 
-Everything here is a pure function of the seed. A claim of this world is true exactly when the value it names is
-the entity's value (`World.is_true`): every attribute holds one value only.
+Everything here is a pure function of the seed. A claim of this world is true exactly when the value it names
+is the entity's value (`World.is_true`): every attribute holds one value only.
 """
 
 from __future__ import annotations

@@ -84,25 +84,28 @@ UNTOLD_CLAIMS: dict[str, tuple[str, str]] = {
 """A development and a training wording for what no page tells."""
 
 
+_SHORT = {"work": "this work", "place": "this town"}
+
+
 def page_sentences(entity: Entity, rng: random.Random) -> list[tuple[str, str]]:
     """Word an entity's page: `(attribute, sentence)` for every fact, in a drawn order and wording.
 
-    The first sentence names the subject in full; later ones may say `It`, `She` or `He` no more than FEVER's own
-    pages do: names are kept, so that a segment cut anywhere still tells whose fact it is.
+    Every other sentence names the subject in full; those between write the family name, `this work`
+    or `this town`.
     """
     attributes = list(VALUES[entity.kind])
     rng.shuffle(attributes)
-    short = entity.name.split(" ")[-1]
+    short = entity.name.split(" ")[-1] if entity.kind == "person" else _SHORT[entity.kind]
     sentences = []
     for index, attribute in enumerate(attributes):
         wording = rng.choice(PAGE[entity.kind, attribute])
-        subject = entity.name if index == 0 else short
-        sentences.append((attribute, wording.format(s=subject, v=entity.facts[attribute])))
+        sentence = wording.format(s=short if index % 2 else entity.name, v=entity.facts[attribute])
+        sentences.append((attribute, sentence[0].upper() + sentence[1:]))
     return sentences
 
 
 def word_claim(wordings: tuple[str, str], number: int, entity: Entity, value: str) -> str:
-    """Word one claim about an entity; `number` picks the wording."""
+    """Word a claim about an entity; `number` picks the wording."""
     return wordings[number % 2].format(s=entity.name, v=value)
 
 
