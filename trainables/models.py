@@ -68,14 +68,31 @@ class ModelCard:
 
 
 def _neox(size: str, blocks: int, dim: int, heads: int, vocab: int = 50304) -> dict[str, Any]:
-    return {"source": f"EleutherAI/pythia-{size}", "family": "gpt_neox", "num_blocks": blocks, "model_dim": dim,
-            "intermediate_dim": 4 * dim, "num_heads": heads, "num_kv_heads": heads, "vocab_size": vocab, "tied": False}
+    return {
+        "source": f"EleutherAI/pythia-{size}",
+        "family": "gpt_neox",
+        "num_blocks": blocks,
+        "model_dim": dim,
+        "intermediate_dim": 4 * dim,
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "vocab_size": vocab,
+        "tied": False,
+    }
 
 
 def _llama2(suffix: str, blocks: int, dim: int, heads: int, intermediate: int) -> dict[str, Any]:
-    return {"source": f"meta-llama/Llama-2-{suffix}-hf", "family": "llama", "num_blocks": blocks, "model_dim": dim,
-            "intermediate_dim": intermediate, "num_heads": heads, "num_kv_heads": heads, "vocab_size": 32000,
-            "tied": False}
+    return {
+        "source": f"meta-llama/Llama-2-{suffix}-hf",
+        "family": "llama",
+        "num_blocks": blocks,
+        "model_dim": dim,
+        "intermediate_dim": intermediate,
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "vocab_size": 32000,
+        "tied": False,
+    }
 
 
 ALIASES: dict[str, dict[str, Any]] = {
@@ -116,14 +133,27 @@ def model_card(model: str, revision: str = "main") -> ModelCard:
     if model in SAMPLE_MODELS:
         shape = dict(SAMPLE_MODELS[model])
         head_dim = shape["model_dim"] // shape["num_heads"]
-        return ModelCard(name=model, key=f"{model}@v{SAMPLE_VERSION}", source="", revision="main",
-                         head_dim=head_dim, is_sample=True, **shape)
+        return ModelCard(
+            name=model,
+            key=f"{model}@v{SAMPLE_VERSION}",
+            source="",
+            revision="main",
+            head_dim=head_dim,
+            is_sample=True,
+            **shape,
+        )
     alias = _BY_PLAIN_NAME.get(_plain(model))
     if alias is not None:
         shape = dict(ALIASES[alias])
         head_dim = shape["model_dim"] // shape["num_heads"]
-        return ModelCard(name=alias, key=f"{shape['source']}@{revision}", revision=revision, head_dim=head_dim,
-                         is_hub=True, **shape)
+        return ModelCard(
+            name=alias,
+            key=f"{shape['source']}@{revision}",
+            revision=revision,
+            head_dim=head_dim,
+            is_hub=True,
+            **shape,
+        )
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _folder_card(folder)
@@ -145,10 +175,14 @@ def _folder_card(folder: Path) -> ModelCard:
         raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no {missing}")
     tokenizer = [p for n in ("tokenizer.json", "tokenizer.model") if (p := folder / n).is_file()]
     if not tokenizer:
-        raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no tokenizer.json or tokenizer.model")
+        raise ConfigError(
+            f"model={str(folder)!r}: not a model folder, it has no tokenizer.json or tokenizer.model"
+        )
     shape = _shape(config_file)
     key = f"{shape['family']}:{fingerprint_files([config_file, *weights, *tokenizer])[:16]}"
-    return ModelCard(name=folder.resolve().name, key=key, source=str(folder.resolve()), revision="main", **shape)
+    return ModelCard(
+        name=folder.resolve().name, key=key, source=str(folder.resolve()), revision="main", **shape
+    )
 
 
 def _hub_card(model: str, revision: str) -> ModelCard:
@@ -162,8 +196,14 @@ def _hub_card(model: str, revision: str) -> ModelCard:
             f"model={model!r}: no such folder, and its config.json cannot be had from the hub ({first[:120]})"
         ) from None
     name = model.split("/")[-1]
-    return ModelCard(name=name, key=f"{model}@{revision}", source=model, revision=revision, is_hub=True,
-                     **_shape(config_file))
+    return ModelCard(
+        name=name,
+        key=f"{model}@{revision}",
+        source=model,
+        revision=revision,
+        is_hub=True,
+        **_shape(config_file),
+    )
 
 
 def _shape(config_file: Path) -> dict[str, Any]:

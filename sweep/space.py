@@ -1,0 +1,273 @@
+"""A search space is data: axes, fixed values, and stages that may take a value from an earlier stage.
+
+Nothing here computes a trial; `planning` expands a space into points. A module in `search_spaces/` holds one
+`Space` named `space`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Literal, Union
+
+from trainables.errors import ConfigError, nearest
+from trainables.spec import FIELDS, coerce
+
+
+class Part(Enum):
+    """Which values of the grid's axis a stage uses."""
+
+    ALL = "all"
+    LARGEST = "the largest"
+    OTHERS = "all but the largest"
+
+
+ALL, LARGEST, OTHERS = Part.ALL, Part.LARGEST, Part.OTHERS
+
+
+class EveryLayer(Enum):
+    """Stands in a `layer` axis for every block of the model at hand."""
+
+    EVERY_LAYER = "all"
+
+    def __str__(self) -> str:
+        """As it is written in `--set layer=all`."""
+        return self.value
+
+
+EVERY_LAYER = EveryLayer.EVERY_LAYER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The value of `field` that did best in an earlier stage, chosen once for each group of trials.
+
+    Attributes:
+        field: what is taken; `layer` also where the earlier stage's axis is `depth`.
+        stage: the earlier stage.
+        per: axes that both stages share; each combination of their values is a group with its own choice.
+        by: metric that decides.
+        mode: whether less or more of it is better.
+    """
+
+    field: str
+    stage: str
+    per: tuple[str, ...]
+    by: str = "memory/nll"
+    mode: Literal["min", "max"] = "min"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every number between two bounds equally likely; whole numbers for a field that takes those."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """The same on a logarithmic scale."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+
+
+Distribution = Union[Uniform, LogUniform, OneOf]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a stage samples instead of walking a grid: what, how often, and when to stop a bad trial early.
+
+    Attributes:
+        fields: distribution of each sampled field.
+        num_samples: trials for each combination of the stage's axes.
+        metric: what the sampler and the scheduler (ASHA) look at, reported after each epoch.
+        mode: whether less or more of it is better.
+        grace_epochs: epochs that every trial gets.
+        reduction: of the trials that reach a rung, one in so many goes on.
+    """
+
+    fields: Mapping[str, Distribution]
+    num_samples: int
+    metric: str = "train/nll"
+    mode: Literal["min", "max"] = "min"
+    grace_epochs: int = 5
+    reduction: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One round of trials: the product of its axes.
+
+    Attributes:
+        name: as in `--stage NAME` and in records.
+        axes: values of its own, or the part of the grid's axis that it uses.
+        fixed: what makes the stage what it is; `--set` does not touch it.
+        take: a value that an earlier stage decides.
+        sampling: further fields, sampled.
+    """
+
+    name: str
+    axes: Mapping[str, Sequence[Any] | Part]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    take: Best | None = None
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """An experiment.
+
+    Attributes:
+        name: default name of the sweep.
+        title: one line for people.
+        axes: the full grid as the notes count it, in their order.
+        stages: what is really run.
+        fixed: values that differ from the trial's defaults, for the grid and all stages.
+        small: overrides (`--small`) with which the space runs on the sample world in seconds; the name
+            `num_samples` stands for that of the sampled stages.
+    """
+
+    name: str
+    title: str
+    axes: Mapping[str, Sequence[Any]]
+    stages: tuple[Stage, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
+
+
+def aliases(name: str) -> frozenset[str]:
+    """Fields that state the same thing as `name`: layer and depth do."""
+    return frozenset({"layer", "depth"}) if name in ("layer", "depth") else frozenset({name})
+
+
+def stage_named(space: Space, name: str) -> Stage:
+    """Find a stage.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    for stage in space.stages:
+        if stage.name == name:
+            return stage
+    names = [stage.name for stage in space.stages]
+    raise ConfigError(f"stage {name!r}: {space.name} has {', '.join(names)}{nearest(name, names)}")
+
+
+def stage_axes(space: Space, stage: Stage) -> dict[str, tuple[Any, ...]]:
+    """Return a stage's axes with the parts of the grid's axes filled in."""
+    return {
+        name: _part(space, name, values) if isinstance(values, Part) else tuple(values)
+        for name, values in stage.axes.items()
+    }
+
+
+def _part(space: Space, name: str, part: Part) -> tuple[Any, ...]:
+    values = tuple(space.axes[name]) if name in space.axes else (space.fixed[name],)
+    if part is ALL:
+        return values
+    largest = max(values)
+    return (largest,) if part is LARGEST else tuple(v for v in values if v != largest)
+
+
+def without(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what `names` states, under either of a field's names."""
+    stated = {alias for name in names for alias in aliases(name)}
+    return {name: value for name, value in values.items() if name not in stated}
+
+
+def stage_base(space: Space, stage: Stage) -> dict[str, Any]:
+    """Return the values that all trials of a stage share, taken and varied fields left out."""
+    varied = dict.fromkeys([*stage.axes, *(stage.sampling.fields if stage.sampling else ())])
+    if stage.take:
+        varied[stage.take.field] = None
+    shared = without(space.fixed, {**stage.fixed, **varied}) | dict(stage.fixed)
+    return without(shared, varied) | {"stage": stage.name}
+
+
+def checked(space: Space) -> Space:
+    """Return the space with every value in its field's type.
+
+    Raises:
+        ConfigError: unknown fields, bad values, no stages, or stages that do not fit together.
+    """
+    if not space.stages:
+        raise ConfigError(f"{space.name}: the space has no stages; give it at least one Stage")
+    names = [stage.name for stage in space.stages]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{space.name}: two stages have the same name; stages are {', '.join(names)}")
+    space = replace(
+        space,
+        axes={name: _values(name, values, space.name) for name, values in space.axes.items()},
+        fixed={name: coerce(name, value) for name, value in space.fixed.items()},
+        stages=tuple(
+            replace(
+                stage,
+                axes={
+                    n: v if isinstance(v, Part) else _values(n, v, stage.name) for n, v in stage.axes.items()
+                },
+                fixed={name: coerce(name, value) for name, value in stage.fixed.items()},
+            )
+            for stage in space.stages
+        ),
+    )
+    for stage in space.stages:
+        _check_stage(space, stage)
+    return space
+
+
+def _values(name: str, values: Sequence[Any], place: str) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ConfigError(f"{place}: axis {name}={values!r}: must be a list of values")
+    typed = (v if v is EVERY_LAYER and name == "layer" else coerce(name, v) for v in values)
+    return tuple(dict.fromkeys(typed))
+
+
+def _check_stage(space: Space, stage: Stage) -> None:
+    for name, values in stage.axes.items():
+        if isinstance(values, Part) and name not in space.axes and name not in space.fixed:
+            raise ConfigError(
+                f"stage {stage.name}: {name} is neither an axis of {space.name} nor fixed in it"
+            )
+    stated = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
+    if stage.take:
+        stated.append(stage.take.field)
+    for name in stated:
+        if name not in FIELDS:
+            raise ConfigError(f"stage {stage.name}: {name}: unknown field{nearest(name, FIELDS)}")
+        if sum(other in aliases(name) for other in stated) > 1:
+            raise ConfigError(
+                f"stage {stage.name}: {' and '.join(sorted(aliases(name)))} stated more than once"
+            )
+    if stage.take:
+        _check_take(space, stage, stage.take)
+
+
+def _check_take(space: Space, stage: Stage, take: Best) -> None:
+    earlier = space.stages[: space.stages.index(stage)]
+    if take.stage not in [s.name for s in earlier]:
+        raise ConfigError(
+            f"stage {stage.name}: takes {take.field} from {take.stage!r}, which is no earlier stage"
+        )
+    source = stage_named(space, take.stage)
+    axes = stage_axes(space, source)
+    if source.take or source.sampling or not aliases(take.field) & set(axes):
+        raise ConfigError(f"stage {stage.name}: {take.stage} is no grid with an axis {take.field}")
+    for name in take.per:
+        if name not in axes or name not in stage.axes:
+            raise ConfigError(
+                f"stage {stage.name}: per {name}: must be an axis of {take.stage} and {stage.name}"
+            )
+    loose = [n for n, v in axes.items() if len(v) > 1 and n not in take.per and n not in aliases(take.field)]
+    if loose:
+        raise ConfigError(f"stage {stage.name}: {take.stage} varies {loose[0]} too; add it to per")
