@@ -1,0 +1,1 @@
+"""Documents, claims and prompts: everything a trial reads, as plain values. No torch, no pandas."""

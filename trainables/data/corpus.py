@@ -1,0 +1,115 @@
+"""The ranked documents of a study, and the first n of them (note 000, section 2).
+
+1. Group the validation rows by evidence page: N_full pages.
+2. Sort the pages by rows, descending (ties by title, ours), and keep the first N: N_top.
+3. Drop a page whose text is empty or which has no training row: N_trunc remain.
+
+Articles without claims stand after FEVER's pages, so that smaller selections are subsets of larger ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from trainables.data.detokenize import detokenize as undo_tokenisation
+from trainables.data.documents import Document, Selection
+from trainables.data.fever import load_splits, normal_title
+from trainables.data.jsonl import numbered_lines, parse_object, text_field
+from trainables.data.pages import load_pages
+from trainables.data.sources import SourceFiles, resolve_sources
+from trainables.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All documents of a study, ranked.
+
+    Attributes:
+        pages: FEVER's N_full evidence pages by rank, those included that step 3 drops.
+        articles: Wikipedia articles without claims, in file order; none of them an evidence page.
+        train_rows: rows of the whole training table.
+        valid_rows: rows of the whole validation table.
+    """
+
+    pages: tuple[Document, ...]
+    articles: tuple[Document, ...] = ()
+    train_rows: int = 0
+    valid_rows: int = 0
+
+    def select(self, num_documents: int) -> Selection:
+        """Take the first `num_documents` documents and drop those that cannot be used.
+
+        An article is dropped for an empty text only, never for lack of training rows.
+
+        Raises:
+            ConfigError: there are fewer documents.
+        """
+        there_are = len(self.pages) + len(self.articles)
+        if num_documents > there_are:
+            raise ConfigError(
+                f"num_documents={num_documents}: the data has {there_are} documents ({len(self.pages)} FEVER "
+                f"pages, {len(self.articles)} articles); lower it or add a source with wiki_docs.jsonl"
+            )
+        documents = tuple(d for d in (self.pages + self.articles)[:num_documents] if _usable(d))
+        counts = {
+            "n_full": len(self.pages),
+            "n_top": num_documents,
+            "n_trunc": len(documents),
+            "train_rows": self.train_rows,
+            "valid_rows": self.valid_rows,
+            "train_rows_selected": sum(document.train_rows for document in documents),
+            "valid_rows_selected": sum(document.valid_rows for document in documents),
+            "claims_selected": sum(len(document.claims) for document in documents),
+        }
+        return Selection(documents, counts)
+
+
+def load_corpus(data: str, detokenize: bool = False) -> Corpus:
+    """Read the documents that `data` names.
+
+    Args:
+        data: sources joined by commas (see `trainables.data.sources`).
+        detokenize: undo FEVER's tokenisation in the texts of its pages.
+
+    Raises:
+        ConfigError: sources that contradict each other, or the hub is named and cannot be reached.
+        DataError: a file that is missing or broken.
+    """
+    sources = resolve_sources(data)
+    corpus = Corpus(pages=())
+    for source in sources:
+        if source.has_claims:
+            corpus = _fever_corpus(source, sources)
+    if detokenize:
+        pages = tuple(replace(page, text=undo_tokenisation(page.text)) for page in corpus.pages)
+        corpus = replace(corpus, pages=pages)
+    return replace(corpus, articles=_articles(sources, {page.title for page in corpus.pages}))
+
+
+def _usable(document: Document) -> bool:
+    has_text = bool(document.text.strip())
+    return has_text and (document.source == "wiki" or bool(document.train_claims))
+
+
+def _fever_corpus(source: SourceFiles, sources: tuple[SourceFiles, ...]) -> Corpus:
+    train, valid = load_splits(source)
+    texts = load_pages(sources, valid.pages.keys())
+    pages = tuple(
+        Document(title, texts.get(title, ""), train.pages.get(title, ()), valid.pages[title], "fever")
+        for title in valid.ranking()
+    )
+    return Corpus(pages, train_rows=train.rows, valid_rows=valid.rows)
+
+
+def _articles(sources: tuple[SourceFiles, ...], taken: set[str]) -> tuple[Document, ...]:
+    """Read the articles of all sources, leaving out titles that are taken already."""
+    articles: dict[str, Document] = {}
+    for source in sources:
+        if source.wiki_docs is None:
+            continue
+        for where, line in numbered_lines(source.wiki_docs):
+            record = parse_object(where, line)
+            title = normal_title(text_field(record, "id", where))
+            if title not in taken:
+                articles.setdefault(title, Document(title, text_field(record, "text", where), (), (), "wiki"))
+    return tuple(articles.values())
