@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.data.sources import data_key as key_of_data
 from trainables.errors import ConfigError, nearest
 from trainables.fields import identity_field, other_field, rules_of
 from trainables.models import ModelCard, model_card
@@ -223,17 +224,17 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     if not card.is_hub:
         new["revision"] = "main"
     if spec.method != "memory":
-        new |= {name: _DEFAULTS[name] for name in _MEMORY_FIELDS}
+        new |= _NO_MEMORY
     else:
         new |= _canonical_memory(spec, card)
     if spec.method == "pretrained":
-        new |= {name: _DEFAULTS[name] for name in _TRAINING_FIELDS}
+        new |= _NO_TRAINING
     elif spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.content == "document" or spec.method == "pretrained":
         new["template_loss"] = "full"
     if "counterfact" not in spec.probes:
-        new |= {name: _DEFAULTS[name] for name in SAMPLES_COUNTERFACT}
+        new |= _NO_SAMPLES
     if "fever" not in spec.probes:
         new["claims_per_page"] = None
         if spec.content == "document" or spec.method == "pretrained":
@@ -256,7 +257,7 @@ def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:
     new: dict[str, Any] = {"layer": layer, "depth": None}
     plain = spec.allocation == "none" or (spec.mode == "inductive" and spec.alpha == 0)
     if plain:
-        return new | {name: _DEFAULTS[name] for name in _SET_FIELDS}
+        return new | _NO_ENTRY_SETS
     if spec.mode == "hard":
         new["alpha"] = 0.0
     if spec.num_clusters == spec.num_documents:
@@ -279,14 +280,15 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
     Returns:
         Every identity field but `depth`, as plain JSON values.
     """
-    from trainables.data.sources import data_key as key_of_data
-
     card = card or model_card(spec.model, spec.revision)
-    plain = canonical(spec, card)
-    values = vars(plain)
-    stated = {name: values[name] for name in _STATED_FIELDS}
-    stated["model"] = card.key
-    stated["data"] = data_key or key_of_data(spec.data)
+    return canonical_identity(canonical(spec, card), card, data_key or key_of_data(spec.data))
+
+
+def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict[str, Any]:
+    """Do the same for a spec that is canonical already."""
+    stated = dict(vars(plain), model=card.key, data=data_key)
+    for name in _UNSTATED_FIELDS:
+        del stated[name]
     stated["eval_epochs"] = list(plain.eval_epochs)
     stated["probes"] = list(plain.probes)
     return stated
@@ -305,15 +307,16 @@ def trial_id(stated: Mapping[str, Any]) -> str:
 
     Fields at their default are left out, so that a field added later changes no id.
     """
-    kept = {n: v for n, v in stated.items() if n not in _ELIDED or v != _ELIDED[n]}
-    return _hash([ID_VERSION, kept])
+    kept = {name: value for name, value in stated.items() if value != _ELIDED.get(name)}
+    return digest([ID_VERSION, kept])
 
 
 def pack_key(stated: Mapping[str, Any]) -> str:
     """Name what the members of a pack must share: every identity field that is not marked `packs`."""
     kept = {n: v for n, v in stated.items() if n not in PACK_VARIES}
-    return _hash(kept)
+    return digest(kept)
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Hash a plain JSON value: 16 hex digits."""
     return hashlib.blake2b(_encode(value).encode(), digest_size=8).hexdigest()

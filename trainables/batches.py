@@ -1,0 +1,112 @@
+"""Training texts and their hidden states as padded batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.lm.tree import TokenTree
+from trainables.texts import TrainingText
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Some texts, padded on the right; no token sees the padding, for attention is causal.
+
+    Attributes:
+        hidden: `[batch, seq, model_dim]`, states at the memory's block.
+        real: bool `[batch, seq]`, False at padding.
+        targets: int64 `[n]`, flat positions in `batch * seq` from which a target is predicted.
+        labels: int64 `[n]`, the tokens to predict there.
+        trees: the texts.
+        documents: index of each text's document.
+    """
+
+    hidden: Tensor
+    real: Tensor
+    targets: Tensor
+    labels: Tensor
+    trees: list[TokenTree]
+    documents: list[int]
+
+    @property
+    def width(self) -> int:
+        """Padded length in tokens."""
+        return self.hidden.shape[1]
+
+
+class TextBatches:
+    """Makes batches of the same texts again and again.
+
+    Args:
+        texts: what is memorised or measured.
+        hidden: states of every text, `[tokens, model_dim]`; moved to the device at once where they fit there.
+        device: where batches go.
+    """
+
+    def __init__(self, texts: Sequence[TrainingText], hidden: Sequence[Tensor], device: torch.device) -> None:
+        """Keep texts and states side by side."""
+        self.texts = list(texts)
+        self.device = device
+        self.hidden = list(hidden)
+        if device.type == "cuda":
+            size = sum(state.nbytes for state in hidden)
+            free, _ = torch.cuda.mem_get_info(device)
+            if size < free // 5:
+                self.hidden = [state.to(device) for state in hidden]
+        self.num_tokens = sum(len(text.tree) for text in self.texts)
+        self.num_targets = sum(text.num_targets for text in self.texts)
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.texts)
+
+    def batch(self, indices: Sequence[int]) -> TextBatch:
+        """Return the texts at `indices` as one batch."""
+        chosen = [self.texts[i] for i in indices]
+        lengths = [len(text.tree) for text in chosen]
+        width = max(lengths)
+        first = self.hidden[indices[0]]
+        hidden = torch.zeros(len(chosen), width, first.shape[-1], dtype=first.dtype, device=first.device)
+        targets, labels = [], []
+        for row, (index, text) in enumerate(zip(indices, chosen, strict=True)):
+            hidden[row, : lengths[row]] = self.hidden[index]
+            targets.append(np.arange(text.first_target - 1, lengths[row] - 1) + row * width)
+            labels.append(np.asarray(text.tree.tokens[text.first_target :]))
+        real = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+        return TextBatch(
+            hidden=hidden.to(self.device, non_blocking=True),
+            real=real.to(self.device),
+            targets=torch.from_numpy(np.concatenate(targets)).to(self.device),
+            labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self.device),
+            trees=[text.tree for text in chosen],
+            documents=[text.document for text in chosen],
+        )
+
+    def in_order(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
+        """Yield the texts in the order given, `batch_size` at a time; the last batch may be smaller."""
+        for start in range(0, len(order), batch_size):
+            yield self.batch([int(i) for i in order[start : start + batch_size]])
+
+    def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
+        """Yield all texts once, similar lengths together, at most `max_tokens` padded tokens a batch."""
+        order = sorted(range(len(self.texts)), key=lambda i: len(self.texts[i].tree))
+        group: list[int] = []
+        for index in order:
+            width = len(self.texts[index].tree)
+            if group and (len(group) + 1) * width > max_tokens:
+                yield self.batch(group)
+                group = []
+            group.append(index)
+        if group:
+            yield self.batch(group)
+
+
+def epoch_order(num_texts: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of texts in one epoch, a function of the seed and the epoch only."""
+    return np.random.default_rng([seed, epoch]).permutation(num_texts)

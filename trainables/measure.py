@@ -1,0 +1,180 @@
+"""Looking at a pack without training it: memorisation error, leakage, and the next token after a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.batches import TextBatches
+from trainables.entry_sets import EntrySet, member_masks, part
+from trainables.lm.hidden import HiddenStates
+from trainables.lm.tree import TokenTree, collate
+from trainables.lm.upper import Upper
+from trainables.memory.bank import MemoryBank
+from trainables.memory.leakage import leakage
+from trainables.training import member_nll, slices
+
+
+@torch.no_grad()
+def document_nll(
+    upper: Upper,
+    batches: TextBatches,
+    bank: MemoryBank | None,
+    hard: Sequence[EntrySet | None],
+    max_tokens: int,
+) -> Tensor:
+    """Return the memorisation error of each member: NLL per predicted token of all texts, `[members]`, float64.
+
+    Without a bank it is the pretrained model's, `[1]`.
+    """
+    count = 1 if bank is None else bank.num_members
+    total = torch.zeros(count, dtype=torch.float64)
+    for batch in batches.by_length(max(max_tokens // count, 1)):
+        masks = member_masks(hard, batch.documents, batch.trees, batch.width, batches.device)
+        for who, rows in slices(count, batch.hidden.shape[0], batch.width, max_tokens):
+            hidden = batch.hidden[rows]
+            if bank is None:
+                added = torch.zeros_like(hidden)[None]
+            else:
+                added, _ = bank(hidden[None], part(masks, who, rows), who)
+            total[who] += member_nll(upper, hidden, added, batch, rows).double().sum(dim=1).cpu()
+    return total / batches.num_targets
+
+
+@torch.no_grad()
+def document_leakage(
+    batches: TextBatches, bank: MemoryBank, sets: Sequence[EntrySet | None], max_tokens: int
+) -> list[dict[int, float]]:
+    """Return each member's mean leakage per token, over all documents and by group.
+
+    Args:
+        batches: the documents' texts.
+        bank: the memories.
+        sets: one set per member; None (every entry) gives 0.
+        max_tokens: padded tokens, over all members, at a time.
+
+    Returns:
+        Per member: group -> mean leakage over the group's tokens, and key -1 -> mean over all tokens.
+    """
+    count = bank.num_members
+    sums: list[dict[int, list[float]]] = [{} for _ in range(count)]
+    for batch in batches.by_length(max(max_tokens // count, 1)):
+        for who, rows in slices(count, batch.hidden.shape[0], batch.width, max_tokens):
+            chosen = sets[who]
+            documents = batch.documents[rows]
+            masks = member_masks(chosen, documents, batch.trees[rows], batch.width, batches.device)
+            _, activations = bank(batch.hidden[rows][None], None, who)
+            share = leakage(activations, masks) * batch.real[rows]
+            per_row = share.sum(dim=2).double().cpu()
+            tokens = batch.real[rows].sum(dim=1).tolist()
+            for offset, entry_set in enumerate(chosen):
+                for row, document in enumerate(documents):
+                    group = -1 if entry_set is None else entry_set.groups[document]
+                    for key in {group, -1}:
+                        cell = sums[(who.start or 0) + offset].setdefault(key, [0.0, 0.0])
+                        cell[0] += float(per_row[offset, row])
+                        cell[1] += tokens[row]
+    return [{group: part / max(1.0, whole) for group, (part, whole) in found.items()} for found in sums]
+
+
+class Responder:
+    """Gives the model's next token at nodes of token trees, for every member of a pack.
+
+    Args:
+        hidden_states: source of the states below the memory.
+        layer: block whose output the memory adds to.
+        upper: the blocks above.
+        bank: the memories, or None for the pretrained model.
+        hard: each member's mask, by the document a tree belongs to; None for no mask.
+        device: where to compute.
+        max_tokens: padded tokens, over all members, in one forward pass.
+    """
+
+    def __init__(
+        self,
+        hidden_states: HiddenStates,
+        layer: int,
+        upper: Upper,
+        bank: MemoryBank | None,
+        hard: Sequence[EntrySet | None],
+        device: torch.device,
+        max_tokens: int,
+    ) -> None:
+        """Keep the parts."""
+        self._hidden_states, self._layer, self._upper = hidden_states, layer, upper
+        self._bank, self._hard, self._device = bank, list(hard), device
+        self._max_tokens = max_tokens
+        self.tokens = 0
+        """Tree nodes gone through so far, per member."""
+
+    @torch.no_grad()
+    def __call__(
+        self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
+    ) -> NDArray[np.int64]:
+        """Return the likeliest next token at the nodes read.
+
+        Args:
+            trees: the texts.
+            documents: the document each tree belongs to.
+            nodes: which nodes of each tree to read.
+
+        Returns:
+            `[members, nodes in all]`, in the order of trees and nodes.
+        """
+        count = 1 if self._bank is None else self._bank.num_members
+        hidden = self._hidden_states.get(trees, self._layer)
+        starts = np.cumsum([0, *[len(read) for read in nodes]])
+        out = np.zeros((count, int(starts[-1])), dtype=np.int64)
+        for rows in self._groups(trees, count):
+            batch = collate([trees[r] for r in rows], self._device)
+            states = torch.zeros(*batch.tokens.shape, hidden[0].shape[-1], dtype=hidden[0].dtype)
+            for place, row in enumerate(rows):
+                states[place, : len(trees[row])] = hidden[row]
+                self.tokens += len(trees[row])
+            states = states.to(self._device)
+            read = [(place, node) for place, row in enumerate(rows) for node in nodes[row]]
+            where = np.concatenate([np.arange(starts[r], starts[r + 1]) for r in rows])
+            if not read:
+                continue
+            places = torch.tensor(read, device=self._device)
+            masks = None
+            if self._bank is not None:
+                masks = member_masks(
+                    self._hard, [documents[r] for r in rows], [trees[r] for r in rows], states.shape[1], self._device
+                )
+            per_pass = max(1, self._max_tokens // states[..., 0].numel())
+            for start in range(0, count, per_pass):
+                who = slice(start, min(count, start + per_pass))
+                found = self._next_tokens(states, masks, who, batch.attention_mask, batch.positions, places)
+                out[who, where] = found.cpu().numpy()
+        return out
+
+    def _next_tokens(
+        self, states: Tensor, masks: Tensor | None, who: slice, attention: Tensor | None, positions: Tensor, places: Tensor
+    ) -> Tensor:
+        """Return the argmax token at `places` `[n, 2]` (row, node) for some members: `[members, n]`."""
+        inputs = states[None]
+        if self._bank is not None:
+            added, _ = self._bank(inputs, part(masks, who, slice(None)), who)
+            inputs = inputs + added
+        members, rows, width, dim = inputs.shape
+        final = self._upper(inputs.reshape(members * rows, width, dim), attention, positions)
+        read = final.reshape(members, rows, width, dim)[:, places[:, 0], places[:, 1]]
+        logits: Tensor = self._upper.logits(read)
+        return logits.argmax(dim=-1)
+
+    def _groups(self, trees: Sequence[TokenTree], members: int) -> list[list[int]]:
+        """Return tree indices batch by batch: similar sizes together, within the token budget."""
+        order = sorted(range(len(trees)), key=lambda i: len(trees[i]))
+        groups: list[list[int]] = []
+        for index in order:
+            width = len(trees[index])
+            if groups and (len(groups[-1]) + 1) * width * members <= self._max_tokens:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups

@@ -1,0 +1,54 @@
+"""The Ray Tune trainable: one Tune trial is one pack; one step is one epoch.
+
+The process is reused from pack to pack (`reset_config`), so the frozen model stays loaded. Checkpoints are the
+trials' own files, not Tune's: a trial that is started again, by Tune or by a later run, finds its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+
+from trainables.work import PackWork, choose_device, library_versions, prepare_process
+from trainables.workbench import Workbench
+
+
+class PackTrainable(tune.Trainable):
+    """Runs the packs it is given; `config` holds `pack`, `trials`, `trunk_layers` and `settings`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Prepare the process and queue the first pack."""
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        settings = config["settings"]
+        device = choose_device(settings["device"])
+        prepare_process(device, settings["threads"])
+        self._bench = Workbench(device, settings["cache_bytes"])
+        self._work = PackWork(config, self._bench)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another pack in the same process."""
+        self._work = PackWork(new_config, self._bench)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Return one epoch's report; a pack of one also reports its metrics by name, for Tune's schedulers."""
+        report = self._work.step()
+        report["versions"] = library_versions()
+        for metrics in report["progress"].values() if len(report["progress"]) == 1 else ():
+            report |= metrics
+        return report
+
+    def cleanup(self) -> None:
+        """Keep what has been trained when the trial is stopped before its end."""
+        self._work.checkpoint()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the trials' own checkpoints; Tune's folder stays empty."""
+        self._work.checkpoint()
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Do nothing: a pack finds its trials' own checkpoints when it starts."""
