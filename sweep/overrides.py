@@ -22,9 +22,9 @@ def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) ->
 
     Args:
         space: the space as its module states it.
-        settings: `FIELD=VALUE` or `FIELD=VALUE,VALUE`; a value may hold anything but commas, a value of several
-            parts is joined by `+` (`probes=fever+counterfact`). `data` takes its sources joined by commas, as one
-            value. `layer=all` is every block. Later settings win.
+        settings: `FIELD=VALUE` or `FIELD=VALUE,VALUE`; a value may hold anything but commas, a value of
+            several parts is joined by `+` (`probes=fever+counterfact`). `data` takes its sources joined by
+            commas, as one value. `layer=all` is every block. Later settings win.
         **extra: single values from options of their own (`data=...`, `seed=...`); None is no override.
 
     Raises:
@@ -94,7 +94,7 @@ def _override_stage(stage: Stage, name: str, values: tuple[Any, ...], grown: set
 
 
 def _swap(axes: Mapping[str, Any], name: str, values: Any) -> dict[str, Any]:
-    """Replace an axis where it stands, whichever of its names it has; a part of the grid's axis follows the grid."""
+    """Replace an axis, whichever of its names it has; a part of the grid's axis follows the grid."""
     swapped = {}
     for field, old in axes.items():
         same = field in aliases(name)

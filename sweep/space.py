@@ -6,13 +6,14 @@ Nothing here computes a trial; `planning` expands a space into points. A module 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from trainables.errors import ConfigError, nearest
-from trainables.spec import FIELDS, coerce
+from trainables.spec import FIELDS, TrialSpec, coerce
 
 
 class Part(Enum):
@@ -81,7 +82,16 @@ class OneOf:
     values: tuple[Any, ...]
 
 
-Distribution = Union[Uniform, LogUniform, OneOf]
+Distribution = Uniform | LogUniform | OneOf
+
+
+def middle(name: str, spread: Distribution) -> Any:
+    """Return a value of the field `name` from the middle of a distribution."""
+    if isinstance(spread, OneOf):
+        return coerce(name, spread.values[len(spread.values) // 2])
+    is_log = isinstance(spread, LogUniform)
+    value = math.sqrt(spread.low * spread.high) if is_log else (spread.low + spread.high) / 2
+    return coerce(name, round(value) if isinstance(getattr(TrialSpec, name), int) else value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which model a name means, and its shape, without loading it.
 
-A model is an alias of the study's tables, a hub id, a local folder, or one of the two sample models. `ModelCard`
-carries what planning needs: how many blocks there are and how large they are.
+A model is an alias of the study's tables, a hub id, a local folder, or one of the two sample models.
+`ModelCard` carries what planning needs: how many blocks there are and how large they are.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def model_card(model: str, revision: str = "main") -> ModelCard:
         return _hub_card(model, revision)
     known = [*ALIASES, *SAMPLE_MODELS]
     raise ConfigError(
-        f"model={model!r}: no such folder, alias or hub id{nearest(model, known)}; aliases: {', '.join(known)}"
+        f"model={model!r}: no such folder, alias or hub id{nearest(model, known)}; "
+        f"aliases: {', '.join(known)}"
     )
 
 

@@ -22,7 +22,6 @@ from trainables.models import ModelCard, model_card
 ID_VERSION = "1"
 PROBES = ("fever", "counterfact")
 ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
-SAMPLES_COUNTERFACT = ("counterfact_records", "num_answers", "answer_tokens", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,21 +131,28 @@ _RULES = rules_of(TrialSpec)
 FIELDS: tuple[str, ...] = tuple(_RULES)
 IDENTITY_FIELDS: tuple[str, ...] = tuple(n for n, r in _RULES.items() if r.meta["kind"] == "identity")
 PACK_VARIES: frozenset[str] = frozenset(n for n, r in _RULES.items() if r.meta["packs"])
-_DEFAULTS: dict[str, Any] = {n: _RULES[n].default for n in IDENTITY_FIELDS}
-_TRAINING_FIELDS = (
-    "content",
-    "template_loss",
-    "epochs",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "warmup_steps",
-    "grad_clip",
-    "eval_epochs",
+_UNSTATED_FIELDS = ("depth", *(n for n in FIELDS if n not in IDENTITY_FIELDS))
+
+
+def _defaults(*names: str) -> dict[str, Any]:
+    return {name: _RULES[name].default for name in names}
+
+
+_DEFAULTS = _defaults(*IDENTITY_FIELDS)
+_NO_TRAINING = _defaults(
+    "content", "template_loss", "epochs", "batch_size", "lr", "weight_decay", "warmup_steps"
 )
-_STATED_FIELDS = tuple(n for n in IDENTITY_FIELDS if n != "depth")
-_SET_FIELDS = ("num_clusters", "granularity", "entries_per_group", "mem_seed", "allocation", "mode", "alpha")
-_MEMORY_FIELDS = ("layer", "depth", "memory_dim", "norm_and_gate", *_SET_FIELDS)
+_NO_TRAINING |= _defaults("grad_clip", "eval_epochs")
+_NO_ENTRY_SETS = _defaults("allocation", "mode", "alpha", "granularity", "num_clusters", "entries_per_group")
+_NO_ENTRY_SETS |= _defaults("mem_seed")
+_NO_MEMORY = _NO_ENTRY_SETS | _defaults("layer", "depth", "memory_dim", "norm_and_gate")
+_NO_SAMPLES = _defaults("counterfact_records", "num_answers", "answer_tokens", "temperature")
+_ELIDED: dict[str, Any] = {
+    name: list(value) if isinstance(value, tuple) else value
+    for name, value in _DEFAULTS.items()
+    if name not in ("model", "data")
+}
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def field_doc(name: str) -> str:
@@ -294,20 +300,12 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
     return stated
 
 
-_ELIDED: dict[str, Any] = {
-    name: list(value) if isinstance(value, tuple) else value
-    for name, value in _DEFAULTS.items()
-    if name not in ("model", "data")
-}
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
 def trial_id(stated: Mapping[str, Any]) -> str:
     """Hash an identity, as `identity` states it or as a record holds it: 16 hex digits.
 
     Fields at their default are left out, so that a field added later changes no id.
     """
-    kept = {name: value for name, value in stated.items() if value != _ELIDED.get(name)}
+    kept = {name: value for name, value in stated.items() if name not in _ELIDED or value != _ELIDED[name]}
     return digest([ID_VERSION, kept])
 
 

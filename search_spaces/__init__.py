@@ -1,0 +1,1 @@
+"""What to try: one module per experiment of the study, each with one `Space` named `space`."""
