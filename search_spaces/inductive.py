@@ -1,8 +1,8 @@
 """Does an inductive loss help, at which layer, how strongly, under which allocation, for how many documents?
 
 The grid of note 002, and its plan that makes it affordable: choose a layer by plain memorising, then vary
-alpha and allocation at that layer only. `memory_dim` is 4,096 because `partitioned` needs an entry for each of
-1,000 documents (ours); the frozen models are held in bfloat16, as fits one GPU (ours).
+alpha and allocation at that layer only. `memory_dim` is 4,096 because `partitioned` needs an entry for each
+of 1,000 documents (ours); the frozen models are held in bfloat16, as fits one GPU (ours).
 
     python -m sweep.run search_spaces/inductive.py --plan
     python -m sweep.run search_spaces/inductive.py --set allocation=random,partitioned,simset1,simset2 --plan

@@ -1,7 +1,7 @@
 """The inductive study at small scale, to try the software: no download, no GPU, a few minutes on a laptop.
 
-The same three stages as `inductive.py`, with all eight alphas and all five allocations, on the generated sample
-world and the two sample models (one Llama type, one GPT-NeoX type).
+The same three stages as `inductive.py`, with all eight alphas and all five allocations, on the generated
+sample world and the two sample models (one Llama type, one GPT-NeoX type).
 
     python -m sweep.run search_spaces/sample.py
 """

@@ -1,7 +1,8 @@
-"""What a sweep will run: the points of every stage, what is equivalent, what is done, and how trials are packed.
+"""What a sweep will run: the points of every stage, what is equivalent or done, and how trials are packed.
 
-`build_plan` expands a whole space without running anything. While a sweep runs, `stage_points` gives the points
-of a stage for the groups whose choice is known, and `make_packs` puts points that share a forward pass together.
+`build_plan` expands a whole space without running anything. While a sweep runs, `stage_points` gives the
+points of a stage for the groups whose choice is known, and `make_packs` puts together what can share a forward
+pass.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class StagePlan:
     Attributes:
         name: of the stage.
         combinations: product of its axes, equivalents counted.
-        points: its different points; with a stand-in value where a choice is still open, and one with middling
-            values for every `copies` trials of a sampled stage.
+        points: its different points; with a stand-in value where a choice is still open, and one with
+            middling values for every `copies` trials of a sampled stage.
         copies: trials that each of `points` stands for.
         equivalent: how many are points of an earlier stage.
         done: how many of the others have a record.
@@ -88,9 +89,8 @@ class Plan:
     @property
     def questions(self) -> tuple[Question, ...]:
         """All that is chosen between stages, each question once."""
-        return tuple(
-            {question.key: question for stage in self.stages for question in stage.questions}.values()
-        )
+        asked = (question for stage in self.stages for question in stage.questions)
+        return tuple({question.key: question for question in asked}.values())
 
     def stage(self, name: str) -> StagePlan:
         """Return the plan of a stage; KeyError where there is none of this name."""
@@ -232,7 +232,7 @@ def _plan_stage(
         new = {key: point for key, point in points.items() if key not in seen}
         left = {key: point for key, point in new.items() if not (key in known and is_done(key))}
         equivalent, num_done = len(points) - len(new), len(new) - len(left)
-    is_open = any(not is_known for _, is_known in groups)
+    is_open = any(members and not is_known for members, is_known in groups)
     return StagePlan(
         name=stage.name,
         combinations=maker.count(stage_base(space, stage), stage_axes(space, stage)) * copies,
@@ -249,7 +249,7 @@ def _plan_stage(
 def _groups(
     maker: PointMaker, space: Space, stage: Stage, questions: Sequence[Question], choices: Choices
 ) -> Iterator[tuple[list[Point], bool]]:
-    """Yield the points of each group of a stage, and whether its choice is known; the middle value stands in."""
+    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
     base, axes = stage_base(space, stage), stage_axes(space, stage)
     if stage.sampling:
         axes |= {name: (middle(name, spread),) for name, spread in stage.sampling.fields.items()}
@@ -295,7 +295,7 @@ def _grid(maker: PointMaker, space: Space, plans: Mapping[str, StagePlan]) -> tu
 
 
 def _arithmetic(maker: PointMaker, space: Space) -> tuple[int, str]:
-    """Return the product of the grid's axes, and how it is written in the notes: `2 x 6 x 8 x 5 x 5 = 2,400`."""
+    """Return the product of the grid's axes, and it as the notes write it: `2 x 6 x 8 x 5 x 5 = 2,400`."""
     axes = {name: tuple(values) for name, values in space.axes.items()}
     count = maker.count(space.fixed, axes)
     factors = {name: str(len(values)) for name, values in axes.items()}
