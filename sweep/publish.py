@@ -1,0 +1,196 @@
+"""MLflow made from records: `python -m sweep.publish STORAGE[/NAME]`.
+
+For every record there is one complete run, known by its storage, sweep and trial id; what lacks anything is
+built anew from the record, so that neither runs nor metric values are ever there twice. A sweep has one further
+run for its plan, its table and its choices. When nothing is missing, nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweep.cli import user_errors
+from sweep.records import Record, record_hash
+from sweep.report.loading import split_location
+from sweep.results import sweep_stages, table_bytes, write_results
+from sweep.store import RecordHead, Store
+from sweep.tracking import (
+    EXPERIMENT,
+    LAYOUT,
+    Point,
+    Tracking,
+    complete_mark,
+    member_tags,
+    resolve_tracking,
+    totals,
+    ui_command,
+)
+from sweep.tracking_runs import RunHead, Runs, told_in_one_line
+
+Counts = dict[str, int]
+Progress = Callable[[int, int], None]
+
+
+def publish(
+    store: Store, names: Sequence[str], tracking: Tracking, progress: Progress = lambda done, total: None
+) -> Counts:
+    """Bring MLflow up to date with the records of some sweeps. The caller holds their locks.
+
+    A trial that another sweep ran and these only use keeps the run it has and is tagged as theirs too.
+
+    Args:
+        store: the storage.
+        names: sweeps to publish.
+        tracking: where runs go.
+        progress: called with the number of records done and their total.
+
+    Returns:
+        Numbers of runs: `created`, `completed` (lacked something and were built anew), `tagged`, `unchanged`,
+        `removed` (duplicates), `ended` (left running by a killed sweep, without a record).
+
+    Raises:
+        TrackingError: MLflow does not answer; what was done so far stays, and a repeat goes on from there.
+    """
+    index = store.index()
+    members: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        for trial, stages in sweep_stages(store, name, index).items():
+            members[trial][name] = stages[0] if stages else ""
+    heads = [head for head in index.values() if head.sweep in names or head.id in members]
+    with told_in_one_line(tracking.uri):
+        runs = Runs(tracking, store.storage_id())
+        return _Publisher(store, runs, names, members).bring_up(heads, progress)
+
+
+class _Publisher:
+    """One pass over the records of some sweeps."""
+
+    def __init__(
+        self, store: Store, runs: Runs, names: Sequence[str], members: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        self.store, self.runs, self.names, self.members = store, runs, names, members
+        self.counts: Counter[str] = Counter(
+            {name: 0 for name in ("created", "completed", "tagged", "unchanged", "removed", "ended")}
+        )
+
+    def bring_up(self, heads: Sequence[RecordHead], progress: Progress) -> Counts:
+        present: dict[tuple[str, str], list[RunHead]] = defaultdict(list)
+        for run in self.runs.find():
+            present[run.sweep, run.trial].append(run)
+        records: dict[str, Record] = {}
+        for done, record in enumerate(self.store.read_records(heads), start=1):
+            self._trial(record, present.pop((record["sweep"], record["id"]), []))
+            records[record["id"]] = record
+            progress(done, len(heads))
+        for name in self.names:
+            self._sweep(name, records, present.pop((name, ""), []))
+        for (sweep, _), left in present.items():
+            if sweep in self.names:
+                self._end(left)
+        return dict(self.counts)
+
+    def _trial(self, record: Record, present: list[RunHead]) -> None:
+        members = {record["sweep"]: record["stage"], **self.members.get(record["id"], {})}
+        mark = complete_mark(record)
+        good = next((run for run in present if run.complete == mark and not run.running), None)
+        ours = record["sweep"] in self.names
+        if good is None and (ours or not present):
+            self.runs.delete(present)
+            self.runs.build(record, members)
+            self.counts["completed" if present else "created"] += 1
+            return
+        keep = good or present[0]
+        if ours:
+            self._remove([run for run in present if run is not keep])
+        lacking = {tag: stage for tag, stage in member_tags(members).items() if keep.tags.get(tag) != stage}
+        if lacking:
+            self.runs.log(keep.run, [], tags=lacking)
+        self.counts["tagged" if lacking else "unchanged"] += 1
+
+    def _sweep(self, name: str, records: Mapping[str, Record], present: list[RunHead]) -> None:
+        """Keep one run for the sweep itself: plan, choices, table, totals."""
+        own = [r for r in records.values() if name in self.members.get(r["id"], {})]
+        files = {}
+        for file in ("plan.json", "choices.json"):
+            if self.store.files.exists(f"{name}/{file}"):
+                files[file] = self.store.read_bytes(f"{name}/{file}")
+        mark = _mark([*files.values(), *sorted(record_hash(record).encode() for record in own)])
+        good = next((run for run in present if run.complete == mark and not run.running), None)
+        if good:
+            self._remove([run for run in present if run is not good])
+            self.counts["unchanged"] += 1
+            return
+        self.runs.delete(present)
+        now = round(1000 * time.time())
+        tags = {"kind": "sweep", "storage": self.runs.storage, "sweep": name, **member_tags({name: "-"})}
+        run = self.runs.create_named(f"sweep {name}", tags, now)
+        with tempfile.TemporaryDirectory() as folder:
+            files["results.parquet"] = table_bytes(self.store, name)
+            for file, data in files.items():
+                (Path(folder) / file).write_bytes(data)
+            self.runs.attach(run, sorted(Path(folder).iterdir()))
+        points = [Point(metric, value, 0, now) for metric, value in totals(own).items()]
+        self.runs.log(run, points, tags={"complete": mark})
+        self.runs.end(run, "FINISHED")
+        self.counts["completed" if present else "created"] += 1
+
+    def _end(self, left: Iterable[RunHead]) -> None:
+        for run in left:
+            if run.running:
+                self.runs.end(run.run, "KILLED")
+                self.counts["ended"] += 1
+
+    def _remove(self, left: Sequence[RunHead]) -> None:
+        self.runs.delete(left)
+        self.counts["removed"] += len(left)
+
+
+def _mark(parts: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return f"{LAYOUT}-{digest.hexdigest()}"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+@user_errors
+def main(
+    location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+) -> None:
+    """Bring MLflow up to date with the records of a storage; a repeat changes nothing.
+
+    Examples:
+        python -m sweep.publish outputs
+        python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
+    """
+    store, name = split_location(location)
+    names = [name] if name else store.sweeps()
+    tracking = resolve_tracking(store, tracking_uri, experiment)
+    with ExitStack() as locks:
+        for each in names:
+            locks.enter_context(store.lock(each))
+            path = write_results(store, each)
+            typer.echo(f"wrote {store.full(path)}")
+        counts = publish(store, names, tracking)
+    typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
+    typer.echo(f"look at them: {ui_command(tracking)}")
+
+
+if __name__ == "__main__":
+    app()
