@@ -128,7 +128,7 @@ class MemoryBank(nn.Module):
         up_bias, up_weight = self.up_bias[members], self.up_weight[members]
         flat = hidden.float().flatten(1, -2).expand(len(up_bias), -1, -1)
         flat_activations = F.gelu(torch.baddbmm(up_bias.unsqueeze(1), flat, up_weight.mT))
-        activations = flat_activations.unflatten(1, positions)
+        activations = flat_activations.view(len(up_bias), *positions, self.memory_dim)
         used = flat_activations
         if mask is not None:
             used = torch.where(mask, activations, 0.0).flatten(1, -2)
@@ -137,7 +137,8 @@ class MemoryBank(nn.Module):
             out = F.layer_norm(out, (self.model_dim,))
             out = out * self.ln_weight[members].unsqueeze(1) + self.ln_bias[members].unsqueeze(1)
             out = out * self.gate[members].unsqueeze(1)
-        return out.unflatten(1, positions).to(hidden.dtype), activations
+        added = out.view(len(up_bias), *positions, self.model_dim).to(hidden.dtype)
+        return added, activations
 
     def member_parameters(self, member: int) -> dict[str, nn.Parameter]:
         """Return one member's parameters, named as in `Memory`: views that share the stacks' storage.

@@ -72,6 +72,19 @@ def test_flat_positions_and_a_mask_for_all_members_are_accepted() -> None:
     assert torch.equal(added, folded.view(K, 12, D))
 
 
+def test_a_part_of_the_members_gives_their_rows_and_gradients_only() -> None:
+    bank = MemoryBank(D, M, True, range(K))
+    hidden, mask = torch.randn(K, 4, D), torch.rand(K, 1, M) < 0.5
+    part = slice(1, 3)
+    added, activations = bank(hidden[part], mask[part], part)
+    whole, whole_activations = bank(hidden, mask)
+    torch.testing.assert_close(added, whole[part])
+    torch.testing.assert_close(activations, whole_activations[part])
+    added.square().sum().backward()
+    assert bank.up_bias.grad is not None
+    assert not bank.up_bias.grad[0].any() and bank.up_bias.grad[part].any(-1).all()
+
+
 def test_low_precision_hidden_is_computed_in_float32_and_cast_back() -> None:
     bank = MemoryBank(D, M, True, range(K))
     hidden = torch.randn(1, 4, D, dtype=torch.bfloat16)
