@@ -1,8 +1,7 @@
 """Token trees: many texts that share beginnings, as one row of a batch.
 
 A node is one token; it attends to itself and its ancestors, and its position is its depth. A plain text is
-the tree without branches (a chain). The prompts about one page share their few-shot prefix, so a tree holds it
-once.
+the tree without branches (a chain). Prompts about one page share their few-shot prefix: a tree holds it once.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_a_tree_keeps_its_limit_unless_one_text_exceeds_it(sequences: list[list[
     for index, tree in enumerate(made):
         lengths = [len(s) for s, (where, _) in zip(sequences, ends, strict=True) if where == index]
         assert len(tree) <= max(limit, max(lengths))
-        assert len(set(zip(tree.tokens, tree.parents, strict=True))) == len(tree), "a beginning is there twice"
+        assert len(set(zip(tree.tokens, tree.parents, strict=True))) == len(tree), "a node is there twice"
 
 
 @given(st.lists(trees, min_size=1, max_size=4))

@@ -1,0 +1,35 @@
+"""The hook adds the memory to what a block returns, a tensor or a tuple."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables.lm.reference import attach_memory
+
+
+class Block(nn.Module):
+    def __init__(self, as_tuple: bool) -> None:
+        super().__init__()
+        self.as_tuple = as_tuple
+
+    def forward(self, hidden: Tensor) -> Tensor | tuple[Tensor, str]:
+        return (hidden * 2, "cache") if self.as_tuple else hidden * 2
+
+
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_every_row_of_the_batch_gets_the_memory(as_tuple: bool) -> None:
+    block = Block(as_tuple)
+    model = SimpleNamespace(base_model=SimpleNamespace(layers=[block]))
+    hidden = torch.randn(3, 4, 8, dtype=torch.bfloat16)
+    handle = attach_memory(model, lambda h: torch.ones_like(h, dtype=torch.float32), 0)
+    output = block(hidden)
+    added = output[0] if as_tuple else output
+    assert torch.equal(added, hidden * 2 + 1) and added.dtype == torch.bfloat16
+    assert not as_tuple or output[1] == "cache"
+    handle.remove()
+    again = block(hidden)
+    assert torch.equal(again[0] if as_tuple else again, hidden * 2)

@@ -1,0 +1,203 @@
+"""Trunk and upper together are the whole model, wherever it is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.errors import DataError
+from trainables.lm import files as files_module
+from trainables.lm.files import WeightFiles
+from trainables.lm.reference import WholeModel
+from trainables.lm.tree import Batch, TokenTree, build_trees, collate
+from trainables.lm.trunk import Trunk
+from trainables.lm.upper import load_upper
+
+FAMILIES = ("llama", "gpt_neox")
+CUTS = (0, 2, 3)
+FP32 = torch.float32
+
+
+def texts(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 61, (length,), generator=generator).tolist() for length in lengths]
+
+
+def split_logits(card: Any, layer: int, batch: Batch) -> Tensor:
+    hidden = Trunk(card, layer, FP32, "cpu").hidden(batch, [layer])[layer]
+    upper = load_upper(card, layer, FP32, "cpu")
+    return upper.logits(upper(hidden, batch.attention_mask, batch.positions))
+
+
+@pytest.mark.parametrize("layer", CUTS)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_split_logits_are_the_whole_models(make_model: Any, family: str, tied: bool, layer: int) -> None:
+    card = make_model(family, tied)
+    batch = collate([TokenTree.chain(text) for text in texts(7, 12)])
+    whole = WholeModel(card, FP32, "cpu")(batch.tokens)
+    torch.testing.assert_close(split_logits(card, layer, batch), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["sharded", "bin_files"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_found_in_any_kind_of_files(make_model: Any, family: str, tied: bool, kind: str) -> None:
+    card = make_model(family, tied, **{kind: True})
+    assert (Path(card.source) / "model.safetensors").exists() is False
+    batch = collate([TokenTree.chain(text) for text in texts(9)])
+    whole = WholeModel(card, FP32, "cpu")(batch.tokens)
+    torch.testing.assert_close(split_logits(card, 1, batch), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_padding_changes_nothing(make_model: Any, family: str, layer: int) -> None:
+    card = make_model(family)
+    short, long = texts(5, 11)
+    padding = len(long) - len(short)
+    mask = torch.ones(2, len(long), dtype=torch.long)
+    mask[0, :padding] = 0
+    batch = Batch(
+        tokens=torch.tensor([[0] * padding + short, long]),
+        positions=(mask.cumsum(1) - 1).clamp(min=0),
+        attention_mask=mask,
+        lengths=torch.tensor([5, 11]),
+    )
+    logits = split_logits(card, layer, batch)
+    whole = WholeModel(card, FP32, "cpu")
+    torch.testing.assert_close(logits[0, padding:], whole(torch.tensor([short]))[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits[1], whole(torch.tensor([long]))[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tree_gives_what_its_texts_give_one_by_one(make_model: Any, family: str, layer: int) -> None:
+    card = make_model(family)
+    prefix, *tails, other = texts(6, 3, 5, 1, 4)
+    sequences = [*(prefix + tail for tail in tails), other]
+    trees, ends = build_trees(sequences, 18)
+    assert len(trees) == 2 and not trees[0].is_chain, "a batch of a tree and a chain, one of them padded"
+    logits = split_logits(card, layer, collate(trees))
+    whole = WholeModel(card, FP32, "cpu")
+    for sequence, (tree, node) in zip(sequences, ends, strict=True):
+        expected = whole(torch.tensor([sequence]))[0]
+        torch.testing.assert_close(logits[tree, trees[tree].path(node)], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_pass_gives_the_outputs_of_several_blocks(make_model: Any, family: str) -> None:
+    card = make_model(family)
+    batch = collate([TokenTree.chain(text) for text in texts(7, 12)])
+    together = Trunk(card, 3, FP32, "cpu").hidden(batch, [0, 2, 3])
+    for layer, hidden in together.items():
+        alone = Trunk(card, layer, FP32, "cpu").hidden(batch, [layer])[layer]
+        torch.testing.assert_close(hidden, alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("layer", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_memory_between_trunk_and_upper_equals_a_hook(make_model: Any, family: str, layer: int) -> None:
+    card = make_model(family)
+    torch.manual_seed(2)
+    memory = torch.nn.Sequential(torch.nn.Linear(32, 8), torch.nn.GELU(), torch.nn.Linear(8, 32))
+    batch = collate([TokenTree.chain(text) for text in texts(7, 12)])
+    hidden = Trunk(card, layer, FP32, "cpu").hidden(batch, [layer])[layer]
+    upper = load_upper(card, layer, FP32, "cpu")
+    whole = WholeModel(card, FP32, "cpu")
+    plain = whole(batch.tokens)
+    with whole.with_memory(memory, layer):
+        hooked = whole(batch.tokens)
+    torch.testing.assert_close(upper.logits(upper(hidden + memory(hidden))), hooked, atol=1e-5, rtol=0)
+    assert not torch.allclose(hooked, plain, atol=1e-3)
+    torch.testing.assert_close(whole(batch.tokens), plain, atol=0, rtol=0)
+
+
+def test_mask_and_positions_serve_every_trial_of_a_pack(make_model: Any) -> None:
+    card = make_model()
+    prefix, *tails = texts(4, 3, 2)
+    trees, _ = build_trees([prefix + tail for tail in tails], 100)
+    batch = collate([*trees, TokenTree.chain(prefix)])
+    hidden = torch.randn(3, 2, batch.tokens.shape[1], 32)
+    upper = load_upper(card, 1, FP32, "cpu")
+    packed = upper(hidden.flatten(0, 1), batch.attention_mask, batch.positions).unflatten(0, (3, 2))
+    for trial in range(3):
+        alone = upper(hidden[trial], batch.attention_mask, batch.positions)
+        torch.testing.assert_close(packed[trial], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_upper_has_only_what_it_needs(make_model: Any, family: str, tied: bool) -> None:
+    card = make_model(family, tied)
+    whole = WholeModel(card, FP32, "cpu").model
+    blocks = sum(p.numel() for p in whole.base_model.layers[3].parameters())
+    upper = load_upper(card, 2, FP32, "cpu")
+    norm = 32 if family == "llama" else 2 * 32
+    assert sum(p.numel() for p in upper.parameters()) == blocks + norm + card.head_params
+    assert not any(p.requires_grad or p.is_meta for p in upper.parameters())
+    assert upper.head_weight.shape == (61, 32) and upper.head_bias is None
+
+
+def test_only_the_tensors_needed_are_read(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    plain_get = files_module._SafeTensors.get
+
+    def get(self: Any, name: str) -> Tensor:
+        read.append(name)
+        return plain_get(self, name)
+
+    monkeypatch.setattr(files_module._SafeTensors, "get", get)
+    load_upper(make_model(sharded=True), 2, FP32, "cpu")
+    of_block = [name for name in read if name.startswith("model.layers.3.")]
+    assert len(of_block) == 9
+    assert set(read) - set(of_block) == {"model.norm.weight", "lm_head.weight"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotary_frequencies_are_those_of_the_whole_model(make_model: Any, dtype: torch.dtype) -> None:
+    for family in FAMILIES:
+        card = make_model(family)
+        frequencies = [
+            part.model.base_model.rotary_emb.inv_freq
+            for part in (WholeModel(card, dtype, "cpu"), load_upper(card, 1, dtype, "cpu"))
+        ]
+        assert frequencies[1].dtype == torch.float32
+        torch.testing.assert_close(frequencies[0], frequencies[1], atol=0, rtol=0)
+
+
+def test_bfloat16_split_is_the_whole_bfloat16_model(make_model: Any) -> None:
+    card = make_model("gpt_neox")
+    batch = collate([TokenTree.chain(text) for text in texts(7, 12)])
+    hidden = Trunk(card, 1, torch.bfloat16, "cpu").hidden(batch, [1])[1]
+    upper = load_upper(card, 1, torch.bfloat16, "cpu")
+    assert hidden.dtype == upper.head_weight.dtype == torch.bfloat16
+    whole = WholeModel(card, torch.bfloat16, "cpu")(batch.tokens)
+    torch.testing.assert_close(upper.logits(upper(hidden)), whole, atol=1e-5, rtol=0)
+
+
+def test_a_block_that_does_not_exist_is_refused(make_model: Any) -> None:
+    for layer in (-1, 4):
+        with pytest.raises(ValueError, match="not one of the 4 blocks"):
+            load_upper(make_model(), layer, FP32, "cpu")
+        with pytest.raises(ValueError, match="not one of the 4 blocks"):
+            Trunk(make_model(), layer, FP32, "cpu")
+
+
+def test_missing_or_broken_weights_are_named(make_model: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no model.safetensors or pytorch_model.bin"):
+        WeightFiles(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not a header")
+    with pytest.raises(DataError, match="model.safetensors: cannot be read"):
+        WeightFiles(tmp_path)
+    whole = WeightFiles(Path(make_model().source))
+    with pytest.raises(DataError, match="no tensor 'x'"):
+        whole.read({"y": "x"}, FP32, "cpu")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(DataError, match="not an index"):
+        WeightFiles(tmp_path)
+

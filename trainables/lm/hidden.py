@@ -1,0 +1,167 @@
+"""Outputs of a block for many texts: from the cache, or by one pass of the trunk for what it lacks."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from trainables.lm.cache import HiddenCache
+from trainables.lm.files import model_fingerprint
+from trainables.lm.tree import TokenTree, collate
+from trainables.lm.trunk import Trunk
+from trainables.models import ModelCard
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 1 << 28
+
+
+class HiddenStates:
+    """Hidden states of one model in one dtype, computed once per node and text."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        cache: HiddenCache | None = None,
+        batch_tokens: int = 8192,
+    ) -> None:
+        """Prepare; nothing is loaded before something is missing.
+
+        Args:
+            card: the model.
+            dtype: of the trunk and the hidden states.
+            device: where the trunk runs.
+            cache: default the node's.
+            batch_tokens: tokens per batch of the trunk, padding included.
+        """
+        self._card, self._dtype, self._device = card, dtype, torch.device(device)
+        self._cache = HiddenCache() if cache is None else cache
+        self._batch_tokens = batch_tokens
+
+    def get(self, trees: Sequence[TokenTree], layer: int, also_layers: Sequence[int] = ()) -> list[Tensor]:
+        """Return the output of block `layer` for every tree.
+
+        Args:
+            trees: texts; equal ones are computed once.
+            layer: 0-based index of the block.
+            also_layers: blocks that will be asked for later; where the trunk runs anyway, or these are not in
+                the cache, the same pass makes them too.
+
+        Returns:
+            `[nodes, model_dim]` per tree, on the CPU, in the dtype given. Views of mapped files: not to be
+            written to.
+        """
+        distinct = {tree.digest(): tree for tree in trees}
+        layers = sorted({layer, *also_layers})
+        found = self._cache.get(self._group(layer), distinct)
+        if len(found) < len(distinct) or any(self._missing(distinct, layers).values()):
+            # Another process may be computing the same: wait for it, and look again.
+            with self._cache.lock(self._model_folder()):
+                found = self._cache.get(self._group(layer), distinct)
+                missing = self._missing(distinct, layers)
+                if any(missing.values()):
+                    found.update(self._compute(distinct, missing, layer))
+        return [found[tree.digest()] for tree in trees]
+
+    def _model_folder(self) -> str:
+        return f"{model_fingerprint(self._card)}/{str(self._dtype).removeprefix('torch.')}"
+
+    def _group(self, layer: int) -> str:
+        return f"{self._model_folder()}/layer_{layer}"
+
+    def _missing(self, distinct: dict[str, TokenTree], layers: Sequence[int]) -> dict[int, set[str]]:
+        return {layer: self._cache.missing(self._group(layer), distinct) for layer in layers}
+
+    def _compute(
+        self, distinct: dict[str, TokenTree], missing: dict[int, set[str]], layer: int
+    ) -> dict[str, Tensor]:
+        """Run the trunk for what is missing and cache it; return the rows of `layer`."""
+        layers = [wanted for wanted, digests in missing.items() if digests]
+        todo = [tree for digest, tree in distinct.items() if any(digest in missing[la] for la in layers)]
+        tokens = sum(len(tree) for tree in todo)
+        logger.info("trunk of %s: %d texts, %d tokens, blocks %s", self._card.name, len(todo), tokens, layers)
+        trunk = Trunk(self._card, max(layers), self._dtype, self._device)
+        found: dict[str, Tensor] = {}
+        pending: dict[int, dict[str, Tensor]] = {wanted: {} for wanted in layers}
+        row_bytes = self._card.model_dim * self._dtype.itemsize
+
+        def flush(wanted: int) -> None:
+            rows = self._keep(wanted, pending[wanted])
+            if wanted == layer:
+                found.update(rows)
+            pending[wanted] = {}
+
+        for batch in _batches(todo, self._batch_tokens):
+            for wanted, output in self._run(trunk, batch, layers).items():
+                for tree, rows in zip(batch, output, strict=True):
+                    if tree.digest() in missing[wanted]:
+                        pending[wanted][tree.digest()] = rows
+                if sum(len(rows) for rows in pending[wanted].values()) * row_bytes > SHARD_BYTES:
+                    flush(wanted)
+        for wanted in layers:
+            if pending[wanted]:
+                flush(wanted)
+        del trunk
+        self._free()
+        return found
+
+    def _run(self, trunk: Trunk, batch: list[TokenTree], layers: Sequence[int]) -> dict[int, list[Tensor]]:
+        """Return the rows of every tree and layer; a batch that does not fit the device is halved."""
+        try:
+            outputs = trunk.hidden(collate(batch, self._device), layers)
+            on_cpu = {wanted: output.cpu() for wanted, output in outputs.items()}
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            return {
+                wanted: [rows[: len(tree)] for tree, rows in zip(batch, output, strict=True)]
+                for wanted, output in on_cpu.items()
+            }
+        self._free()
+        half = len(batch) // 2
+        first, second = self._run(trunk, batch[:half], layers), self._run(trunk, batch[half:], layers)
+        return {wanted: first[wanted] + second[wanted] for wanted in first}
+
+    def _keep(self, layer: int, hidden: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cache hidden states; if that fails, keep them in memory for this call."""
+        try:
+            return self._cache.put(self._group(layer), hidden)
+        except OSError as error:
+            warnings.warn(f"hidden states are not cached: {error}", stacklevel=2)
+            return hidden
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def pad_hidden(hidden: Sequence[Tensor], device: torch.device | str = "cpu") -> Tensor:
+    """Put hidden states of trees, `[nodes, model_dim]` each, into one batch as `tree.collate` does tokens.
+
+    Returns:
+        `[batch, seq, model_dim]` on `device`, padded with zeros on the right.
+    """
+    return pad_sequence(list(hidden), batch_first=True).to(device)
+
+
+def _batches(trees: Sequence[TokenTree], batch_tokens: int) -> Iterator[list[TokenTree]]:
+    """Yield trees of similar length together; plain texts apart from trees, whose batch needs a mask."""
+    batch: list[TokenTree] = []
+    for tree in sorted(trees, key=lambda tree: (tree.is_chain, len(tree))):
+        full = (len(batch) + 1) * len(tree) > batch_tokens
+        if batch and (full or batch[0].is_chain != tree.is_chain):
+            yield batch
+            batch = []
+        batch.append(tree)
+    if batch:
+        yield batch

@@ -1,0 +1,129 @@
+"""The blocks above the memory as an ordinary causal language model of the same class.
+
+Its configuration has only the remaining blocks, and hidden states come in through `inputs_embeds`: no hooks,
+and the masks, rotary embeddings and kernels are those of `transformers`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trainables.lm.files import WeightFiles, model_folder
+from trainables.models import ModelCard
+
+HEAD_NAMES = ("lm_head", "embed_out")
+"""What heads are called; GPT-NeoX's has one name in its files and another in memory, by version."""
+
+
+class Upper(nn.Module):
+    """Remaining blocks, final norm and head of a language model, frozen."""
+
+    def __init__(self, model: Any) -> None:
+        """Take a causal language model of `transformers`; its token embedding is not used."""
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """Return hidden states after the final norm, `[rows, seq, model_dim]`.
+
+        The rows of a pack of K trials stand trial by trial (row `k * batch + b`); mask and positions may have
+        `batch` rows only, and are then repeated for every trial.
+
+        Args:
+            hidden: output of block `layer` with the memory added, `[rows, seq, model_dim]`.
+            attention_mask: as in `tree.Batch`: None for plain texts, bool `[batch, 1, seq, seq]`, or
+                `[batch, seq]` with 0 at padding.
+            positions: `[batch, seq]`; not used without a mask, where positions are 0, 1, 2, ...
+        """
+        if attention_mask is None:
+            positions = None
+        output = self.model.base_model(
+            inputs_embeds=hidden,
+            attention_mask=_repeated(attention_mask, len(hidden)),
+            position_ids=_repeated(positions, len(hidden)),
+            use_cache=False,
+        )
+        final: Tensor = output.last_hidden_state
+        return final
+
+    def logits(self, final: Tensor) -> Tensor:
+        """Return next-token logits `[..., vocab]` of final hidden states `[..., model_dim]`."""
+        logits: Tensor = self.model.get_output_embeddings()(final)
+        return logits
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's weight, `[vocab, model_dim]`."""
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def head_bias(self) -> Tensor | None:
+        """The head's bias, `[vocab]`, or None."""
+        bias: Tensor | None = self.model.get_output_embeddings().bias
+        return bias
+
+
+def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device | str) -> Upper:
+    """Load the part of a model above the output of block `layer`; no other tensor is read.
+
+    Args:
+        card: the model.
+        layer: 0-based; above the last block only the final norm and the head remain.
+        dtype: of the weights (rotary frequencies stay float32, as in the whole model).
+        device: of the weights.
+
+    Raises:
+        ValueError: no such block.
+        DataError: weights that are missing or broken.
+    """
+    if not 0 <= layer < card.num_blocks:
+        raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
+    folder = model_folder(card)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_hidden_layers = card.num_blocks - layer - 1
+    # Parameters are placeholders; buffers (rotary frequencies, in no file) are made for real.
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    files = WeightFiles(folder)
+    sources = _sources(model, files, first_block=layer + 1)
+    model.set_input_embeddings(None)
+    model.load_state_dict(files.read(sources, dtype, device), strict=False, assign=True)
+    return Upper(model.to(device))
+
+
+def _sources(model: Any, files: WeightFiles, first_block: int) -> dict[str, str]:
+    """Return the name in the files of every parameter of `model` but the token embedding's."""
+    names = {module: name for name, module in model.named_modules()}
+    embedding = names[model.get_input_embeddings()] + ".weight"
+    head = names[model.get_output_embeddings()]
+    sources: dict[str, str] = {}
+    for name in model.state_dict():
+        part = name.removeprefix(f"{head}.")
+        if name == embedding:
+            continue
+        if part == name:
+            sources[name] = re.sub(
+                r"\blayers\.(\d+)\.", lambda m: f"layers.{first_block + int(m[1])}.", name, count=1
+            )
+        else:
+            known = [f"{other}.{part}" for other in HEAD_NAMES]
+            sources[name] = next((n for n in known if n in files), name)
+            if sources[name] not in files and model.config.tie_word_embeddings:
+                sources[name] = embedding
+    return sources
+
+
+def _repeated(rows: Tensor | None, count: int) -> Tensor | None:
+    """Repeat `[batch, ...]` along the batch to `[count, ...]`."""
+    if rows is None or len(rows) == count:
+        return rows
+    return rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
