@@ -1,0 +1,1 @@
+"""What a trained memory is worth: FEVER claims judged, CounterFact prompts completed."""
