@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,36 +16,11 @@ from trainables.errors import ConfigError
 from trainables.measure import Responder, document_leakage, document_nll
 from trainables.memory.analysis import allocation_report
 from trainables.memory.bank import MemoryBank
+from trainables.pack_task import TrialTask
 from trainables.results import TrialResult, save_member_files
-from trainables.spec import ALLOCATIONS, TrialSpec, make_spec
+from trainables.spec import ALLOCATIONS
 from trainables.training import PackMembers, PackTraining
 from trainables.workbench import Material, Workbench
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """One trial to run.
-
-    Attributes:
-        id: the trial's id.
-        spec: canonical, with model and data as the user named them.
-        folder: where its files go, path or URI.
-        checkpoint: where its checkpoint is, path or URI.
-    """
-
-    id: str
-    spec: TrialSpec
-    folder: str
-    checkpoint: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as it travels to a worker."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> TrialTask:
-        """Read what `to_dict` gave."""
-        return cls(plain["id"], make_spec(plain["spec"]), plain["folder"], plain["checkpoint"])
 
 
 class PackRun:

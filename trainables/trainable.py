@@ -6,6 +6,7 @@ trials' own files, not Tune's: a trial that is started again, by Tune or by a la
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ray import tune
@@ -15,7 +16,11 @@ from trainables.workbench import Workbench
 
 
 class PackTrainable(tune.Trainable):
-    """Runs the packs it is given; `config` holds `pack`, `trials`, `trunk_layers` and `settings`."""
+    """Runs the packs it is given.
+
+    `config` holds `pack` (an id) and `work`: JSON text of `trials`, `trunk_layers` and `settings`, one value so that
+    Tune does not take it for hundreds of hyperparameters.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare the process and queue the first pack."""
@@ -23,15 +28,16 @@ class PackTrainable(tune.Trainable):
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        settings = config["settings"]
+        work = json.loads(config["work"])
+        settings = work["settings"]
         device = choose_device(settings["device"])
         prepare_process(device, settings["threads"])
         self._bench = Workbench(device, settings["cache_bytes"])
-        self._work = PackWork(config, self._bench)
+        self._work = PackWork(work, self._bench)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process."""
-        self._work = PackWork(new_config, self._bench)
+        self._work = PackWork(json.loads(new_config["work"]), self._bench)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from trainables.errors import failure_kind
-from trainables.pack import PackRun, TrialTask, start_runs
+from trainables.pack import PackRun, start_runs
+from trainables.pack_task import TrialTask
 from trainables.results import TrialResult
 from trainables.workbench import Workbench
 

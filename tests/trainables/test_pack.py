@@ -12,7 +12,7 @@ import torch
 
 from trainables.errors import OutOfMemory
 from trainables.memory.io import load_memory
-from trainables.pack import TrialTask
+from trainables.pack_task import TrialTask
 from trainables.spec import canonical, identity, make_spec, trial_id
 from trainables.work import PackWork
 from trainables.workbench import Workbench

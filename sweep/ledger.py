@@ -1,0 +1,256 @@
+"""What is done, what runs and what comes next, while a sweep runs.
+
+The ledger lives in the driver. The searcher takes packs from it, the callback gives results to it; every result may
+settle a choice, and a settled choice opens the stages that wait for it, one group at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.choices import NoCandidate, Question, decide, reconcile
+from sweep.planning import Pack, Plan, make_packs, stage_points
+from sweep.points import Point
+from sweep.records import Origin, Record, begin_record, complete_record, timestamp
+from sweep.store import RecordIndex, Store
+from trainables.pack_task import TrialTask
+
+HOPELESS_AFTER = 3
+"""Packs that must fail alike, before any has succeeded, for the sweep to stop."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How trials are put together.
+
+    Attributes:
+        size: members of a pack at most; a function of a point where that depends on the model.
+        slots: packs that run at once.
+    """
+
+    size: Callable[[Point], int]
+    slots: int
+
+
+class Ledger:
+    """Keeps the state of one sweep.
+
+    Args:
+        plan: the space, expanded with the records and choices there are.
+        store: where records go.
+        name: of the sweep.
+        index: the records there are.
+        choices: recorded choices by key.
+        packing: how trials are put together.
+        retry_failed: run failed trials again.
+        say: prints a line for the user.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        name: str,
+        index: RecordIndex,
+        choices: dict[str, Any],
+        packing: Packing,
+        retry_failed: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Open what can be opened at once."""
+        self.plan, self.store, self.name, self.packing = plan, store, name, packing
+        self.choices = choices
+        self.stopping = ""
+        self.statuses: dict[str, str] = {
+            key: head.status for key, head in index.items() if not (retry_failed and head.status == "failed")
+        }
+        self._heads = dict(index)
+        self._retry_failed = retry_failed
+        self._say = say
+        self._records: dict[str, Record] = {}
+        self._issued: set[str] = set()
+        self._queue: list[Pack] = []
+        self._running: dict[str, dict[str, Record]] = {}
+        self._tasks: dict[str, Point] = {}
+        self._open: dict[str, Question] = {q.key: q for q in plan.questions}
+        self._settled: dict[str, Any] = {}
+        self._hopeless: list[str] = []
+        self._any_success = False
+        self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
+        self.refresh()
+
+    # -- what the searcher asks
+
+    def next_pack(self) -> tuple[Pack, dict[str, Record]] | None:
+        """Return the next pack with its begun records; None when nothing is ready."""
+        if self.stopping or not self._queue:
+            return None
+        pack = self._queue.pop(0)
+        begun = {}
+        for point in pack.points:
+            origin = Origin(self.name, point.spec.stage, pack.id)
+            begun[point.id] = begin_record(point.spec, point.identity, point.card, origin)
+        self._running[pack.id] = begun
+        return pack, begun
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to hand out, now or later."""
+        return bool(self.stopping) or not (self._queue or self._running)
+
+    @property
+    def running_trials(self) -> int:
+        """Trials handed out and not finished."""
+        return sum(len(members) for members in self._running.values())
+
+    def task(self, point: Point) -> TrialTask:
+        """Return a point as a worker gets it, its places made absolute."""
+        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
+        return TrialTask(point.id, point.spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+
+    def checkpoint(self, trial: str) -> str:
+        """Return the place of a trial's checkpoint in the storage."""
+        return f"{self.name}/checkpoints/{trial}.safetensors"
+
+    # -- what the callback tells
+
+    def finish(self, pack: str, result: Mapping[str, Any]) -> Record | None:
+        """Write a finished trial's record; None when this trial has been recorded before."""
+        begun = self._running.get(pack, {}).pop(result["id"], None)
+        if begun is None:
+            return None
+        record = complete_record(begun, result)
+        point = self._tasks[result["id"]]
+        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
+        self.store.write_record(record, folder)
+        self.store.files.delete(self.checkpoint(point.id))
+        self.statuses[point.id] = record["status"]
+        self._records[point.id] = record
+        self._judge(record)
+        return record
+
+    def end_pack(self, pack: str, error: Mapping[str, str] | None = None) -> list[Record]:
+        """Close a pack; members without a result fail with `error`, or wait for a later run when there is none."""
+        missing = self._running.get(pack, {})
+        failed = []
+        for trial in list(missing) if error else []:
+            record = self.finish(pack, {"id": trial, "status": "failed", "error": dict(error or {})})
+            if record:
+                failed.append(record)
+        self._running.pop(pack, None)
+        self.refresh()
+        return failed
+
+    def refresh(self) -> None:
+        """Settle the questions whose candidates are all recorded, and queue what that opens."""
+        before = len(self._settled)
+        for key, question in list(self._open.items()):
+            self._try_to_settle(key, question)
+        if self._tasks and len(self._settled) == before:
+            return
+        fresh: list[Point] = []
+        for stage in self.plan.stages:
+            points = stage_points(self.plan, stage.name, self._settled)
+            self.members[stage.name] = [point.id for point in points]
+            for point in points:
+                self._tasks.setdefault(point.id, point)
+                if point.id not in self._issued and point.id not in self.statuses:
+                    self._issued.add(point.id)
+                    fresh.append(point)
+        by_size: dict[int, list[Point]] = {}
+        for point in fresh:
+            by_size.setdefault(self.packing.size(point), []).append(point)
+        for size, points in by_size.items():
+            self._queue += make_packs(points, size, self.packing.slots)
+        self.write_manifest()
+
+    def write_manifest(self) -> None:
+        """Write the sweep's `plan.json`: which trials belong to which stage, as far as known."""
+        self.store.write_json(
+            f"{self.name}/plan.json",
+            {
+                "format": 1,
+                "space": self.plan.space.name,
+                "title": self.plan.space.title,
+                "grid_points": self.plan.grid_points,
+                "unique_points": len(self.plan.grid),
+                "arithmetic": self.plan.arithmetic,
+                "stages": [
+                    {
+                        "name": stage.name,
+                        "points": stage.num_points,
+                        "ids": self.members[stage.name],
+                        "waits_for": stage.waits_for,
+                    }
+                    for stage in self.plan.stages
+                ],
+            },
+        )
+
+    def outcome(self) -> dict[str, int]:
+        """Count the sweep's trials by status; `missing` have no record."""
+        ids = {trial for members in self.members.values() for trial in members}
+        counts = {"done": 0, "diverged": 0, "failed": 0, "missing": 0}
+        for trial in ids:
+            counts[self.statuses.get(trial, "missing")] += 1
+        expected = sum(stage.num_points - stage.equivalent for stage in self.plan.stages)
+        counts["missing"] += max(0, expected - len(ids))
+        return counts
+
+    def _judge(self, record: Record) -> None:
+        """Stop the sweep when everything fails in the same way from the start."""
+        if record["status"] != "failed":
+            self._any_success = True
+        if self._any_success:
+            return
+        error = record["error"] or {}
+        self._hopeless.append(f"{error.get('class')}: {error.get('message')}")
+        packs = {record["pack"] for record in self._records.values()}
+        if len(packs) >= HOPELESS_AFTER and len(set(self._hopeless)) == 1:
+            self.stopping = f"the first {len(packs)} packs all failed alike"
+
+    def _try_to_settle(self, key: str, question: Question) -> None:
+        recorded = self.choices.get(key)
+        records = self._candidate_records(question)
+        try:
+            fresh = None if records is None else decide(question, records, timestamp())
+        except NoCandidate as error:
+            self._say(f"stage cannot go on: {error}")
+            del self._open[key]
+            return
+        if recorded is not None and recorded["value"] in question.values:
+            self._settled[key] = recorded
+            if fresh is not None:
+                _, warning = reconcile(question, recorded, fresh)
+                if warning:
+                    self._say(f"note: {warning}")
+                del self._open[key]
+            return
+        if fresh is None:
+            return
+        choice, warning = reconcile(question, recorded, fresh)
+        if warning:
+            self._say(f"note: {warning}")
+        self._settled[key] = choice
+        del self._open[key]
+        if recorded is None:
+            self.choices[key] = choice
+            self.store.write_json(f"{self.name}/choices.json", self.choices)
+        second = f", next {choice['runners_up'][0]['value']} ({choice['runners_up'][0]['metric']:.4f})"
+        self._say(
+            f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}"
+            f"{second if choice['runners_up'] else ''})"
+        )
+
+    def _candidate_records(self, question: Question) -> dict[str, Record] | None:
+        """Return the candidates' records, or None while one is missing."""
+        if any(point.id not in self.statuses for point in question.candidates):
+            return None
+        for point in question.candidates:
+            if point.id not in self._records:
+                self._records[point.id] = self.store.read_record(self._heads[point.id].folder)
+        return {point.id: self._records[point.id] for point in question.candidates}
+
+
