@@ -71,17 +71,17 @@ class LocalFiles:
 
     def write(self, path: str, data: bytes) -> None:
         """Write beside the target, flush to the disk, then rename over it."""
-        with _unwritable(self.full(path)):
+        with _told("written", self.full(path)):
             storage.write_bytes(self.full(path), data)
 
     def move(self, path: str, target: str) -> None:
         """Rename a file."""
-        with _unwritable(self.full(target)):
+        with _told("written", self.full(target)):
             os.replace(self.root / path, self.root / target)
 
     def delete(self, path: str) -> None:
         """Remove a file."""
-        with _unwritable(self.full(path)):
+        with _told("written", self.full(path)):
             (self.root / path).unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
@@ -90,27 +90,27 @@ class LocalFiles:
 
     def folders(self, path: str) -> list[str]:
         """Return the names of the folders in a folder."""
-        try:
-            with os.scandir(self.root / path) as entries:
-                return sorted(e.name for e in entries if e.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        return sorted(entry.name for entry in self._entries(path) if entry.is_dir())
 
     def find(self, folder: str, name: str) -> list[str]:
         """Return all files of a name below a folder."""
         found, pending = [], [folder]
         while pending:
             here = pending.pop()
-            try:
-                with os.scandir(os.path.join(self.uri, here)) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(f"{here}/{entry.name}")
-                        elif entry.name == name:
-                            found.append(f"{here}/{entry.name}")
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+            for entry in self._entries(here):
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{here}/{entry.name}")
+                elif entry.name == name:
+                    found.append(f"{here}/{entry.name}")
         return sorted(found)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        with _told("listed", self.full(folder)):
+            try:
+                with os.scandir(os.path.join(self.uri, folder)) as entries:
+                    return list(entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def full(self, path: str) -> str:
         """Return the absolute path."""
@@ -147,7 +147,7 @@ class ObjectFiles:
     def write(self, path: str, data: bytes) -> None:
         """Put one object; it appears whole when the stream closes."""
         target = self._path(path)
-        with _unwritable(self.full(path)):
+        with _told("written", self.full(path)):
             try:
                 stream = self._fs.open_output_stream(target)
             except FileNotFoundError:  # a store with real folders
@@ -158,12 +158,12 @@ class ObjectFiles:
 
     def move(self, path: str, target: str) -> None:
         """Rename an object."""
-        with _unwritable(self.full(target)):
+        with _told("written", self.full(target)):
             self._fs.move(self._path(path), self._path(target))
 
     def delete(self, path: str) -> None:
         """Remove an object."""
-        with _unwritable(self.full(path)):
+        with _told("written", self.full(path)):
             try:
                 self._fs.delete_file(self._path(path))
             except FileNotFoundError:
@@ -197,9 +197,9 @@ class ObjectFiles:
     def _list(self, path: str, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        return list(
-            self._fs.get_file_info(FileSelector(self._path(path), recursive=recursive, allow_not_found=True))
-        )
+        where = FileSelector(self._path(path), recursive=recursive, allow_not_found=True)
+        with _told("listed", self.full(path)):
+            return list(self._fs.get_file_info(where))
 
 
 def open_files(uri: str) -> Files:
@@ -214,12 +214,13 @@ def open_files(uri: str) -> Files:
 
 
 @contextmanager
-def _unwritable(path: str) -> Iterator[None]:
+def _told(what: str, path: str) -> Iterator[None]:
+    """Turn an error of the file system into the user's: the place cannot be `written`, `listed`…"""
     try:
         yield
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written ({_reason(error)}); free it or choose another --storage"
+            f"{path}: cannot be {what} ({_reason(error)}); make it so or choose another --storage"
         ) from None
 
 

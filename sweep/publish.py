@@ -1,7 +1,7 @@
 """MLflow made from records: `python -m sweep.publish STORAGE[/NAME]`.
 
 For every record there is one complete run, known by its storage, sweep and trial id; what lacks anything is
-built anew from the record, so that neither runs nor metric values are ever there twice. A sweep has one further
+built anew from the record, so that neither runs nor metric values are ever there twice. A sweep has one more
 run for its plan, its table and its choices. When nothing is missing, nothing is changed.
 """
 

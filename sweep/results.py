@@ -1,8 +1,8 @@
 """A sweep's table, `results.parquet`: one row per trial, made from its records and always rebuildable.
 
 Columns: `id`, `sweep` (which ran it), `stage` (first of this sweep's that asks for it), `stages`, `status`;
-every identity field, with `model` and `data` as the user named them and `model_key` and `data_key` by content;
-`depth` and `groups` derived; every metric under its own name, `count/…`, `time/…`; `flops`, `host`,
+every identity field, with `model` and `data` as the user named them; `model_key` and `data_key`, what these
+contain; `depth` and `groups`, derived; every metric under its own name, `count/…`, `time/…`; `flops`, `host`,
 `started_at`, `finished_at`, `error`, `folder`.
 """
 

@@ -86,12 +86,14 @@ class Store:
         """Return a JSON file's value, or None where there is no such file.
 
         Raises:
-            DataError: the file is not JSON.
+            DataError: the file cannot be read or is not JSON.
         """
         try:
             return json.loads(self.files.read(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise DataError(f"{self.files.full(path)}: cannot be read ({error.strerror or error})") from None
         except ValueError as error:
             raise DataError(f"{self.files.full(path)}: not JSON ({error}); remove it") from None
 

@@ -1,0 +1,63 @@
+"""Fixtures for tests of records, tables and MLflow: a storage, and records as a sweep leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.records import Origin, Record, begin_record, complete_record
+from sweep.store import Store
+from trainables.models import model_card
+from trainables.spec import canonical, identity, make_spec
+
+FIELDS = {"model": "llama2-7b", "layer": 23, "alpha": 0.2, "allocation": "simset2", "num_documents": 1000,
+          "memory_dim": 4096, "epochs": 3}
+METRICS = {"memory/nll": 1.25, "memory/leakage": 0.5, "fever/accuracy": 0.5, "fever/f1_macro": 0.25}
+CURVES = {"train/loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "train/leakage": [[1, 0.9], [2, 0.7], [3, 0.5]]}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def begun() -> Callable[..., Record]:
+    """Make the record of a trial that starts; keywords are spec fields."""
+
+    def make(sweep: str = "demo", stage: str = "inductive", **values: Any) -> Record:
+        spec = make_spec({**FIELDS, **values})
+        card = model_card(spec.model)
+        spec = canonical(spec, card)
+        return begin_record(spec, identity(spec, card, "sample@v1"), card, Origin(sweep, stage, "pack-1"))
+
+    return make
+
+
+@pytest.fixture
+def finished(begun: Callable[..., Record]) -> Callable[..., Record]:
+    """Make the record of a trial that ended; `result` overrides parts of its result."""
+
+    def make(sweep: str = "demo", stage: str = "inductive", result: dict[str, Any] | None = None,
+             **values: Any) -> Record:
+        parts = {"status": "done", "metrics": METRICS, "curves": CURVES, "timings": {"train_s": 30.0, "pack_size": 4},
+                 "counts": {"n_full": 100, "n_top": 10, "n_trunc": 9}, "flops": 1e12,
+                 "started_at": "2026-01-02T03:04:05.000+00:00", "finished_at": "2026-01-02T03:05:05.000+00:00"}
+        return complete_record(begun(sweep, stage, **values), {**parts, **(result or {})})
+
+    return make
+
+
+@pytest.fixture
+def save(store: Store) -> Callable[[Record], str]:
+    """Store a record in its sweep's folder and return the folder."""
+
+    def put(record: Record) -> str:
+        folder = f"{record['sweep']}/trains/lm_x/layer_0/1/none_0/alpha_0.0/{record['id']}"
+        store.write_record(record, folder)
+        return folder
+
+    return put
