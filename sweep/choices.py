@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sweep.points import Point
 from sweep.space import Best
@@ -59,7 +59,7 @@ def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point,
     return Question(key, best, dict(group), candidates)
 
 
-def metric_mode(metric: str) -> str:
+def metric_mode(metric: str) -> Literal["min", "max"]:
     """Say whether less (`min`) or more (`max`) of a metric is better, by its name."""
     name = metric.rpartition("/")[2]
     return "min" if name in LOWER_IS_BETTER or name.startswith("leakage_") else "max"

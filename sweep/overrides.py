@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweep.choices import metric_mode
 from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, nearest
 from trainables.spec import coerce
 
 NUM_SAMPLES = "num_samples"
+METRIC_GROUPS = ("memory", "train", "fever", "counterfact")
 
 
 def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) -> Space:
@@ -54,6 +56,32 @@ def small_form(space: Space) -> Space:
     for name, value in space.small.items():
         small = _override(small, name, tuple(value) if isinstance(value, list) else (value,))
     return checked(small)
+
+
+def select_by(space: Space, metric: str) -> Space:
+    """Let another metric decide what stages take from earlier ones.
+
+    Raises:
+        ConfigError: not a metric's name, or no stage takes anything.
+    """
+    group, _, name = metric.partition("/")
+    if group not in METRIC_GROUPS or not name:
+        known = (
+            "memory/nll",
+            "fever/accuracy",
+            "fever/f1_macro",
+            "fever/f1_micro",
+            "train/nll",
+            "memory/leakage",
+        )
+        raise ConfigError(f"--select-by {metric!r}: no such metric{nearest(metric, known)}")
+    if not any(stage.take for stage in space.stages):
+        raise ConfigError(f"--select-by: no stage of {space.name} takes anything from an earlier one")
+    stages = tuple(
+        replace(stage, take=replace(stage.take, by=metric, mode=metric_mode(metric))) if stage.take else stage
+        for stage in space.stages
+    )
+    return replace(space, stages=stages)
 
 
 def _override(space: Space, name: str, given: tuple[Any, ...]) -> Space:
