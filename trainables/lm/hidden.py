@@ -140,8 +140,9 @@ class HiddenStates:
             return hidden
 
     def _free(self) -> None:
-        gc.collect()
+        """Give the device's memory back to others, the trials on the same GPU among them."""
         if self._device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
 

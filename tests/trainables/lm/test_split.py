@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from trainables.errors import DataError
 from trainables.lm import files as files_module
 from trainables.lm.files import WeightFiles
 from trainables.lm.reference import WholeModel
 from trainables.lm.tree import Batch, TokenTree, build_trees, collate
-from trainables.lm.trunk import Trunk
+from trainables.lm.trunk import Trunk, _placement
 from trainables.lm.upper import load_upper
 
 FAMILIES = ("llama", "gpt_neox")
@@ -201,3 +202,17 @@ def test_missing_or_broken_weights_are_named(make_model: Any, tmp_path: Path) ->
     with pytest.raises(DataError, match="not an index"):
         WeightFiles(tmp_path)
 
+
+
+@pytest.mark.parametrize(("free_bytes", "fits"), [(10**9, True), (10**4, False)])
+def test_blocks_too_large_for_the_gpu_are_shared_with_the_host(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, free_bytes: int, fits: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free_bytes, 10**10))
+    config = AutoConfig.from_pretrained(make_model().source)
+    placement = _placement(config, FP32, torch.device("cuda:1"))
+    if fits:
+        assert placement == {"device_map": {"": 1}}
+    else:
+        assert placement["device_map"] == "auto"
+        assert placement["max_memory"][1] < free_bytes and placement["max_memory"]["cpu"] > 10**6
