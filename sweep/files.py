@@ -215,7 +215,7 @@ def open_files(uri: str) -> Files:
 
 @contextmanager
 def _told(what: str, path: str) -> Iterator[None]:
-    """Turn an error of the file system into the user's: the place cannot be `written`, `listed`…"""
+    """Turn an error of the file system into the user's, telling what cannot be done there."""
     try:
         yield
     except OSError as error:

@@ -31,7 +31,15 @@ Record = dict[str, Any]
 FORMAT = 1
 STATUSES = ("done", "diverged", "failed")
 LIBRARIES = (
-    "torch", "transformers", "tokenizers", "ray", "mlflow", "optuna", "numpy", "pyarrow", "scikit-learn"
+    "torch",
+    "transformers",
+    "tokenizers",
+    "ray",
+    "mlflow",
+    "optuna",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
 )
 _RESULT_PARTS: dict[str, type] = {"metrics": dict, "curves": dict, "counts": dict, "timings": dict}
 
@@ -208,7 +216,11 @@ def _commit() -> str:
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

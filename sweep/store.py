@@ -139,7 +139,8 @@ class Store:
     def sweeps(self) -> list[str]:
         """Return the names of the sweeps in this storage: folders with a manifest or records."""
         return [
-            name for name in self.files.folders("")
+            name
+            for name in self.files.folders("")
             if self.files.exists(f"{name}/plan.json") or self.files.exists(f"{name}/trains")
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,20 @@ import pytest
 
 from sweep.records import Origin, Record, begin_record, complete_record
 from sweep.store import Store
+from sweep.tracking import Tracking, resolve_tracking
+from sweep.tracking_runs import Runs
 from trainables.models import model_card
 from trainables.spec import canonical, identity, make_spec
 
-FIELDS = {"model": "llama2-7b", "layer": 23, "alpha": 0.2, "allocation": "simset2", "num_documents": 1000,
-          "memory_dim": 4096, "epochs": 3}
+FIELDS = {
+    "model": "llama2-7b",
+    "layer": 23,
+    "alpha": 0.2,
+    "allocation": "simset2",
+    "num_documents": 1000,
+    "memory_dim": 4096,
+    "epochs": 3,
+}
 METRICS = {"memory/nll": 1.25, "memory/leakage": 0.5, "fever/accuracy": 0.5, "fever/f1_macro": 0.25}
 CURVES = {"train/loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "train/leakage": [[1, 0.9], [2, 0.7], [3, 0.5]]}
 
@@ -22,6 +32,24 @@ CURVES = {"train/loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "train/leakage": [[1, 0.
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and nothing in them: making one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Runs(Tracking(f"sqlite:///{path}", "unused"), "none")
+    return path
+
+
+@pytest.fixture
+def tracking(store: Store, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    """The default place for runs, its tables made."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    Path(store.uri).mkdir()
+    shutil.copy(empty_database, Path(store.uri) / "mlflow.db")
+    return resolve_tracking(store)
 
 
 @pytest.fixture
@@ -41,11 +69,19 @@ def begun() -> Callable[..., Record]:
 def finished(begun: Callable[..., Record]) -> Callable[..., Record]:
     """Make the record of a trial that ended; `result` overrides parts of its result."""
 
-    def make(sweep: str = "demo", stage: str = "inductive", result: dict[str, Any] | None = None,
-             **values: Any) -> Record:
-        parts = {"status": "done", "metrics": METRICS, "curves": CURVES, "timings": {"train_s": 30.0, "pack_size": 4},
-                 "counts": {"n_full": 100, "n_top": 10, "n_trunc": 9}, "flops": 1e12,
-                 "started_at": "2026-01-02T03:04:05.000+00:00", "finished_at": "2026-01-02T03:05:05.000+00:00"}
+    def make(
+        sweep: str = "demo", stage: str = "inductive", result: dict[str, Any] | None = None, **values: Any
+    ) -> Record:
+        parts = {
+            "status": "done",
+            "metrics": METRICS,
+            "curves": CURVES,
+            "timings": {"train_s": 30.0, "pack_size": 4},
+            "counts": {"n_full": 100, "n_top": 10, "n_trunc": 9},
+            "flops": 1e12,
+            "started_at": "2026-01-02T03:04:05.000+00:00",
+            "finished_at": "2026-01-02T03:05:05.000+00:00",
+        }
         return complete_record(begun(sweep, stage, **values), {**parts, **(result or {})})
 
     return make

@@ -52,12 +52,22 @@ def test_json_missing_is_none_and_broken_names_the_file(any_store: Store) -> Non
 @pytest.mark.parametrize(
     ("spec", "folder"),
     [
-        (TrialSpec(model="llama2-7b", layer=23, alpha=0.2, allocation="simset2", num_documents=50, mem_seed=3),
-         "s/trains/lm_llama2-7b/layer_23/50/simset2_3/alpha_0.2/ID"),
-        (TrialSpec(model="llama2-7b", depth=0.75, alpha=1, allocation="random", num_documents=50, num_clusters=5),
-         "s/trains/lm_llama2-7b/layer_23/5/random_0/alpha_1.0/ID"),
-        (TrialSpec(model="llama2-7b", method="pretrained", num_documents=50),
-         "s/trains/lm_llama2-7b/layer_none/50/none_0/alpha_0.0/ID"),
+        (
+            TrialSpec(
+                model="llama2-7b", layer=23, alpha=0.2, allocation="simset2", num_documents=50, mem_seed=3
+            ),
+            "s/trains/lm_llama2-7b/layer_23/50/simset2_3/alpha_0.2/ID",
+        ),
+        (
+            TrialSpec(
+                model="llama2-7b", depth=0.75, alpha=1, allocation="random", num_documents=50, num_clusters=5
+            ),
+            "s/trains/lm_llama2-7b/layer_23/5/random_0/alpha_1.0/ID",
+        ),
+        (
+            TrialSpec(model="llama2-7b", method="pretrained", num_documents=50),
+            "s/trains/lm_llama2-7b/layer_none/50/none_0/alpha_0.0/ID",
+        ),
     ],
 )
 def test_trial_folders_follow_the_notes(store: Store, spec: TrialSpec, folder: str) -> None:
@@ -117,7 +127,9 @@ def test_a_half_record_is_never_written(store: Store, begun) -> None:
         store.write_record(begun(), "demo/trains/a")
 
 
-def test_a_second_run_on_a_name_is_told_who_holds_it(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_on_a_name_is_told_who_holds_it(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
     with any_store.lock("demo"):
         with pytest.raises(ConfigError, match=f"pid {os.getpid()} on .*, since 20"):
