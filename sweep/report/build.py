@@ -1,0 +1,196 @@
+"""Make a report: read, compare, lay out, draw, write, and log it to MLflow."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sweep.report.alpha_figures import alpha_figures
+from sweep.report.drawing import Figure
+from sweep.report.layer_figures import layer_figures
+from sweep.report.loading import Study
+from sweep.report.predictions import Answers, read_answers
+from sweep.report.references import References
+from sweep.report.render import Report, Section, write_report
+from sweep.report.samples import counterfact_samples
+from sweep.report.simset_figures import simset_figure
+from sweep.report.statistics import RESAMPLES, Comparison, compare_all
+from sweep.report.statistics_tables import (
+    comparison_records,
+    comparison_table,
+    seeds_table,
+    summary,
+    trial_records,
+)
+from sweep.report.study_tables import beside_the_notes, study_tables
+from sweep.report.tables import MISSING, Cell, Table, number, show
+
+REPORT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen of a report.
+
+    Attributes:
+        target_nll: error for "epochs to a given NLL"; default a share of what plain memorising reaches.
+        resamples: bootstrap samples.
+    """
+
+    target_nll: float | None = None
+    resamples: int = RESAMPLES
+
+
+def build_report(study: Study, options: Options = Options()) -> Report:  # noqa: B008 (immutable)
+    """Make all parts of the report on what is recorded."""
+    answers = read_answers(study.store, study.trials)
+    references = References(study.trials, answers)
+    against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
+    against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
+    figures = _figures(study, references, against_baseline, options)
+    sections = [
+        Section(heading, tables, figures.pop(heading, ()))
+        for heading, tables in study_tables(study, references).items()
+    ]
+    sections += [Section(heading, (), drawn) for heading, drawn in figures.items() if drawn]
+    sections = _with_choices(sections, study)
+    sections += _statistics(study, answers, against_baseline, against_plain)
+    data = {"trials": trial_records(study.trials)}
+    for slug, found in (("against_pretrained", against_baseline), ("against_plain", against_plain)):
+        if found:
+            data[slug] = comparison_records(found)
+    names = ", ".join(sweep.name for sweep in study.sweeps)
+    return Report(
+        title=f"Report on {names}",
+        summary=_summary(study, against_baseline),
+        progress=_progress(study),
+        sections=[section for section in sections if section.tables or section.figures or section.texts],
+        warnings=study.unreadable,
+        samples=counterfact_samples(study),
+        data={slug: rows for slug, rows in data.items() if rows},
+    )
+
+
+@contextmanager
+def written(study: Study, report: Report, folder: Path | None = None) -> Iterator[tuple[Path, str]]:
+    """Write the report's folder; by default `report` in the sweep's folder, or in the storage for several sweeps.
+
+    Gives the local folder, which for an object store is a copy that is gone afterwards, and where `report.html` lies.
+    """
+    target = "/".join([*([study.sweeps[0].name] if len(study.sweeps) == 1 else []), REPORT_FOLDER])
+    if folder is not None or study.store.is_local:
+        folder = folder or Path(study.store.full(target))
+        yield folder, str(write_report(report, folder))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        write_report(report, Path(scratch))
+        for path in sorted(Path(scratch).rglob("*")):
+            if path.is_file():
+                study.store.write_bytes(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
+        yield Path(scratch), study.store.full(f"{target}/report.html")
+
+
+def _figures(
+    study: Study, references: References, comparisons: Sequence[Comparison], options: Options
+) -> dict[str, Sequence[Figure]]:
+    by_trial = {comparison.trial.id: comparison for comparison in comparisons}
+    simset = simset_figure(study.store, study.trials)
+    return {
+        "Layers": layer_figures(study.trials, references, by_trial),
+        "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
+        "Memories made by the allocations": [simset] if simset else [],
+    }
+
+
+def _statistics(
+    study: Study, answers: dict[str, Answers], baseline: Sequence[Comparison], plain: Sequence[Comparison]
+) -> list[Section]:
+    tables = [
+        comparison_table(baseline, "against_pretrained", "Every trial against the pretrained model"),
+        comparison_table(
+            plain, "against_plain", "Structured memories against plain memory (no structure, alpha 0)"
+        ),
+        seeds_table(study.trials),
+    ]
+    texts = []
+    if answers and not baseline:
+        texts.append(
+            "No trial could be compared with the pretrained model: there is no `method=pretrained` trial with the "
+            "same model, data, shots and seed. Run one, or report on the whole storage if another sweep has it."
+        )
+    notes = beside_the_notes(study.trials)
+    beside = [
+        "No point of the notes was run at their scale (99 or 449 pages): nothing to set beside them."
+    ]
+    return [
+        Section("Statistics", [table for table in tables if table], texts=texts),
+        Section("Beside the notes", [notes] if notes else [], texts=[] if notes else beside),
+    ]
+
+
+def _with_choices(sections: list[Section], study: Study) -> list[Section]:
+    table = choices_table(study)
+    if table is None:
+        return sections
+    return [*sections, Section("Choices between stages", [table])]
+
+
+def choices_table(study: Study) -> Table | None:
+    """Print what stages took from earlier ones, and the runners-up."""
+    rows = []
+    for sweep in study.sweeps:
+        for choice in _choices(sweep.choices):
+            group = ", ".join(f"{name}={show(value)}" for name, value in (choice.get("group") or {}).items())
+            others = [
+                f"{show(r['value'])} ({number(r['metric'])})" for r in (choice.get("runners_up") or ())[:3]
+            ]
+            by = f"{choice.get('mode', '')} {choice.get('by', '')}".strip()
+            texts = (sweep.name, group, str(choice["field"]), by)
+            cells = (
+                Cell(show(choice["value"]), show(choice["value"])),
+                Cell(choice.get("metric"), number(choice.get("metric"))),
+                Cell(", ".join(others), ", ".join(others) or MISSING),
+            )
+            rows.append((texts, cells))
+    if not rows:
+        return None
+    labels, columns = ("sweep", "for", "field", "by"), ("chosen", "value", "runners-up")
+    return Table("choices", "What later stages took from earlier ones", labels, columns, tuple(rows))
+
+
+def _choices(found: Any) -> list[dict[str, Any]]:
+    entries = list(found.values()) if isinstance(found, dict) else found or []
+    return [entry for entry in entries if isinstance(entry, dict) and "field" in entry and "value" in entry]
+
+
+def _progress(study: Study) -> Table | None:
+    rows = []
+    for sweep in study.sweeps:
+        for stage in sweep.stages:
+            counts = (stage.planned, stage.done, stage.diverged, stage.failed, stage.missing)
+            rows.append(((sweep.name, stage.name), tuple(Cell(float(n), f"{n:,}") for n in counts)))
+    columns = ("points", "done", "diverged", "failed", "missing")
+    return Table("progress", "Progress", ("sweep", "stage"), columns, tuple(rows)) if rows else None
+
+
+def _summary(study: Study, comparisons: Sequence[Comparison]) -> str:
+    done = sum(trial.status == "done" for trial in study.trials)
+    parts = [f"{len(study.trials):,} trials recorded, {done:,} with a result."]
+    parts.append(
+        f"**{study.missing:,} planned points are missing.**"
+        if study.missing
+        else "No point is missing."
+    )
+    if any(trial.point.get("data", "").startswith("sample@") for trial in study.trials):
+        parts.append(
+            "Trials on the generated sample world show that the software works, nothing about FEVER."
+        )
+    if comparisons:
+        parts.append(f"Against the pretrained model: {summary(comparisons)}")
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return " ".join([*parts, f"Made {made}."])

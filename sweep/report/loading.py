@@ -1,0 +1,209 @@
+"""Read what one or several sweeps have left under a storage path.
+
+Only records, plan and choices are read here; predictions are read where they are compared. A sweep may be
+unfinished: the plan says which points it wants, and those without a record are counted as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.records import Record
+from sweep.store import Store
+from trainables.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recorded trial.
+
+    Attributes:
+        id: trial id.
+        sweep: name of the sweep whose folder holds the record.
+        stage: stage that ran it.
+        status: `done`, `diverged` or `failed`.
+        model: short model name.
+        point: identity fields, `model` and `data` as they are keyed (by content).
+        data: short name of the data.
+        metrics: final values by name.
+        curves: `[[epoch, value], …]` by name.
+        counts: pages and rows: `n_full`, `n_top`, `n_trunc`, …
+        num_blocks: blocks of the model, 0 where the record does not say.
+        folder: the record's folder, relative to the storage.
+    """
+
+    id: str
+    sweep: str
+    stage: str
+    status: str
+    model: str
+    point: Mapping[str, Any]
+    data: str
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Sequence[Sequence[float]]]
+    counts: Mapping[str, int]
+    num_blocks: int
+    folder: str
+
+    def get(self, name: str) -> Any:
+        """Return a field of the point; `model` and `data` by their short names."""
+        if name in ("model", "data"):
+            return self.model if name == "model" else self.data
+        return self.point.get(name)
+
+    def metric(self, name: str) -> float | None:
+        """Return a finite final metric of a finished trial, else None."""
+        value = self.metrics.get(name)
+        if self.status != "done" or value is None or not math.isfinite(value):
+            return None
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far one stage is: points planned, and recorded by status."""
+
+    name: str
+    planned: int
+    done: int
+    diverged: int
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Points planned that have no record."""
+        return max(0, self.planned - self.done - self.diverged - self.failed)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep: its stages and the choices it made."""
+
+    name: str
+    space: str
+    stages: tuple[Stage, ...]
+    choices: Any = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a report is about.
+
+    Attributes:
+        store: the storage.
+        sweeps: the sweeps asked for.
+        trials: their trials, each id once, in the order of sweep and id.
+        unreadable: records that could not be read, and why.
+    """
+
+    store: Store
+    sweeps: tuple[Sweep, ...]
+    trials: tuple[Trial, ...]
+    unreadable: tuple[str, ...] = field(default=())
+
+    @property
+    def missing(self) -> int:
+        """Points planned that have no record yet, over all sweeps."""
+        return sum(stage.missing for sweep in self.sweeps for stage in sweep.stages)
+
+
+def split_location(location: str) -> tuple[Store, str | None]:
+    """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
+
+    Raises:
+        ConfigError: there is nothing of a sweep at the place.
+    """
+    store = Store(location.rstrip("/") or "/")
+    if store.files.exists("plan.json") or store.files.exists("trains"):
+        parent, _, name = store.uri.rstrip("/").rpartition("/")
+        return Store(parent or "/"), name
+    if store.sweeps():
+        return store, None
+    raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
+
+
+def load_study(store: Store, names: Sequence[str] = ()) -> Study:
+    """Read the records, plans and choices of the named sweeps, or of all in the storage.
+
+    A point of a named sweep's plan whose record lies in another sweep's folder is taken from there.
+
+    Raises:
+        ConfigError: no such sweep.
+    """
+    known = store.sweeps()
+    wanted = list(names) or known
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
+    plans = {name: _read_json(store, f"{name}/plan.json") or {} for name in wanted}
+    planned = {
+        i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()
+    }
+    index = store.index(set_aside=False)
+    heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
+    records = zip(heads, store.read_records(heads), strict=True)
+    trials = sorted((_trial(record, head.folder) for head, record in records), key=lambda t: (t.sweep, t.id))
+    status = {trial.id: trial.status for trial in trials}
+    sweeps = []
+    for name in wanted:
+        own = [trial for trial in trials if trial.sweep == name]
+        stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
+        choices = _read_json(store, f"{name}/choices.json")
+        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
+    return Study(store, tuple(sweeps), tuple(trials), tuple(index.warnings))
+
+
+def read_extra(store: Store, trial: Trial, name: str) -> Any:
+    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`), or None."""
+    return _read_json(store, f"{trial.folder}/{name}")
+
+
+def _sweep_of(folder: str) -> str:
+    return folder.partition("/")[0]
+
+
+def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
+    ids = entry.get("ids") or ()
+    found = [status.get(i) for i in ids]
+    planned = max(len(ids), int(entry.get("points") or 0))
+    return Stage(
+        str(entry.get("name", "")), planned, *(found.count(s) for s in ("done", "diverged", "failed"))
+    )
+
+
+def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
+    """Make up stages where there is no plan: what is recorded is all there is."""
+    stages = []
+    for name in dict.fromkeys(trial.stage for trial in trials):
+        own = [trial.status for trial in trials if trial.stage == name]
+        stages.append(Stage(name, len(own), *(own.count(s) for s in ("done", "diverged", "failed"))))
+    return tuple(stages)
+
+
+def _trial(record: Record, folder: str) -> Trial:
+    point, model = dict(record["identity"]), record["model"]
+    data = record.get("data") or {}
+    return Trial(
+        id=str(record["id"]),
+        sweep=_sweep_of(folder),
+        stage=str(record["stage"]),
+        status=str(record["status"]),
+        model=str(model.get("name") or point["model"]),
+        point=point,
+        data=str(data.get("given") or point["data"]),
+        metrics=record["metrics"],
+        curves=record["curves"],
+        counts=record["counts"],
+        num_blocks=int(model.get("num_blocks") or 0),
+        folder=folder,
+    )
+
+
+def _read_json(store: Store, path: str) -> Any:
+    try:
+        return store.read_json(path)
+    except (OSError, DataError):
+        return None

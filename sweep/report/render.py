@@ -1,0 +1,144 @@
+"""Turn a report's parts into its folder: report.md, report.html, figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweep.report.drawing import Figure
+from sweep.report.tables import Table, records_of, to_csv, to_parquet
+from sweep.report.templates import PAGE, REPORT
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading with its texts, tables and figures."""
+
+    heading: str
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers of one trial, printed as in note 002."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All parts of a report.
+
+    Attributes:
+        title: heading.
+        summary: first paragraph.
+        progress: how far each sweep and stage is.
+        warnings: lines on what could not be used.
+        sections: in order.
+        samples: CounterFact answers.
+        data: further rows that go into files only, by slug; they take the place of a printed table's rows.
+    """
+
+    title: str
+    summary: str
+    progress: Table | None
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()
+    samples: Sequence[Samples] = ()
+    data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write the report's files; what an earlier report left in the folder under the same names is replaced.
+
+    Returns:
+        The path of `report.html`.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    (folder / "tables").mkdir(exist_ok=True)
+    for section in report.sections:
+        for figure in section.figures:
+            (folder / "figures" / f"{figure.slug}.png").write_bytes(figure.png)
+            (folder / "figures" / f"{figure.slug}.svg").write_bytes(figure.svg)
+    rows = {table.slug: records_of(table) for section in report.sections for table in section.tables}
+    for slug, content in {**rows, **report.data}.items():
+        (folder / "tables" / f"{slug}.csv").write_text(to_csv(content), encoding="utf-8")
+        (folder / "tables" / f"{slug}.parquet").write_bytes(to_parquet(content))
+    (folder / "report.md").write_text(markdown_text(report, embed=False), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(html_page(report), encoding="utf-8")
+    return page
+
+
+def markdown_text(report: Report, embed: bool) -> str:
+    """Return the report as Markdown, its images as links to files or embedded."""
+    from jinja2 import Environment, StrictUndefined
+
+    def image(figure: Figure) -> str:
+        encoded = base64.b64encode(figure.png).decode()
+        return f"data:image/png;base64,{encoded}" if embed else f"figures/{figure.slug}.png"
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    text = environment.from_string(REPORT).render(
+        title=report.title,
+        summary=report.summary,
+        progress=report.progress,
+        warnings=[escape(line) for line in report.warnings],
+        sections=report.sections,
+        samples=report.samples,
+        table=markdown_table,
+        files=_files,
+        image=image,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def html_page(report: Report) -> str:
+    """Return the report as one page that needs no other file."""
+    import markdown
+    from jinja2 import Environment
+
+    converter = markdown.Markdown(
+        extensions=["tables", "fenced_code", "toc"], extension_configs={"toc": {"toc_depth": 2}}
+    )
+    body = converter.convert(markdown_text(report, embed=True))
+    environment = Environment(autoescape=False)
+    page = environment.from_string(PAGE)
+    return page.render(title=escape(report.title), nav=f"<nav>{converter.toc}</nav>", body=body)
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table as Markdown, best cells in bold, with its legend."""
+    header = [*table.labels, *table.columns]
+    lines = [
+        _line(map(escape, header)),
+        _line([*("---" for _ in table.labels), *("---:" for _ in table.columns)]),
+    ]
+    for labels, cells in table.rows:
+        values = [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in cells]
+        lines.append(_line([*map(escape, labels), *values]))
+    legend = "\n\n".join(table.legend)
+    return "\n".join(lines) + (f"\n\n{legend}" if legend else "")
+
+
+def escape(text: str) -> str:
+    """Make a value safe to stand in Markdown and HTML."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+    return re.sub(r"([*_`\[\]])", r"\\\1", text).replace("\n", " ")
+
+
+def _line(values: Any) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _files(table: Table) -> str:
+    return f"[CSV](tables/{table.slug}.csv) · [Parquet](tables/{table.slug}.parquet)"

@@ -1,0 +1,47 @@
+"""CounterFact answers printed as note 002 prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.report.loading import Study, Trial, read_extra
+from sweep.report.render import Samples
+from sweep.report.study_tables import variant
+
+SAMPLES = "samples.json"
+MAX_TRIALS = 6
+MAX_PROMPTS = 5
+RULE = "-" * 15
+
+
+def counterfact_samples(study: Study) -> list[Samples]:
+    """Return printed answers of some trials: of each model and variant the first."""
+    picked: dict[tuple[str, str], Trial] = {}
+    for trial in study.trials:
+        if trial.status == "done" and "counterfact" in (trial.get("probes") or ()):
+            picked.setdefault((trial.model, variant(trial)), trial)
+    found = []
+    for (model, name), trial in list(picked.items())[:MAX_TRIALS]:
+        read = read_extra(study.store, trial, SAMPLES)
+        samples = read.get("counterfact") if isinstance(read, dict) else read
+        if isinstance(samples, list) and samples:
+            found.append(Samples(f"{model}, {name}", print_samples(samples[:MAX_PROMPTS])))
+    return found
+
+
+def print_samples(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Print prompt, target word and sampled answers, a rule before each.
+
+    The notes' target word is the counterfactual one; the true one is printed beside it.
+    """
+    lines = []
+    for sample in samples:
+        new, true = sample.get("target_new", ""), sample.get("target_true", "")
+        lines += [
+            RULE,
+            f"Prompt: {sample.get('prompt', '')}",
+            f"Target word: {new} (true: {true})",
+            f"Generated answers: {list(sample.get('answers', ()))!r}",
+        ]
+    return "\n".join(lines)

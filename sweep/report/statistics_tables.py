@@ -1,0 +1,190 @@
+"""The comparisons as tables: all of them in files, the printed ones kept to a readable number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.report.loading import Trial
+from sweep.report.notes import note_value
+from sweep.report.statistics import MIN_PAGES, Comparison, spread
+from sweep.report.study_tables import ACCURACY, MACRO, NLL, variant
+from sweep.report.tables import MISSING, SEEDS, Cell, Table, number, show, varying
+from trainables.spec import IDENTITY_FIELDS
+
+MAX_ROWS = 40
+_IN_VARIANT = ("model", "method", "content", "allocation", "granularity", "mode", "alpha", "data")
+
+METHOD = (
+    "Differences are trial minus reference. Intervals: 95 % paired bootstrap, drawing whole evidence pages, "
+    "over rows (evidence annotations). p: exact McNemar over distinct claims, Holm-corrected over all rows of "
+    "this table's file. A row says better or worse only where the interval of the accuracy excludes 0, the "
+    f"corrected p is below 0.05 and both point the same way; with fewer than {MIN_PAGES} pages it never does."
+)
+
+
+def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -> Table | None:
+    """Print the comparisons; above `MAX_ROWS` those that differ come first, then the largest differences."""
+    if not comparisons:
+        return None
+    shown = list(comparisons)
+    legend = [METHOD]
+    if len(shown) > MAX_ROWS:
+        shown.sort(key=lambda c: (c.verdict.startswith("no"), -abs(c.accuracy_difference)))
+        shown = shown[:MAX_ROWS]
+        legend.append(
+            f"{MAX_ROWS} of {len(comparisons):,} rows are printed: those that differ first, then the largest "
+            f"differences; all are in {slug}.csv."
+        )
+    labels = _labels([c.trial for c in comparisons])
+    with_notes = any(note_value(c.trial) for c in comparisons)
+    columns = [
+        "accuracy",
+        "difference",
+        "95 % interval",
+        "macro F1",
+        "difference of F1",
+        "interval of F1",
+        "claims",
+        "only trial right",
+        "only reference right",
+        "p",
+        "p (Holm)",
+        "result",
+    ]
+    columns += ["notes", "ours − notes"] if with_notes else []
+    rows = tuple(
+        (
+            tuple(variant(c.trial) if n == "variant" else show(c.trial.get(n)) for n in labels),
+            _cells(c, with_notes),
+        )
+        for c in shown
+    )
+    return Table(slug, title, labels, tuple(columns), rows, (summary(comparisons), *legend))
+
+
+def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return every comparison with all its numbers, one dict per row."""
+    labels = _labels([c.trial for c in comparisons])
+    found = []
+    for c in comparisons:
+        note = note_value(c.trial)
+        row: dict[str, Any] = {"trial": c.trial.id, "reference": c.reference.id, "sweep": c.trial.sweep}
+        row |= {n: variant(c.trial) if n == "variant" else show(c.trial.get(n)) for n in labels}
+        row |= {
+            "pages": c.pages, "claims": c.claims, "rows": c.rows,
+            "accuracy": c.accuracy, "accuracy_difference": c.accuracy_difference,
+            "accuracy_low": c.accuracy_interval[0], "accuracy_high": c.accuracy_interval[1],
+            "f1_macro": c.f1_macro, "f1_macro_difference": c.f1_difference,
+            "f1_macro_low": c.f1_interval[0], "f1_macro_high": c.f1_interval[1],
+            "only_trial_right": c.gained, "only_reference_right": c.lost,
+            "p": c.p, "p_holm": c.p_holm, "result": c.verdict,
+            "notes": note.accuracy if note else None,
+            "difference_from_notes": c.accuracy - note.accuracy if note else None,
+        }  # fmt: skip
+        found.append(row)
+    return found
+
+
+def summary(comparisons: Sequence[Comparison]) -> str:
+    """Count the verdicts in one sentence."""
+    count = Counter(c.verdict.split(" (")[0] for c in comparisons)
+    parts = [f"{count[name]:,} {name}" for name in ("better", "worse", "no difference found")]
+    return f"Of {len(comparisons):,} trials: {', '.join(parts)}."
+
+
+def seeds_table(trials: Sequence[Trial]) -> Table | None:
+    """Mean, standard deviation and t-interval over trials that differ only in seeds."""
+    groups: dict[str, list[Trial]] = {}
+    names = [n for n in IDENTITY_FIELDS if n not in (*SEEDS, "depth")]
+    for trial in trials:
+        if trial.status == "done":
+            groups.setdefault(repr([trial.point.get(n) for n in names]), []).append(trial)
+    several = {key: own for key, own in groups.items() if len(own) > 1}
+    if not several:
+        return None
+    labels = _labels([own[0] for own in several.values()])
+    rows = []
+    for own in several.values():
+        cells = [Cell(float(len(own)), str(len(own)))]
+        for metric in (NLL, ACCURACY, MACRO):
+            values = [v for t in own if (v := t.metric(metric)) is not None]
+            if len(values) < 2:
+                cells += [Cell(None, MISSING), Cell(None, MISSING)]
+                continue
+            over = spread(values)
+            cells.append(Cell(over.mean, f"{number(over.mean)} ± {number(over.sd)}", sd=over.sd))
+            cells.append(
+                Cell(f"[{over.low:.6g}, {over.high:.6g}]", _interval((over.low, over.high), sign=False))
+            )
+        texts = tuple(variant(own[0]) if n == "variant" else show(own[0].get(n)) for n in labels)
+        rows.append((texts, tuple(cells)))
+    columns = (
+        "runs",
+        "NLL",
+        "NLL interval",
+        "accuracy",
+        "accuracy interval",
+        "macro F1",
+        "macro F1 interval",
+    )
+    legend = ("Mean ± standard deviation, and the 95 % t-interval of the mean.",)
+    return Table("seeds", "Over seeds", labels, columns, tuple(rows), legend)
+
+
+def _labels(trials: Sequence[Trial]) -> tuple[str, ...]:
+    return ("model", "variant", *varying(trials, _IN_VARIANT))
+
+
+def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
+    cells = [
+        Cell(c.accuracy, number(c.accuracy)),
+        Cell(c.accuracy_difference, number(c.accuracy_difference, sign=True)),
+        Cell(None, _interval(c.accuracy_interval)),
+        Cell(c.f1_macro, number(c.f1_macro)),
+        Cell(c.f1_difference, number(c.f1_difference, sign=True)),
+        Cell(None, _interval(c.f1_interval)),
+        *(Cell(float(n), f"{n:,}") for n in (c.claims, c.gained, c.lost)),
+        Cell(c.p, _p(c.p)),
+        Cell(c.p_holm, _p(c.p_holm)),
+        Cell(c.verdict, c.verdict, best=c.verdict in ("better", "worse")),
+    ]
+    if with_notes:
+        note = note_value(c.trial)
+        apart = c.accuracy - note.accuracy if note else None
+        cells += [
+            Cell(note.accuracy if note else None, number(note.accuracy if note else None)),
+            Cell(apart, number(apart, sign=True)),
+        ]
+    return tuple(cells)
+
+
+def _interval(bounds: tuple[float, float], sign: bool = True) -> str:
+    low, high = bounds
+    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]" if low == low else MISSING
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return every trial with its fields and final metrics, one dict per row."""
+    names = [n for n in IDENTITY_FIELDS if n != "depth"]
+    rows = []
+    for t in trials:
+        row: dict[str, Any] = {"trial": t.id, "sweep": t.sweep, "stage": t.stage, "status": t.status}
+        row |= {n: _flat(t.get(n)) for n in names}
+        row |= {f"counts/{n}": v for n, v in t.counts.items()}
+        row |= _finite(t.metrics)
+        rows.append(row)
+    return rows
+
+
+def _flat(value: Any) -> Any:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if value is not None}
