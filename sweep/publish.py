@@ -165,7 +165,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command()
-@user_errors
 def main(
     location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
     tracking_uri: Annotated[
@@ -179,17 +178,20 @@ def main(
         python -m sweep.publish outputs
         python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
     """
-    store, name = split_location(location)
-    names = [name] if name else store.sweeps()
-    tracking = resolve_tracking(store, tracking_uri, experiment)
-    with ExitStack() as locks:
-        for each in names:
-            locks.enter_context(store.lock(each))
-            path = write_results(store, each)
-            typer.echo(f"wrote {store.full(path)}")
-        counts = publish(store, names, tracking)
-    typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
-    typer.echo(f"look at them: {ui_command(tracking)}")
+    with user_errors():
+        store, name = split_location(location)
+        names = [name] if name else store.sweeps()
+        tracking = resolve_tracking(store, tracking_uri, experiment)
+        with ExitStack() as locks:
+            for each in names:
+                locks.enter_context(store.lock(each))
+                path = write_results(store, each)
+                typer.echo(f"wrote {store.full(path)}")
+            counts = publish(store, names, tracking)
+        typer.echo(
+            "MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+        )
+        typer.echo(f"look at them: {ui_command(tracking)}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def tracking(store: Store, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     """The default place for runs, its tables made."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    Path(store.uri).mkdir()
+    Path(store.uri).mkdir(exist_ok=True)
     shutil.copy(empty_database, Path(store.uri) / "mlflow.db")
     return resolve_tracking(store)
 

@@ -1,0 +1,156 @@
+"""MLflow made from records: nothing missing, nothing twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sweep.publish import app, publish
+from sweep.tracking import complete_mark, metric_points, run_params
+from sweep.tracking_feed import LiveFeed
+from sweep.tracking_runs import Runs, TrackingError
+
+
+@pytest.fixture
+def sweep_of_three(store, finished, save):
+    """Three trials of `demo`: one done, one diverged, one failed; with plan and choices."""
+    error = {"class": "Bug", "message": "boom", "traceback": "..."}
+    records = [
+        finished(seed=0),
+        finished(seed=1, result={"status": "diverged", "metrics": {"memory/nll": float("nan")}}),
+        finished(seed=2, result={"status": "failed", "metrics": {}, "curves": {}, "error": error}),
+    ]
+    for record in records:
+        save(record)
+    stages = [{"name": "inductive", "ids": [record["id"] for record in records]}]
+    store.write_json("demo/plan.json", {"space": "demo", "stages": stages})
+    store.write_json("demo/choices.json", {"layer": 23})
+    return records
+
+
+@pytest.fixture
+def runs(store, tracking) -> Runs:
+    return Runs(tracking, store.storage_id())
+
+
+def everything(runs: Runs) -> dict:
+    """All that MLflow holds, metric histories included."""
+    held = {}
+    for head in runs.find():
+        run = runs._client.get_run(head.run)
+        history = {
+            name: sorted(
+                (m.step, m.value, m.timestamp) for m in runs._client.get_metric_history(head.run, name)
+            )
+            for name in run.data.metrics
+        }
+        held[head.run] = (run.info.status, run.info.run_name, run.data.params, run.data.tags, history)
+    return held
+
+
+def test_every_record_gets_one_whole_run_and_the_sweep_another(store, tracking, runs, sweep_of_three) -> None:
+    counts = publish(store, ["demo"], tracking)
+    assert counts["created"] == 4 and sum(counts.values()) == 4
+    heads = {head.trial: head for head in runs.find()}
+    assert set(heads) == {"", *(record["id"] for record in sweep_of_three)}
+    for record, status in zip(sweep_of_three, ("FINISHED", "FINISHED", "FAILED"), strict=True):
+        run = runs._client.get_run(heads[record["id"]].run)
+        assert (run.info.status, run.data.tags["status"]) == (status, record["status"])
+        assert run.data.params == run_params(record)
+        assert run.info.start_time == 1767323045000 and run.info.end_time == 1767323105000
+        points = Counter((p.name, p.step, p.value) for p in metric_points(record))
+        stored = Counter(
+            (name, m.step, m.value)
+            for name in run.data.metrics
+            for m in runs._client.get_metric_history(run.info.run_id, name)
+        )
+        assert stored == points
+    own = runs._client.get_run(heads[""].run)
+    assert own.info.run_name == "sweep demo" and own.data.metrics["trials/failed"] == 1
+    files = {file.path for file in runs._client.list_artifacts(own.info.run_id)}
+    assert files == {"plan.json", "choices.json", "results.parquet"}
+    assert Path(store.uri, "mlartifacts").is_dir()
+
+
+def test_a_repeat_changes_nothing(store, tracking, runs, sweep_of_three) -> None:
+    publish(store, ["demo"], tracking)
+    before = everything(runs)
+    counts = publish(store, ["demo"], tracking)
+    assert counts["unchanged"] == 4 and sum(counts.values()) == 4
+    assert everything(runs) == before
+
+
+def test_what_the_feed_completed_is_left_alone(store, tracking, runs, sweep_of_three, begun) -> None:
+    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    for record in sweep_of_three:
+        feed.start_trial(begun(seed=record["seed"]))
+        feed.finish(record)
+    assert feed.close(60).complete == 3
+    before = everything(runs)
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["unchanged"], counts["created"]) == (3, 1)
+    assert before.items() <= everything(runs).items()
+
+
+def test_remnants_and_duplicates_give_way_to_one_whole_run(
+    store, tracking, runs, sweep_of_three, begun
+) -> None:
+    first, second, third = sweep_of_three
+    half = runs.create(begun(seed=0), {})  # a driver killed in the middle
+    runs.log(half, metric_points(first)[:2])
+    runs.build(second, {})
+    runs.build(second, {})
+    runs.create(begun(seed=9), {})  # killed, and never finished since
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["completed"], counts["removed"], counts["ended"]) == (1, 1, 1)
+    marks = Counter(head.complete for head in runs.find() if head.trial)
+    assert marks == Counter([*map(complete_mark, (first, second, third)), ""])
+    assert not any(head.running for head in runs.find())
+    again = publish(store, ["demo"], tracking)
+    assert again["unchanged"] == sum(again.values()) == 4
+
+
+def test_a_record_made_anew_replaces_its_run(store, tracking, runs, sweep_of_three, finished, save) -> None:
+    publish(store, ["demo"], tracking)
+    save(finished(seed=2))  # the failed one, tried again
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["completed"], counts["unchanged"]) == (2, 2)  # the trial and the sweep's own
+    assert sorted(h.tags["status"] for h in runs.find() if h.trial) == ["diverged", "done", "done"]
+
+
+def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(
+    store, tracking, runs, sweep_of_three
+) -> None:
+    publish(store, ["demo"], tracking)
+    shared = sweep_of_three[0]["id"]
+    store.write_json("second/plan.json", {"stages": [{"name": "layers", "ids": [shared]}]})
+    counts = publish(store, ["second"], tracking)
+    assert (counts["tagged"], counts["created"]) == (1, 1)
+    (head,) = runs.find(trial=shared)
+    assert (head.tags["in_demo"], head.tags["in_second"], head.sweep) == ("inductive", "layers", "demo")
+    assert publish(store, ["demo", "second"], tracking)["unchanged"] == 5
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three, tracking) -> None:
+    from sweep.tracking import resolve_tracking
+
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9: .*sweep\.publish"):
+        publish(store, ["demo"], resolve_tracking(store, "http://127.0.0.1:9"))
+
+
+def test_the_door_writes_the_table_and_says_what_changed(store, tracking, sweep_of_three) -> None:
+    result = CliRunner().invoke(app, [f"{store.uri}/demo"])
+    assert result.exit_code == 0 and "4 created" in result.output and "mlflow ui" in result.output
+    assert store.files.exists("demo/results.parquet")
+    assert "4 unchanged" in CliRunner().invoke(app, [store.uri]).output
+
+
+def test_the_door_refuses_what_is_no_sweep_and_what_is_running(
+    store, tracking, sweep_of_three, tmp_path
+) -> None:
+    assert CliRunner().invoke(app, [str(tmp_path / "nothing")]).exit_code == 2
+    with store.lock("demo"):
+        assert CliRunner().invoke(app, [store.uri]).exit_code == 2
