@@ -15,6 +15,7 @@ import random
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def write_sample_world(folder: Path, seed: int = 0) -> World:
     pages = {e.title: page_sentences(e, _rng(seed, "page", e)) for e in all_entities(world)}
     for index in NO_TEXT:
         pages[world.evidence[index].title] = []
-    ids = iter(range(10_000, 1_000_000))
+    ids = count(10_000)
     dev, train = [], []
     for index, entity in enumerate(world.evidence):
         claims = _dev_claims(entity, index, pages, seed, ids)
@@ -90,6 +91,12 @@ def write_sample_world(folder: Path, seed: int = 0) -> World:
 def all_entities(world: World) -> tuple[Entity, ...]:
     """Evidence and background entities, in this order."""
     return world.evidence + world.background
+
+
+def development_claims(world: World, entity: Entity, seed: int = 0) -> set[str]:
+    """Return the texts of a page's development claims."""
+    index = world.evidence.index(entity)
+    return {row["claim"] for row in _dev_claims(entity, index, {entity.title: []}, seed, count())}
 
 
 def page_text(told: list[tuple[str, str]]) -> str:
@@ -171,8 +178,8 @@ def _train_claims(
     """Make a page's four to six training claims, and one undecidable."""
     rng = _rng(seed, "train", entity)
     rows = []
-    count = 0 if index in NO_TRAIN_ROWS else 4 + index % 3
-    for attribute in rng.sample(list(VALUES[entity.kind]), count):
+    wanted = 0 if index in NO_TRAIN_ROWS else 4 + index % 3
+    for attribute in rng.sample(list(VALUES[entity.kind]), wanted):
         true = rng.random() < 0.6
         value = entity.facts[attribute] if true else wrong_value(rng, entity, attribute)
         text = word_claim(TRAIN[entity.kind, attribute], rng.randrange(2), entity, value)
