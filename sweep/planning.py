@@ -1,8 +1,8 @@
 """What a sweep will run: the points of every stage, what is equivalent or done, and how trials are packed.
 
 `build_plan` expands a whole space without running anything. While a sweep runs, `stage_points` gives the
-points of a stage for the groups whose choice is known, and `make_packs` puts together what can share a forward
-pass.
+points of a stage for the groups whose choice is known, and `make_packs` puts together what can share a
+forward pass.
 """
 
 from __future__ import annotations
@@ -150,10 +150,12 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
 
     Args:
         plan: of the space.
-        stage: a grid stage; for a sampled one see `sampled_point`.
+        stage: a grid stage; a sampled one has none before they are drawn, see `sampled_point`.
         choices: by question key; a stage that takes nothing needs none.
     """
     found = stage_named(plan.space, stage)
+    if found.sampling:
+        return []
     groups = _groups(plan.maker, plan.space, found, plan.stage(stage).questions, choices)
     return [point for members, known in groups if known for point in members]
 
@@ -195,17 +197,21 @@ def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[
         Packs ordered by model and layer, so that a worker keeps its model.
     """
     size = max(1, min(pack_size, -(-len(points) // max(1, slots))))
-    alike: dict[tuple[str, int, str], list[Point]] = {}
+    alike: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
-        layer = -1 if point.spec.layer is None else point.spec.layer
-        alike.setdefault((point.card.key, layer, point.pack_key), []).append(point)
+        alike.setdefault(point.pack_key, []).append(point)
     packs = []
-    for _, members in sorted(alike.items()):
+    for members in sorted(alike.values(), key=_place):
         most = size if members[0].spec.method == "memory" else 1
         number = -(-len(members) // most)
         cuts = [round(i * len(members) / number) for i in range(number + 1)]
         packs += [_pack(members[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
     return packs
+
+
+def _place(members: Sequence[Point]) -> tuple[str, int]:
+    first = members[0]
+    return first.card.key, -1 if first.spec.layer is None else first.spec.layer
 
 
 def _pack(members: Sequence[Point]) -> Pack:

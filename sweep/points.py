@@ -11,7 +11,7 @@ from typing import Any
 from sweep.space import EVERY_LAYER
 from trainables.data.sources import data_key
 from trainables.models import ModelCard, model_card
-from trainables.spec import TrialSpec, canonical, canonical_identity, make_spec, pack_key, trial_id, vary
+from trainables.spec import PACK_SHARES, TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
 
 Axes = Mapping[str, tuple[Any, ...]]
 
@@ -38,9 +38,10 @@ class Point:
         return canonical_identity(self.spec, self.card, self.data_key)
 
     @cached_property
-    def pack_key(self) -> str:
+    def pack_key(self) -> tuple[Any, ...]:
         """What members of one pack share."""
-        return pack_key(self.identity)
+        values = vars(self.spec)
+        return (self.card.key, self.data_key, *(values[name] for name in PACK_SHARES))
 
 
 class PointMaker:

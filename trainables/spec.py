@@ -108,11 +108,11 @@ class TrialSpec:
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; "
                 "lower it"
             )
-        if self.method == "memory" and self.allocation == "partitioned":
+        if self.method == "memory" and self.allocation in ("random", "partitioned"):
             groups = self.num_clusters or self.num_documents
             if self.memory_dim < groups:
                 raise ConfigError(
-                    f"memory_dim={self.memory_dim}: partitioned needs at least one entry for each of "
+                    f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{groups} groups; raise memory_dim or lower num_clusters"
                 )
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
@@ -130,7 +130,7 @@ class TrialSpec:
 _RULES = rules_of(TrialSpec)
 FIELDS: tuple[str, ...] = tuple(_RULES)
 IDENTITY_FIELDS: tuple[str, ...] = tuple(n for n, r in _RULES.items() if r.meta["kind"] == "identity")
-PACK_VARIES: frozenset[str] = frozenset(n for n, r in _RULES.items() if r.meta["packs"])
+PACK_SHARES: tuple[str, ...] = tuple(n for n, r in _RULES.items() if not r.meta["packs"])
 _UNSTATED_FIELDS = ("depth", *(n for n in FIELDS if n not in IDENTITY_FIELDS))
 
 
@@ -307,12 +307,6 @@ def trial_id(stated: Mapping[str, Any]) -> str:
     """
     kept = {name: value for name, value in stated.items() if name not in _ELIDED or value != _ELIDED[name]}
     return digest([ID_VERSION, kept])
-
-
-def pack_key(stated: Mapping[str, Any]) -> str:
-    """Name what the members of a pack must share: every identity field that is not marked `packs`."""
-    kept = {n: v for n, v in stated.items() if n not in PACK_VARIES}
-    return digest(kept)
 
 
 def digest(value: Any) -> str:
