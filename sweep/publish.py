@@ -61,23 +61,20 @@ def publish(
         TrackingError: MLflow does not answer; what was done so far stays, and a repeat goes on from there.
     """
     index = store.index()
-    members: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in names:
-        for trial, stages in sweep_stages(store, name, index).items():
-            members[trial][name] = stages[0] if stages else ""
-    heads = [head for head in index.values() if head.sweep in names or head.id in members]
+    stages = {name: sweep_stages(store, name, index) for name in names}
+    wanted = {trial for trials in stages.values() for trial in trials}
+    heads = [head for head in index.values() if head.sweep in names or head.id in wanted]
     with told_in_one_line(tracking.uri):
         runs = Runs(tracking, store.storage_id())
-        return _Publisher(store, runs, names, members).bring_up(heads, progress)
+        return _Publisher(store, runs, stages).bring_up(heads, progress)
 
 
 class _Publisher:
     """One pass over the records of some sweeps."""
 
-    def __init__(
-        self, store: Store, runs: Runs, names: Sequence[str], members: Mapping[str, Mapping[str, str]]
-    ) -> None:
-        self.store, self.runs, self.names, self.members = store, runs, names, members
+    def __init__(self, store: Store, runs: Runs, stages: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Take the sweeps to publish: for each its trials, for each of these its stages."""
+        self.store, self.runs, self.stages = store, runs, stages
         self.counts: Counter[str] = Counter(
             {name: 0 for name in ("created", "completed", "tagged", "unchanged", "removed", "ended")}
         )
@@ -91,18 +88,21 @@ class _Publisher:
             self._trial(record, present.pop((record["sweep"], record["id"]), []))
             records[record["id"]] = record
             progress(done, len(heads))
-        for name in self.names:
+        for name in self.stages:
             self._sweep(name, records, present.pop((name, ""), []))
         for (sweep, _), left in present.items():
-            if sweep in self.names:
+            if sweep in self.stages:
                 self._end(left)
         return dict(self.counts)
 
     def _trial(self, record: Record, present: list[RunHead]) -> None:
-        members = {record["sweep"]: record["stage"], **self.members.get(record["id"], {})}
+        members = {record["sweep"]: record["stage"]}
+        for name, trials in self.stages.items():
+            if trials.get(record["id"]):
+                members[name] = trials[record["id"]][0]
         mark = complete_mark(record)
         good = next((run for run in present if run.complete == mark and not run.running), None)
-        ours = record["sweep"] in self.names
+        ours = record["sweep"] in self.stages
         if good is None and (ours or not present):
             self.runs.delete(present)
             self.runs.build(record, members)
@@ -118,7 +118,7 @@ class _Publisher:
 
     def _sweep(self, name: str, records: Mapping[str, Record], present: list[RunHead]) -> None:
         """Keep one run for the sweep itself: plan, choices, table, totals."""
-        own = [r for r in records.values() if name in self.members.get(r["id"], {})]
+        own = [record for trial, record in records.items() if trial in self.stages[name]]
         files = {}
         for file in ("plan.json", "choices.json"):
             if self.store.files.exists(f"{name}/{file}"):
@@ -188,9 +188,7 @@ def main(
                 path = write_results(store, each)
                 typer.echo(f"wrote {store.full(path)}")
             counts = publish(store, names, tracking)
-        typer.echo(
-            "MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        )
+        typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
         typer.echo(f"look at them: {ui_command(tracking)}")
 
 

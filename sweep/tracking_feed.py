@@ -139,7 +139,9 @@ class LiveFeed:
             if time.monotonic() >= self._retry_at:
                 begun = time.monotonic()
                 self._send()
-                wait_s = max(self._interval_s, 4 * (time.monotonic() - begun))
+                wait_s = self._interval_s * min(
+                    4.0, max(1.0, 4 * (time.monotonic() - begun) / self._interval_s)
+                )
         self._take(0)
         self._send()
         self._end_open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,19 @@ CURVES = {"train/loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "train/leakage": [[1, 0.
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for something that another thread or process does."""
+
+    def wait(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
+        end = time.monotonic() + limit_s
+        while not holds():
+            assert time.monotonic() < end, "it did not happen in time"
+            time.sleep(0.05)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,13 +24,6 @@ from sweep.tracking import (
 )
 from sweep.tracking_feed import LiveFeed
 from sweep.tracking_runs import Runs, TrackingError
-
-
-def wait_until(holds: Callable[[], bool], limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +184,9 @@ def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(store, track
     assert status == {remnant: "KILLED", elsewhere: "RUNNING"}
 
 
-def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(store, tracking, begun, finished) -> None:
+def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(
+    store, tracking, begun, finished, wait_until
+) -> None:
     feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
     feed.start_trial(begun())
     feed.epoch(begun()["id"], 1, {"train/loss": 2.9})
