@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +15,7 @@ from sweep.cli import user_errors
 from sweep.loading import load_space
 from sweep.overrides import apply_overrides, select_by, small_form
 from sweep.plan import done_trials, plan_of, show_plan
+from sweep.points import Point
 from sweep.space import Space
 from sweep.store import Store, check_name
 from trainables.errors import ConfigError
@@ -78,36 +77,36 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help="say what would run and what it costs; start nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --plan: one JSON object")] = False,
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", metavar="FIELD=V[,V...]", help="restrict or override an axis or a fixed field"),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="the space's small form, on the sample world")] = False,
-    stage: Annotated[Optional[str], typer.Option(help="run only up to this stage")] = None,
+    stage: Annotated[str | None, typer.Option(help="run only up to this stage")] = None,
     select_by_metric: Annotated[
-        Optional[str], typer.Option("--select-by", metavar="METRIC", help="metric that decides between stages")
+        str | None, typer.Option("--select-by", metavar="METRIC", help="metric that decides between stages")
     ] = None,
     address: Annotated[
-        Optional[str], typer.Option(help="Ray cluster: auto or HOST:PORT; else RAY_ADDRESS, else a Ray of our own")
+        str | None, typer.Option(help="Ray cluster: auto or HOST:PORT; else RAY_ADDRESS, else a Ray of our own")
     ] = None,
     storage: Annotated[str, typer.Option(help="where results go: a folder or s3://...")] = "outputs",
-    name: Annotated[Optional[str], typer.Option(help="name of the sweep; default: the space's")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the sweep; default: the space's")] = None,
     tracking_uri: Annotated[
-        Optional[str], typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else a SQLite file in the storage")
+        str | None, typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else a SQLite file in the storage")
     ] = None,
-    experiment: Annotated[Optional[str], typer.Option(help="MLflow experiment")] = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment")] = None,
     data: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(metavar="PATH|sample|hub", help="data: folders, the sample world or the hub; may be repeated"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     gpus_per_trial: Annotated[
-        Optional[float], typer.Option(min=0, help="GPUs of a pack, may be a fraction; default 1 where there are any")
+        float | None, typer.Option(min=0, help="GPUs of a pack, may be a fraction; default 1 where there are any")
     ] = None,
     cpus_per_trial: Annotated[float, typer.Option(min=0.01, help="CPUs of a pack")] = 1.0,
-    max_concurrent: Annotated[Optional[int], typer.Option(min=1, help="packs at once; default as many as fit")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="packs at once; default as many as fit")] = None,
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")] = False,
-    seed: Annotated[Optional[int], typer.Option(min=0, help="seed of all trials")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of all trials")] = None,
     cache_gb: Annotated[float, typer.Option(min=0, help="limit of each node's cache of hidden states, GB")] = 50.0,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray."""
@@ -169,11 +168,13 @@ class _Runner:
 
         plan, options = self._plan, self._options
         print(f"{self._space.title}", flush=True)
-        print(f"{options.name}: {plan.num_to_run} trials to run, results in {self._store.full(options.name)}", flush=True)
+        where = self._store.full(options.name)
+        print(f"{options.name}: {plan.num_to_run} trials to run, results in {where}", flush=True)
         self._prepare_inputs()
         self._store.check_writable()
         tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
-        stopped, outcome = "", {}
+        stopped = ""
+        outcome: dict[str, int] = {}
         if plan.num_to_run:
             stopped, outcome = self._tune(tracking)
         return self._close(tracking, stopped, outcome)
@@ -182,7 +183,7 @@ class _Runner:
         """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
         from trainables.data.corpus import load_corpus
 
-        specs = {}
+        specs: dict[tuple[object, ...], Point] = {}
         for stage in self._plan.stages:
             for point in stage.to_run:
                 specs.setdefault((point.spec.data, point.spec.detokenize, point.spec.num_documents), point)
@@ -270,7 +271,7 @@ class _Runner:
         else:
             print("\nnothing to run: every trial has a record", flush=True)
         if any(card.is_sample for card in {p.card for s in self._plan.stages for p in s.points}):
-            print("The sample world and its models are for trying and testing; its numbers say nothing about real models.")
+            print("The sample world and its models are for trying and testing: no claim about real models follows.")
         print(f"results:  {self._store.full(options.name + '/results.parquet')}")
         print(f"report:   python -m sweep.report {self._store.full(options.name)}")
         print(f"MLflow:   {ui_command(tracking)}", flush=True)

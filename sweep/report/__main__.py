@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainables.errors import SweepError
+from sweep.cli import user_errors
 
 EXAMPLES = """
 Examples:
@@ -20,10 +19,11 @@ Examples:
   python -m sweep.report outputs --name few_shot --name memory_content
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(epilog=EXAMPLES)
+@user_errors()
 def report(
     location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="A storage, or one sweep in it.")],
     name: Annotated[
@@ -62,24 +62,5 @@ def report(
             typer.echo(line, err=True)
 
 
-def main() -> int:
-    """Run the command; a user's mistake is one line and status 2."""
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            return 2
-        raise
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from numpy.typing import NDArray
 
 from sweep.report.drawing import (
     MAP,
@@ -23,19 +25,34 @@ from sweep.report.drawing import (
 from sweep.report.layer_figures import Curve, mean_curve, nll_curve
 from sweep.report.loading import Trial
 from sweep.report.references import References, is_structured
-from sweep.report.study_tables import ACCURACY, LEAKAGE, NLL
+from sweep.report.study_tables import ACCURACY, LEAKAGE, NLL, allocation_name, leakage_of_plain
 from sweep.report.tables import show
 
 MAX_ALPHAS = 12
+MAX_MODELS = 3
+"""Models side by side; more go into further figures."""
 TARGET_SHARE = 0.8
 """The default target: 80 % of the fall that plain memorising reaches in all its epochs (ours)."""
-PICTURES = (
-    (NLL, "nll", "Memorisation error (NLL per token)", 2, "viridis_r"),
-    (ACCURACY, "accuracy", "FEVER accuracy", 3, MAP),
-    (LEAKAGE, "leakage", "Leakage (share of energy outside the entries)", 2, "viridis_r"),
-)
-
 Panel = dict[tuple[str, float], list[Trial]]
+Grid = dict[tuple[str, int], Panel]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One kind of heat map: its metric, file name, heading, decimals in the cells and colour map."""
+
+    metric: str
+    slug: str
+    name: str
+    digits: int
+    colours: str
+
+
+PICTURES = (
+    Picture(NLL, "nll", "memorisation error (NLL per token)", 2, f"{MAP}_r"),
+    Picture(ACCURACY, "accuracy", "FEVER accuracy", 3, MAP),
+    Picture(LEAKAGE, "leakage", "leakage (share of energy outside the entries)", 2, f"{MAP}_r"),
+)
 
 
 def alpha_figures(
@@ -51,23 +68,27 @@ def alpha_figures(
     own = [
         t for t in trials if is_structured(t) and t.get("mode") == "inductive" and t.metric(NLL) is not None
     ]
-    grid = _panels(own)
-    if not grid or len({alpha for panel in grid.values() for _, alpha in panel}) > MAX_ALPHAS:
-        return []
-    figures = [_heat_maps(grid, references, *picture) for picture in PICTURES]
-    figures.append(_epochs_to_target(grid, references, target))
+    figures: list[Figure | None] = []
+    models = list(dict.fromkeys(t.model for t in own))
+    for part, start in enumerate(range(0, len(models), MAX_MODELS)):
+        grid = _panels(own, models[start : start + MAX_MODELS])
+        if len({alpha for panel in grid.values() for _, alpha in panel}) > MAX_ALPHAS:
+            continue
+        suffix = f"_{part + 1}" if part else ""
+        figures += [_heat_maps(grid, references, picture, suffix) for picture in PICTURES]
+        figures.append(_epochs_to_target(grid, references, target, suffix))
     return [figure for figure in figures if figure]
 
 
-def _panels(trials: Sequence[Trial]) -> dict[tuple[str, int], Panel]:
-    """Return (model, documents) -> (allocation, alpha) -> trials over seeds, at each model's most frequent layer.
+def _panels(trials: Sequence[Trial], models: Sequence[str]) -> Grid:
+    """Return (model and layer, documents) -> (allocation, alpha) -> trials over seeds, at one layer per model.
 
     Where other fields vary too, the most frequent combination of the panel is taken.
     """
-    grid: dict[tuple[str, int], Panel] = {}
-    for model in list(dict.fromkeys(t.model for t in trials))[:MAX_PANELS]:
+    grid: Grid = {}
+    for model in models:
         own = [t for t in trials if t.model == model]
-        layer = _most_frequent([t.get("layer") for t in own])
+        layer = _layer_to_show(own)
         counts = sorted({t.get("num_documents") for t in own if t.get("layer") == layer})
         for documents in counts[:MAX_PANELS]:
             here = [t for t in own if t.get("layer") == layer and t.get("num_documents") == documents]
@@ -76,9 +97,18 @@ def _panels(trials: Sequence[Trial]) -> dict[tuple[str, int], Panel]:
             panel: Panel = {}
             for t, setting in zip(here, settings, strict=True):
                 if setting == usual:
-                    panel.setdefault((str(t.get("allocation")), float(t.get("alpha"))), []).append(t)
-            grid[model, documents] = panel
+                    panel.setdefault((allocation_name(t), float(t.get("alpha"))), []).append(t)
+            grid[f"{model} layer {layer}", documents] = panel
     return grid
+
+
+def _layer_to_show(trials: Sequence[Trial]) -> Any:
+    """Return the layer with the most trials; of several, the one that reaches the lowest error."""
+    layers = [t.get("layer") for t in trials]
+    lowest = {
+        layer: min(t.metric(NLL) or math.inf for t in trials if t.get("layer") == layer) for layer in layers
+    }
+    return min(lowest, key=lambda layer: (-layers.count(layer), lowest[layer]))
 
 
 def _settings(trial: Trial) -> str:
@@ -90,7 +120,7 @@ def _most_frequent(values: Sequence[Any]) -> Any:
     return max(dict.fromkeys(values), key=values.count)
 
 
-def _axes_of(grid: dict[tuple[str, int], Panel]) -> tuple[list[str], list[float]]:
+def _axes_of(grid: Grid) -> tuple[list[str], list[float]]:
     cells = [cell for panel in grid.values() for cell in panel]
     return sorted({name for name, _ in cells}), [0.0, *sorted({alpha for _, alpha in cells})]
 
@@ -106,54 +136,58 @@ def _mean(values: Sequence[float | None]) -> float:
     return float(np.mean(kept)) if kept else math.nan
 
 
-def _heat_maps(
-    grid: dict[tuple[str, int], Panel],
-    references: References,
-    metric: str,
-    slug: str,
-    name: str,
-    digits: int,
-    colours: str,
-) -> Figure | None:
+def _heat_maps(grid: Grid, references: References, picture: Picture, suffix: str) -> Figure | None:
+    tables = {key: _values(grid, key, references, picture.metric) for key in grid}
     allocations, alphas = _axes_of(grid)
-    pictures = {}
-    for key, panel in grid.items():
-        plain = _plain(panel, references)
-        values = np.full((len(allocations), len(alphas)), math.nan)
-        for i, allocation in enumerate(allocations):
-            at_zero = f"{metric}_{allocation}" if metric == LEAKAGE else metric
-            values[i, 0] = _mean([t.metric(at_zero) for t in plain])
-            for j, alpha in enumerate(alphas[1:], start=1):
-                values[i, j] = _mean([t.metric(metric) for t in panel.get((allocation, alpha), ())])
-        pictures[key] = values
-    found = np.concatenate([values[~np.isnan(values)] for values in pictures.values()])
-    if not found.size:
+    models, counts = _models_and_counts(grid)
+    if all(np.isnan(table).all() for table in tables.values()):
         return None
-    models, counts = list(dict.fromkeys(m for m, _ in grid)), sorted({d for _, d in grid})
-    width = 1.2 + 0.48 * len(alphas)
-    with panels(len(models), len(counts), width=width, height=0.9 + 0.42 * len(allocations)) as (
-        canvas,
-        axes,
-    ):
-        for row, model in zip(axes, models, strict=True):
-            own = [values for (m, _), values in pictures.items() if m == model]
-            inside = np.concatenate([values[~np.isnan(values)] for values in own] or [np.zeros(1)])
-            low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
-            norm = Normalize(low, high if high > low else low + 1)
-            for ax, documents in zip(row, counts, strict=True):
-                if (model, documents) not in pictures:
+    width, height = 1.4 + 0.46 * len(alphas), 0.9 + 0.3 * len(allocations)
+    with panels(len(counts), len(models), width=width, height=height, share_y=False) as (canvas, axes):
+        for model, column in zip(models, axes.T, strict=True):
+            norm = _norm([table for (m, _), table in tables.items() if m == model])
+            for documents, ax in zip(counts, column, strict=True):
+                if (model, documents) not in tables:
                     ax.set_axis_off()
                     continue
                 labels = [f"{alpha:g}" for alpha in alphas]
-                heat_map(ax, pictures[model, documents], allocations, labels, (colours, norm), digits)
+                shades = (picture.colours, norm)
+                heat_map(ax, tables[model, documents], allocations, labels, shades, picture.digits)
                 ax.set(title=f"{model}, {documents} documents", xlabel="alpha")
-            shades = matplotlib.cm.ScalarMappable(norm, colours)
-            canvas.colorbar(shades, ax=list(row), pad=0.01, aspect=12).outline.set_visible(False)  # type: ignore[operator]
+            bar = canvas.colorbar(ScalarMappable(norm, picture.colours), ax=list(column), pad=0.02, aspect=40)
+            bar.outline.set_visible(False)
         caption = (
-            "Brighter is better: higher accuracy, lower error and leakage. One colour scale per model. "
+            "Brighter is better: higher accuracy, lower error and leakage. One colour scale per model. Hatched: no "
+            "result. Alpha 0 is plain memorising, the same trial for every allocation."
         )
-        caption += "Hatched: no result. Alpha 0 is plain memorising, the same trial for every allocation."
-        return finish(canvas, f"alpha_allocation_{slug}", f"Alpha x allocation: {name}", caption)
+        slug = f"alpha_allocation_{picture.slug}{suffix}"
+        return finish(canvas, slug, f"Alpha x allocation: {picture.name}", caption)
+
+
+def _values(grid: Grid, key: tuple[str, int], references: References, metric: str) -> NDArray[np.float64]:
+    """Return one panel's means, `[allocations, alphas]`, NaN where there is none."""
+    allocations, alphas = _axes_of(grid)
+    plain = _plain(grid[key], references)
+    values = np.full((len(allocations), len(alphas)), math.nan)
+    for i, allocation in enumerate(allocations):
+        if metric == LEAKAGE:
+            own = [t for (name, _), found in grid[key].items() if name == allocation for t in found[:1]]
+            values[i, 0] = _mean([leakage_of_plain(t, other) for t in own for other in plain])
+        else:
+            values[i, 0] = _mean([t.metric(metric) for t in plain])
+        for j, alpha in enumerate(alphas[1:], start=1):
+            values[i, j] = _mean([t.metric(metric) for t in grid[key].get((allocation, alpha), ())])
+    return values
+
+
+def _norm(tables: Sequence[NDArray[np.float64]]) -> Normalize:
+    found = np.concatenate([table[~np.isnan(table)] for table in tables])
+    low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
+    return Normalize(low, high if high > low else low + 1)
+
+
+def _models_and_counts(grid: Grid) -> tuple[list[str], list[int]]:
+    return list(dict.fromkeys(model for model, _ in grid)), sorted({documents for _, documents in grid})
 
 
 def epochs_to(curve: Curve, target: float) -> float | None:
@@ -173,46 +207,46 @@ def default_target(plain: Curve, others: Sequence[Curve]) -> float | None:
     return curve[0][1] - TARGET_SHARE * (curve[0][1] - curve[-1][1]) if len(curve) > 1 else None
 
 
-def _epochs_to_target(
-    grid: dict[tuple[str, int], Panel], references: References, target: float | None
-) -> Figure | None:
+def _epochs_to_target(grid: Grid, references: References, target: float | None, suffix: str) -> Figure | None:
     allocations, _ = _axes_of(grid)
-    models, counts = list(dict.fromkeys(m for m, _ in grid)), sorted({d for _, d in grid})
+    models, counts = _models_and_counts(grid)
     drawn = False
-    with panels(len(models), len(counts), width=3.4, height=3.0, share_y=False) as (canvas, axes):
+    with panels(len(counts), len(models), width=4.8, height=2.6, share_y=False) as (canvas, axes):
         for (i, j), ax in np.ndenumerate(axes):
-            panel = grid.get((models[i], counts[j]))
-            if panel is None:
+            panel = grid.get((models[j], counts[i]))
+            goal = None if panel is None else _draw_speed(ax, panel, allocations, references, target)
+            if goal is None:
                 ax.set_axis_off()
                 continue
-            drawn = _draw_speed(ax, panel, allocations, references, target) or drawn
-            ax.set_title(f"{ax.get_title()}{models[i]}, {counts[j]} documents", fontsize=10)
-            ax.set_xlabel("alpha")
-        axes[0, 0].set_ylabel("epochs")
-        handles = {
-            label: h for ax in axes.flat for h, label in zip(*ax.get_legend_handles_labels(), strict=True)
-        }
-        canvas.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles))
-        )
+            drawn = True
+            ax.set(
+                title=f"{models[j]}, {counts[i]} documents: NLL {goal:.2f}", xlabel="alpha", ylabel="epochs"
+            )
         if not drawn:
             return None
+        found = [ax.get_legend_handles_labels() for ax in axes.flat]
+        handles = {
+            label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)
+        }
+        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
         caption = (
-            f"Epochs until the error named in each panel is first reached (default: {TARGET_SHARE:.0%} of the fall that "
-            "plain memorising has over all its epochs). Crosses at the top: not reached."
+            f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the fall "
+            "that plain memorising has over all its epochs). Crosses at the top: not reached."
         )
-        return finish(canvas, "epochs_to_nll", "Epochs to a given memorisation error, by allocation", caption)
+        title = "Epochs to a given memorisation error, by allocation"
+        return finish(canvas, f"epochs_to_nll{suffix}", title, caption)
 
 
 def _draw_speed(
     ax: Any, panel: Panel, allocations: Sequence[str], references: References, target: float | None
-) -> bool:
+) -> float | None:
+    """Draw one panel and return the error that it is about, None where nothing can be drawn."""
     curves = {cell: mean_curve([nll_curve(t) for t in own]) for cell, own in panel.items()}
     plain = mean_curve([nll_curve(t) for t in _plain(panel, references)])
     goal = target if target is not None else default_target(plain, list(curves.values()))
     last = max((curve[-1][0] for curve in curves.values() if curve), default=None)
     if goal is None or last is None:
-        return False
+        return None
     alphas = sorted({alpha for _, alpha in panel})
     place = {alpha: i for i, alpha in enumerate(alphas)}
     for index, allocation in enumerate(allocations):
@@ -234,5 +268,4 @@ def _draw_speed(
         ax.axhline(reached_by_plain, color="#555555", linestyle="--", label="plain memorising (alpha 0)")
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     ax.set_ylim(bottom=0)
-    ax.set_title(f"to NLL {goal:.2f}\n")
-    return True
+    return goal

@@ -124,9 +124,7 @@ def _statistics(
             "same model, data, shots and seed. Run one, or report on the whole storage if another sweep has it."
         )
     notes = beside_the_notes(study.trials)
-    beside = [
-        "No point of the notes was run at their scale (99 or 449 pages): nothing to set beside them."
-    ]
+    beside = ["No point of the notes was run at their scale (99 or 449 pages): nothing to set beside them."]
     return [
         Section("Statistics", [table for table in tables if table], texts=texts),
         Section("Beside the notes", [notes] if notes else [], texts=[] if notes else beside),
@@ -182,9 +180,7 @@ def _summary(study: Study, comparisons: Sequence[Comparison]) -> str:
     done = sum(trial.status == "done" for trial in study.trials)
     parts = [f"{len(study.trials):,} trials recorded, {done:,} with a result."]
     parts.append(
-        f"**{study.missing:,} planned points are missing.**"
-        if study.missing
-        else "No point is missing."
+        f"**{study.missing:,} planned points are missing.**" if study.missing else "No point is missing."
     )
     if any(trial.point.get("data", "").startswith("sample@") for trial in study.trials):
         parts.append(

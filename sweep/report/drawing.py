@@ -38,7 +38,7 @@ STYLE: Any = {
     "svg.hashsalt": "report",
 }
 MAX_PANELS = 6
-"""Panels side by side or one below another; more would be too small to read."""
+"""Panels of a figure in one direction; more would be too small to read."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def finish(canvas: Canvas, slug: str, title: str, caption: str) -> Figure:
     with matplotlib.rc_context(STYLE):
         png, svg = io.BytesIO(), io.BytesIO()
         canvas.savefig(png, format="png", dpi=130)
+        canvas.set_layout_engine("none")  # keep the places just found
         canvas.savefig(svg, format="svg", metadata={"Date": None})
     return Figure(slug, title, caption, png.getvalue(), svg.getvalue())
 
@@ -134,4 +135,5 @@ def heat_map(
                 red, green, blue, _ = matplotlib.colormaps[colours](norm(value))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
                 ink = "white" if dark else "black"
-                ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
+                cell = ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
+                cell.set_in_layout(False)  # it lies inside the axes; measuring hundreds of them takes seconds

@@ -131,7 +131,9 @@ def curves_by_layer(
         hide_unused(axes, len(drawn))
         caption = "One line per layer, dark (early) to light (late)."
         if slug.startswith("nll"):
-            caption += " Epoch 0: before training; other epochs, where not evaluated, are means over training steps."
+            caption += (
+                " Epoch 0: before training; other epochs, where not evaluated, are means over training steps."
+            )
         return finish(canvas, slug, title, caption)
 
 

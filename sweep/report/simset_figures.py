@@ -11,6 +11,7 @@ import numpy as np
 from sweep.report.drawing import Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.loading import Trial, read_extra
 from sweep.report.references import is_structured
+from sweep.report.study_tables import allocation_name
 from sweep.store import Store
 
 ANALYSIS = "analysis.json"
@@ -40,8 +41,8 @@ def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
             _row(row, analysis)
         documents = ", ".join(sorted({show_point(a.trial) for a in found}))
         caption = (
-            f"From {documents}. Load: groups on an entry. Jaccard: exact, over shingles. Overlap: shared entries "
-            "over all entries of the two groups. Points are translucent where pairs are many; the line is their "
+            f"From {documents}. Load: groups on an entry. Jaccard: exact, over shingles. Overlap: shared "
+            "entries over all entries of the two groups. Points are translucent where pairs are many; the line is their "
             "mean in ten steps of similarity; dashes mark equality."
         )
         return finish(canvas, "simset", "The memories that the allocations made", caption)
@@ -66,7 +67,7 @@ def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
         ranked = sorted(
             groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha")), t.model, t.id)
         )
-        for trial in ranked[:3]:
+        for trial in ranked:
             read = read_extra(store, trial, ANALYSIS)
             if isinstance(read, dict) and isinstance(read.get("allocation"), dict):
                 found.append(Analysis(name, trial, read["allocation"], read.get("leakage_by_group") or {}))
@@ -79,7 +80,7 @@ def _row(row: Any, analysis: Analysis) -> None:
         np.asarray(analysis.report.get("entries", ())),
         np.asarray(analysis.report.get("load", ())),
     )
-    _histogram(row[0], entries, "entries per group", f"{analysis.name}\nentries per group")
+    _histogram(row[0], entries, "entries per group", f"{analysis.name}: entries per group")
     _histogram(row[1], load, "groups on an entry", "load per entry")
     row[1].set_ylabel("entries")
     row[0].set_ylabel("groups")
@@ -88,7 +89,7 @@ def _row(row: Any, analysis: Analysis) -> None:
     ax = row[3]
     ax.set(title=f"leakage by group (alpha {analysis.trial.get('alpha'):g})", xlabel="leakage")
     if values.size:
-        ax.hist(values, bins=np.linspace(0, 1, 21), color=colour_of(0))
+        ax.hist(values, bins=np.linspace(0, 1, 21), color=colour_of(0), edgecolor="white", linewidth=0.4)
         ax.axvline(values.mean(), color=colour_of(1), linestyle="--", label=f"mean {values.mean():.2f}")
         ax.legend(fontsize=8)
     else:
@@ -105,7 +106,13 @@ def _histogram(ax: Any, values: Any, label: str, title: str) -> None:
         return
     low, high = int(values.min()), int(values.max())
     step = max(1, -(-(high - low + 1) // 25))
-    ax.hist(values, bins=np.arange(low - 0.5, high + step + 0.5, step), color=colour_of(0))
+    ax.hist(
+        values,
+        bins=np.arange(low - 0.5, high + step + 0.5, step),
+        color=colour_of(0),
+        edgecolor="white",
+        linewidth=0.4,
+    )
     ax.axvline(values.mean(), color=colour_of(1), linestyle="--", label=f"mean {values.mean():.1f}")
     ax.legend(fontsize=8)
     whole_numbers(ax)

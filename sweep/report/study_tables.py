@@ -76,7 +76,7 @@ def structure(trials: Sequence[Trial], references: References) -> list[Table]:
     own = [t for t in trials if is_structured(t) and t.get("mode") == "hard"]
     layout = Layout(
         ("model", "layer", "norm_and_gate"),
-        _allocation,
+        allocation_name,
         NLL,
         references={"pretrained": references.baseline, "unstructured": references.plain},
         ignore=("allocation", "granularity", "entries_per_group"),
@@ -154,13 +154,18 @@ def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
             group=2,
         )
         slug, title = f"alpha_allocation_{documents}", f"Alpha x allocation, {documents} documents"
-        leaked = replace(
-            layout, reference_metric=lambda t, other: other.metric(f"{LEAKAGE}_{t.get('allocation')}")
-        )
+        leaked = replace(layout, reference_metric=leakage_of_plain)
         tables += _pivots(here, layout, slug, title, TRAINED)
         tables += _pivots(here, leaked, slug, title, [(LEAKAGE, "leakage (share of energy outside)", True)])
     note = "At alpha 0 the allocation does not matter: the column holds one trial, plain memorising."
     return [replace(table, legend=(*table.legend, note)) for table in tables]
+
+
+def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
+    """Return how much a plain memory leaks out of the trial's entry sets; known for whole-document sets only."""
+    if trial.get("granularity") == "token":
+        return None
+    return plain.metric(f"{LEAKAGE}_{trial.get('allocation')}")
 
 
 def sizes(trials: Sequence[Trial]) -> list[Table]:
@@ -173,9 +178,7 @@ def sizes(trials: Sequence[Trial]) -> list[Table]:
     ):
         if len({t.get(name) for t in memories if t.get(name) is not None}) < 2:
             continue
-        layout = Layout(
-            ("model", "layer", "allocation"), partial(_field, name), NLL, ignore=(name,), group=2
-        )
+        layout = Layout(("model", "layer", "allocation"), partial(_field, name), NLL, ignore=(name,), group=2)
         tables += _pivots(memories, layout, slug, title, TRAINED[:2])
     return tables
 
@@ -264,11 +267,12 @@ def variant(trial: Trial) -> str:
     words = [*(["full update"] if method == "full_update" else []), str(trial.get("content"))]
     if is_structured(trial):
         mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"
-        words += [_allocation(trial), mode]
+        words += [allocation_name(trial), mode]
     return " ".join(words)
 
 
-def _allocation(trial: Trial) -> str:
+def allocation_name(trial: Trial) -> str:
+    """Name an entry set: the allocation, with SimSet's granularity and a given number of hash functions."""
     name, entries = str(trial.get("allocation")), trial.get("entries_per_group")
     if name.startswith("simset"):
         name = f"{name}-{trial.get('granularity')}"
