@@ -79,6 +79,7 @@ class Ledger:
         self._hopeless: list[str] = []
         self._any_success = False
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
+        store.files.delete(f"{name}/stop")
         self.refresh()
 
     # -- what the searcher asks
@@ -113,6 +114,16 @@ class Ledger:
     def checkpoint(self, trial: str) -> str:
         """Return the place of a trial's checkpoint in the storage."""
         return f"{self.name}/checkpoints/{trial}.safetensors"
+
+    @property
+    def stop_file(self) -> str:
+        """Place of the file that tells the workers to checkpoint and stop."""
+        return self.store.full(f"{self.name}/stop")
+
+    def stop(self, reason: str) -> None:
+        """Hand out nothing more, and have the running packs keep a checkpoint after their epoch and end."""
+        self.stopping = reason
+        self.store.files.write(f"{self.name}/stop", reason.encode())
 
     # -- what the callback tells
 
@@ -209,7 +220,7 @@ class Ledger:
         self._hopeless.append(f"{error.get('class')}: {error.get('message')}")
         packs = {record["pack"] for record in self._records.values()}
         if len(packs) >= HOPELESS_AFTER and len(set(self._hopeless)) == 1:
-            self.stopping = f"the first {len(packs)} packs all failed alike"
+            self.stop(f"the first {len(packs)} packs all failed alike")
 
     def _try_to_settle(self, key: str, question: Question) -> None:
         recorded = self.choices.get(key)

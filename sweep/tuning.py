@@ -19,7 +19,6 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
-from ray.tune.stopper import Stopper
 
 from sweep.display import Display
 from sweep.ledger import Ledger
@@ -99,6 +98,7 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": self._trunk_layers.get(key, []),
             "settings": self._settings,
+            "stop_file": self._ledger.stop_file,
         }
         return {"pack": pack.id, "work": json.dumps(work)}
 
@@ -153,19 +153,6 @@ class ResultsCallback(_Inert, Callback):  # type: ignore[misc]
         self._display.finish_trial(record["status"], record["error"])
 
 
-class _Halt(_Inert, Stopper):  # type: ignore[misc]
-    """Ends all running packs when the ledger says so; they checkpoint on the way out."""
-
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self._ledger = ledger
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.stop_all()
-
-    def stop_all(self) -> bool:
-        return bool(self._ledger and self._ledger.stopping)
-
-
 @contextmanager
 def _interrupts(ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
     """One Ctrl-C (or SIGTERM) stops after the running epochs; a second one ends at once."""
@@ -173,7 +160,7 @@ def _interrupts(ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
     def handler(number: int, frame: Any) -> None:
         if ledger.stopping:
             raise KeyboardInterrupt
-        ledger.stopping = "interrupted"
+        ledger.stop("interrupted")
         say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
 
     old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -227,7 +214,6 @@ def run_tune(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                stop=_Halt(ledger),
                 callbacks=[ResultsCallback(ledger, feed, display)],
                 failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
             ),

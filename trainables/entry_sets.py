@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.lm.tree import TokenTree
 from trainables.memory.allocation import Allocation, build_allocation, stack_masks
+from trainables.memory.analysis import allocation_report
 from trainables.memory.grouping import group_documents
 from trainables.spec import TrialSpec
 from trainables.texts import TrainingText
@@ -70,14 +72,20 @@ class EntrySet:
         self.allocation = allocation
         self.groups = groups
         self.sequences = sequences
+        self._analysis: dict[str, Any] | None = None
+
+    def analysis(self) -> dict[str, Any]:
+        """Return the allocation's analysis (`allocation_report`), made once."""
+        if self._analysis is None:
+            self._analysis = allocation_report(self.allocation, self.sequences)
+        return self._analysis
 
     def mask(
         self, documents: Sequence[int], trees: Sequence[TokenTree], width: int, device: torch.device
     ) -> Tensor | None:
         """Return the entries allowed: bool `[batch, 1 or width, memory_dim]`; None when every entry is."""
         groups = [self.groups[document] for document in documents]
-        found: Tensor | None = self.allocation.mask(groups, trees, width, device)
-        return found
+        return self.allocation.mask(groups, trees, width, device)
 
 
 def member_masks(

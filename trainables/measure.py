@@ -154,7 +154,13 @@ class Responder:
         return out
 
     def _next_tokens(
-        self, states: Tensor, masks: Tensor | None, who: slice, attention: Tensor | None, positions: Tensor, places: Tensor
+        self,
+        states: Tensor,
+        masks: Tensor | None,
+        who: slice,
+        attention: Tensor | None,
+        positions: Tensor,
+        places: Tensor,
     ) -> Tensor:
         """Return the argmax token at `places` `[n, 2]` (row, node) for some members: `[members, n]`."""
         inputs = states[None]

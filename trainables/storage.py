@@ -71,6 +71,16 @@ def read_bytes(location: str) -> bytes:
     return local_path(location).read_bytes()
 
 
+def exists(location: str) -> bool:
+    """Whether there is such a file."""
+    if is_remote(location):
+        from pyarrow.fs import FileType
+
+        system, path = filesystem(location)
+        return bool(system.get_file_info(path).type == FileType.File)
+    return local_path(location).is_file()
+
+
 def delete(location: str) -> None:
     """Delete a file if it is there."""
     if is_remote(location):

@@ -15,7 +15,7 @@ from trainables.work import PackWork, choose_device, library_versions, prepare_p
 from trainables.workbench import Workbench
 
 
-class PackTrainable(tune.Trainable):
+class PackTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs the packs it is given.
 
     `config` holds `pack` (an id) and `work`: JSON text of `trials`, `trunk_layers` and `settings`, one value so that

@@ -66,7 +66,8 @@ class EpochSums:
     @classmethod
     def zeros(cls, members: int) -> EpochSums:
         """Return empty sums."""
-        return cls(*(torch.zeros(members, dtype=torch.float64) for _ in range(3)))
+        nll, loss, leak = torch.zeros(3, members, dtype=torch.float64)
+        return cls(nll, loss, leak)
 
     def means(self) -> list[dict[str, float]]:
         """Return each member's means: NLL per target token, loss per step, leakage per token."""

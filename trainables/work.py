@@ -6,15 +6,18 @@ import os
 import platform
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from trainables.checkpoint import read_checkpoint
 from trainables.errors import failure_kind
-from trainables.pack import PackRun, start_runs
+from trainables.full_update import FullUpdateRun
+from trainables.pack import PackRun
 from trainables.pack_task import TrialTask
 from trainables.results import TrialResult
+from trainables.storage import exists
 from trainables.workbench import Workbench
 
 
@@ -37,7 +40,28 @@ def library_versions() -> dict[str, str]:
     """Return the versions that can change a result."""
     import transformers
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def start_runs(
+    tasks: Sequence[TrialTask], bench: Workbench, trunk_layers: Sequence[int]
+) -> list[PackRun | FullUpdateRun]:
+    """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs."""
+    found = {task.id: read_checkpoint(task.checkpoint) for task in tasks}
+    if tasks[0].spec.method == "full_update":
+        return [FullUpdateRun(task, bench, found[task.id]) for task in tasks]
+    by_epoch: dict[int, list[TrialTask]] = {}
+    for task in tasks:
+        state = found[task.id]
+        by_epoch.setdefault(0 if state is None else state.epoch, []).append(task)
+    return [
+        PackRun(group, bench, trunk_layers, [found[task.id] for task in group])
+        for _, group in sorted(by_epoch.items())
+    ]
 
 
 class PackWork:
@@ -46,7 +70,8 @@ class PackWork:
     A pack that does not fit the memory is split in two; a single trial that does not fit fails.
 
     Args:
-        config: `trials` (list of `TrialTask.to_dict`) and `trunk_layers`.
+        config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, and `stop_file`: when this file is there, the
+            run under way writes its checkpoints after the epoch and ends without results.
         bench: the process's workbench.
     """
 
@@ -54,8 +79,9 @@ class PackWork:
         """Queue the pack; nothing is loaded before the first step."""
         self._bench = bench
         self._trunk_layers = [int(layer) for layer in config["trunk_layers"]]
+        self._stop_file = str(config.get("stop_file", ""))
         self._queue = [[TrialTask.from_dict(plain) for plain in config["trials"]]]
-        self._runs: list[PackRun] = []
+        self._runs: list[PackRun | FullUpdateRun] = []
 
     def step(self) -> dict[str, Any]:
         """Do one epoch, or start or finish a run.
@@ -74,7 +100,10 @@ class PackWork:
             if not run.done:
                 report["progress"] = run.step()
             report["epoch"] = run.epoch
-            if run.done:
+            if not run.done and self._stop_file and exists(self._stop_file):
+                run.checkpoint()
+                self._runs, self._queue = [], []
+            elif run.done:
                 report["results"] = [result.to_dict() for result in run.finish()]
                 self._runs.pop(0)
         except Exception as error:

@@ -7,7 +7,8 @@ tokenises and looks up each of them once for many packs. Only the latest of each
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,39 +19,57 @@ from trainables.cache import cache_dir
 from trainables.data.corpus import load_corpus
 from trainables.data.documents import Document
 from trainables.entry_sets import EntrySets
+from trainables.evaluation.counterfact import CounterfactProbe
 from trainables.evaluation.fever import FeverQuestions
 from trainables.lm.cache import HiddenCache
 from trainables.lm.hidden import HiddenStates
+from trainables.lm.reference import WholeModel
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.measure import document_nll
 from trainables.models import ModelCard, model_card
+from trainables.probes import counterfact_records
 from trainables.spec import TrialSpec
-from trainables.texts import document_texts, training_texts
+from trainables.texts import TrainingText, document_texts, training_texts
 
 T = TypeVar("T")
 
 
 @dataclass
-class Material:
-    """All that the members of a pack share.
+class StudyTexts:
+    """The texts and questions of a trial; they depend on the tokenizer, not on the model's weights.
 
     Attributes:
         documents: the pages memorised, in rank order.
         counts: N_full, N_top, N_trunc and the row counts.
-        train: texts that are trained on.
         segments: the documents' segments, on which the memorisation error is measured.
-        entry_sets: builds allocations over the segments.
+        train: texts that are trained on; the segments themselves where only documents are memorised.
         questions: FEVER prompts, or None where no page has a claim or FEVER is not asked.
-        nll_before: memorisation error of the pretrained model.
+        counterfact: CounterFact prompts, or None where they are not asked.
     """
 
     documents: tuple[Document, ...]
     counts: dict[str, int]
+    segments: list[TrainingText]
+    train: list[TrainingText]
+    questions: FeverQuestions | None
+    counterfact: CounterfactProbe | None
+
+
+@dataclass
+class Material:
+    """The same as tensors at one layer, shared by the members of a pack.
+
+    Attributes:
+        train: texts that are trained on.
+        segments: the documents' segments.
+        entry_sets: builds allocations over the segments.
+        nll_before: memorisation error of the pretrained model.
+    """
+
     train: TextBatches
     segments: TextBatches
     entry_sets: EntrySets
-    questions: FeverQuestions | None
     nll_before: float
 
 
@@ -72,11 +91,12 @@ class Workbench:
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
 
-    def timed(self, part: str, make: Callable[[], T]) -> T:
-        """Run `make` and add its time to `timings[part]`."""
+    @contextmanager
+    def timing(self, part: str) -> Iterator[None]:
+        """Add the time of a `with` block to `timings[part]`."""
         start = time.perf_counter()
         try:
-            return make()
+            yield
         finally:
             self.timings[part] = self.timings.get(part, 0.0) + time.perf_counter() - start
 
@@ -85,14 +105,16 @@ class Workbench:
         taken, self.timings = self.timings, {}
         return taken
 
-    def _keep(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+    def _keep(self, kind: str, key: Any, make: Callable[[], T], part: str | None) -> T:
+        """Return the latest of a kind if it has this key, else make it, its time counted under `part`."""
         held = self._kept.get(kind)
         if held is None or held[0] != key:
             self._kept.pop(kind, None)
             del held
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._kept[kind] = (key, make())
+            with self.timing(part) if part else nullcontext():
+                self._kept[kind] = (key, make())
         found: T = self._kept[kind][1]
         return found
 
@@ -103,72 +125,86 @@ class Workbench:
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
         card = self.card(spec)
-        return self._keep("tokenizer", card.key, lambda: self.timed("load_s", lambda: load_tokenizer(card)))
+        return self._keep("tokenizer", card.key, lambda: load_tokenizer(card), "load_s")
 
     def hidden_states(self, spec: TrialSpec) -> HiddenStates:
         """Return the source of hidden states."""
         card, dtype = self.card(spec), getattr(torch, spec.dtype)
         return self._keep(
-            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._cache)
+            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._cache), "load_s"
         )
 
     def upper(self, spec: TrialSpec, layer: int) -> Upper:
         """Return the blocks above `layer`."""
         card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        return self._keep(
-            "upper",
-            (card.key, dtype, layer),
-            lambda: self.timed("load_s", lambda: load_upper(card, layer, dtype, self.device)),
-        )
+        key = (card.key, dtype, layer)
+        return self._keep("upper", key, lambda: load_upper(card, layer, dtype, self.device), "load_s")
+
+    def whole_model(self, spec: TrialSpec) -> WholeModel:
+        """Return the whole model, frozen."""
+        card, dtype = self.card(spec), getattr(torch, spec.dtype)
+        return self._keep("whole", (card.key, dtype), lambda: WholeModel(card, dtype, self.device), "load_s")
+
+    def texts(self, spec: TrialSpec) -> StudyTexts:
+        """Return the texts and questions of trials like this one."""
+        key = (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
+        return self._keep("texts", key, lambda: self._make_texts(spec), "data_s")
 
     def material(self, spec: TrialSpec, layer: int, trunk_layers: tuple[int, ...]) -> Material:
         """Return what packs like this one share; `trunk_layers` are computed in the same trunk pass."""
-        key = (self.card(spec).key, layer, *(getattr(spec, name) for name in _MATERIAL_FIELDS))
-        return self._keep("material", key, lambda: self._make_material(spec, layer, trunk_layers))
+        texts = self.texts(spec)
+        key = (id(texts), self.card(spec).key, spec.dtype, layer, spec.memory_dim)
+        return self._keep("material", key, lambda: self._make_material(spec, texts, layer, trunk_layers), None)
 
-    def _make_material(self, spec: TrialSpec, layer: int, trunk_layers: tuple[int, ...]) -> Material:
+    def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(
-            "corpus", (spec.data, spec.detokenize),
-            lambda: self.timed("data_s", lambda: load_corpus(spec.data, spec.detokenize)),
+            "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
         )
         selection = corpus.select(spec.num_documents)
         documents = selection.documents
         tokenizer = self.tokenizer(spec)
-        segments = self.timed("data_s", lambda: document_texts(documents, tokenizer, spec))
-        texts = segments if spec.content == "document" else training_texts(documents, tokenizer, spec)
-        questions = None
+        segments = document_texts(documents, tokenizer, spec)
+        questions = probe = None
         if "fever" in spec.probes and any(document.claims for document in documents):
-            questions = self.timed(
-                "data_s",
-                lambda: FeverQuestions(
-                    documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, spec.claims_per_page
-                ),
+            questions = FeverQuestions(
+                documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, spec.claims_per_page
             )
-        states = self.hidden_states(spec)
-        trees = [text.tree for text in segments] + [text.tree for text in texts]
-        if questions is not None:
-            trees += questions.trees
-        found = self.timed("trunk_s", lambda: states.get(trees, layer, trunk_layers))
-        measured = TextBatches(segments, found[: len(segments)], self.device)
-        train = measured if texts is segments else TextBatches(
-            texts, found[len(segments) : len(segments) + len(texts)], self.device
-        )
-        upper = self.upper(spec, layer)
-        before = self.timed(
-            "measure_s", lambda: document_nll(upper, measured, None, [None], spec.micro_batch_tokens)
-        )
-        return Material(
+        if "counterfact" in spec.probes:
+            records = counterfact_records(spec, {document.title for document in documents})
+            probe = CounterfactProbe(records, tokenizer, spec.num_answers, spec.answer_tokens, spec.temperature)
+        return StudyTexts(
             documents=documents,
             counts=dict(selection.counts),
-            train=train,
-            segments=measured,
-            entry_sets=EntrySets(segments, len(documents), spec.memory_dim),
+            segments=segments,
+            train=segments if spec.content == "document" else training_texts(documents, tokenizer, spec),
             questions=questions,
+            counterfact=probe,
+        )
+
+    def _make_material(
+        self, spec: TrialSpec, texts: StudyTexts, layer: int, trunk_layers: tuple[int, ...]
+    ) -> Material:
+        states = self.hidden_states(spec)
+        train = [] if texts.train is texts.segments else texts.train
+        trees = [text.tree for text in [*texts.segments, *train]]
+        trees += texts.questions.trees if texts.questions else []
+        with self.timing("trunk_s"):
+            found = states.get(trees, layer, trunk_layers)
+        first, last = len(texts.segments), len(texts.segments) + len(train)
+        segments = TextBatches(texts.segments, found[:first], self.device)
+        upper = self.upper(spec, layer)
+        with self.timing("measure_s"):
+            before = document_nll(upper, segments, None, [None], spec.micro_batch_tokens)
+        return Material(
+            train=TextBatches(train, found[first:last], self.device) if train else segments,
+            segments=segments,
+            entry_sets=EntrySets(texts.segments, len(texts.documents), spec.memory_dim),
             nll_before=float(before[0]),
         )
 
 
-_MATERIAL_FIELDS = (
-    "revision", "dtype", "data", "detokenize", "content", "template_loss", "num_documents", "segment_tokens",
-    "max_segments", "memory_dim", "seed", "num_shots", "notes_labels", "claims_per_page", "probes",
+_TEXT_FIELDS = (
+    "data", "detokenize", "content", "template_loss", "num_documents", "segment_tokens", "max_segments", "seed",
+    "num_shots", "notes_labels", "claims_per_page", "probes", "counterfact_records", "num_answers", "answer_tokens",
+    "temperature",
 )

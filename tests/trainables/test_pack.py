@@ -217,3 +217,35 @@ def test_evaluation_at_chosen_epochs_gives_curves(base, bench, tmp_path):
     assert [e for e, _ in curves["fever/accuracy"]] == [0, 2, 3]
     assert [e for e, _ in curves["memory/nll"]] == [0, 2, 3]
     assert [e for e, _ in curves["train/nll"]] == [1, 2, 3]
+
+
+FULL = {"method": "full_update", "layer": None, "content": "document+template", "epochs": 4}
+
+
+def test_a_full_update_trains_all_weights_with_the_same_records(base, bench, tmp_path):
+    one = task({**base, **FULL}, tmp_path)
+    result = run([one], bench)[one.id]
+    assert result["status"] == "done" and result["flops"] > 0
+    assert result["metrics"]["memory/nll"] < result["metrics"]["memory/nll_before"]
+    assert {"fever/accuracy", "train/nll"} <= result["metrics"].keys()
+
+
+def test_an_interrupted_full_update_goes_on_to_the_same_result(base, bench, tmp_path):
+    one = task({**base, **FULL}, tmp_path)
+    whole = run([replace(one, checkpoint=one.checkpoint + "-unused")], bench)[one.id]
+    interrupted = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, bench)
+    interrupted.step()
+    interrupted.step()
+    interrupted.checkpoint()
+    assert_same(whole, run([one], bench)[one.id], 1e-6)
+
+
+def test_counterfact_prompts_are_answered_and_samples_kept(base, bench, tmp_path):
+    base = {**base, "probes": ("counterfact",), "counterfact_records": 3, "num_answers": 2}
+    packed = run([task({**base, **v}, tmp_path) for v in VARIANTS[:2]], bench)
+    for result in packed.values():
+        assert {"counterfact/true_rate", "counterfact/new_rate", "counterfact/token_f1"} <= result["metrics"].keys()
+        samples = json.loads((tmp_path / result["id"] / "samples.json").read_text())
+        assert len(samples) == 3 and all(len(s["answers"]) == 2 for s in samples)
+    alone = task({**base, **VARIANTS[1]}, tmp_path / "alone")
+    assert_same(run([alone], bench)[alone.id], packed[alone.id], 2e-5)
