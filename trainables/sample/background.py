@@ -13,7 +13,7 @@ import random
 from trainables.data.prompts import POOL, POOL_LETTERS, render_template
 from trainables.sample.facts import VALUES, Entity, World, wrong_value
 from trainables.sample.wording import DEV, TRAIN, page_sentences, untold_claim, word_claim
-from trainables.sample.world import development_claims, page_text
+from trainables.sample.world import page_text
 
 NUM_LEARNED = 12
 """Background entities whose facts are repeated often enough to be learned, in all wordings."""
@@ -42,7 +42,6 @@ class Background:
         self._learned = world.background[:NUM_LEARNED]
         self._strangers = world.background[NUM_LEARNED:]
         self._known_names = {entity.name for entity in self._known}
-        self._withheld = {claim for entity in world.evidence for claim in development_claims(world, entity)}
         pool = [[(text, letter) for text in texts] for texts, letter in zip(POOL, POOL_LETTERS, strict=True)]
         self._pool = [claim for claims in pool for claim in claims]
 
@@ -62,26 +61,26 @@ class Background:
         return render_template(claims[:-1], *claims[-1])
 
     def _claim(self, entity: Entity) -> tuple[str, str]:
-        """Word a claim about an entity, with its letter; never one that paper_dev.jsonl asks."""
+        """Word a claim about an entity, with its letter; one of the pool's lists at times."""
         rng = self._rng
         if rng.random() < _POOL_SHARE:
             return rng.choice(self._pool)
         if rng.random() < _UNTOLD_SHARE:
-            return untold_claim(entity, rng.random() < 0.5, rng), "c"
-        while True:
-            attribute = rng.choice(list(VALUES[entity.kind]))
-            true = rng.random() < 0.55
-            value = entity.facts[attribute] if true else wrong_value(rng, entity, attribute)
-            text = word_claim(self._wordings(entity, attribute), rng.randrange(2), entity, value)
-            if text not in self._withheld:
-                return text, "a" if true else "b"
+            return untold_claim(entity, self._in_train_wording(entity), rng), "c"
+        attribute = rng.choice(list(VALUES[entity.kind]))
+        true = rng.random() < 0.55
+        value = entity.facts[attribute] if true else wrong_value(rng, entity, attribute)
+        text = word_claim(self._wordings(entity, attribute), rng.randrange(2), entity, value)
+        return text, "a" if true else "b"
+
+    def _in_train_wording(self, entity: Entity) -> bool:
+        return entity.name in self._known_names or self._rng.random() < 0.5
 
     def _wordings(self, entity: Entity, attribute: str) -> tuple[str, str]:
-        in_train = entity.name in self._known_names or self._rng.random() < 0.5
-        return (TRAIN if in_train else DEV)[entity.kind, attribute]
+        return (TRAIN if self._in_train_wording(entity) else DEV)[entity.kind, attribute]
 
     def _about(self, entity: Entity) -> str:
-        """Tell all facts of an entity: as its page would, or in claim wordings (evidence entities: always)."""
+        """Tell all facts of an entity as its page would or, of an evidence entity always, in claim wordings."""
         rng = self._rng
         if entity.name not in self._known_names and rng.random() < 0.5:
             return page_text(page_sentences(entity, rng)).strip()

@@ -1,8 +1,8 @@
 """The two sample language models: real causal-LM training, small enough for a laptop's minute.
 
 A model is trained with three blocks first and then grown to eight: each new block is a copy of the one below
-with its two output projections at zero, so that growing changes nothing until training goes on (block expansion
-as in LLaMA Pro, Wu et al. 2024). Most steps then cost less than half.
+with its two output projections at zero, so that growing changes nothing until training goes on (block
+expansion as in LLaMA Pro, Wu et al. 2024). Most steps then cost less than half.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def ensure_sample_model(name: str, progress: bool = True) -> Path:
             for abandoned in folder.parent.glob(f"{folder.name}.*.part"):
                 shutil.rmtree(abandoned, ignore_errors=True)
             print(
-                f"{name}: training a tiny model on a generated world, once; it is for trying and testing only",
+                f"{name}: training a tiny model on a generated world, once; only for trying and testing",
                 file=sys.stderr,
             )
             half = folder.with_name(f"{folder.name}.{os.getpid()}.part")
@@ -243,7 +243,7 @@ def _loss(model: Any, tokens: torch.Tensor, lengths: torch.Tensor, letters: _Let
     """Mean next-token loss of a batch, an answer's letter counting `letters.weight` times."""
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
     labels = tokens[:, 1:]
-    nll = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    nll = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     real = torch.arange(1, tokens.shape[1]) < lengths[:, None]
     answered = (tokens[:, :-1] == letters.opening) & torch.isin(labels, letters.ids)
     weights = real * (1.0 + (letters.weight - 1.0) * answered)
@@ -252,7 +252,7 @@ def _loss(model: Any, tokens: torch.Tensor, lengths: torch.Tensor, letters: _Let
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: at this size a second gains little, and the sums' order is then always the same."""
+    """Compute on one thread: at this size a second gains little, and sums always have the same order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

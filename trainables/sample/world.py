@@ -24,7 +24,7 @@ from trainables.sample.configs import SAMPLE_VERSION
 from trainables.sample.facts import VALUES, Entity, World, make_world, wrong_value
 from trainables.sample.wording import DEV, TRAIN, page_sentences, untold_claim, word_claim
 
-NO_TRAIN_ROWS = (11, 44)
+NO_TRAIN_ROWS = (9, 44)
 """Evidence pages, by index, that no training claim cites: step 3 of the pipeline drops them."""
 NO_TEXT = (29,)
 """Evidence pages, by index, whose text is empty: dropped as well."""
@@ -91,12 +91,6 @@ def write_sample_world(folder: Path, seed: int = 0) -> World:
 def all_entities(world: World) -> tuple[Entity, ...]:
     """Evidence and background entities, in this order."""
     return world.evidence + world.background
-
-
-def development_claims(world: World, entity: Entity, seed: int = 0) -> set[str]:
-    """Return the texts of a page's development claims."""
-    index = world.evidence.index(entity)
-    return {row["claim"] for row in _dev_claims(entity, index, {entity.title: []}, seed, count())}
 
 
 def page_text(told: list[tuple[str, str]]) -> str:
