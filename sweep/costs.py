@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from sweep.flops import CostModel, Texts, device_bytes, disk_bytes, train_token_flops
+from sweep.flops import CostModel, Texts, device_bytes, disk_bytes, merge_alike, train_token_flops
 from sweep.planning import Plan
 from sweep.points import Point
 
@@ -78,8 +78,8 @@ def estimate(plan: Plan, measured: Measured | None = None, pack_size: int = 8, g
         gpu: the type to state hours for.
     """
     model = CostModel(measured.texts if measured else {})
-    left = [(point, stage.num_to_run / len(stage.to_run)) for stage in plan.stages for point in stage.to_run]
-    every = {point.id: (point, stage.copies) for stage in plan.stages for point in stage.points}
+    left = merge_alike((point, stage.num_to_run / len(stage.to_run)) for stage in plan.stages for point in stage.to_run)
+    every = merge_alike({p.id: (p, stage.copies) for stage in plan.stages for p in stage.points}.values())
     by_type, cached = model.trunk(point for point, _ in left)
     trunk = sum(by_type.values())
     training = disk = memory = 0.0
@@ -101,28 +101,24 @@ def estimate(plan: Plan, measured: Measured | None = None, pack_size: int = 8, g
         trunk_cache_bytes=cached,
         disk_bytes=disk,
         device_memory_bytes=memory,
-        full_grid_flops=_total(model, ((point, 1) for point in plan.grid), plan.grid),
-        staged_flops=_total(model, every.values(), [point for point, _ in every.values()]),
-        assumptions=_assumptions(model, [point for point, _ in every.values()], gpu, measured),
+        full_grid_flops=_total(model, merge_alike((point, 1) for point in plan.grid)),
+        staged_flops=_total(model, every),
+        assumptions=_assumptions(model, [point for point, _ in every], gpu, measured),
     )
 
 
-def _total(model: CostModel, points: Iterable[tuple[Point, int]], trunk_of: Collection[Point]) -> float:
-    return sum(model.work(point).total * times for point, times in points) + sum(
-        model.trunk(trunk_of)[0].values()
-    )
+def _total(model: CostModel, points: Sequence[tuple[Point, float]]) -> float:
+    trunk, _ = model.trunk(point for point, _ in points)
+    return sum(trunk.values()) + sum(model.work(point).total * times for point, times in points)
 
 
-def _assumptions(
-    model: CostModel, points: Collection[Point], gpu: Gpu, measured: Measured | None
-) -> tuple[str, ...]:
+def _assumptions(model: CostModel, points: Collection[Point], gpu: Gpu, measured: Measured | None) -> tuple[str, ...]:
     lines = []
     for key, point in {point.data_key: point for point in points}.items():
         texts = model.texts(point)
         source = "measured" if measured and key in measured.texts else "assumed"
         lines.append(
-            f"{point.spec.data}: {texts.document_tokens:.0f} tokens and {texts.claims:.0f} claims "
-            f"a page ({source})"
+            f"{point.spec.data}: {texts.document_tokens:.0f} tokens and {texts.claims:.0f} claims a page ({source})"
         )
     for name in sorted({point.spec.dtype for point in points}):
         lines.append(f"{gpu.name}: {gpu.flop_per_s[name] / 1e12:g} TFLOP/s {name} at {gpu.utilisation:.0%}")

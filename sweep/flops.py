@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sweep.points import Point
@@ -23,16 +24,13 @@ ANSWER_POSITIONS = 5  # read per claim: the end of the prompt and the answer pat
 COUNTERFACT_PROMPTS = 13  # per record: the prompt, two paraphrases, ten of the neighbourhood
 COUNTERFACT_PROMPT_TOKENS = 12
 
-_TEXT_FIELDS = ("num_documents", "segment_tokens", "max_segments", "content", "num_shots", "claims_per_page")
-_TRUNK_FIELDS = (
-    "dtype",
-    "detokenize",
-    "seed",
-    "notes_labels",
-    *(n for n in _TEXT_FIELDS if n != "num_documents"),
-)
-_WORK_FIELDS = ("method", "layer", "epochs", "memory_dim", "eval_epochs", "probes", *_TEXT_FIELDS)
-_SAMPLING_FIELDS = ("counterfact_records", "num_answers", "answer_tokens")
+_cost_fields = itemgetter(
+    "method", "content", "layer", "num_documents", "segment_tokens", "max_segments", "epochs", "memory_dim",
+    "num_shots", "claims_per_page", "eval_epochs", "probes", "counterfact_records", "num_answers", "answer_tokens",
+    "dtype", "detokenize", "seed", "notes_labels", "keep_memory",
+)  # fmt: skip
+_document_fields = itemgetter("dtype", "detokenize", "segment_tokens", "max_segments")
+_prompt_fields = itemgetter("dtype", "detokenize", "seed", "num_shots", "notes_labels", "claims_per_page", "content")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Work:
 
 
 class CostModel:
-    """Costs of points; equal work is computed once.
+    """Costs of points, given the sizes of texts.
 
     Args:
         texts: measured sizes by data key; FEVER's or the sample world's are assumed for the others.
@@ -81,7 +79,6 @@ class CostModel:
     def __init__(self, texts: Mapping[str, Texts]) -> None:
         """Start with the sizes that are known."""
         self._texts = texts
-        self._known: dict[tuple[Any, ...], Work] = {}
 
     def texts(self, point: Point) -> Texts:
         """Return the sizes of a point's texts."""
@@ -90,34 +87,43 @@ class CostModel:
 
     def work(self, point: Point) -> Work:
         """Return what a trial computes above the trunk."""
-        values = vars(point.spec)
-        key = (point.card.key, point.data_key, *(values[name] for name in (*_WORK_FIELDS, *_SAMPLING_FIELDS)))
-        if key not in self._known:
-            self._known[key] = _work(point.spec, point.card, self.texts(point))
-        return self._known[key]
+        return _work(point.spec, point.card, self.texts(point))
 
     def trunk(self, points: Iterable[Point]) -> tuple[dict[str, float], float]:
         """Return the trunk's FLOPs by number type, and the bytes of its cached hidden states.
 
         Smaller document sets are parts of larger ones, and one pass serves all layers of a model.
         """
-        layers: dict[tuple[Any, ...], set[int]] = {}
-        largest: dict[tuple[Any, ...], Point] = {}
+        layers: dict[Any, set[int]] = {}
+        tokens: dict[Any, float] = {}
+        cards: dict[Any, tuple[ModelCard, str]] = {}
         for point in points:
-            spec, values = point.spec, vars(point.spec)
+            spec, card = point.spec, point.card
             if spec.method == "full_update":
                 continue
-            key = (point.card.key, point.data_key, *(values[name] for name in _TRUNK_FIELDS))
-            layers.setdefault(key, set()).add(point.card.num_blocks - 1 if spec.layer is None else spec.layer)
-            if key not in largest or spec.num_documents > largest[key].spec.num_documents:
-                largest[key] = point
+            documents, templates, prompts = _tokens(spec, self.texts(point))
+            layer = card.num_blocks - 1 if spec.layer is None else spec.layer
+            for fields, size in ((_document_fields, documents), (_prompt_fields, templates + prompts)):
+                key = (card.key, point.data_key, fields, fields(vars(spec)))
+                layers.setdefault(key, set()).add(layer)
+                tokens[key] = max(size, tokens.get(key, 0))
+                cards[key] = card, spec.dtype
         flops = dict.fromkeys(NUMBER_BYTES, 0.0)
         cached = 0.0
-        for key, point in largest.items():
-            tokens = sum(_tokens(point.spec, self.texts(point)))
-            flops[point.spec.dtype] += 2 * point.card.block_params * (max(layers[key]) + 1) * tokens
-            cached += tokens * point.card.model_dim * NUMBER_BYTES[point.spec.dtype] * len(layers[key])
+        for key, (card, dtype) in cards.items():
+            flops[dtype] += 2 * card.block_params * (max(layers[key]) + 1) * tokens[key]
+            cached += tokens[key] * card.model_dim * NUMBER_BYTES[dtype] * len(layers[key])
         return flops, cached
+
+
+def merge_alike(points: Iterable[tuple[Point, float]]) -> list[tuple[Point, float]]:
+    """Replace points that cost the same by one of them with the sum of their weights."""
+    merged: dict[Any, tuple[Point, float]] = {}
+    for point, weight in points:
+        key = (point.card.key, point.data_key, _cost_fields(vars(point.spec)))
+        first, total = merged.get(key, (point, 0.0))
+        merged[key] = (first, total + weight)
+    return list(merged.values())
 
 
 def _tokens(spec: TrialSpec, texts: Texts) -> tuple[float, float, float]:

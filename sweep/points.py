@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 from sweep.space import EVERY_LAYER
@@ -13,6 +14,7 @@ from trainables.data.sources import data_key
 from trainables.models import ModelCard, model_card
 from trainables.spec import PACK_SHARES, TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
 
+_shared_fields = itemgetter(*PACK_SHARES)
 Axes = Mapping[str, tuple[Any, ...]]
 
 
@@ -40,8 +42,7 @@ class Point:
     @cached_property
     def pack_key(self) -> tuple[Any, ...]:
         """What members of one pack share."""
-        values = vars(self.spec)
-        return (self.card.key, self.data_key, *(values[name] for name in PACK_SHARES))
+        return self.card.key, self.data_key, _shared_fields(vars(self.spec))
 
 
 class PointMaker:

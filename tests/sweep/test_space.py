@@ -1,0 +1,89 @@
+"""Spaces that do not fit together are refused, naming the place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sweep.space import (
+    ALL,
+    EVERY_LAYER,
+    Best,
+    LogUniform,
+    OneOf,
+    Sampling,
+    Space,
+    Stage,
+    Uniform,
+    checked,
+    middle,
+    stage_base,
+    stage_named,
+)
+from trainables.errors import ConfigError
+
+FIRST = Stage(name="first", axes={"model": ALL, "depth": [0.5, 1.0]}, fixed={"alpha": 0})
+SECOND = Stage(
+    name="second", axes={"model": ALL, "alpha": [1]}, take=Best(field="layer", stage="first", per=("model",))
+)
+SPACE = Space(
+    name="demo", title="", axes={"model": ["pythia-70m"], "alpha": [0, "1"]},
+    fixed={"depth": 0.5, "epochs": "3"}, stages=(FIRST, SECOND),
+)  # fmt: skip
+
+
+def test_values_get_their_fields_types() -> None:
+    space = checked(SPACE)
+    assert space.axes["alpha"] == (0.0, 1.0) and space.fixed["epochs"] == 3
+    assert checked(space) == space
+
+
+def test_a_stage_shares_what_it_does_not_vary_or_take() -> None:
+    space = checked(SPACE)
+    assert stage_base(space, space.stages[0]) == {"epochs": 3, "alpha": 0.0, "stage": "first"}
+    assert stage_base(space, space.stages[1]) == {"epochs": 3, "stage": "second"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": ()}, "no stages"),
+        ({"stages": (FIRST, FIRST)}, "same name"),
+        ({"axes": {"alhpa": [1]}}, "did you mean 'alpha'"),
+        ({"axes": {"alpha": []}}, "must be a list of values"),
+        ({"axes": {"model": "pythia-70m"}}, "must be a list of values"),
+        ({"axes": {"alpha": [-1]}}, "at least 0"),
+        ({"fixed": {"epochs": 0}}, "epochs=0"),
+        ({"stages": (replace(FIRST, axes={"seed": ALL, "depth": [0.5]}),)}, "seed is neither an axis"),
+        ({"stages": (replace(FIRST, fixed={"layer": 3}),)}, "depth and layer stated more than once"),
+        ({"stages": (SECOND, FIRST)}, "no earlier stage"),
+        ({"stages": (replace(FIRST, axes={"model": ALL, "seed": [1]}), SECOND)}, "no grid with an axis layer"),
+        ({"stages": (FIRST, replace(SECOND, axes={"alpha": [1]}))}, "per model"),
+        ({"stages": (replace(FIRST, axes={**FIRST.axes, "seed": [1, 2]}), SECOND)}, "varies seed too"),
+        (
+            {"stages": (replace(FIRST, sampling=Sampling(fields={"bias": Uniform(0, 1)}, num_samples=1)),)},
+            "bias: unknown field",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checked(replace(SPACE, **change))
+
+
+def test_an_unknown_stage_gets_a_hint() -> None:
+    with pytest.raises(ConfigError, match="demo has first, second, did you mean 'second'"):
+        stage_named(SPACE, "secnd")
+
+
+def test_the_middle_of_a_distribution_has_the_fields_type() -> None:
+    assert middle("alpha", Uniform(1, 3)) == 2.0
+    assert middle("lr", LogUniform(1e-4, 1e-2)) == pytest.approx(1e-3)
+    assert middle("memory_dim", LogUniform(100, 1000)) == 316
+    assert middle("memory_dim", OneOf((64, 128, 256))) == 128
+
+
+def test_every_layer_is_written_all() -> None:
+    assert str(EVERY_LAYER) == "all"
