@@ -24,8 +24,9 @@ from sweep.report.drawing import (
 )  # fmt: skip
 from sweep.report.layer_figures import Curve, mean_curve, nll_curve
 from sweep.report.loading import Trial
+from sweep.report.naming import ACCURACY, LEAKAGE, NLL, allocation_name
 from sweep.report.references import References, is_structured
-from sweep.report.study_tables import ACCURACY, LEAKAGE, NLL, allocation_name, leakage_of_plain
+from sweep.report.study_tables import leakage_of_plain
 from sweep.report.tables import show
 
 MAX_ALPHAS = 12
@@ -81,7 +82,7 @@ def alpha_figures(
 
 
 def _panels(trials: Sequence[Trial], models: Sequence[str]) -> Grid:
-    """Return (model and layer, documents) -> (allocation, alpha) -> trials over seeds, at one layer per model.
+    """Return (model and layer, documents) -> (allocation, alpha) -> trials, at one layer per model.
 
     Where other fields vary too, the most frequent combination of the panel is taken.
     """
@@ -157,8 +158,8 @@ def _heat_maps(grid: Grid, references: References, picture: Picture, suffix: str
             bar = canvas.colorbar(ScalarMappable(norm, picture.colours), ax=list(column), pad=0.02, aspect=40)
             bar.outline.set_visible(False)
         caption = (
-            "Brighter is better: higher accuracy, lower error and leakage. One colour scale per model. Hatched: no "
-            "result. Alpha 0 is plain memorising, the same trial for every allocation."
+            "Brighter is better: higher accuracy, lower error and leakage. One colour scale per model. "
+            "Hatched: no result. Alpha 0 is plain memorising, the same trial for every allocation."
         )
         slug = f"alpha_allocation_{picture.slug}{suffix}"
         return finish(canvas, slug, f"Alpha x allocation: {picture.name}", caption)
@@ -202,7 +203,7 @@ def epochs_to(curve: Curve, target: float) -> float | None:
 
 
 def default_target(plain: Curve, others: Sequence[Curve]) -> float | None:
-    """Return the NLL at `TARGET_SHARE` of plain memorising's fall, or the best curve's where that is missing."""
+    """Return the NLL at `TARGET_SHARE` of plain memorising's fall, or the best curve's if missing."""
     curve = plain or min((c for c in others if c), key=lambda c: c[-1][1], default=[])
     return curve[0][1] - TARGET_SHARE * (curve[0][1] - curve[-1][1]) if len(curve) > 1 else None
 
@@ -230,8 +231,8 @@ def _epochs_to_target(grid: Grid, references: References, target: float | None, 
         }
         canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
         caption = (
-            f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the fall "
-            "that plain memorising has over all its epochs). Crosses at the top: not reached."
+            f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the "
+            "fall that plain memorising has over all its epochs). Crosses at the top: not reached."
         )
         title = "Epochs to a given memorisation error, by allocation"
         return finish(canvas, f"epochs_to_nll{suffix}", title, caption)

@@ -14,20 +14,21 @@ from sweep.report.alpha_figures import alpha_figures
 from sweep.report.drawing import Figure
 from sweep.report.layer_figures import layer_figures
 from sweep.report.loading import Study
-from sweep.report.predictions import Answers, read_answers
+from sweep.report.predictions import read_answers
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
 from sweep.report.samples import counterfact_samples
 from sweep.report.simset_figures import simset_figure
-from sweep.report.statistics import RESAMPLES, Comparison, compare_all
+from sweep.report.statistics import RESAMPLES, Comparison, compare_all, holm
 from sweep.report.statistics_tables import (
+    beside_the_notes,
     comparison_records,
     comparison_table,
     seeds_table,
     summary,
     trial_records,
 )
-from sweep.report.study_tables import beside_the_notes, study_tables
+from sweep.report.study_tables import study_tables
 from sweep.report.tables import MISSING, Cell, Table, number, show
 
 REPORT_FOLDER = "report"
@@ -59,15 +60,19 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     ]
     sections += [Section(heading, (), drawn) for heading, drawn in figures.items() if drawn]
     sections = _with_choices(sections, study)
-    sections += _statistics(study, answers, against_baseline, against_plain)
+    tables = [
+        *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
+        *_by_sweep(
+            study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"
+        ),
+    ]
+    sections += _statistics(study, bool(answers and not against_baseline), tables)
     data = {"trials": trial_records(study.trials)}
-    for slug, found in (("against_pretrained", against_baseline), ("against_plain", against_plain)):
-        if found:
-            data[slug] = comparison_records(found)
+    data |= {slug: comparison_records(found) for slug, _, found in tables}
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",
-        summary=_summary(study, against_baseline),
+        summary=_summary(study, tables),
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
         warnings=study.unreadable,
@@ -78,9 +83,9 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
 
 @contextmanager
 def written(study: Study, report: Report, folder: Path | None = None) -> Iterator[tuple[Path, str]]:
-    """Write the report's folder; by default `report` in the sweep's folder, or in the storage for several sweeps.
+    """Write the report's folder: `report` in the sweep's folder, or in the storage's for several sweeps.
 
-    Gives the local folder, which for an object store is a copy that is gone afterwards, and where `report.html` lies.
+    Gives the local folder, which for an object store is a copy that is gone afterwards, and where the page lies.
     """
     target = "/".join([*([study.sweeps[0].name] if len(study.sweeps) == 1 else []), REPORT_FOLDER])
     if folder is not None or study.store.is_local:
@@ -107,21 +112,28 @@ def _figures(
     }
 
 
+def _by_sweep(
+    study: Study, comparisons: Sequence[Comparison], slug: str, title: str
+) -> list[tuple[str, str, list[Comparison]]]:
+    """Return file name, heading and comparisons of each sweep's table; p values are corrected within each."""
+    found = []
+    for name in dict.fromkeys(c.trial.sweep for c in comparisons):
+        own = holm([c for c in comparisons if c.trial.sweep == name])
+        several = len(study.sweeps) > 1
+        found.append((f"{slug}_{name}" if several else slug, f"{title}: {name}" if several else title, own))
+    return found
+
+
 def _statistics(
-    study: Study, answers: dict[str, Answers], baseline: Sequence[Comparison], plain: Sequence[Comparison]
+    study: Study, no_baseline: bool, comparisons: Sequence[tuple[str, str, list[Comparison]]]
 ) -> list[Section]:
-    tables = [
-        comparison_table(baseline, "against_pretrained", "Every trial against the pretrained model"),
-        comparison_table(
-            plain, "against_plain", "Structured memories against plain memory (no structure, alpha 0)"
-        ),
-        seeds_table(study.trials),
-    ]
+    tables = [comparison_table(own, slug, title) for slug, title, own in comparisons]
+    tables.append(seeds_table(study.trials))
     texts = []
-    if answers and not baseline:
+    if no_baseline:
         texts.append(
-            "No trial could be compared with the pretrained model: there is no `method=pretrained` trial with the "
-            "same model, data, shots and seed. Run one, or report on the whole storage if another sweep has it."
+            "No trial could be compared with the pretrained model: there is no `method=pretrained` trial with "
+            "the same model, data, shots and seed. Run one, or report on the whole storage if another has it."
         )
     notes = beside_the_notes(study.trials)
     beside = ["No point of the notes was run at their scale (99 or 449 pages): nothing to set beside them."]
@@ -176,7 +188,7 @@ def _progress(study: Study) -> Table | None:
     return Table("progress", "Progress", ("sweep", "stage"), columns, tuple(rows)) if rows else None
 
 
-def _summary(study: Study, comparisons: Sequence[Comparison]) -> str:
+def _summary(study: Study, tables: Sequence[tuple[str, str, list[Comparison]]]) -> str:
     done = sum(trial.status == "done" for trial in study.trials)
     parts = [f"{len(study.trials):,} trials recorded, {done:,} with a result."]
     parts.append(
@@ -186,7 +198,8 @@ def _summary(study: Study, comparisons: Sequence[Comparison]) -> str:
         parts.append(
             "Trials on the generated sample world show that the software works, nothing about FEVER."
         )
-    if comparisons:
-        parts.append(f"Against the pretrained model: {summary(comparisons)}")
+    parts += [
+        f"{title}: {summary(own)}" for slug, title, own in tables if slug.startswith("against_pretrained")
+    ]
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return " ".join([*parts, f"Made {made}."])

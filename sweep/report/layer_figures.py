@@ -21,9 +21,9 @@ from sweep.report.drawing import (
     wrapped,
 )  # fmt: skip
 from sweep.report.loading import Trial
+from sweep.report.naming import ACCURACY, NLL
 from sweep.report.references import References, is_plain
 from sweep.report.statistics import Comparison
-from sweep.report.study_tables import ACCURACY, NLL
 
 Curve = Sequence[tuple[float, float]]
 
@@ -57,7 +57,7 @@ def layer_figures(
 
 
 def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]:
-    """Return model -> layer -> trials (over seeds) of plain document memories, at each model's most documents.
+    """Return model -> layer -> trials of plain document memories, at each model's most documents.
 
     Where other fields vary too, the most frequent combination is taken, so that lines differ by layer alone.
     """

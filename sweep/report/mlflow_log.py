@@ -49,12 +49,12 @@ def log_report(
                 client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
             if not runs:
                 lines.append(
-                    f"not in MLflow: {name} has no run there; python -m sweep.publish {store.full(name)} makes it"
+                    f"not in MLflow: no run of {name}; python -m sweep.publish {store.full(name)} makes it"
                 )
     return lines
 
 
 def _exists(tracking: Tracking) -> bool:
-    """Whether the address may hold runs: a SQLite file that is missing does not, and is not to be made here."""
+    """Whether the address may hold runs: a missing SQLite file does not, and is not to be made here."""
     prefix = "sqlite:///"
     return not tracking.uri.startswith(prefix) or Path(tracking.uri[len(prefix) :]).exists()

@@ -50,7 +50,7 @@ class References:
         for trial in trials:
             if trial.status != "done":
                 continue
-            if is_baseline(trial):
+            if is_baseline(trial) and "fever" in trial.get("probes"):
                 self._baselines.setdefault(_key(trial, PROMPT_FIELDS), []).append(trial)
             elif is_plain(trial):
                 self._plain.setdefault(_plain_key(trial), trial)

@@ -120,7 +120,7 @@ def markdown_table(table: Table) -> str:
     """Return a table as Markdown, best cells in bold, with its legend."""
     header = [*table.labels, *table.columns]
     lines = [
-        _line(map(escape, header)),
+        _line(escape(name.replace("_", " ")) for name in header),
         _line([*("---" for _ in table.labels), *("---:" for _ in table.columns)]),
     ]
     for labels, cells in table.rows:

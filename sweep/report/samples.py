@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.report.loading import Study, Trial, read_extra
+from sweep.report.naming import variant
 from sweep.report.render import Samples
-from sweep.report.study_tables import variant
 
 SAMPLES = "samples.json"
 MAX_TRIALS = 6

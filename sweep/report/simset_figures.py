@@ -10,8 +10,8 @@ import numpy as np
 
 from sweep.report.drawing import Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.loading import Trial, read_extra
+from sweep.report.naming import allocation_name
 from sweep.report.references import is_structured
-from sweep.report.study_tables import allocation_name
 from sweep.store import Store
 
 ANALYSIS = "analysis.json"
@@ -31,7 +31,7 @@ class Analysis:
 def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
     """Draw one row of four panels per allocation, each from one trial that has an `analysis.json`.
 
-    The trial is, for each allocation and granularity, the one with the most documents, then the largest alpha.
+    The trial is, for each allocation and granularity, the one with the most documents and largest alpha.
     """
     found = analyses(store, trials)
     if not found:
@@ -42,8 +42,8 @@ def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
         documents = ", ".join(sorted({show_point(a.trial) for a in found}))
         caption = (
             f"From {documents}. Load: groups on an entry. Jaccard: exact, over shingles. Overlap: shared "
-            "entries over all entries of the two groups. Points are translucent where pairs are many; the line is their "
-            "mean in ten steps of similarity; dashes mark equality."
+            "entries over all entries of the two groups. Points are translucent where pairs are many; the line is "
+            "their mean in ten steps of similarity; dashes mark equality."
         )
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
@@ -58,10 +58,7 @@ def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         if is_structured(trial) and trial.status == "done":
-            name = str(trial.get("allocation"))
-            groups.setdefault(f"{name}-{trial.get('granularity')}" if "simset" in name else name, []).append(
-                trial
-            )
+            groups.setdefault(allocation_name(trial), []).append(trial)
     found = []
     for name in sorted(groups):
         ranked = sorted(

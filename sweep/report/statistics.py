@@ -86,7 +86,7 @@ def compare_all(
     *,
     resamples: int = RESAMPLES,
 ) -> list[Comparison]:
-    """Compare every trial that has a reference and predictions; p is Holm-corrected over all of them."""
+    """Compare every trial that has a reference and predictions; `p_holm` is corrected over all of them."""
     groups: dict[tuple[str, Questions], list[tuple[Trial, Trial]]] = {}
     for trial in trials:
         reference = reference_of(trial)

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.report.loading import Trial
+from sweep.report.naming import ACCURACY, MACRO, NLL, label_texts, labels_of, variant
 from sweep.report.notes import note_value
+from sweep.report.pivots import SEEDS
 from sweep.report.statistics import MIN_PAGES, Comparison, spread
-from sweep.report.study_tables import ACCURACY, MACRO, NLL, variant
-from sweep.report.tables import MISSING, SEEDS, Cell, Table, number, show, varying
+from sweep.report.tables import MISSING, Cell, Table, number, show
 from trainables.spec import IDENTITY_FIELDS
 
 MAX_ROWS = 40
-_IN_VARIANT = ("model", "method", "content", "allocation", "granularity", "mode", "alpha", "data")
-
+NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (
     "Differences are trial minus reference. Intervals: 95 % paired bootstrap, drawing whole evidence pages, "
-    "over rows (evidence annotations). p: exact McNemar over distinct claims, Holm-corrected over all rows of "
-    "this table's file. A row says better or worse only where the interval of the accuracy excludes 0, the "
+    "over rows (evidence annotations). p: exact McNemar over distinct claims, Holm-corrected over all rows "
+    "of this table's file. A row says better or worse only where the interval of the accuracy excludes 0, the "
     f"corrected p is below 0.05 and both point the same way; with fewer than {MIN_PAGES} pages it never does."
 )
 
@@ -37,7 +37,7 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
             f"{MAX_ROWS} of {len(comparisons):,} rows are printed: those that differ first, then the largest "
             f"differences; all are in {slug}.csv."
         )
-    labels = _labels([c.trial for c in comparisons])
+    labels = labels_of([c.trial for c in comparisons])
     with_notes = any(note_value(c.trial) for c in comparisons)
     columns = [
         "accuracy",
@@ -54,24 +54,18 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
         "result",
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
-    rows = tuple(
-        (
-            tuple(variant(c.trial) if n == "variant" else show(c.trial.get(n)) for n in labels),
-            _cells(c, with_notes),
-        )
-        for c in shown
-    )
+    rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
     return Table(slug, title, labels, tuple(columns), rows, (summary(comparisons), *legend))
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Return every comparison with all its numbers, one dict per row."""
-    labels = _labels([c.trial for c in comparisons])
+    labels = labels_of([c.trial for c in comparisons])
     found = []
     for c in comparisons:
         note = note_value(c.trial)
         row: dict[str, Any] = {"trial": c.trial.id, "reference": c.reference.id, "sweep": c.trial.sweep}
-        row |= {n: variant(c.trial) if n == "variant" else show(c.trial.get(n)) for n in labels}
+        row |= dict(zip(labels, label_texts(c.trial, labels), strict=True))
         row |= {
             "pages": c.pages, "claims": c.claims, "rows": c.rows,
             "accuracy": c.accuracy, "accuracy_difference": c.accuracy_difference,
@@ -104,7 +98,7 @@ def seeds_table(trials: Sequence[Trial]) -> Table | None:
     several = {key: own for key, own in groups.items() if len(own) > 1}
     if not several:
         return None
-    labels = _labels([own[0] for own in several.values()])
+    labels = labels_of([own[0] for own in several.values()])
     rows = []
     for own in several.values():
         cells = [Cell(float(len(own)), str(len(own)))]
@@ -118,8 +112,7 @@ def seeds_table(trials: Sequence[Trial]) -> Table | None:
             cells.append(
                 Cell(f"[{over.low:.6g}, {over.high:.6g}]", _interval((over.low, over.high), sign=False))
             )
-        texts = tuple(variant(own[0]) if n == "variant" else show(own[0].get(n)) for n in labels)
-        rows.append((texts, tuple(cells)))
+        rows.append((label_texts(own[0], labels), tuple(cells)))
     columns = (
         "runs",
         "NLL",
@@ -131,10 +124,6 @@ def seeds_table(trials: Sequence[Trial]) -> Table | None:
     )
     legend = ("Mean ± standard deviation, and the 95 % t-interval of the mean.",)
     return Table("seeds", "Over seeds", labels, columns, tuple(rows), legend)
-
-
-def _labels(trials: Sequence[Trial]) -> tuple[str, ...]:
-    return ("model", "variant", *varying(trials, _IN_VARIANT))
 
 
 def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
@@ -167,6 +156,32 @@ def _interval(bounds: tuple[float, float], sign: bool = True) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
+    """Our accuracy and macro F1 beside the notes' where the same point was run at full scale."""
+    rows = []
+    for trial in sorted(trials, key=lambda t: (t.model, variant(t), t.get("num_shots"), t.get("seed"))):
+        note = note_value(trial)
+        if note is None or trial.status != "done":
+            continue
+        labels = (trial.model, variant(trial), *(show(trial.get(n)) for n in NOTE_FIELDS), note.note)
+        cells: list[Cell] = []
+        for name, printed in ((ACCURACY, note.accuracy), (MACRO, note.f1_macro)):
+            ours = trial.metric(name)
+            apart = None if ours is None or printed is None else ours - printed
+            cells += [
+                Cell(ours, number(ours)),
+                Cell(printed, number(printed)),
+                Cell(apart, number(apart, sign=True)),
+            ]
+        rows.append((labels, tuple(cells)))
+    if not rows:
+        return None
+    columns = ("accuracy", "notes", "difference", "macro F1", "notes macro F1", "macro F1 difference")
+    labels = ("model", "variant", *NOTE_FIELDS, "note")
+    legend = (f"{MISSING}: the note gives no such number.",)
+    return Table("beside_the_notes", "Ours beside the notes'", labels, columns, tuple(rows), legend)
 
 
 def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from sweep.report.loading import Study, Trial
-from sweep.report.notes import CONTENTS, note_value
+from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name, label_texts, labels_of
+from sweep.report.notes import CONTENTS
+from sweep.report.pivots import Layout, Measure, compared_over, listing, pivot
 from sweep.report.references import References, is_baseline, is_plain, is_structured
-from sweep.report.tables import MISSING, Cell, Layout, Table, number, pivot, show, varying
+from sweep.report.tables import MISSING, Cell, Table, number, show
 
-ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
 QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
 TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)
 MAX_LEADERS = 15
@@ -41,8 +42,9 @@ def _pivots(
     """Lay the same trials out once per metric."""
     tables = []
     for metric, name, lower in metrics:
+        asked = [t for t in trials if not metric.startswith("fever/") or "fever" in t.get("probes")]
         chosen = replace(layout, metric=metric, lower_is_better=lower)
-        table = pivot(trials, chosen, f"{slug}_{metric.split('/')[-1]}", f"{title}: {name}")
+        table = pivot(asked, chosen, f"{slug}_{metric.split('/')[-1]}", f"{title}: {name}")
         if table and any(cell.value is not None for _, row in table.rows for cell in row):
             tables.append(table)
     return tables
@@ -57,9 +59,8 @@ def few_shot(trials: Sequence[Trial]) -> list[Table]:
 
 def memory_content(trials: Sequence[Trial], references: References) -> list[Table]:
     """Model x what is memorised x weight decay, beside the pretrained baseline (note 000)."""
-    own = [t for t in trials if is_plain(t) or t.get("method") == "full_update"]
-    if {t.get("content") for t in own} <= {"document"}:
-        return []
+    memories = compared_over([t for t in trials if is_plain(t)], ("content", "template_loss"))
+    own = [*memories, *(t for t in trials if t.get("method") == "full_update")]
     layout = Layout(
         ("model", "method", "weight_decay"),
         _content,
@@ -100,20 +101,21 @@ def _nll_of_reference(trial: Trial, other: Trial) -> float | None:
 
 
 def layers(study: Study, references: References) -> list[Table]:
-    """Best layer per model, and model x layer (notes 001, 002)."""
-    own = [t for t in study.trials if is_plain(t) and t.get("content") == "document"]
-    if len({t.get("layer") for t in own}) < 2:
+    """Best layer per model, and every layer with its error, accuracy and macro F1 (notes 001, 002)."""
+    plain = [t for t in study.trials if is_plain(t) and t.get("content") == "document"]
+    own = compared_over(plain, ("layer",))
+    if not own:
         return []
-    layout = Layout(("model",), lambda t: t.get("layer"), NLL, ignore=("layer",))
-    with_baseline = replace(layout, references={"pretrained": references.baseline})
-    return [
-        *([best] if (best := best_layers(own)) else []),
-        *_pivots(own, layout, "layers", "Model x layer", TRAINED[:1]),
-        *_pivots(own, with_baseline, "layers", "Model x layer", QUALITIES),
-    ]
+
+    def pretrained(trial: Trial) -> float | None:
+        other = references.baseline(trial)
+        return other.metric(ACCURACY) if other else None
+
+    measures = (*_measures(TRAINED), Measure("pretrained accuracy", pretrained))
+    return [best_layers(own), listing(own, ("model", "layer"), measures, "layers", "Model x layer")]
 
 
-def best_layers(trials: Sequence[Trial]) -> Table | None:
+def best_layers(trials: Sequence[Trial]) -> Table:
     """Each model's layer with the lowest memorisation error, at its largest number of documents."""
     rows = []
     for model in dict.fromkeys(t.model for t in trials):
@@ -127,16 +129,18 @@ def best_layers(trials: Sequence[Trial]) -> Table | None:
         best = ranked[0]
         depth = (best.get("layer") + 1) / best.num_blocks if best.num_blocks else None
         others = dict.fromkeys(t.get("layer") for t in ranked if t.get("layer") != best.get("layer"))
+        runners_up = ", ".join(map(show, list(others)[:3])) or MISSING
         cells = (
             Cell(float(best.get("layer")), show(best.get("layer"))),
             Cell(depth, MISSING if depth is None else f"{depth:.0%}"),
             *(Cell(best.metric(name), number(best.metric(name))) for name in (NLL, ACCURACY, MACRO)),
-            Cell(", ".join(map(show, list(others)[:3])), ", ".join(map(show, list(others)[:3])) or MISSING),
+            Cell(runners_up, runners_up),
         )
         rows.append(((model, show(most)), cells))
     columns = ("best layer", "depth", "NLL", "accuracy", "macro F1", "next best layers")
     legend = ("Best: lowest memorisation error after training. Layers count from 0.",)
-    return Table("best_layer", "Best layer per model", ("model", "documents"), columns, tuple(rows), legend)
+    labels = ("model", "num_documents")
+    return Table("best_layer", "Best layer per model", labels, columns, tuple(rows), legend)
 
 
 def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
@@ -162,7 +166,7 @@ def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
 
 
 def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
-    """Return how much a plain memory leaks out of the trial's entry sets; known for whole-document sets only."""
+    """Return how much a plain memory leaks out of the trial's entry sets; unknown for token sets."""
     if trial.get("granularity") == "token":
         return None
     return plain.metric(f"{LEAKAGE}_{trial.get('allocation')}")
@@ -170,46 +174,80 @@ def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
 
 def sizes(trials: Sequence[Trial]) -> list[Table]:
     """Model x entries of the memory, and x number of clusters, where these were varied."""
-    tables = []
     memories = [t for t in trials if t.get("method") == "memory"]
-    for name, slug, title in (
-        ("memory_dim", "memory_size", "Model x entries of the memory"),
-        ("num_clusters", "clusters", "Model x clusters of documents"),
-    ):
-        if len({t.get(name) for t in memories if t.get(name) is not None}) < 2:
-            continue
-        layout = Layout(("model", "layer", "allocation"), partial(_field, name), NLL, ignore=(name,), group=2)
-        tables += _pivots(memories, layout, slug, title, TRAINED[:2])
-    return tables
+    rows = ("model", "layer", "allocation")
+    entries = Layout(rows, lambda t: t.get("memory_dim"), NLL, ignore=("memory_dim",), group=2)
+    clusters = Layout(rows, clusters_of, NLL, ignore=("num_clusters",), group=2)
+    return [
+        *_pivots(
+            compared_over(memories, ("memory_dim",)),
+            entries,
+            "memory_size",
+            "Entries of the memory",
+            TRAINED[:2],
+        ),
+        *_pivots(
+            compared_over(memories, ("num_clusters",)),
+            clusters,
+            "clusters",
+            "Clusters of documents",
+            TRAINED[:2],
+        ),
+    ]
+
+
+def clusters_of(trial: Trial) -> int | None:
+    """Return the number of groups of documents, None for a trial without entry sets."""
+    return (trial.get("num_clusters") or trial.get("num_documents")) if is_structured(trial) else None
 
 
 def counterfact(trials: Sequence[Trial]) -> list[Table]:
     """Rates of true and counterfactual targets per trial (note 002)."""
-    own = [t for t in trials if "counterfact" in (t.get("probes") or ())]
+    own = [t for t in trials if any(name.startswith("counterfact/") for name in t.metrics)]
     names = list(dict.fromkeys(n for t in own for n in t.metrics if n.startswith("counterfact/")))
     if not names:
         return []
-    table = _listing(
-        own, names, "counterfact", "Sampled answers: share that begins with the target, and word F1"
+    measures = _measures(
+        [(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)]
     )
-    return [table]
+    title = (
+        "Sampled answers: share that begins with the true or the new target, and word F1 with the true one"
+    )
+    return [listing(own, ("model", "method", "content"), measures, "counterfact", title)]
 
 
 def leaders(trials: Sequence[Trial]) -> list[Table]:
     """The best trials by memorisation error and by accuracy, whatever they are."""
     tables = []
-    for metric, name, lower in (TRAINED[0], TRAINED[1]):
-        own = [t for t in trials if t.metric(metric) is not None and (metric != NLL or not is_baseline(t))]
-        own.sort(key=lambda t: (t.metric(metric) or 0.0) * (1 if lower else -1))  # noqa: B023
-        if len(own) > 1:
-            columns = [
-                n for n in (NLL, ACCURACY, MACRO, LEAKAGE) if any(t.metric(n) is not None for t in own)
-            ]
-            slug = f"best_{metric.split('/')[-1]}"
-            tables.append(
-                _listing(own[:MAX_LEADERS], columns, slug, f"Best {MAX_LEADERS} trials by {name}", own)
-            )
+    for metric, name, lower in TRAINED[:2]:
+        found = [
+            (v, t)
+            for t in trials
+            if (v := t.metric(metric)) is not None and (metric != NLL or not is_baseline(t))
+        ]
+        ranked = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
+        if len(ranked) > 1:
+            slug, title = f"best_{metric.split('/')[-1]}", f"Best trials by {name}"
+            tables.append(trial_table(ranked, MAX_LEADERS, (NLL, ACCURACY, MACRO, LEAKAGE), slug, title))
     return tables
+
+
+def trial_table(trials: Sequence[Trial], most: int, metrics: Sequence[str], slug: str, title: str) -> Table:
+    """List the first trials one per row: what varies among all of them, then metrics."""
+    labels = labels_of(trials)
+    rows = [
+        (label_texts(trial, labels), tuple(Cell(trial.metric(n), number(trial.metric(n))) for n in metrics))
+        for trial in trials[:most]
+    ]
+    return Table(slug, title, labels, tuple(n.split("/")[-1] for n in metrics), tuple(rows))
+
+
+def _measures(metrics: Sequence[tuple[str, str, bool | None]]) -> list[Measure]:
+    return [Measure(name.partition("/")[2], partial(_metric, name), lower) for name, _, lower in metrics]
+
+
+def _metric(name: str, trial: Trial) -> float | None:
+    return trial.metric(name)
 
 
 def data_table(trials: Sequence[Trial]) -> Table | None:
@@ -227,85 +265,9 @@ def data_table(trials: Sequence[Trial]) -> Table | None:
     return Table("data", "Pages and rows", labels, tuple(names), body)
 
 
-def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
-    """Our accuracy and macro F1 beside the notes' where the same point was run at full scale."""
-    rows = []
-    for trial in trials:
-        note = note_value(trial)
-        if note is None or trial.status != "done":
-            continue
-        labels = (trial.model, variant(trial), show(trial.get("num_shots")), note.note)
-        cells: list[Cell] = []
-        for name, printed in ((ACCURACY, note.accuracy), (MACRO, note.f1_macro)):
-            ours = trial.metric(name)
-            apart = None if ours is None or printed is None else ours - printed
-            cells += [
-                Cell(ours, number(ours)),
-                Cell(printed, number(printed)),
-                Cell(apart, number(apart, sign=True)),
-            ]
-        rows.append((labels, tuple(cells)))
-    if not rows:
-        return None
-    columns = ("accuracy", "notes", "difference", "macro F1", "notes macro F1", "macro F1 difference")
-    labels = ("model", "variant", "shots", "note")
-    return Table(
-        "beside_the_notes",
-        "Ours beside the notes'",
-        labels,
-        columns,
-        tuple(rows),
-        (f"{MISSING}: the note gives no such number.",),
-    )
-
-
-def variant(trial: Trial) -> str:
-    """Name in short what was trained, such as `pretrained` or `document simset1-token hard`."""
-    method = trial.get("method")
-    if method == "pretrained":
-        return "pretrained"
-    words = [*(["full update"] if method == "full_update" else []), str(trial.get("content"))]
-    if is_structured(trial):
-        mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"
-        words += [allocation_name(trial), mode]
-    return " ".join(words)
-
-
-def allocation_name(trial: Trial) -> str:
-    """Name an entry set: the allocation, with SimSet's granularity and a given number of hash functions."""
-    name, entries = str(trial.get("allocation")), trial.get("entries_per_group")
-    if name.startswith("simset"):
-        name = f"{name}-{trial.get('granularity')}"
-    return name if entries is None else f"{name} n={entries}"
-
-
-def _field(name: str, trial: Trial) -> Any:
-    return trial.get(name)
-
-
 def _content(trial: Trial) -> str:
     answer = " (answer loss)" if trial.get("template_loss") == "answer" else ""
     return f"{trial.get('content')}{answer}"
-
-
-def _listing(
-    trials: Sequence[Trial], names: Sequence[str], slug: str, title: str, among: Sequence[Trial] = ()
-) -> Table:
-    """List trials one per row: what varies among them, then metrics."""
-    labels = (
-        "model",
-        "variant",
-        *varying(
-            among or trials,
-            ("model", "method", "content", "allocation", "granularity", "mode", "alpha", "probes"),
-        ),
-    )
-    rows = []
-    for trial in trials:
-        texts = tuple(variant(trial) if n == "variant" else show(trial.get(n)) for n in labels)
-        cells = tuple(Cell(trial.metric(n), number(trial.metric(n))) for n in names)
-        rows.append((texts, cells))
-    return Table(slug, title, labels, tuple(n.split("/")[-1] for n in names), tuple(rows))
 
 
 def _count(value: Any) -> Cell:
