@@ -131,7 +131,7 @@ class _Publisher:
             return
         self.runs.delete(present)
         now = round(1000 * time.time())
-        tags = {"kind": "sweep", "storage": self.runs.storage, "sweep": name, **member_tags({name: "-"})}
+        tags = {"kind": "sweep", "storage": self.runs.storage, "sweep": name}
         run = self.runs.create_named(f"sweep {name}", tags, now)
         with tempfile.TemporaryDirectory() as folder:
             files["results.parquet"] = table_bytes(self.store, name)

@@ -29,7 +29,7 @@ from trainables.spec import ID_VERSION, TrialSpec, trial_id
 Record = dict[str, Any]
 
 FORMAT = 1
-STATUSES = ("done", "diverged", "failed")
+STATUSES = ("done", "stopped", "diverged", "failed")
 LIBRARIES = (
     "torch",
     "transformers",
@@ -124,6 +124,7 @@ def complete_record(begun: Record, result: Mapping[str, Any]) -> Record:
         **{part: plain(result.get(part) or {}) for part in _RESULT_PARTS},
         "flops": plain(result.get("flops")),
         "host": result.get("host") or begun["host"],
+        "node": result.get("node", ""),
         "versions": {**begun["versions"], **(result.get("versions") or {})},
         "started_at": result.get("started_at") or begun["started_at"],
         "finished_at": result.get("finished_at") or timestamp(),

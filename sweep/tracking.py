@@ -1,14 +1,15 @@
 """What a trial looks like in MLflow: where runs go, their names, params, tags and metric points.
 
 All of it is a function of the trial's record, so that a run fed live and one built later are the same. Runs
-are flat, since the MLflow UI leaves nested ones out of its table and charts; the tag `in_<sweep>` ties them
-together. Nothing here talks to MLflow.
+are flat, since the MLflow UI leaves nested ones out of its table and charts; the tag `in_<sweep>` ties
+a sweep's trials together. Nothing here talks to MLflow.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,8 +226,13 @@ def _name(text: str) -> str:
 def ui_command(tracking: Tracking) -> str:
     """Return what shows the runs: a command, or the server's address."""
     if tracking.uri.startswith(("http://", "https://")):
-        return tracking.uri
-    return f"mlflow ui --backend-store-uri {tracking.uri}"
+        return shown(tracking.uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking.uri)}"
+
+
+def shown(uri: str) -> str:
+    """Return an address without the password in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def compare_url(base: str, experiment_id: str, sweep: str, chart: bool = False) -> str:

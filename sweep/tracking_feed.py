@@ -1,7 +1,7 @@
 """MLflow fed live from the driver, in the background, at nobody's expense.
 
-The sweep's thread only puts items into a queue. One background thread sends them, in batches, at most a fifth
-of the time; when the server is slow or away it waits, longer each time, and tries again. What it cannot send
+The sweep's thread only puts items into a queue. One background thread sends them, in batches, and rests
+between rounds; when the server is slow or away it waits, longer each time, and tries again. What it cannot send
 in the end it leaves to `sweep.publish`, which makes runs from records: nothing is lost but the live view.
 """
 
@@ -85,7 +85,7 @@ class LiveFeed:
         self._trials: dict[str, _Live] = {}
         self._earlier: dict[str, list[RunHead]] = {}
         self._runs: Runs | None = None
-        self._held = self._complete = self._left = 0
+        self._held = self._complete = 0
         self._trouble = ""
         self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
         self._closing = threading.Event()
@@ -121,7 +121,7 @@ class LiveFeed:
         self._closing.set()
         self._put("", lambda: None)  # wakes the thread
         self._thread.join(timeout_s + 1.0)
-        left = self._left + len(self._trials) + self._queue.qsize()
+        left = len(self._trials) + self._queue.qsize()
         return FeedReport(self._complete, left, self._trouble)
 
     def _put(self, trial: str, action: Callable[[], None]) -> None:
@@ -139,15 +139,14 @@ class LiveFeed:
             if time.monotonic() >= self._retry_at:
                 begun = time.monotonic()
                 self._send()
-                wait_s = self._interval_s * min(
-                    4.0, max(1.0, 4 * (time.monotonic() - begun) / self._interval_s)
-                )
+                rest_s = 4 * (time.monotonic() - begun)
+                wait_s = min(max(self._interval_s, rest_s), 4 * self._interval_s)
         self._take(0)
         self._send()
         self._end_open()
 
     def _take(self, wait_s: float) -> None:
-        """Apply all that is in the queue, waiting for the first item at most `wait_s`."""
+        """Apply what comes into the queue within `wait_s`."""
         until = time.monotonic() + wait_s
         while True:
             try:

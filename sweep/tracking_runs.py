@@ -26,12 +26,13 @@ from sweep.tracking import (
     run_params,
     run_status,
     run_tags,
+    shown,
 )
 from trainables.errors import ConfigError
 
 REQUEST_TIMEOUT_S = 10
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
-_PAGE = 1000
+_PAGE = 200  # more may take a small server longer than the timeout
 
 
 class TrackingError(ConfigError):
@@ -71,8 +72,7 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except Exception as error:
         text = str(error).strip() or type(error).__name__
         raise TrackingError(
-            f"MLflow at {uri}: {text.splitlines()[0][:200]}; "
-            "when it answers again, python -m sweep.publish STORAGE brings it up to date"
+            f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error
 
 
@@ -106,14 +106,12 @@ class Runs:
                     raise
         if found.lifecycle_stage != "active":
             raise TrackingError(
-                f"experiment={name!r}: it has been deleted in MLflow at {self.tracking.uri}; "
+                f"experiment={name!r}: it has been deleted in MLflow at {shown(self.tracking.uri)}; "
                 "restore it there or choose another --experiment"
             )
         return str(found.experiment_id)
 
-    def find(
-        self, sweep: str | None = None, trial: str | None = None, unfinished: bool = False
-    ) -> list[RunHead]:
+    def find(self, sweep: str | None = None, trial: str | None = None, unfinished: bool = False) -> list[RunHead]:
         """Return this storage's runs: all, or those of a sweep, of a trial, or not FINISHED."""
         wanted = {"storage": self.storage, "sweep": sweep, "trial_id": trial}
         terms = [f"tags.{key} = '{value}'" for key, value in wanted.items() if value is not None]
@@ -134,9 +132,7 @@ class Runs:
 
     def create_named(self, name: str, tags: Mapping[str, str], started_ms: int) -> str:
         """Start a run."""
-        run = self._client.create_run(
-            self.experiment_id, start_time=started_ms, tags=dict(tags), run_name=name
-        )
+        run = self._client.create_run(self.experiment_id, start_time=started_ms, tags=dict(tags), run_name=name)
         return str(run.info.run_id)
 
     def log(

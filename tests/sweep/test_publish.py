@@ -42,9 +42,7 @@ def everything(runs: Runs) -> dict:
     for head in runs.find():
         run = runs._client.get_run(head.run)
         history = {
-            name: sorted(
-                (m.step, m.value, m.timestamp) for m in runs._client.get_metric_history(head.run, name)
-            )
+            name: sorted((m.step, m.value, m.timestamp) for m in runs._client.get_metric_history(head.run, name))
             for name in run.data.metrics
         }
         held[head.run] = (run.info.status, run.info.run_name, run.data.params, run.data.tags, history)
@@ -95,9 +93,7 @@ def test_what_the_feed_completed_is_left_alone(store, tracking, runs, sweep_of_t
     assert before.items() <= everything(runs).items()
 
 
-def test_remnants_and_duplicates_give_way_to_one_whole_run(
-    store, tracking, runs, sweep_of_three, begun
-) -> None:
+def test_remnants_and_duplicates_give_way_to_one_whole_run(store, tracking, runs, sweep_of_three, begun) -> None:
     first, second, third = sweep_of_three
     half = runs.create(begun(seed=0), {})  # a driver killed in the middle
     runs.log(half, metric_points(first)[:2])
@@ -121,9 +117,7 @@ def test_a_record_made_anew_replaces_its_run(store, tracking, runs, sweep_of_thr
     assert sorted(h.tags["status"] for h in runs.find() if h.trial) == ["diverged", "done", "done"]
 
 
-def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(
-    store, tracking, runs, sweep_of_three
-) -> None:
+def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(store, tracking, runs, sweep_of_three) -> None:
     publish(store, ["demo"], tracking)
     shared = sweep_of_three[0]["id"]
     store.write_json("second/plan.json", {"stages": [{"name": "layers", "ids": [shared]}]})
@@ -137,7 +131,7 @@ def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(
 def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three, tracking) -> None:
     from sweep.tracking import resolve_tracking
 
-    with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9: .*sweep\.publish"):
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9: .*publish when it answers"):
         publish(store, ["demo"], resolve_tracking(store, "http://127.0.0.1:9"))
 
 
@@ -148,9 +142,7 @@ def test_the_door_writes_the_table_and_says_what_changed(store, tracking, sweep_
     assert "4 unchanged" in CliRunner().invoke(app, [store.uri]).output
 
 
-def test_the_door_refuses_what_is_no_sweep_and_what_is_running(
-    store, tracking, sweep_of_three, tmp_path
-) -> None:
+def test_the_door_refuses_what_is_no_sweep_and_what_is_running(store, tracking, sweep_of_three, tmp_path) -> None:
     assert CliRunner().invoke(app, [str(tmp_path / "nothing")]).exit_code == 2
     with store.lock("demo"):
         assert CliRunner().invoke(app, [store.uri]).exit_code == 2

@@ -63,9 +63,7 @@ def test_numpy_scalars_become_plain_numbers() -> None:
 
 def test_the_workers_host_and_versions_count(begun) -> None:
     record = complete_record(begun(), {"status": "done", "host": "node-7", "versions": {"torch": "9.9"}})
-    assert (
-        record["host"] == "node-7" and record["versions"]["torch"] == "9.9" and record["versions"]["python"]
-    )
+    assert record["host"] == "node-7" and record["versions"]["torch"] == "9.9" and record["versions"]["python"]
 
 
 def test_a_result_of_another_trial_is_refused(begun) -> None:

@@ -15,9 +15,7 @@ from sweep.store import Store
 @pytest.fixture
 def manifest(store: Store):
     def write(name: str, **stages: list[str]) -> None:
-        store.write_json(
-            f"{name}/plan.json", {"stages": [{"name": n, "ids": ids} for n, ids in stages.items()]}
-        )
+        store.write_json(f"{name}/plan.json", {"stages": [{"name": n, "ids": ids} for n, ids in stages.items()]})
 
     return write
 
@@ -78,9 +76,7 @@ def test_without_a_manifest_the_sweeps_own_records_are_its_trials(store, finishe
 
 
 def test_stages_without_known_trials_and_empty_sweeps_give_empty_tables(store, manifest) -> None:
-    store.write_json(
-        "demo/plan.json", {"stages": [{"name": "layers", "ids": []}, {"name": "late", "ids": None}]}
-    )
+    store.write_json("demo/plan.json", {"stages": [{"name": "layers", "ids": []}, {"name": "late", "ids": None}]})
     assert manifest_stages(store, "demo") == [("layers", []), ("late", [])]
     table = results_table(store, "demo")
     assert table.num_rows == 0 and "alpha" in table.column_names

@@ -53,15 +53,11 @@ def test_json_missing_is_none_and_broken_names_the_file(any_store: Store) -> Non
     ("spec", "folder"),
     [
         (
-            TrialSpec(
-                model="llama2-7b", layer=23, alpha=0.2, allocation="simset2", num_documents=50, mem_seed=3
-            ),
+            TrialSpec(model="llama2-7b", layer=23, alpha=0.2, allocation="simset2", num_documents=50, mem_seed=3),
             "s/trains/lm_llama2-7b/layer_23/50/simset2_3/alpha_0.2/ID",
         ),
         (
-            TrialSpec(
-                model="llama2-7b", depth=0.75, alpha=1, allocation="random", num_documents=50, num_clusters=5
-            ),
+            TrialSpec(model="llama2-7b", depth=0.75, alpha=1, allocation="random", num_documents=50, num_clusters=5),
             "s/trains/lm_llama2-7b/layer_23/5/random_0/alpha_1.0/ID",
         ),
         (
@@ -79,9 +75,7 @@ def test_the_index_finds_the_records_of_every_sweep(any_store: Store, finished) 
     for record in records:
         any_store.write_record(record, f"{record['sweep']}/trains/lm_x/{record['id']}")
     index = any_store.index()
-    assert {h.id: (h.status, h.sweep) for h in index.values()} == {
-        r["id"]: (r["status"], r["sweep"]) for r in records
-    }
+    assert {h.id: (h.status, h.sweep) for h in index.values()} == {r["id"]: (r["status"], r["sweep"]) for r in records}
     assert list(any_store.read_records(index[r["id"]] for r in records)) == records
     assert any_store.sweeps() == ["demo", "other"] and not index.warnings
 
@@ -127,9 +121,7 @@ def test_a_half_record_is_never_written(store: Store, begun) -> None:
         store.write_record(begun(), "demo/trains/a")
 
 
-def test_a_second_run_on_a_name_is_told_who_holds_it(
-    any_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_on_a_name_is_told_who_holds_it(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
     with any_store.lock("demo"):
         with pytest.raises(ConfigError, match=f"pid {os.getpid()} on .*, since 20"):

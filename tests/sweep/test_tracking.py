@@ -10,6 +10,7 @@ import pytest
 
 from sweep.store import Store
 from sweep.tracking import (
+    Tracking,
     compare_url,
     complete_mark,
     epoch_points,
@@ -123,10 +124,8 @@ def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_pat
 
 
 def test_the_user_is_told_how_to_look(store) -> None:
-    assert (
-        ui_command(resolve_tracking(store))
-        == f"mlflow ui --backend-store-uri sqlite:///{store.uri}/mlflow.db"
-    )
+    assert ui_command(resolve_tracking(store)) == f"mlflow ui --backend-store-uri sqlite:///{store.uri}/mlflow.db"
+    assert ui_command(Tracking("https://me:secret@lab:5000", "x")) == "https://lab:5000"
     url = unquote(compare_url("http://127.0.0.1:5000/", "1", "demo"))
     assert url.startswith('http://127.0.0.1:5000/#/experiments/1/runs?searchFilter=tags.`in_demo` LIKE "%"&')
 
@@ -184,9 +183,7 @@ def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(store, track
     assert status == {remnant: "KILLED", elsewhere: "RUNNING"}
 
 
-def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(
-    store, tracking, begun, finished, wait_until
-) -> None:
+def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(store, tracking, begun, finished, wait_until) -> None:
     feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
     feed.start_trial(begun())
     feed.epoch(begun()["id"], 1, {"train/loss": 2.9})
@@ -198,9 +195,7 @@ def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(
 
 
 def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkeypatch) -> None:
-    feed = LiveFeed(
-        store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05, capacity=20
-    )
+    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05, capacity=20)
     feed.start_trial(begun())
     for epoch in range(200):
         feed.epoch(begun()["id"], epoch, {"a": 1.0, "b": 2.0})

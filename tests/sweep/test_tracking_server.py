@@ -88,9 +88,7 @@ def assert_whole(runs: Runs, records: list[dict]) -> None:
         head = heads[record["id"]]
         assert head.complete and not head.running
         names = {point.name for point in metric_points(record)}
-        stored = Counter(
-            (n, m.step, m.value) for n in names for m in runs._client.get_metric_history(head.run, n)
-        )
+        stored = Counter((n, m.step, m.value) for n in names for m in runs._client.get_metric_history(head.run, n))
         assert stored == Counter((p.name, p.step, p.value) for p in metric_points(record))
 
 
