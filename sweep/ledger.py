@@ -14,6 +14,7 @@ from sweep.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning import Pack, Plan, make_packs, stage_points
 from sweep.points import Point
 from sweep.records import Origin, Record, begin_record, complete_record, timestamp
+from sweep.sampling import Sampler
 from sweep.store import RecordIndex, Store
 from trainables.pack_task import TrialTask
 
@@ -79,6 +80,13 @@ class Ledger:
         self._hopeless: list[str] = []
         self._any_success = False
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
+        planned = {stage.name for stage in plan.stages}
+        self._samplers = {
+            stage.name: Sampler(plan, stage, store, name, self._known)
+            for stage in plan.space.stages
+            if stage.sampling and stage.name in planned
+        }
+        self._curves: dict[str, dict[str, list[list[float]]]] = {}
         store.files.delete(f"{name}/stop")
         self.refresh()
 
@@ -86,9 +94,11 @@ class Ledger:
 
     def next_pack(self) -> tuple[Pack, dict[str, Record]] | None:
         """Return the next pack with its begun records; None when nothing is ready."""
-        if self.stopping or not self._queue:
+        if self.stopping:
             return None
-        pack = self._queue.pop(0)
+        pack = self._queue.pop(0) if self._queue else self._sampled_pack()
+        if pack is None:
+            return None
         begun = {}
         for point in pack.points:
             origin = Origin(self.name, point.spec.stage, pack.id)
@@ -99,12 +109,19 @@ class Ledger:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to hand out, now or later."""
-        return bool(self.stopping) or not (self._queue or self._running)
+        if self.stopping:
+            return True
+        more = any(sampler.has_more for sampler in self._samplers.values()) and bool(self._running)
+        return not (self._queue or self._running or more)
 
     @property
     def running_trials(self) -> int:
         """Trials handed out and not finished."""
         return sum(len(members) for members in self._running.values())
+
+    def is_sampled(self, trial: str) -> bool:
+        """Whether a trial was drawn by a sampler rather than being a point of a grid."""
+        return trial in self._curves
 
     def task(self, point: Point) -> TrialTask:
         """Return a point as a worker gets it, its places made absolute."""
@@ -127,6 +144,13 @@ class Ledger:
 
     # -- what the callback tells
 
+    def epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Remember an epoch of a sampled trial, which a scheduler may end."""
+        curves = self._curves.get(trial)
+        for name, value in metrics.items() if curves is not None else ():
+            if name.startswith("train/"):
+                curves.setdefault(name, []).append([epoch, value])  # type: ignore[union-attr]
+
     def finish(self, pack: str, result: Mapping[str, Any]) -> Record | None:
         """Write a finished trial's record; None when this trial has been recorded before."""
         begun = self._running.get(pack, {}).pop(result["id"], None)
@@ -139,20 +163,31 @@ class Ledger:
         self.store.files.delete(self.checkpoint(point.id))
         self.statuses[point.id] = record["status"]
         self._records[point.id] = record
+        if point.spec.stage in self._samplers:
+            self._samplers[point.spec.stage].tell(point.id)
         self._judge(record)
         return record
 
     def end_pack(self, pack: str, error: Mapping[str, str] | None = None) -> list[Record]:
-        """Close a pack; members without a result fail with `error`, or wait for a later run when there is none."""
-        missing = self._running.get(pack, {})
-        failed = []
-        for trial in list(missing) if error else []:
-            record = self.finish(pack, {"id": trial, "status": "failed", "error": dict(error or {})})
-            if record:
-                failed.append(record)
+        """Close a pack and return the records that this makes.
+
+        Members without a result fail with `error`; without one, a sampled trial was stopped early by the scheduler,
+        and any other waits for a later run.
+        """
+        made = []
+        for trial in list(self._running.get(pack, {})):
+            curves = self._curves.get(trial, {})
+            if error:
+                result: dict[str, Any] = {"status": "failed", "error": dict(error)}
+            elif curves and not self.stopping:
+                result = {"status": "stopped", "metrics": {n: c[-1][1] for n, c in curves.items()}, "curves": curves}
+            else:
+                continue
+            record = self.finish(pack, {"id": trial, **result})
+            made += [record] if record else []
         self._running.pop(pack, None)
         self.refresh()
-        return failed
+        return made
 
     def refresh(self) -> None:
         """Settle the questions whose candidates are all recorded, and queue what that opens."""
@@ -163,6 +198,9 @@ class Ledger:
             return
         fresh: list[Point] = []
         for stage in self.plan.stages:
+            if stage.name in self._samplers:
+                self.members[stage.name] = self._samplers[stage.name].ids
+                continue
             points = stage_points(self.plan, stage.name, self._settled)
             self.members[stage.name] = [point.id for point in points]
             for point in points:
@@ -203,12 +241,32 @@ class Ledger:
     def outcome(self) -> dict[str, int]:
         """Count the sweep's trials by status; `missing` have no record."""
         ids = {trial for members in self.members.values() for trial in members}
-        counts = {"done": 0, "diverged": 0, "failed": 0, "missing": 0}
+        counts = {"done": 0, "stopped": 0, "diverged": 0, "failed": 0, "missing": 0}
         for trial in ids:
             counts[self.statuses.get(trial, "missing")] += 1
         expected = sum(stage.num_points - stage.equivalent for stage in self.plan.stages)
         counts["missing"] += max(0, expected - len(ids))
         return counts
+
+    def _sampled_pack(self) -> Pack | None:
+        """Draw a trial of a sampled stage; it runs alone, so that a scheduler sees it."""
+        for name, sampler in self._samplers.items():
+            point = sampler.next(self._settled)
+            if point is not None:
+                self._tasks[point.id] = point
+                self._curves[point.id] = {}
+                self.members[name] = sampler.ids
+                self.write_manifest()
+                return make_packs([point], 1)[0]
+        return None
+
+    def _known(self, trial: str) -> Record | None:
+        """Return the record of a trial, if there is one."""
+        if trial not in self.statuses:
+            return None
+        if trial not in self._records:
+            self._records[trial] = self.store.read_record(self._heads[trial].folder)
+        return self._records[trial]
 
     def _judge(self, record: Record) -> None:
         """Stop the sweep when everything fails in the same way from the start."""
@@ -257,11 +315,6 @@ class Ledger:
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""
-        if any(point.id not in self.statuses for point in question.candidates):
-            return None
-        for point in question.candidates:
-            if point.id not in self._records:
-                self._records[point.id] = self.store.read_record(self._heads[point.id].folder)
-        return {point.id: self._records[point.id] for point in question.candidates}
-
-
+        found = {point.id: self._known(point.id) for point in question.candidates}
+        known = {trial: record for trial, record in found.items() if record is not None}
+        return known if len(known) == len(found) else None

@@ -18,11 +18,13 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Callback
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweep.display import Display
 from sweep.ledger import Ledger
 from sweep.records import Record
+from sweep.space import Sampling
 from sweep.tracking_feed import LiveFeed
 from trainables.trainable import PackTrainable
 
@@ -99,6 +101,7 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
             "trunk_layers": self._trunk_layers.get(key, []),
             "settings": self._settings,
             "stop_file": self._ledger.stop_file,
+            "sampled": self._ledger.is_sampled(pack.points[0].id),
         }
         return {"pack": pack.id, "work": json.dumps(work)}
 
@@ -129,10 +132,15 @@ class ResultsCallback(_Inert, Callback):  # type: ignore[misc]
         """Pass on an epoch's metrics and write the records of finished trials."""
         for member, metrics in result.get("progress", {}).items():
             self._feed.epoch(member, result["epoch"], metrics)
+            self._ledger.epoch(member, result["epoch"], metrics)
         for outcome in result.get("results", ()):
-            self._record(self._ledger.finish(trial.config["pack"], {**outcome, "versions": result["versions"]}))
-        if result.get("done"):
-            self._ledger.end_pack(trial.config["pack"])
+            told = {"versions": result["versions"], "node": result["node"]}
+            self._record(self._ledger.finish(trial.config["pack"], {**outcome, **told}))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Close a pack that is done, or a sampled trial that the scheduler stopped."""
+        for record in self._ledger.end_pack(trial.config["pack"]):
+            self._record(record)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record the trials of a pack whose process died once too often as failed."""
@@ -151,6 +159,46 @@ class ResultsCallback(_Inert, Callback):  # type: ignore[misc]
             return
         self._feed.finish(record)
         self._display.finish_trial(record["status"], record["error"])
+
+
+class SampledOnly(_Inert, AsyncHyperBandScheduler):  # type: ignore[misc]
+    """ASHA for the sampled trials; packs of a grid run to their end.
+
+    Args:
+        sampling: of the sampled stage.
+        epochs: of its trials.
+    """
+
+    def __init__(self, sampling: Sampling, epochs: int) -> None:
+        """Set the rungs by epoch."""
+        super().__init__(
+            time_attr="epoch",
+            metric=sampling.metric,
+            mode=sampling.mode,
+            max_t=max(epochs, sampling.grace_epochs),
+            grace_period=sampling.grace_epochs,
+            reduction_factor=sampling.reduction,
+        )
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a sampled trial that reports its metric."""
+        if not json.loads(trial.config["work"])["sampled"] or self._metric not in result:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(controller, trial, result))
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take note of a sampled trial's last metric."""
+        if json.loads(trial.config["work"])["sampled"] and self._metric in result:
+            super().on_trial_complete(controller, trial, result)
+
+
+def _scheduler(ledger: Ledger) -> SampledOnly | None:
+    """Return ASHA for the first sampled stage, if there is one."""
+    for stage in ledger.plan.space.stages:
+        if stage.sampling:
+            points = ledger.plan.stage(stage.name).points if stage.name in ledger.members else ()
+            return SampledOnly(stage.sampling, max((p.spec.epochs for p in points), default=1))
+    return None
 
 
 @contextmanager
@@ -203,6 +251,7 @@ def run_tune(
         tuner = tune.Tuner(
             tune.with_resources(PackTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
+                scheduler=_scheduler(ledger),
                 search_alg=PackSearcher(ledger, settings, trunk_layers, started),
                 num_samples=-1,
                 max_concurrent_trials=resources.concurrent,

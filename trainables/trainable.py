@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import ray
 from ray import tune
 
 from trainables.work import PackWork, choose_device, library_versions, prepare_process
@@ -43,7 +44,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Return one epoch's report; a pack of one also reports its metrics by name, for Tune's schedulers."""
         report = self._work.step()
-        report["versions"] = library_versions()
+        report |= {"versions": library_versions(), "node": ray.get_runtime_context().get_node_id()}
         for metrics in report["progress"].values() if len(report["progress"]) == 1 else ():
             report |= metrics
         return report
