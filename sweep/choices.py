@@ -65,9 +65,7 @@ def metric_mode(metric: str) -> Literal["min", "max"]:
     return "min" if name in LOWER_IS_BETTER or name.startswith("leakage_") else "max"
 
 
-def decide(
-    question: Question, records: Mapping[str, Mapping[str, Any]], decided_at: str
-) -> dict[str, Any] | None:
+def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided_at: str) -> dict[str, Any] | None:
     """Answer a question from the candidates' records.
 
     The best finite metric wins, ties go to the lower value. A candidate that failed, diverged or lacks the

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from sweep.flops import CostModel, Texts, device_bytes, disk_bytes, merge_alike, train_token_flops
+from sweep.packing import auto_pack_size
 from sweep.planning import Plan
 from sweep.points import Point
 
@@ -19,9 +20,10 @@ class Gpu:
     name: str
     flop_per_s: Mapping[str, float]
     utilisation: float
+    memory_bytes: float
 
 
-A100 = Gpu("A100-80GB", {"bfloat16": 312e12, "float32": 19.5e12}, utilisation=0.4)
+A100 = Gpu("A100-80GB", {"bfloat16": 312e12, "float32": 19.5e12}, utilisation=0.4, memory_bytes=80e9)
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,13 @@ class Estimate:
     assumptions: tuple[str, ...]
 
 
-def estimate(plan: Plan, measured: Measured | None = None, pack_size: int = 8, gpu: Gpu = A100) -> Estimate:
+def estimate(plan: Plan, measured: Measured | None = None, gpu: Gpu = A100) -> Estimate:
     """Estimate what is left of a plan.
 
     Args:
         plan: where a choice is open, the middle candidate's cost stands in.
         measured: from `measure`, where there are records.
-        pack_size: members of a pack, for its memory.
-        gpu: the type to state hours for.
+        gpu: the type to state hours and packs for.
     """
     model = CostModel(measured.texts if measured else {})
     left = merge_alike((point, stage.num_to_run / len(stage.to_run)) for stage in plan.stages for point in stage.to_run)
@@ -88,7 +89,8 @@ def estimate(plan: Plan, measured: Measured | None = None, pack_size: int = 8, g
         training += work.training * times
         by_type[point.spec.dtype] += work.total * times
         disk += disk_bytes(point.spec, point.card, model.texts(point)) * times
-        memory = max(memory, device_bytes(point.spec, point.card, pack_size))
+        size = auto_pack_size(point, gpu.memory_bytes)
+        memory = max(memory, device_bytes(point.spec, point.card, size))
     seconds = sum(flops / (gpu.flop_per_s[name] * gpu.utilisation) for name, flops in by_type.items())
     speed = measured.train_flop_per_s if measured and training else None
     return Estimate(

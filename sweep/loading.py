@@ -45,11 +45,7 @@ def _run(file: Path) -> object:
     except SweepError as error:
         raise ConfigError(f"{file}: {error}") from None
     except Exception as error:
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == spec.origin
-        ]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         where = f"{file}:{lines[-1]}" if lines else str(file)
         raise ConfigError(f"{where}: {type(error).__name__}: {error}") from None
     return module

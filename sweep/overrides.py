@@ -10,6 +10,7 @@ from typing import Any
 from sweep.choices import metric_mode
 from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
 from trainables.errors import ConfigError, nearest
+from trainables.models import is_known_model
 from trainables.spec import coerce
 
 NUM_SAMPLES = "num_samples"
@@ -153,8 +154,9 @@ def _typed(name: str, value: Any) -> Any:
         raise ConfigError(f"{name}=: a value is missing")
     value = coerce(name, value)
     if name == "data":
-        return ",".join(_absolute(part.strip()) for part in value.split(","))
-    return _absolute(value) if name == "model" else value
+        parts = (part.strip() for part in value.split(","))
+        return ",".join(part if part in ("sample", "hub") else _absolute(part) for part in parts)
+    return _absolute(value) if name == "model" and not is_known_model(value) else value
 
 
 def _absolute(value: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sweep.cli import user_errors
-from sweep.costs import Estimate, estimate, measure
+from sweep.costs import A100, Estimate, estimate, measure
 from sweep.loading import load_space
 from sweep.overrides import apply_overrides, select_by, small_form
 from sweep.packing import auto_pack_size
@@ -19,7 +19,6 @@ from sweep.space import Space
 from sweep.store import RecordHead, RecordIndex, Store, check_name
 
 RECORDS_TO_MEASURE = 50
-PLANNED_MEMORY_BYTES = 80e9
 EXAMPLES = """
 Examples:
 
@@ -106,11 +105,11 @@ def _costs(plan: Plan, store: Store, index: RecordIndex) -> Estimate:
 
 
 def count_packs(plan: Plan) -> int:
-    """Return the packs that the trials left would make on one large GPU."""
+    """Return the packs that the trials left would make on the GPU that costs are stated for."""
     total = 0
     for stage in plan.stages:
         if stage.to_run:
-            size = auto_pack_size(stage.to_run[0], PLANNED_MEMORY_BYTES)
+            size = auto_pack_size(stage.to_run[0], A100.memory_bytes)
             total += len(make_packs(stage.to_run, size)) * stage.copies
     return total
 

@@ -223,9 +223,7 @@ def checked(space: Space) -> Space:
         stages=tuple(
             replace(
                 stage,
-                axes={
-                    n: v if isinstance(v, Part) else _values(n, v, stage.name) for n, v in stage.axes.items()
-                },
+                axes={n: v if isinstance(v, Part) else _values(n, v, stage.name) for n, v in stage.axes.items()},
                 fixed={name: coerce(name, value) for name, value in stage.fixed.items()},
             )
             for stage in space.stages
@@ -246,9 +244,7 @@ def _values(name: str, values: Sequence[Any], place: str) -> tuple[Any, ...]:
 def _check_stage(space: Space, stage: Stage) -> None:
     for name, values in stage.axes.items():
         if isinstance(values, Part) and name not in space.axes and name not in space.fixed:
-            raise ConfigError(
-                f"stage {stage.name}: {name} is neither an axis of {space.name} nor fixed in it"
-            )
+            raise ConfigError(f"stage {stage.name}: {name} is neither an axis of {space.name} nor fixed in it")
     stated = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
     if stage.take:
         stated.append(stage.take.field)
@@ -256,28 +252,33 @@ def _check_stage(space: Space, stage: Stage) -> None:
         if name not in FIELDS:
             raise ConfigError(f"stage {stage.name}: {name}: unknown field{nearest(name, FIELDS)}")
         if sum(other in aliases(name) for other in stated) > 1:
-            raise ConfigError(
-                f"stage {stage.name}: {' and '.join(sorted(aliases(name)))} stated more than once"
-            )
+            raise ConfigError(f"stage {stage.name}: {' and '.join(sorted(aliases(name)))} stated more than once")
+    for name, spread in stage.sampling.fields.items() if stage.sampling else ():
+        _check_spread(stage, name, spread)
     if stage.take:
         _check_take(space, stage, stage.take)
+
+
+def _check_spread(stage: Stage, name: str, spread: Distribution) -> None:
+    bounds = spread.values if isinstance(spread, OneOf) else (spread.low, spread.high)
+    for value in bounds:
+        coerce(name, value)
+    is_empty = not bounds if isinstance(spread, OneOf) else spread.low >= spread.high
+    if is_empty or (isinstance(spread, LogUniform) and spread.low <= 0):
+        raise ConfigError(f"stage {stage.name}: {name} has nothing to sample from in {spread}")
 
 
 def _check_take(space: Space, stage: Stage, take: Best) -> None:
     earlier = space.stages[: space.stages.index(stage)]
     if take.stage not in [s.name for s in earlier]:
-        raise ConfigError(
-            f"stage {stage.name}: takes {take.field} from {take.stage!r}, which is no earlier stage"
-        )
+        raise ConfigError(f"stage {stage.name}: takes {take.field} from {take.stage!r}, which is no earlier stage")
     source = stage_named(space, take.stage)
     axes = stage_axes(space, source)
     if source.take or source.sampling or not aliases(take.field) & set(axes):
         raise ConfigError(f"stage {stage.name}: {take.stage} is no grid with an axis {take.field}")
     for name in take.per:
         if name not in axes or name not in stage.axes:
-            raise ConfigError(
-                f"stage {stage.name}: per {name}: must be an axis of {take.stage} and {stage.name}"
-            )
+            raise ConfigError(f"stage {stage.name}: per {name}: must be an axis of {take.stage} and {stage.name}")
     loose = [n for n, v in axes.items() if len(v) > 1 and n not in take.per and n not in aliases(take.field)]
     if loose:
         raise ConfigError(f"stage {stage.name}: {take.stage} varies {loose[0]} too; add it to per")

@@ -26,9 +26,7 @@ def identity_field(
     return field(default=default, metadata={"kind": "identity", "doc": doc, "packs": packs, **rule})
 
 
-def other_field(
-    kind: str, default: Any, doc: str, *, choices: tuple[Any, ...] = (), low: float | None = None
-) -> Any:
+def other_field(kind: str, default: Any, doc: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
     """Declare a field that changes no result: `resource` or `label`."""
     rule = {"choices": choices, "low": low, "high": None, "above": None}
     return field(default=default, metadata={"kind": kind, "doc": doc, "packs": True, **rule})

@@ -118,6 +118,11 @@ def _plain(name: str) -> str:
 _BY_PLAIN_NAME = {_plain(name): name for name in ALIASES}
 
 
+def is_known_model(model: str) -> bool:
+    """Say whether a name is an alias or a sample model, rather than a folder or a hub id."""
+    return model in SAMPLE_MODELS or _plain(model) in _BY_PLAIN_NAME
+
+
 @lru_cache(maxsize=256)
 def model_card(model: str, revision: str = "main") -> ModelCard:
     """Say what a model name means.
@@ -161,8 +166,7 @@ def model_card(model: str, revision: str = "main") -> ModelCard:
         return _hub_card(model, revision)
     known = [*ALIASES, *SAMPLE_MODELS]
     raise ConfigError(
-        f"model={model!r}: no such folder, alias or hub id{nearest(model, known)}; "
-        f"aliases: {', '.join(known)}"
+        f"model={model!r}: no such folder, alias or hub id{nearest(model, known)}; aliases: {', '.join(known)}"
     )
 
 
@@ -176,14 +180,10 @@ def _folder_card(folder: Path) -> ModelCard:
         raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no {missing}")
     tokenizer = [p for n in ("tokenizer.json", "tokenizer.model") if (p := folder / n).is_file()]
     if not tokenizer:
-        raise ConfigError(
-            f"model={str(folder)!r}: not a model folder, it has no tokenizer.json or tokenizer.model"
-        )
+        raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no tokenizer.json or tokenizer.model")
     shape = _shape(config_file)
     key = f"{shape['family']}:{fingerprint_files([config_file, *weights, *tokenizer])[:16]}"
-    return ModelCard(
-        name=folder.resolve().name, key=key, source=str(folder.resolve()), revision="main", **shape
-    )
+    return ModelCard(name=folder.resolve().name, key=key, source=str(folder.resolve()), revision="main", **shape)
 
 
 def _hub_card(model: str, revision: str) -> ModelCard:

@@ -34,31 +34,23 @@ class TrialSpec:
 
     model: str = identity_field("sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model")
     revision: str = identity_field("main", "revision on the hub")
-    dtype: str = identity_field(
-        "float32", "type of the frozen model's numbers", choices=("float32", "bfloat16")
-    )
+    dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
     data: str = identity_field("sample", "sources joined by commas: sample, hub or folders")
     detokenize: bool = identity_field(False, "undo FEVER's tokenisation in page texts")
     method: str = identity_field("memory", "what is trained", choices=("memory", "pretrained", "full_update"))
     content: str = identity_field(
         "document", "what is memorised", choices=("document", "template", "document+template")
     )
-    template_loss: str = identity_field(
-        "full", "template tokens that carry the loss", choices=("full", "answer")
-    )
+    template_loss: str = identity_field("full", "template tokens that carry the loss", choices=("full", "answer"))
     num_documents: int = identity_field(10, "top pages of the ranking (N_top)", low=1)
-    num_clusters: int | None = identity_field(
-        None, "groups of documents; default one each", low=1, packs=True
-    )
+    num_clusters: int | None = identity_field(None, "groups of documents; default one each", low=1, packs=True)
     segment_tokens: int = identity_field(256, "tokens per segment", low=2)
     max_segments: int = identity_field(10, "segments per document", low=1)
     layer: int | None = identity_field(None, "block whose output the memory adds to, 0-based", low=0)
     depth: float | None = identity_field(None, "the same as a share of the depth, in (0, 1]", above=0, high=1)
     memory_dim: int = identity_field(128, "entries of the memory", low=1)
     norm_and_gate: bool = identity_field(True, "LayerNorm and gate after the memory's second linear map")
-    mode: str = identity_field(
-        "inductive", "how an entry set acts", choices=("inductive", "hard"), packs=True
-    )
+    mode: str = identity_field("inductive", "how an entry set acts", choices=("inductive", "hard"), packs=True)
     allocation: str = identity_field("none", "entries a document may use", choices=ALLOCATIONS, packs=True)
     granularity: str = identity_field(
         "dim", "entry set per document or per token", choices=("dim", "token"), packs=True
@@ -76,9 +68,7 @@ class TrialSpec:
     grad_clip: float = identity_field(10.0, "largest gradient norm", above=0, packs=True)
     seed: int = identity_field(0, "initialisation, order of texts, choice of few-shot examples", low=0)
     num_shots: int = identity_field(1, "few-shot examples in a prompt", low=0, high=5)
-    notes_labels: bool = identity_field(
-        False, "label the second and third pool lists as the notes print them"
-    )
+    notes_labels: bool = identity_field(False, "label the second and third pool lists as the notes print them")
     claims_per_page: int | None = identity_field(None, "ask at most so many claims a page", low=1)
     eval_epochs: tuple[int, ...] = identity_field((), "further epochs after which to evaluate")
     probes: tuple[str, ...] = identity_field(("fever",), "evaluations: fever, counterfact")
@@ -105,8 +95,7 @@ class TrialSpec:
             raise ConfigError("layer, depth: a memory needs exactly one; set layer=INDEX or depth=SHARE")
         if self.num_clusters is not None and self.num_clusters > self.num_documents:
             raise ConfigError(
-                f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; "
-                "lower it"
+                f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
         if self.method == "memory" and self.allocation in ("random", "partitioned"):
             groups = self.num_clusters or self.num_documents
@@ -139,9 +128,7 @@ def _defaults(*names: str) -> dict[str, Any]:
 
 
 _DEFAULTS = _defaults(*IDENTITY_FIELDS)
-_NO_TRAINING = _defaults(
-    "content", "template_loss", "epochs", "batch_size", "lr", "weight_decay", "warmup_steps"
-)
+_NO_TRAINING = _defaults("content", "template_loss", "epochs", "batch_size", "lr", "weight_decay", "warmup_steps")
 _NO_TRAINING |= _defaults("grad_clip", "eval_epochs")
 _NO_ENTRY_SETS = _defaults("allocation", "mode", "alpha", "granularity", "num_clusters", "entries_per_group")
 _NO_ENTRY_SETS |= _defaults("mem_seed")
@@ -257,8 +244,7 @@ def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:
     assert layer is not None
     if layer >= card.num_blocks:
         raise ConfigError(
-            f"layer={layer}: {spec.model} has {card.num_blocks} blocks, 0 to {card.num_blocks - 1}; "
-            "choose one of them"
+            f"layer={layer}: {spec.model} has {card.num_blocks} blocks, 0 to {card.num_blocks - 1}; choose one of them"
         )
     new: dict[str, Any] = {"layer": layer, "depth": None}
     plain = spec.allocation == "none" or (spec.mode == "inductive" and spec.alpha == 0)

@@ -93,6 +93,10 @@ def test_values_may_hold_anything_but_commas(tmp_path: Path, monkeypatch: pytest
     assert apply_overrides(SPACE, [f"model={odd.name},pythia-1b"]).axes["model"] == (str(odd), "pythia-1b")
     assert apply_overrides(SPACE, [f"data=sample,{odd.name}"]).fixed["data"] == f"sample,{odd}"
     assert apply_overrides(SPACE, data=f"hub,{odd}").fixed["data"] == f"hub,{odd}"
+    for name in ("hub", "pythia-70m"):
+        (tmp_path / name).mkdir()
+    space = apply_overrides(SPACE, ["data=hub", "model=pythia-70m"])
+    assert (space.fixed["data"], space.axes["model"]) == ("hub", ("pythia-70m",))
 
 
 def test_equal_values_count_once_and_later_settings_win() -> None:

@@ -66,6 +66,14 @@ def test_a_stage_shares_what_it_does_not_vary_or_take() -> None:
             {"stages": (replace(FIRST, sampling=Sampling(fields={"bias": Uniform(0, 1)}, num_samples=1)),)},
             "bias: unknown field",
         ),
+        (
+            {"stages": (replace(FIRST, sampling=Sampling(fields={"lr": LogUniform(2, 1)}, num_samples=1)),)},
+            "lr has nothing to sample from",
+        ),
+        (
+            {"stages": (replace(FIRST, sampling=Sampling(fields={"lr": Uniform(-1, 1)}, num_samples=1)),)},
+            "lr=-1.0: must be above 0",
+        ),
     ],
 )
 def test_a_space_that_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
