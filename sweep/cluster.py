@@ -15,7 +15,8 @@ from typing import Any
 
 from sweep.store import Store
 from trainables.errors import ConfigError
-from trainables.storage import delete, join, read_bytes, write_bytes
+from trainables.machine import device_bytes, probe_storage
+from trainables.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
 _PASSED_ON = ("MEMORY_SWEEP_CACHE", "HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE", "AWS_PROFILE", "AWS_ENDPOINT_URL")
@@ -102,7 +103,7 @@ def check_shared_storage(store: Store) -> None:
     probe = join(store.full(), f".probe-{token[:8]}")
     write_bytes(probe, token.encode())
     try:
-        task = ray.remote(num_cpus=0)(_probe_storage)
+        task = ray.remote(num_cpus=0)(probe_storage)
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
@@ -120,15 +121,16 @@ def check_shared_storage(store: Store) -> None:
         delete(probe)
 
 
-def _probe_storage(probe: str, token: str) -> str:
-    try:
-        if read_bytes(probe).decode() != token:
-            return "it reads something else there"
-        write_bytes(f"{probe}-{socket.gethostname()}", b"")
-        delete(f"{probe}-{socket.gethostname()}")
-    except OSError as error:
-        return str(error)
-    return ""
+def pack_memory_bytes(gpus: float, slots: int) -> float:
+    """Return the memory of the device for one pack: its share of a worker's GPU, or of this machine's memory."""
+    if not gpus:
+        import psutil
+
+        return float(psutil.virtual_memory().total) / 2 / slots
+    import ray
+
+    found: float = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(device_bytes).remote())
+    return found * min(1.0, gpus)
 
 
 def _runtime_env() -> dict[str, Any]:

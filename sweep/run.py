@@ -234,13 +234,14 @@ class _Runner:
         return ledger.stopping, ledger.outcome()
 
     def _packing(self, slots: int, gpus: float) -> Any:
+        from sweep.cluster import pack_memory_bytes
         from sweep.ledger import Packing
         from sweep.packing import auto_pack_size
 
         size = self._options.pack_size
         if size is not None:
             return Packing(lambda point: size, slots)
-        memory = _device_memory(gpus) / (1 if gpus else slots)
+        memory = pack_memory_bytes(gpus, slots)
         return Packing(lambda point: auto_pack_size(point, memory), slots)
 
     def _trunk_layers(self) -> dict[str, list[int]]:
@@ -293,19 +294,6 @@ def _pack_size(text: str) -> int | None:
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"pack-size={text!r}: must be auto or a whole number above 0")
     return int(text)
-
-
-def _device_memory(gpus: float) -> float:
-    """Return bytes for one pack: its share of a GPU, or this machine's memory."""
-    if gpus:
-        import torch
-
-        if torch.cuda.is_available():
-            return float(torch.cuda.get_device_properties(0).total_memory) * min(1.0, gpus)
-        return 40e9 * min(1.0, gpus)
-    import psutil
-
-    return float(psutil.virtual_memory().total) / 2
 
 
 if __name__ == "__main__":
