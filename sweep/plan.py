@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from sweep.choices import NoCandidate, decide, settled
 from sweep.cli import user_errors
 from sweep.costs import A100, Estimate, estimate, measure
 from sweep.loading import load_space
 from sweep.overrides import apply_overrides, select_by, small_form
 from sweep.packing import auto_pack_size
 from sweep.planning import Plan, build_plan, make_packs
+from sweep.records import timestamp
 from sweep.results import manifest_stages
 from sweep.space import Space
 from sweep.store import RecordHead, RecordIndex, Store, check_name
@@ -71,20 +73,34 @@ def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]
 
 def plan_of(
     space: Space,
-    done: Collection[str],
+    index: RecordIndex,
     choices: Mapping[str, Mapping[str, Any]],
-    until_stage: str | None,
     store: Store,
     name: str,
+    until_stage: str | None = None,
+    retry_failed: bool = False,
 ) -> Plan:
-    """Plan a space with what a storage holds of the sweep `name`.
+    """Plan a space with what a storage holds: records of any sweep, choices and draws of the sweep `name`.
+
+    A choice that is not recorded yet, but follows from records there are, is taken as made.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no such stage.
         DataError: data, or a file of the storage, that cannot be read.
     """
     drawn = dict(manifest_stages(store, name)) if any(stage.sampling for stage in space.stages) else {}
-    return build_plan(space, done, choices, until_stage, drawn)
+    done = done_trials(index, retry_failed)
+    plan = build_plan(space, done, choices, until_stage, drawn)
+    made = {}
+    for question in plan.questions:
+        ids = [point.id for point in question.candidates]
+        if settled(question, choices) is None and done.issuperset(ids):
+            records = dict(zip(ids, store.read_records([index[trial] for trial in ids]), strict=True))
+            try:
+                made[question.key] = decide(question, records, timestamp()) or {}
+            except NoCandidate:
+                continue  # the stage cannot go on for this group, which the sweep says when it gets there
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn) if made else plan
 
 
 def show_plan(
@@ -93,7 +109,7 @@ def show_plan(
     """Print a plan, as text or as one JSON object."""
     index = store.index(set_aside=False)
     choices = store.read_json(f"{name}/choices.json") or {}
-    plan = plan_of(space, done_trials(index, retry_failed), choices, until_stage, store, name)
+    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
     costs = _costs(plan, store, index)
     print(json.dumps(plan_json(plan, name, costs), indent=2) if as_json else plan_text(plan, name, costs, choices))
 

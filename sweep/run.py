@@ -14,7 +14,7 @@ import typer
 from sweep.cli import user_errors
 from sweep.loading import load_space
 from sweep.overrides import apply_overrides, select_by, small_form
-from sweep.plan import done_trials, plan_of, show_plan
+from sweep.plan import plan_of, show_plan
 from sweep.points import Point
 from sweep.space import Space
 from sweep.store import Store, check_name
@@ -54,7 +54,7 @@ class Options:
         max_concurrent: packs at once; None for as many as fit.
         pack_size: trials in a pack; None to choose.
         retry_failed: run failed trials again.
-        cache_bytes: limit of each node's cache of hidden states.
+        cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Options:
     max_concurrent: int | None
     pack_size: int | None
     retry_failed: bool
-    cache_bytes: int
+    cache_bytes: int | None
 
 
 @app.command(epilog=EXAMPLES)
@@ -107,7 +107,9 @@ def main(
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of all trials")] = None,
-    cache_gb: Annotated[float, typer.Option(min=0, help="limit of each node's cache of hidden states, GB")] = 50.0,
+    cache_gb: Annotated[
+        float | None, typer.Option(min=0, help="limit of a node's cache of hidden states, GB; default half its disk")
+    ] = None,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray."""
     with user_errors():
@@ -127,7 +129,8 @@ def main(
         options = Options(
             name=sweep_name, address=address, tracking_uri=tracking_uri, experiment=experiment, stage=stage,
             device=device, gpus=gpus_per_trial, cpus=cpus_per_trial, max_concurrent=max_concurrent,
-            pack_size=_pack_size(pack_size), retry_failed=retry_failed, cache_bytes=int(cache_gb * 1e9),
+            pack_size=_pack_size(pack_size), retry_failed=retry_failed,
+            cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         )
         code = run_sweep(found, store, options)
     sys.stdout.flush()
@@ -159,7 +162,7 @@ class _Runner:
             print(f"note: {warning}", flush=True)
         self._choices: dict[str, Any] = store.read_json(f"{options.name}/choices.json") or {}
         self._plan = plan_of(
-            space, done_trials(self._index, options.retry_failed), self._choices, options.stage, store, options.name
+            space, self._index, self._choices, store, options.name, options.stage, options.retry_failed
         )
 
     def run(self) -> int:

@@ -49,14 +49,14 @@ class Resources:
         gpus: GPUs, may be a fraction.
         concurrent: packs at once.
         device: auto, cpu or cuda.
-        cache_bytes: limit of each node's cache of hidden states.
+        cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
     """
 
     cpus: float
     gpus: float
     concurrent: int
     device: str
-    cache_bytes: int
+    cache_bytes: int | None
 
 
 class _Inert:

@@ -78,13 +78,13 @@ class Workbench:
 
     Args:
         device: where to compute.
-        cache_bytes: limit of the hidden-state cache.
+        cache_bytes: limit of the hidden-state cache; None for half of the free disk.
 
     Attributes:
         timings: seconds spent by part since `take_timings` was last called.
     """
 
-    def __init__(self, device: torch.device, cache_bytes: int) -> None:
+    def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
         """Start empty."""
         self.device = device
         self._cache = HiddenCache(cache_dir() / "hidden", cache_bytes)

@@ -72,10 +72,11 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",
-        summary=_summary(study, tables),
+        summary=_summary(study),
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
         warnings=study.unreadable,
+        findings=[f"{title}: {summary(own)}" for _, title, own in tables],
         samples=counterfact_samples(study),
         data={slug: rows for slug, rows in data.items() if rows},
     )
@@ -188,7 +189,7 @@ def _progress(study: Study) -> Table | None:
     return Table("progress", "Progress", ("sweep", "stage"), columns, tuple(rows)) if rows else None
 
 
-def _summary(study: Study, tables: Sequence[tuple[str, str, list[Comparison]]]) -> str:
+def _summary(study: Study) -> str:
     done = sum(trial.status == "done" for trial in study.trials)
     parts = [f"{len(study.trials):,} trials recorded, {done:,} with a result."]
     parts.append(
@@ -198,8 +199,5 @@ def _summary(study: Study, tables: Sequence[tuple[str, str, list[Comparison]]]) 
         parts.append(
             "Trials on the generated sample world show that the software works, nothing about FEVER."
         )
-    parts += [
-        f"{title}: {summary(own)}" for slug, title, own in tables if slug.startswith("against_pretrained")
-    ]
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return " ".join([*parts, f"Made {made}."])

@@ -25,6 +25,8 @@ from sweep.report.naming import ACCURACY, NLL
 from sweep.report.references import References, is_plain
 from sweep.report.statistics import Comparison
 
+MAX_LABELS = 11
+
 Curve = Sequence[tuple[float, float]]
 
 
@@ -123,6 +125,7 @@ def curves_by_layer(
                 ax.plot(
                     *zip(*curve, strict=True),
                     color=shades.to_rgba(layer),
+                    linewidth=1.6 if len(layers) <= MAX_LABELS else 0.9,
                     marker="." if len(curve) < 8 else None,
                 )
             ax.set(title=model, xlabel="epoch", ylabel=unit)
@@ -210,11 +213,12 @@ def error_and_accuracy(
             shades = ordered_colours(list(layers))
             points = [(layer, _mean(own, NLL), _mean(own, ACCURACY)) for layer, own in layers.items()]
             ax.plot([p[1] for p in points], [p[2] for p in points], color="#c4c4c4", linewidth=0.8, zorder=1)
+            labelled = _worth_a_label(points)
             for layer, error, accuracy in points:
                 ax.scatter(error, accuracy, color=shades.to_rgba(layer), s=44, zorder=2)
-                ax.annotate(
-                    str(layer), (error, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=8
-                )
+                if layer in labelled:
+                    place = {"xytext": (6, 4), "textcoords": "offset points"}
+                    ax.annotate(str(layer), (error, accuracy), **place, fontsize=8)
             baseline = pretrained_accuracy([t for own in layers.values() for t in own], references)
             if baseline is not None:
                 ax.axhline(baseline, color=colour_of(1), linestyle="--", label="pretrained")
@@ -239,6 +243,13 @@ def pretrained_accuracy(trials: Sequence[Trial], references: References) -> floa
 def _mean(trials: Sequence[Trial], metric: str) -> float:
     values = [v for t in trials if (v := t.metric(metric)) is not None]
     return float(np.mean(values)) if values else float("nan")
+
+
+def _worth_a_label(points: Sequence[tuple[int, float, float]]) -> set[int]:
+    """Return the layers to number: at most about `MAX_LABELS` evenly, the last, and the two best."""
+    layers = [layer for layer, _, _ in points]
+    best = (min(points, key=lambda p: p[1])[0], max(points, key=lambda p: p[2])[0])
+    return {*layers[:: -(-len(layers) // MAX_LABELS)], layers[-1], *best}
 
 
 def _layer_bar(canvas: Canvas, ax: Axes, shades: Any, layers: Sequence[int]) -> None:

@@ -41,6 +41,7 @@ class Report:
         summary: first paragraph.
         progress: how far each sweep and stage is.
         warnings: lines on what could not be used.
+        findings: one line per set of comparisons.
         sections: in order.
         samples: CounterFact answers.
         data: further rows that go into files only, by slug; they take the place of a printed table's rows.
@@ -51,6 +52,7 @@ class Report:
     progress: Table | None
     sections: Sequence[Section]
     warnings: Sequence[str] = ()
+    findings: Sequence[str] = ()
     samples: Sequence[Samples] = ()
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -93,6 +95,7 @@ def markdown_text(report: Report, embed: bool) -> str:
         summary=report.summary,
         progress=report.progress,
         warnings=[escape(line) for line in report.warnings],
+        findings=[escape(line) for line in report.findings],
         sections=report.sections,
         samples=report.samples,
         table=markdown_table,
@@ -126,7 +129,7 @@ def markdown_table(table: Table) -> str:
     for labels, cells in table.rows:
         values = [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in cells]
         lines.append(_line([*map(escape, labels), *values]))
-    legend = "\n\n".join(table.legend)
+    legend = " ".join(table.legend)
     return "\n".join(lines) + (f"\n\n{legend}" if legend else "")
 
 

@@ -55,7 +55,7 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
-    return Table(slug, title, labels, tuple(columns), rows, (summary(comparisons), *legend))
+    return Table(slug, title, labels, tuple(columns), rows, (*legend,))
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     """Count the verdicts in one sentence."""
     count = Counter(c.verdict.split(" (")[0] for c in comparisons)
     parts = [f"{count[name]:,} {name}" for name in ("better", "worse", "no difference found")]
-    return f"Of {len(comparisons):,} trials: {', '.join(parts)}."
+    return f"of {len(comparisons):,} trials, {', '.join(parts)}."
 
 
 def seeds_table(trials: Sequence[Trial]) -> Table | None:

@@ -8,9 +8,17 @@ REPORT = """\
 {% if progress %}
 {{ table(progress) }}
 {% endif %}
+{% for line in findings %}
+- {{ line }}
+{% endfor %}
+{% if warnings %}
+
+Not used:
+
 {% for line in warnings %}
 - {{ line }}
 {% endfor %}
+{% endif %}
 
 {% for section in sections %}
 ## {{ section.heading }}

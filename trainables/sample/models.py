@@ -39,7 +39,8 @@ class Recipe:
         seed_steps: optimiser steps in the first phase.
         grown_steps: optimiser steps with all blocks.
         batch_size: texts a step.
-        lr: peak learning rate of AdamW; it falls linearly to zero over both phases.
+        lr: peak learning rate of AdamW in the first phase; it falls linearly to a fifth.
+        grown_lr: peak learning rate with all blocks; it falls linearly to zero.
         answer_weight: weight of an answer's letter in the loss, beside 1 for every other token.
         tokenizer_texts: texts the tokenizer is trained on.
     """
@@ -49,6 +50,7 @@ class Recipe:
     grown_steps: int = 100
     batch_size: int = 8
     lr: float = 6e-3
+    grown_lr: float = 3e-3
     answer_weight: float = 8.0
     tokenizer_texts: int = 600
 
@@ -166,22 +168,20 @@ def train_model(name: str, tokenizer: Any, recipe: Recipe, advance: Callable[[],
     background = Background(make_world(), seed=0)
     pairs = [tokenizer.encode(text, add_special_tokens=False)[-2:] for text in _ANSWERS]
     letters = _Letters(pairs[0][0], torch.tensor([letter for _, letter in pairs]), recipe.answer_weight)
-    total = recipe.seed_steps + recipe.grown_steps
-    step = 0
     model = new_model(name, tokenizer, recipe.seed_blocks)
-    for phase, steps in enumerate((recipe.seed_steps, recipe.grown_steps)):
+    phases = ((recipe.seed_steps, recipe.lr, 0.2 * recipe.lr), (recipe.grown_steps, recipe.grown_lr, 0.0))
+    for phase, (steps, first_lr, last_lr) in enumerate(phases):
         if phase == 1:
             model = grow(name, model, tokenizer)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0)
-        for phase_step in range(steps):
-            tokens, lengths = _batch(background, tokenizer, recipe.batch_size)
-            optimiser.param_groups[0]["lr"] = recipe.lr * min(1.0, (phase_step + 1) / 20) * (1 - step / total)
-            loss = _loss(model, tokens, lengths, letters)
+        optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
+        for step in range(steps):
+            lr = first_lr + (last_lr - first_lr) * step / steps
+            optimiser.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 20)
+            loss = _loss(model, *_batch(background, tokenizer, recipe.batch_size), letters)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-            step += 1
             advance()
     return model.eval()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,12 @@ class FakeStorage:
         folder.mkdir(parents=True, exist_ok=True)
         found = dict(metrics or {})
         if status == "done" and (accuracy is not None or parsed is not None):
-            answered = predictions(spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, parsed)
-            pq.write_table(answered, folder / "predictions.parquet")
-            found = {**fever(answered), **found}
+            given = None if parsed is None else tuple(parsed)
+            content, measured = answered(
+                spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, given
+            )
+            (folder / "predictions.parquet").write_bytes(content)
+            found = {**measured, **found}
         pages = n_trunc or spec.num_documents
         record = {
             "format": FORMAT, "id_version": ID_VERSION, "id": ident, "status": status, "sweep": sweep,
@@ -79,12 +84,56 @@ class FakeStorage:
             (folder / name).write_text(json.dumps(content))
         return ident
 
+    def add_inductive(
+        self,
+        sweep: str = "inductive",
+        *,
+        models: Iterable[str] = ("pythia-1b", "llama2-7b"),
+        depths: Iterable[float] = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+        documents: Iterable[int] = (2, 10, 50, 100, 1000),
+        alphas: Iterable[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0),
+        with_analysis: bool = False,
+    ) -> None:
+        """Add note 002's grid: lower error in the middle of the depth and for a little alpha."""
+        rng = np.random.default_rng(0)
+        for model, count in product(models, documents):
+            self.add(sweep, "baseline", model=model, method="pretrained", num_documents=count, accuracy=0.42)
+        for model, count, depth, alpha in product(models, documents, depths, alphas):
+            for index, allocation in enumerate(ALLOCATIONS[1:] if alpha else ("none",)):
+                noise = float(rng.normal(0, 0.01))
+                low = 0.4 + 2.5 * abs(depth - 0.6) + 0.1 * abs(alpha - 0.6) + 0.03 * index + noise
+                curves = falling(3.1, low, 25)
+                metrics = {"memory/nll": curves["train/nll"][-1][1], "memory/nll_before": 3.1}
+                if alpha:
+                    metrics["memory/leakage"] = 0.8 / (1 + 3 * alpha)
+                else:
+                    metrics |= {f"memory/leakage_{name}": 0.8 for name in ALLOCATIONS[1:]}
+                described = with_analysis and alpha == 0.2 and depth == 0.75
+                self.add(
+                    sweep, "grid", model=model, depth=depth, num_documents=count, memory_dim=4096,
+                    allocation=allocation, alpha=alpha, metrics=metrics, curves=curves,
+                    accuracy=round(0.55 - 0.3 * abs(depth - 0.7) - 0.02 * alpha + noise, 2),
+                    answer_seed=int(rng.integers(3)),
+                    extra={"analysis.json": analysis(allocation, count, 4096)} if described else None,
+                )  # fmt: skip
+
     def write_plans(self) -> None:
         """Write each sweep's manifest."""
         for sweep, stages in self.ids.items():
             plan = {"space": sweep, "stages": [{"name": n, "ids": ids} for n, ids in stages.items()]}
             (self.root / sweep).mkdir(parents=True, exist_ok=True)
             (self.root / sweep / "plan.json").write_text(json.dumps(plan))
+
+
+@lru_cache(maxsize=None)
+def answered(
+    pages: int, per_page: int, accuracy: float, seed: int, parsed: tuple[str | None, ...] | None
+) -> tuple[bytes, dict[str, float]]:
+    """Return a predictions file and its metrics."""
+    table = predictions(pages, per_page, accuracy, seed, parsed)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes(), fever(table)
 
 
 def predictions(
@@ -144,44 +193,6 @@ def analysis(name: str, groups: int, memory_dim: int) -> dict[str, Any]:
                        "load": rng.poisson(2, memory_dim).tolist(), "pairs": pairs},
         "leakage_by_group": {str(g): float(v) for g, v in enumerate(rng.beta(2, 6, groups))},
     }  # fmt: skip
-
-
-def add_inductive(
-    storage: FakeStorage,
-    sweep: str = "inductive",
-    *,
-    models: Iterable[str] = ("pythia-1b", "llama2-7b"),
-    depths: Iterable[float] = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
-    documents: Iterable[int] = (2, 10, 50, 100, 1000),
-    alphas: Iterable[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0),
-    with_analysis: bool = False,
-) -> None:
-    """Add note 002's grid: lower error in the middle of the depth and for a little alpha."""
-    rng = np.random.default_rng(0)
-    for model in models:
-        for count in documents:
-            storage.add(sweep, "baseline", model=model, method="pretrained", num_documents=count, accuracy=0.42)
-            for depth in depths:
-                for alpha in alphas:
-                    for index, allocation in enumerate(ALLOCATIONS[1:] if alpha else ("none",)):
-                        low = 0.4 + 2.5 * abs(depth - 0.6) + 0.1 * abs(alpha - 0.6) + 0.03 * index
-                        noise = float(rng.normal(0, 0.01))
-                        score = 0.55 - 0.3 * abs(depth - 0.7) - 0.02 * alpha + noise
-                        curves = falling(3.1, low + noise, 25)
-                        leaked = 0.8 / (1 + 3 * alpha)
-                        metrics = {"memory/nll": curves["train/nll"][-1][1], "memory/nll_before": 3.1}
-                        if alpha:
-                            metrics["memory/leakage"] = leaked
-                        else:
-                            metrics |= {f"memory/leakage_{name}": 0.8 for name in ALLOCATIONS[1:]}
-                        extra = None
-                        if with_analysis and alpha == 0.2:
-                            extra = {"analysis.json": analysis(allocation, count, 4096)}
-                        storage.add(
-                            sweep, "grid", model=model, depth=depth, num_documents=count, memory_dim=4096,
-                            allocation=allocation, alpha=alpha, accuracy=score, metrics=metrics, curves=curves,
-                            answer_seed=int(rng.integers(1 << 30)), extra=extra,
-                        )  # fmt: skip
 
 
 @pytest.fixture
