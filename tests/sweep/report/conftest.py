@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class FakeStorage:
             (self.root / sweep / "plan.json").write_text(json.dumps(plan))
 
 
-@lru_cache(maxsize=None)
+@cache
 def answered(
     pages: int, per_page: int, accuracy: float, seed: int, parsed: tuple[str | None, ...] | None
 ) -> tuple[bytes, dict[str, float]]:
