@@ -161,10 +161,17 @@ def _mark(parts: Iterable[bytes]) -> str:
     return f"{LAYOUT}-{digest.hexdigest()}"
 
 
+HELP = """Bring MLflow and results.parquet up to date with the records of a storage; a repeat changes nothing.
+
+\b
+Examples:
+  python -m sweep.publish outputs
+  python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
+"""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(help=HELP)
 def main(
     location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
     tracking_uri: Annotated[
@@ -172,12 +179,7 @@ def main(
     ] = None,
     experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
 ) -> None:
-    """Bring MLflow up to date with the records of a storage; a repeat changes nothing.
-
-    Examples:
-        python -m sweep.publish outputs
-        python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
-    """
+    """Bring MLflow and results.parquet up to date with the records of a storage."""
     with user_errors():
         store, name = split_location(location)
         names = [name] if name else store.sweeps()
