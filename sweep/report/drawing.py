@@ -105,7 +105,9 @@ def ordered_colours(values: Sequence[float]) -> Any:
 
 def whole_numbers(ax: Axes, axis: str = "x") -> None:
     """Allow ticks at whole numbers only."""
-    (ax.xaxis if axis == "x" else ax.yaxis).set_major_locator(MaxNLocator(integer=True, nbins=8))
+    (ax.xaxis if axis == "x" else ax.yaxis).set_major_locator(
+        MaxNLocator(integer=True, nbins=8, min_n_ticks=1)
+    )
 
 
 def heat_map(

@@ -16,6 +16,9 @@ from sweep.store import Store
 
 ANALYSIS = "analysis.json"
 MAX_ALLOCATIONS = 6
+MAX_BARS = 25
+MANY_PAIRS = 200
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
             _row(row, analysis)
         documents = ", ".join(sorted({show_point(a.trial) for a in found}))
         caption = (
-            f"From {documents}. Load: groups on an entry. Jaccard: exact, over shingles. Overlap: shared "
-            "entries over all entries of the two groups. Points are translucent where pairs are many; the line is "
-            "their mean in ten steps of similarity; dashes mark equality."
+            f"From {documents}. Dashed: the mean. Load: groups on an entry. Jaccard: exact, over shingles. Shared: "
+            "hash functions that agree (SimSet, granularity dim), else entries in common over the mean number of "
+            "entries; the dashes on the diagonal are SimSet's promise, the line is the mean in steps of similarity."
         )
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
@@ -73,65 +76,69 @@ def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
 
 
 def _row(row: Any, analysis: Analysis) -> None:
-    entries, load = (
-        np.asarray(analysis.report.get("entries", ())),
-        np.asarray(analysis.report.get("load", ())),
-    )
-    _histogram(row[0], entries, "entries per group", f"{analysis.name}: entries per group")
-    _histogram(row[1], load, "groups on an entry", "load per entry")
-    row[1].set_ylabel("entries")
-    row[0].set_ylabel("groups")
-    _similarity(row[2], analysis.report.get("pairs") or ())
-    values = np.asarray(sorted(analysis.leakage.values()))
-    ax = row[3]
-    ax.set(title=f"leakage by group (alpha {analysis.trial.get('alpha'):g})", xlabel="leakage")
-    if values.size:
-        ax.hist(values, bins=np.linspace(0, 1, 21), color=colour_of(0), edgecolor="white", linewidth=0.4)
-        ax.axvline(values.mean(), color=colour_of(1), linestyle="--", label=f"mean {values.mean():.2f}")
-        ax.legend(fontsize=8)
-    else:
+    report = analysis.report
+    entries, load = np.asarray(report.get("entries", ())), np.asarray(report.get("load", ()))
+    _histogram(row[0], entries, "entries", "groups", f"{analysis.name}: entries per group")
+    _histogram(row[1], load, "groups on an entry", "entries", "load per entry")
+    _similarity(row[2], report.get("pairs") or (), entries)
+    ax, values = row[3], np.asarray(sorted(analysis.leakage.values()))
+    ax.set(title=f"leakage by group (alpha {analysis.trial.get('alpha'):g})", xlim=(0, 1), ylabel="groups")
+    if not values.size:
         _nothing(ax)
-    ax.set_xlim(0, 1)
-    ax.set_ylabel("groups")
-    whole_numbers(ax, "y")
+        return
+    _bars(ax, values, np.linspace(0, 1, 21))
+    ax.set_xlabel(f"leakage (mean {values.mean():.2f})")
 
 
-def _histogram(ax: Any, values: Any, label: str, title: str) -> None:
-    ax.set(title=title, xlabel=label)
+def _histogram(ax: Any, values: Any, name: str, counted: str, title: str) -> None:
+    ax.set(title=title, ylabel=counted)
     if not values.size:
         _nothing(ax)
         return
     low, high = int(values.min()), int(values.max())
-    step = max(1, -(-(high - low + 1) // 25))
-    ax.hist(
-        values,
-        bins=np.arange(low - 0.5, high + step + 0.5, step),
-        color=colour_of(0),
-        edgecolor="white",
-        linewidth=0.4,
-    )
-    ax.axvline(values.mean(), color=colour_of(1), linestyle="--", label=f"mean {values.mean():.1f}")
-    ax.legend(fontsize=8)
+    step = max(1, -(-(high - low + 1) // MAX_BARS))
+    _bars(ax, values, np.arange(low - 0.5, high + step + 0.5, step))
+    ax.set_xlim(max(low - 1.5 * step, -0.9), high + 1.5 * step)
+    ax.set_xlabel(f"{name} (mean {values.mean():.1f})")
     whole_numbers(ax)
+
+
+def _bars(ax: Any, values: Any, edges: Any) -> None:
+    """Draw a histogram with its mean as a dashed line."""
+    ax.hist(values, bins=edges, color=colour_of(0), edgecolor="white", linewidth=0.4)
+    ax.axvline(values.mean(), color=colour_of(1), linestyle="--")
     whole_numbers(ax, "y")
 
 
-def _similarity(ax: Any, pairs: Sequence[Mapping[str, float]]) -> None:
-    ax.set(title="shared entries and similarity", xlabel="exact Jaccard", ylabel="overlap of entries")
+def _similarity(ax: Any, pairs: Sequence[Mapping[str, float]], entries: Any) -> None:
+    """Draw the share of entries that two groups share against their similarity, with its mean in steps."""
+    ax.set(title="shared entries and similarity", xlabel="exact Jaccard", ylabel="share of entries shared")
     if not pairs:
         _nothing(ax)
         return
     x = np.array([pair["jaccard"] for pair in pairs])
-    y = np.array([pair["overlap"] for pair in pairs])
-    many = len(pairs) > 200
+    y = np.array([_shared(pair, entries) for pair in pairs])
+    many = len(pairs) > MANY_PAIRS
     ax.scatter(x, y, s=6 if many else 16, alpha=0.15 if many else 0.7, color=colour_of(0), linewidths=0)
-    edges = np.linspace(x.min(), x.max() + 1e-9, 11)
-    step = np.clip(np.digitize(x, edges) - 1, 0, 9)
-    means = [(x[step == k].mean(), y[step == k].mean()) for k in range(10) if (step == k).any()]
-    ax.plot(*zip(*means, strict=True), color=colour_of(1), marker="o", markersize=3.5)
+    step = np.clip(np.digitize(x, np.linspace(x.min(), x.max() + 1e-9, STEPS + 1)) - 1, 0, STEPS - 1)
+    inside = [step == k for k in range(STEPS) if (step == k).sum() >= (3 if many else 1)]
+    ax.plot(
+        [x[m].mean() for m in inside],
+        [y[m].mean() for m in inside],
+        color=colour_of(1),
+        marker="o",
+        markersize=3.5,
+    )
     top = max(float(x.max()), float(y.max()), 0.05) * 1.05
     ax.plot([0, top], [0, top], color="#888888", linestyle="--", linewidth=1)
     ax.set(xlim=(0, top), ylim=(-0.03 * top, top))
+
+
+def _shared(pair: Mapping[str, float], entries: Any) -> float:
+    """Return the share of hash functions that agree (SimSet), else of the two groups' entries that are shared."""
+    if "agreement" in pair:
+        return pair["agreement"]
+    return 2 * pair["shared"] / float(entries[int(pair["left"])] + entries[int(pair["right"])])
 
 
 def _nothing(ax: Any) -> None:

@@ -133,7 +133,8 @@ def test_what_is_recorded_is_done_and_a_recorded_choice_opens_the_stage(space: s
     save(layer=7)
     after = plan_json(space, "--storage", store.uri)
     assert [(s["done"], s["to_run"]) for s in after["stages"]] == [(2, 0), (0, 1)]
-    assert after["stages"][1]["waits_for"] == "choose" and after["estimate"]["measured_hours"] > 0
+    assert before["stages"][1]["waits_for"] == "choose" and after["estimate"]["measured_hours"] > 0
+    assert after["stages"][1]["waits_for"] is None  # the choice follows from the records
     question = build_plan(load_space(space)).questions[0]
     choice = {"key": question.key, "value": 7, "by": "memory/nll", "metric": 1.25}
     store.write_json("demo/choices.json", {question.key: choice})

@@ -92,6 +92,7 @@ class FakeStorage:
         depths: Iterable[float] = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
         documents: Iterable[int] = (2, 10, 50, 100, 1000),
         alphas: Iterable[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0),
+        allocations: Iterable[str] = ALLOCATIONS[1:],
         with_analysis: bool = False,
     ) -> None:
         """Add note 002's grid: lower error in the middle of the depth and for a little alpha."""
@@ -99,7 +100,7 @@ class FakeStorage:
         for model, count in product(models, documents):
             self.add(sweep, "baseline", model=model, method="pretrained", num_documents=count, accuracy=0.42)
         for model, count, depth, alpha in product(models, documents, depths, alphas):
-            for index, allocation in enumerate(ALLOCATIONS[1:] if alpha else ("none",)):
+            for index, allocation in enumerate(allocations if alpha else ("none",)):
                 noise = float(rng.normal(0, 0.01))
                 low = 0.4 + 2.5 * abs(depth - 0.6) + 0.1 * abs(alpha - 0.6) + 0.03 * index + noise
                 curves = falling(3.1, low, 25)

@@ -31,8 +31,9 @@ def run(*arguments: object):
 
 def test_one_sweep_gives_tables_figures_and_a_page_that_needs_no_other_file(storage):
     storage.add_inductive(
-        models=("pythia-1b",), depths=(0.3, 0.75), documents=(20,), alphas=(0.0, 0.2), with_analysis=True
-    )
+        models=("pythia-1b",), depths=(0.3, 0.75), documents=(20,), alphas=(0.0, 0.2),
+        allocations=("random", "simset1"), with_analysis=True,
+    )  # fmt: skip
     storage.write_plans()
     result = run(storage.root / "inductive", "--no-mlflow", "--resamples", 200)
     assert result.exit_code == 0, result.output
