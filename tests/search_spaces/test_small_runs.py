@@ -1,0 +1,63 @@
+"""Every experiment's small form runs to its end on the sample world, packs one after the other in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweep.ledger import Ledger, Packing
+from sweep.loading import load_space
+from sweep.overrides import small_form
+from sweep.plan import plan_of
+from sweep.store import Store
+from trainables.work import PackWork, library_versions
+from trainables.workbench import Workbench
+
+SPACES = sorted(p for p in (Path(__file__).parents[2] / "search_spaces").glob("*.py") if p.stem != "__init__")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    torch.set_num_threads(2)
+    return Workbench(torch.device("cpu"), None)
+
+
+def run_here(path: Path, store: Store, bench: Workbench) -> tuple[Ledger, list[str]]:
+    """Run a space's small form without Ray."""
+    space = small_form(load_space(path))
+    index = store.index()
+    plan = plan_of(space, index, {}, store, space.name)
+    said: list[str] = []
+    ledger = Ledger(plan, store, space.name, index, {}, Packing(lambda point: 8, 1), False, said.append)
+    while (found := ledger.next_pack()) is not None:
+        pack, _ = found
+        work = PackWork({"trials": [ledger.task(p).to_dict() for p in pack.points], "trunk_layers": []}, bench)
+        report: dict[str, Any] = {"done": False}
+        while not report["done"]:
+            report = work.step()
+            for result in report["results"]:
+                ledger.finish(pack.id, {**result, "versions": library_versions()})
+        ledger.end_pack(pack.id)
+    return ledger, said
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, bench: Workbench) -> None:
+    store = Store(str(tmp_path))
+    ledger, said = run_here(path, store, bench)
+    outcome = ledger.outcome()
+    assert outcome["done"] > 0 and outcome["missing"] == 0 and outcome["failed"] == 0, (outcome, said)
+    records = [json.loads(p.read_text()) for p in tmp_path.rglob("record.json")]
+    for record in records:
+        asked = record["identity"]["probes"]
+        wanted = {"fever": "fever/f1_macro", "counterfact": "counterfact/true_rate"}
+        assert all(wanted[probe] in record["metrics"] for probe in asked), record["metrics"]
+        if record["identity"]["method"] != "pretrained":
+            curve = record["curves"]["train/nll"]
+            assert len(curve) == record["identity"]["epochs"]
+    again, _ = run_here(path, store, bench)
+    assert again.outcome() == outcome
