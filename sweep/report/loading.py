@@ -64,18 +64,28 @@ class Trial:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far one stage is: points planned, and recorded by status."""
+    """How far one stage is.
+
+    Attributes:
+        name: its name.
+        planned: points planned.
+        done, diverged, failed: points recorded, by status.
+        awaited: ids of points without a record.
+        unknown: points whose ids follow from a choice that has not been made yet.
+    """
 
     name: str
     planned: int
     done: int
     diverged: int
     failed: int
+    awaited: frozenset[str] = frozenset()
+    unknown: int = 0
 
     @property
     def missing(self) -> int:
         """Points planned that have no record."""
-        return max(0, self.planned - self.done - self.diverged - self.failed)
+        return len(self.awaited) + self.unknown
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,9 @@ class Study:
 
     @property
     def missing(self) -> int:
-        """Points planned that have no record yet, over all sweeps."""
-        return sum(stage.missing for sweep in self.sweeps for stage in sweep.stages)
+        """Points planned that have no record yet; one that several stages or sweeps want counts once."""
+        stages = [stage for sweep in self.sweeps for stage in sweep.stages]
+        return len(frozenset().union(*(s.awaited for s in stages))) + sum(s.unknown for s in stages)
 
 
 def split_location(location: str) -> tuple[Store, str | None]:
@@ -166,11 +177,15 @@ def _sweep_of(folder: str) -> str:
 
 
 def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
-    ids = entry.get("ids") or ()
+    ids = list(entry.get("ids") or ())
     found = [status.get(i) for i in ids]
-    planned = max(len(ids), int(entry.get("points") or 0))
+    unknown = max(0, int(entry.get("points") or 0) - len(ids))
     return Stage(
-        str(entry.get("name", "")), planned, *(found.count(s) for s in ("done", "diverged", "failed"))
+        str(entry.get("name", "")),
+        len(ids) + unknown,
+        *(found.count(s) for s in ("done", "diverged", "failed")),
+        awaited=frozenset(i for i in ids if i not in status),
+        unknown=unknown,
     )
 
 

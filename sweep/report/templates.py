@@ -7,6 +7,7 @@ REPORT = """\
 
 {% if progress %}
 {{ table(progress) }}
+
 {% endif %}
 {% for line in findings %}
 - {{ line }}

@@ -66,6 +66,17 @@ def test_an_unfinished_sweep_says_how_many_points_are_missing(storage):
     assert "| inductive | late | 3 | 0 | 0 | 0 | 3 |" in text
 
 
+def test_a_point_that_two_stages_want_is_missing_once_and_waiting_points_count(storage):
+    for stage in ("first", "second"):
+        storage.add("s", stage, depth=0.5, write=False)
+    storage.write_plans()
+    path = storage.root / "s" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["stages"].append({"name": "third", "points": 7, "ids": []})
+    path.write_text(json.dumps(plan))
+    assert "0 trials, 8 points missing" in run(storage.root / "s", "--no-mlflow").output
+
+
 def test_nothing_recorded_yet_is_a_report_too(storage):
     storage.add("s", "all", depth=0.5, write=False)
     storage.write_plans()
@@ -79,7 +90,7 @@ def test_several_sweeps_at_once_share_baselines(storage):
     storage.write_plans()
     assert run(storage.root, "--no-mlflow").exit_code == 0
     text = (storage.root / "report" / "report.md").read_text()
-    assert "of 1 trials, 1 better" in text
+    assert "\n\n- Every trial against the pretrained model: content: of 1 trials, 1 better" in text
     alone = run(storage.root, "--name", "content", "--no-mlflow", "--out", storage.root / "elsewhere")
     assert alone.exit_code == 0
     assert (
