@@ -1,8 +1,9 @@
 """Does memorising pages about a subject bring out facts about it?
 
 The CounterFact probe of note 002: five sampled answers to each prompt, its paraphrases and its neighbourhood; how
-often the true and the counterfactual target begin an answer. Records about the documents' subjects are asked first.
-The hub's FEVER has no CounterFact records: name a folder with `counterfact.json` beside it.
+often the true and the counterfactual target begin an answer. Pages about CounterFact's subjects are memorised first,
+where the data has them, and records about them are asked first. The hub's FEVER has no CounterFact records: name a
+folder with `counterfact.json` beside it.
 
     python -m sweep.run search_spaces/counterfact.py --data hub --data FOLDER
 """
@@ -24,6 +25,7 @@ space = Space(
         "memory_dim": 4096,
         "depth": 0.75,
         "probes": ("counterfact",),
+        "page_order": "subjects",
     },
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),

@@ -15,7 +15,6 @@ from sweep.cli import user_errors
 from sweep.loading import load_space
 from sweep.overrides import apply_overrides, select_by, small_form
 from sweep.plan import plan_of, show_plan
-from sweep.points import Point
 from sweep.space import Space
 from sweep.store import Store, check_name
 from trainables.errors import ConfigError
@@ -185,13 +184,18 @@ class _Runner:
     def _prepare_inputs(self) -> None:
         """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
         from trainables.data.corpus import load_corpus
+        from trainables.data.counterfact import load_counterfact
 
-        specs: dict[tuple[object, ...], Point] = {}
+        asked: dict[tuple[str, bool, int, bool], None] = {}
         for stage in self._plan.stages:
             for point in stage.to_run:
-                specs.setdefault((point.spec.data, point.spec.detokenize, point.spec.num_documents), point)
-        for point in specs.values():
-            load_corpus(point.spec.data, point.spec.detokenize).select(point.spec.num_documents)
+                spec = point.spec
+                with_records = spec.page_order == "subjects" or "counterfact" in spec.probes
+                asked[spec.data, spec.detokenize, spec.num_documents, with_records] = None
+        for data, detokenize, num_documents, with_records in asked:
+            load_corpus(data, detokenize).select(num_documents)
+            if with_records:
+                load_counterfact(data)
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
             from trainables.sample.models import ensure_sample_model

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from trainables.data.corpus import Corpus, subject_of
 from trainables.data.counterfact import CounterfactRecord, load_counterfact
-from trainables.data.detokenize import detokenize
+from trainables.data.documents import Selection
 from trainables.evaluation.counterfact import CounterfactProbe
 from trainables.evaluation.fever import FeverQuestions, Respond
 from trainables.evaluation.metrics import fever_metrics
@@ -26,6 +27,17 @@ def ask_fever(board: Scoreboard, epoch: int, questions: FeverQuestions, respond:
         board.files[k]["answers"] = answers
 
 
+def select_documents(corpus: Corpus, spec: TrialSpec) -> Selection:
+    """Return a trial's documents: the first of the ranking, or those about CounterFact's subjects before others.
+
+    Raises:
+        ConfigError: there are fewer documents.
+        DataError: no CounterFact records where their subjects are to come first.
+    """
+    subjects = {r.subject for r in load_counterfact(spec.data)} if spec.page_order == "subjects" else ()
+    return corpus.select(spec.num_documents, subjects)
+
+
 def counterfact_records(spec: TrialSpec, titles: set[str]) -> list[CounterfactRecord]:
     """Return the records a trial asks: those about a document first, in file order, `counterfact_records` of them.
 
@@ -36,11 +48,6 @@ def counterfact_records(spec: TrialSpec, titles: set[str]) -> list[CounterfactRe
     subjects = {subject_of(title) for title in titles}
     known = sorted(load_counterfact(spec.data), key=lambda record: record.subject not in subjects)
     return known[: spec.counterfact_records]
-
-
-def subject_of(title: str) -> str:
-    """Return a page's title as CounterFact writes subjects: `Alan_Bates_-LRB-actor-RRB-` is `Alan Bates (actor)`."""
-    return detokenize(title.replace("_", " "))
 
 
 def ask_counterfact(

@@ -43,6 +43,9 @@ class TrialSpec:
     )
     template_loss: str = identity_field("full", "template tokens that carry the loss", choices=("full", "answer"))
     num_documents: int = identity_field(10, "top pages of the ranking (N_top)", low=1)
+    page_order: str = identity_field(
+        "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", choices=("claims", "subjects")
+    )
     num_clusters: int | None = identity_field(None, "groups of documents; default one each", low=1, packs=True)
     segment_tokens: int = identity_field(256, "tokens per segment", low=2)
     max_segments: int = identity_field(10, "segments per document", low=1)

@@ -28,7 +28,7 @@ from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.measure import document_nll
 from trainables.models import ModelCard, model_card
-from trainables.probes import counterfact_records
+from trainables.probes import counterfact_records, select_documents
 from trainables.spec import TrialSpec
 from trainables.texts import TrainingText, document_texts, training_texts
 
@@ -160,7 +160,7 @@ class Workbench:
         corpus = self._keep(
             "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
         )
-        selection = corpus.select(spec.num_documents)
+        selection = select_documents(corpus, spec)
         documents = selection.documents
         tokenizer = self.tokenizer(spec)
         segments = document_texts(documents, tokenizer, spec)
@@ -204,7 +204,8 @@ class Workbench:
 
 
 _TEXT_FIELDS = (
-    "data", "detokenize", "content", "template_loss", "num_documents", "segment_tokens", "max_segments", "seed",
+    "data", "detokenize", "content", "template_loss", "num_documents", "page_order", "segment_tokens",
+    "max_segments", "seed",
     "num_shots", "notes_labels", "claims_per_page", "probes", "counterfact_records", "num_answers", "answer_tokens",
     "temperature",
 )

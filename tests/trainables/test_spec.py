@@ -46,6 +46,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "dtype": st.just("bfloat16"),
     "data": st.just("sample"),
     "detokenize": st.just(True),
+    "page_order": st.just("subjects"),
     "method": st.sampled_from(["pretrained", "full_update"]),
     "content": st.sampled_from(["document", "template"]),
     "template_loss": st.just("answer"),

@@ -9,6 +9,7 @@ Articles without claims stand after FEVER's pages, so that smaller selections ar
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from trainables.data.detokenize import detokenize as undo_tokenisation
@@ -36,10 +37,14 @@ class Corpus:
     train_rows: int = 0
     valid_rows: int = 0
 
-    def select(self, num_documents: int) -> Selection:
+    def select(self, num_documents: int, subjects: Collection[str] = ()) -> Selection:
         """Take the first `num_documents` documents and drop those that cannot be used.
 
         An article is dropped for an empty text only, never for lack of training rows.
+
+        Args:
+            num_documents: N_top.
+            subjects: names whose pages come before all others, in their order among themselves (`subject_of`).
 
         Raises:
             ConfigError: there are fewer documents.
@@ -50,7 +55,8 @@ class Corpus:
                 f"num_documents={num_documents}: the data has {there_are} documents ({len(self.pages)} FEVER "
                 f"pages, {len(self.articles)} articles); lower it or add a source with wiki_docs.jsonl"
             )
-        documents = tuple(d for d in (self.pages + self.articles)[:num_documents] if _usable(d))
+        ranked = sorted(self.pages + self.articles, key=lambda d: subject_of(d.title) not in subjects)
+        documents = tuple(d for d in ranked[:num_documents] if _usable(d))
         counts = {
             "n_full": len(self.pages),
             "n_top": num_documents,
@@ -62,6 +68,11 @@ class Corpus:
             "claims_selected": sum(len(document.claims) for document in documents),
         }
         return Selection(documents, counts)
+
+
+def subject_of(title: str) -> str:
+    """Return a page's title as CounterFact writes subjects: `Alan_Bates_-LRB-actor-RRB-` is `Alan Bates (actor)`."""
+    return undo_tokenisation(title.replace("_", " "))
 
 
 def load_corpus(data: str, detokenize: bool = False) -> Corpus:
