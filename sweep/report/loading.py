@@ -118,7 +118,7 @@ class Study:
     def missing(self) -> int:
         """Points planned that have no record yet; one that several stages or sweeps want counts once."""
         stages = [stage for sweep in self.sweeps for stage in sweep.stages]
-        return len(frozenset().union(*(s.awaited for s in stages))) + sum(s.unknown for s in stages)
+        return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
 
 
 def split_location(location: str) -> tuple[Store, str | None]:
@@ -181,9 +181,11 @@ def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
     found = [status.get(i) for i in ids]
     unknown = max(0, int(entry.get("points") or 0) - len(ids))
     return Stage(
-        str(entry.get("name", "")),
-        len(ids) + unknown,
-        *(found.count(s) for s in ("done", "diverged", "failed")),
+        name=str(entry.get("name", "")),
+        planned=len(ids) + unknown,
+        done=found.count("done"),
+        diverged=found.count("diverged"),
+        failed=found.count("failed"),
         awaited=frozenset(i for i in ids if i not in status),
         unknown=unknown,
     )
@@ -191,11 +193,11 @@ def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
 
 def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     """Make up stages where there is no plan: what is recorded is all there is."""
-    stages = []
-    for name in dict.fromkeys(trial.stage for trial in trials):
-        own = [trial.status for trial in trials if trial.stage == name]
-        stages.append(Stage(name, len(own), *(own.count(s) for s in ("done", "diverged", "failed"))))
-    return tuple(stages)
+    ids: dict[str, list[str]] = {}
+    for trial in trials:
+        ids.setdefault(trial.stage, []).append(trial.id)
+    status = {trial.id: trial.status for trial in trials}
+    return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
 def _trial(record: Record, folder: str) -> Trial:
