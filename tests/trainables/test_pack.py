@@ -249,3 +249,22 @@ def test_counterfact_prompts_are_answered_and_samples_kept(base, bench, tmp_path
         assert len(samples) == 3 and all(len(s["answers"]) == 2 for s in samples)
     alone = task({**base, **VARIANTS[1]}, tmp_path / "alone")
     assert_same(run([alone], bench)[alone.id], packed[alone.id], 2e-5)
+
+
+def test_a_saved_memory_put_onto_a_plain_model_gives_the_recorded_nll(base, bench, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from trainables.lm.reference import attach_memory
+
+    one = task({**base, "lr": 1e-2}, tmp_path)
+    recorded = run([one], bench)[one.id]["metrics"]["memory/nll"]
+    saved = load_memory(tmp_path / one.id / "memory.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(base["model"])
+    attach_memory(model, saved.memory, saved.layer)
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for text in bench.texts(one.spec).segments:
+            tokens = torch.tensor([text.tree.tokens])
+            targets = tokens.shape[1] - 1
+            total, count = total + float(model(tokens, labels=tokens).loss) * targets, count + targets
+    assert total / count == pytest.approx(recorded, abs=1e-5)

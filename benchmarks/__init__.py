@@ -1,0 +1,1 @@
+"""The measured claims, each against a plain rival, in one run."""

@@ -1,0 +1,32 @@
+"""The benchmark compares like with like: the whole model with a hook gives the split model's losses and answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.trial import NotTheSame, check_same, compare
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tiny_models, sample_data):
+    table = compare(
+        {"model": str(tiny_models[family]), "data": str(sample_data), "layer": layer, "num_documents": 3,
+         "epochs": 2, "memory_dim": 16, "segment_tokens": 48, "lr": 1e-2},
+        repeats=1,
+    )
+    assert table["claims"] > 10 and set(table["seconds"]) == {"ours", "plain", "plain-nograd"}
+    assert all(ratio["min"] > 0 for ratio in table["ratios"].values())
+
+
+def test_no_ratio_is_given_for_programs_that_differ():
+    from benchmarks.plain import Measured
+
+    one = Measured(0, 1, 1, [3.0, 2.0], ["a", None])
+    check_same(one, one, "itself")
+    with pytest.raises(NotTheSame, match="loss curves"):
+        check_same(one, replace(one, curve=[3.0, 2.001]), "rival")
+    with pytest.raises(NotTheSame, match="1 of 2 answers"):
+        check_same(one, replace(one, letters=["a", "b"]), "rival")
