@@ -81,13 +81,19 @@ def test_pages_are_short(tokenizers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_growing_does_not_change_what_the_model_computes(name: str, tokenizers: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    small = new_model(name, tokenizers[name], 3).eval()
-    grown = grow(name, small, tokenizers[name]).eval()
-    tokens = torch.randint(0, 500, (2, 12))
-    torch.testing.assert_close(grown(tokens).logits, small(tokens).logits)
-    assert len(grown.base_model.layers) == SAMPLE_MODELS[name]["num_blocks"]
+def test_growing_splits_every_block_s_contribution(name: str, tokenizers: dict[str, Any]) -> None:
+    small = new_model(name, tokenizers[name], 3)
+    grown = grow(name, small, tokenizers[name])
+    blocks = SAMPLE_MODELS[name]["num_blocks"]
+    assert len(grown.base_model.layers) == blocks
+    for source, layer in enumerate(small.base_model.layers):
+        copies = [grown.base_model.layers[block] for block in range(blocks) if block * 3 // blocks == source]
+        assert len(copies) > 1
+        for part, weights in layer.named_parameters():
+            same = [dict(copy.named_parameters())[part] for copy in copies]
+            is_output = any(output in part for output in models._OUTPUTS)
+            torch.testing.assert_close(sum(same) if is_output else same[-1], weights)
+    assert torch.equal(grown.get_output_embeddings().weight, small.get_output_embeddings().weight)
 
 
 @pytest.mark.parametrize("name", NAMES)
