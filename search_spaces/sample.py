@@ -20,7 +20,7 @@ space = Space(
         "allocation": ["random", "partitioned", "simset1", "simset2", "simset3"],
         "num_documents": [4, 12],
     },
-    fixed={"data": "sample", "memory_dim": 64, "segment_tokens": 64, "epochs": 8},
+    fixed={"data": "sample", "memory_dim": 64, "segment_tokens": 64, "epochs": 12, "batch_size": 2, "lr": 5e-3},
     stages=(
         Stage(
             name="layer_selection",

@@ -77,8 +77,7 @@ class Ledger:
         self._tasks: dict[str, Point] = {}
         self._open: dict[str, Question] = {q.key: q for q in plan.questions}
         self._settled: dict[str, Any] = {}
-        self._hopeless: list[str] = []
-        self._any_success = False
+        self._hopeless: dict[str, str] | None = {}
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         planned = {stage.name for stage in plan.stages}
         self._samplers = {
@@ -271,14 +270,13 @@ class Ledger:
     def _judge(self, record: Record) -> None:
         """Stop the sweep when everything fails in the same way from the start."""
         if record["status"] != "failed":
-            self._any_success = True
-        if self._any_success:
+            self._hopeless = None
+        if self._hopeless is None:
             return
         error = record["error"] or {}
-        self._hopeless.append(f"{error.get('class')}: {error.get('message')}")
-        packs = {record["pack"] for record in self._records.values()}
-        if len(packs) >= HOPELESS_AFTER and len(set(self._hopeless)) == 1:
-            self.stop(f"the first {len(packs)} packs all failed alike")
+        self._hopeless[record["pack"]] = f"{error.get('class')}: {error.get('message')}"
+        if len(self._hopeless) >= HOPELESS_AFTER and len(set(self._hopeless.values())) == 1:
+            self.stop(f"the first {len(self._hopeless)} packs all failed alike")
 
     def _try_to_settle(self, key: str, question: Question) -> None:
         recorded = self.choices.get(key)
@@ -307,11 +305,8 @@ class Ledger:
         if recorded is None:
             self.choices[key] = choice
             self.store.write_json(f"{self.name}/choices.json", self.choices)
-        second = f", next {choice['runners_up'][0]['value']} ({choice['runners_up'][0]['metric']:.4f})"
-        self._say(
-            f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}"
-            f"{second if choice['runners_up'] else ''})"
-        )
+        following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
+        self._say(f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}{following})")
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""
