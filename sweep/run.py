@@ -198,10 +198,9 @@ class _Runner:
                 load_counterfact(data)
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
-            from trainables.sample.models import ensure_sample_model
+            from trainables.sample.models import ensure_sample_models
 
-            for model in sorted(samples):
-                ensure_sample_model(model)
+            ensure_sample_models(sorted(samples))
 
     def _tune(self, tracking: Any) -> tuple[str, dict[str, int]]:
         """Run the trials on Ray; return why it stopped early, if it did, and the counts by status."""

@@ -18,6 +18,7 @@ SPACE = """
 from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
 
 best = Best(field="layer", stage="select", per=("model",))
+both = {"model": ALL, "alpha": ALL, "allocation": ALL}
 space = Space(
     name="tiny",
     title="a tiny staged study",
@@ -27,8 +28,8 @@ space = Space(
            "checkpoint_every_s": 0},
     stages=(
         Stage(name="select", axes={"model": ALL, "layer": ALL, "num_documents": LARGEST}, fixed={"alpha": 0}),
-        Stage(name="inductive", axes={"model": ALL, "alpha": ALL, "allocation": ALL, "num_documents": LARGEST}, take=best),
-        Stage(name="count", axes={"model": ALL, "alpha": ALL, "allocation": ALL, "num_documents": OTHERS}, take=best),
+        Stage(name="inductive", axes=both | {"num_documents": LARGEST}, take=best),
+        Stage(name="count", axes=both | {"num_documents": OTHERS}, take=best),
     ),
 )
 """

@@ -7,10 +7,11 @@ the same function). Most steps then cost less than half, and no block is idle.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,18 @@ class _Letters:
     opening: int
     ids: torch.Tensor
     weight: float
+
+
+def ensure_sample_models(names: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of several sample models; those that are missing are trained side by side."""
+    missing = [name for name in names if not (cache_dir() / f"{name}-v{SAMPLE_VERSION}").is_dir()]
+    if len(missing) > 1:
+        with multiprocessing.get_context("spawn").Pool(len(missing)) as pool:
+            # one progress bar for all: they take about as long as each other
+            made = [pool.apply_async(ensure_sample_model, (name, name == missing[0])) for name in missing]
+            for result in made:
+                result.get()
+    return {name: ensure_sample_model(name) for name in names}
 
 
 def ensure_sample_model(name: str, progress: bool = True) -> Path:
