@@ -19,8 +19,9 @@ def local_path(location: str) -> Path:
 
 
 def join(location: str, *parts: str) -> str:
-    """Append parts to a path or URI."""
-    return "/".join([location.rstrip("/"), *parts])
+    """Append parts to a path or URI; a URI's options (`?endpoint_override=…`) stay at its end."""
+    base, mark, options = location.partition("?") if is_remote(location) else (location, "", "")
+    return "/".join([base.rstrip("/"), *parts]) + mark + options
 
 
 def filesystem(location: str) -> tuple[Any, str]:

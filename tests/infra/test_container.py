@@ -20,8 +20,7 @@ def _copied(dockerfile: str) -> set[str]:
 
 def test_the_files_it_copies_exist(root: Path, dockerfile: str) -> None:
     assert {"sweep", "trainables", "search_spaces", "constraints.txt"} <= _copied(dockerfile)
-    readme = "README.md"  # pyproject.toml names it: without it nothing can be installed in any case
-    assert not {source for source in _copied(dockerfile) - {readme} if not (root / source).exists()}
+    assert not {source for source in _copied(dockerfile) if not (root / source).exists()}
 
 
 def test_nothing_else_is_sent_to_the_build(infra: Path, dockerfile: str) -> None:
