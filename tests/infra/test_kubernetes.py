@@ -184,4 +184,4 @@ def test_the_mlflow_service_reaches_its_pod(others: dict[tuple[str, str], dict[s
 
 def test_the_ray_version_is_the_pinned_one(root: Path, job: dict[str, Any]) -> None:
     version = job["spec"]["rayClusterSpec"]["rayVersion"]
-    assert f"ray=={version}" in (root / "constraints.txt").read_text().splitlines()
+    assert f"ray=={version}" in (root / "constraints.txt").read_text().split()
