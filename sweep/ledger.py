@@ -6,7 +6,7 @@ settle a choice, and a settled choice opens the stages that wait for it, one gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from sweep.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning import Pack, Plan, make_packs, stage_points
 from sweep.points import Point
 from sweep.records import Origin, Record, begin_record, complete_record, timestamp
+from sweep.results import manifest_stages
 from sweep.sampling import Sampler
 from sweep.store import RecordIndex, Store
 from trainables.pack_task import TrialTask
@@ -86,6 +87,7 @@ class Ledger:
             if stage.sampling and stage.name in planned
         }
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
+        self._manifest = dict(manifest_stages(store, name))
         store.files.delete(f"{name}/stop")
         self.refresh()
 
@@ -215,7 +217,26 @@ class Ledger:
         self.write_manifest()
 
     def write_manifest(self) -> None:
-        """Write the sweep's `plan.json`: which trials belong to which stage, as far as known."""
+        """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
+
+        Trials that earlier runs of this sweep recorded stay listed, also when this run asks for fewer.
+        """
+        stages = []
+        for stage in self.plan.stages:
+            ids = self.members[stage.name]
+            kept = self._earlier(stage.name, ids)
+            stages.append(
+                {
+                    "name": stage.name,
+                    "points": stage.num_points + len(kept),
+                    "ids": ids + kept,
+                    "waits_for": stage.waits_for,
+                }
+            )
+        for name in self._manifest:
+            kept = self._earlier(name, ()) if name not in self.members else []
+            if kept:
+                stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
         self.store.write_json(
             f"{self.name}/plan.json",
             {
@@ -225,17 +246,14 @@ class Ledger:
                 "grid_points": self.plan.grid_points,
                 "unique_points": len(self.plan.grid),
                 "arithmetic": self.plan.arithmetic,
-                "stages": [
-                    {
-                        "name": stage.name,
-                        "points": stage.num_points,
-                        "ids": self.members[stage.name],
-                        "waits_for": stage.waits_for,
-                    }
-                    for stage in self.plan.stages
-                ],
+                "stages": stages,
             },
         )
+
+    def _earlier(self, stage: str, ids: Collection[str]) -> list[str]:
+        """Return the trials of a stage that earlier runs recorded and this one does not ask for."""
+        listed = frozenset(ids)
+        return [trial for trial in self._manifest.get(stage, ()) if trial in self._heads and trial not in listed]
 
     def outcome(self) -> dict[str, int]:
         """Count the sweep's trials by status; `missing` have no record."""

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from sweep.ledger import Ledger, Packing
+from sweep.overrides import apply_overrides
 from sweep.plan import plan_of
+from sweep.results import manifest_stages, results_table
 from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage, checked
 from sweep.store import Store
 
@@ -143,3 +145,16 @@ def test_every_trial_is_handed_out_once_whatever_the_pack_size(tmp_path, size):
         for pack in {pack for pack, _ in ready}:
             ledger.end_pack(pack)
     assert len(seen) == len(set(seen)) == 10
+
+
+def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    finish_all(ledger, best=3)
+    store, before = Store(str(tmp_path)), dict(manifest_stages(Store(str(tmp_path)), "staged"))
+    narrow = apply_overrides(SPACE, ["model=sample-neox"])
+    index, choices = store.index(), store.read_json("staged/choices.json")
+    plan = plan_of(narrow, index, choices, store, "staged", until_stage="most")
+    Ledger(plan, store, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
+    after = dict(manifest_stages(store, "staged"))
+    assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
+    assert results_table(store, "staged").num_rows == 10
