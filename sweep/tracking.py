@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sweep.records import Record, record_hash, seconds_since_epoch
+from sweep.records import STATUSES, Record, record_hash, seconds_since_epoch
 from sweep.store import Store
 
 EXPERIMENT = "memory-sweep"
@@ -255,7 +255,7 @@ def compare_url(base: str, experiment_id: str, sweep: str, chart: bool = False) 
 
 def totals(records: Iterable[Record]) -> dict[str, float]:
     """Return a sweep's sums: trials by status, hours and floating-point operations spent."""
-    sums = {"trials/done": 0.0, "trials/diverged": 0.0, "trials/failed": 0.0, "time/trial_hours": 0.0}
+    sums = dict.fromkeys([*(f"trials/{status}" for status in STATUSES), "time/trial_hours"], 0.0)
     flops = 0.0
     for record in records:
         sums[f"trials/{record['status']}"] += 1

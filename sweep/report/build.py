@@ -183,9 +183,9 @@ def _progress(study: Study) -> Table | None:
     rows = []
     for sweep in study.sweeps:
         for stage in sweep.stages:
-            counts = (stage.planned, stage.done, stage.diverged, stage.failed, stage.missing)
+            counts = (stage.planned, stage.done, stage.stopped, stage.diverged, stage.failed, stage.missing)
             rows.append(((sweep.name, stage.name), tuple(Cell(float(n), f"{n:,}") for n in counts)))
-    columns = ("points", "done", "diverged", "failed", "missing")
+    columns = ("points", "done", "stopped", "diverged", "failed", "missing")
     return Table("progress", "Progress", ("sweep", "stage"), columns, tuple(rows)) if rows else None
 
 

@@ -24,7 +24,7 @@ class Trial:
         id: trial id.
         sweep: name of the sweep whose folder holds the record.
         stage: stage that ran it.
-        status: `done`, `diverged` or `failed`.
+        status: `done`, `stopped` (early, by a scheduler), `diverged` or `failed`.
         model: short model name.
         point: identity fields, `model` and `data` as they are keyed (by content).
         data: short name of the data.
@@ -69,7 +69,7 @@ class Stage:
     Attributes:
         name: its name.
         planned: points planned.
-        done, diverged, failed: points recorded, by status.
+        done, stopped, diverged, failed: points recorded, by status.
         awaited: ids of points without a record.
         unknown: points whose ids follow from a choice that has not been made yet.
     """
@@ -77,6 +77,7 @@ class Stage:
     name: str
     planned: int
     done: int
+    stopped: int
     diverged: int
     failed: int
     awaited: frozenset[str] = frozenset()
@@ -184,6 +185,7 @@ def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
         name=str(entry.get("name", "")),
         planned=len(ids) + unknown,
         done=found.count("done"),
+        stopped=found.count("stopped"),
         diverged=found.count("diverged"),
         failed=found.count("failed"),
         awaited=frozenset(i for i in ids if i not in status),

@@ -179,7 +179,7 @@ def _references(columns: Mapping[Any, Sequence[Trial]], layout: Layout) -> list[
 def _cell(trials: Sequence[Trial], layout: Layout) -> Cell:
     values = _by_seed(trials, lambda trial: trial.metric(layout.metric))
     if not values:
-        for status in ("diverged", "failed"):
+        for status in ("diverged", "stopped", "failed"):
             if any(trial.status == status for trial in trials):
                 return Cell(status, status)
     return _summary(values, layout.digits)

@@ -63,7 +63,7 @@ def test_an_unfinished_sweep_says_how_many_points_are_missing(storage):
     assert "3 points missing" in result.output
     text = (storage.root / "inductive" / "report" / "report.md").read_text()
     assert "**3 planned points are missing.**" in text
-    assert "| inductive | late | 3 | 0 | 0 | 0 | 3 |" in text
+    assert "| inductive | late | 3 | 0 | 0 | 0 | 0 | 3 |" in text
 
 
 def test_a_point_that_two_stages_want_is_missing_once_and_waiting_points_count(storage):
@@ -116,7 +116,7 @@ def test_failed_and_diverged_trials_and_broken_records_are_told(storage):
     broken.write_text("{")
     assert run(storage.root / "s", "--no-mlflow").exit_code == 0
     text = (storage.root / "s" / "report" / "report.md").read_text()
-    assert "| s | all | 3 | 0 | 1 | 1 | 1 |" in text
+    assert "| s | all | 3 | 0 | 0 | 1 | 1 | 1 |" in text
     assert "not JSON" in text
     assert broken.exists()
 
