@@ -147,14 +147,16 @@ class Workbench:
 
     def texts(self, spec: TrialSpec) -> StudyTexts:
         """Return the texts and questions of trials like this one."""
-        key = (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
-        return self._keep("texts", key, lambda: self._make_texts(spec), "data_s")
+        return self._keep("texts", self._text_key(spec), lambda: self._make_texts(spec), "data_s")
 
     def material(self, spec: TrialSpec, layer: int, trunk_layers: tuple[int, ...]) -> Material:
         """Return what packs like this one share; `trunk_layers` are computed in the same trunk pass."""
         texts = self.texts(spec)
-        key = (id(texts), self.card(spec).key, spec.dtype, layer, spec.memory_dim)
+        key = (self._text_key(spec), spec.dtype, layer, spec.memory_dim)
         return self._keep("material", key, lambda: self._make_material(spec, texts, layer, trunk_layers), None)
+
+    def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
+        return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
 
     def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(

@@ -268,3 +268,13 @@ def test_a_saved_memory_put_onto_a_plain_model_gives_the_recorded_nll(base, benc
             targets = tokens.shape[1] - 1
             total, count = total + float(model(tokens, labels=tokens).loss) * targets, count + targets
     assert total / count == pytest.approx(recorded, abs=1e-5)
+
+
+def test_what_a_process_keeps_never_reaches_a_pack_with_other_texts(base, tmp_path):
+    variants = [{"num_documents": n, "segment_tokens": t} for n in (2, 3, 4) for t in (32, 48)] * 2
+    kept = Workbench(CPU, None)
+    expected: dict[str, dict] = {}
+    for number, variant in enumerate(variants):
+        one = task({**base, **variant, "epochs": 1}, tmp_path / str(number))
+        fresh = expected.setdefault(one.id, run([one], Workbench(CPU, None))[one.id])
+        assert_same(fresh, run([one], kept)[one.id], 0.0)
