@@ -271,7 +271,7 @@ class _Runner:
         try:
             publish(self._store, [options.name], tracking)
         except TrackingError as error:
-            print(f"note: {error}\n      later: python -m sweep.publish {self._store.full(options.name)}", flush=True)
+            print(f"note: {error}\n      later: {_python()} -m sweep.publish {self._store.full(options.name)}", flush=True)
         if outcome:
             told = ", ".join(f"{count} {status}" for status, count in outcome.items() if count)
             print(f"\n{told}; {time.monotonic() - self._started:.0f} s", flush=True)
@@ -280,8 +280,8 @@ class _Runner:
         if any(card.is_sample for card in {p.card for s in self._plan.stages for p in s.points}):
             print("The sample world and its models are for trying and testing: no claim about real models follows.")
         print(f"results:  {self._store.full(options.name + '/results.parquet')}")
-        print(f"report:   python -m sweep.report {self._store.full(options.name)}")
-        print(f"MLflow:   {ui_command(tracking)}", flush=True)
+        print(f"report:   {_python()} -m sweep.report {self._store.full(options.name)}")
+        print(f"MLflow:   {_python()} -m {ui_command(tracking)}", flush=True)
         if stopped == "interrupted":
             return EXIT_INTERRUPTED
         if stopped:
@@ -292,6 +292,12 @@ class _Runner:
 
     def _known_ids(self) -> set[str]:
         return {point.id for stage in self._plan.stages for point in stage.points}
+
+
+def _python() -> str:
+    """Return this interpreter as a person would type it here."""
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith("..") else near
 
 
 def _pack_size(text: str) -> int | None:
