@@ -271,7 +271,8 @@ class _Runner:
         try:
             publish(self._store, [options.name], tracking)
         except TrackingError as error:
-            print(f"note: {error}\n      later: {_python()} -m sweep.publish {self._store.full(options.name)}", flush=True)
+            print(f"note: {error}", flush=True)
+            print(f"      later: {_python()} -m sweep.publish {self._store.full(options.name)}", flush=True)
         if outcome:
             told = ", ".join(f"{count} {status}" for status, count in outcome.items() if count)
             print(f"\n{told}; {time.monotonic() - self._started:.0f} s", flush=True)
@@ -281,7 +282,8 @@ class _Runner:
             print("The sample world and its models are for trying and testing: no claim about real models follows.")
         print(f"results:  {self._store.full(options.name + '/results.parquet')}")
         print(f"report:   {_python()} -m sweep.report {self._store.full(options.name)}")
-        print(f"MLflow:   {_python()} -m {ui_command(tracking)}", flush=True)
+        shown = ui_command(tracking)
+        print(f"MLflow:   {f'{_python()} -m {shown}' if shown.startswith('mlflow') else shown}", flush=True)
         if stopped == "interrupted":
             return EXIT_INTERRUPTED
         if stopped:
