@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STORAGE ?= outputs
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test test-all check bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# the default tests and the slow ones: several raylets, a real MLflow server, all sample models
+test-all: install
+	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 
 check: install
 	$(BIN)/ruff check .
