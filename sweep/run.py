@@ -248,7 +248,7 @@ class _Runner:
         if size is not None:
             return Packing(lambda point: size, slots)
         memory = pack_memory_bytes(gpus, slots)
-        return Packing(lambda point: auto_pack_size(point, memory), slots)
+        return Packing(lambda point: auto_pack_size(point, memory, gpus > 0), slots)
 
     def _trunk_layers(self) -> dict[str, list[int]]:
         """Return the layers that the trials of each model ask for, stage by stage the same trunk pass."""
