@@ -58,16 +58,14 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     """Attach to the cluster at `address` (or RAY_ADDRESS), or start a Ray of our own and stop it at the end.
 
     Raises:
-        ConfigError: the cluster cannot be reached; said within 30 seconds.
+        ConfigError: the cluster cannot be attached (`check_reachable` says so sooner).
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    wanted = _wanted(address)
     if wanted == "local":
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    else:
-        _check_reachable(wanted)
     import ray
 
     try:
@@ -146,8 +144,19 @@ def _runtime_env() -> dict[str, Any]:
     }
 
 
-def _check_reachable(address: str) -> None:
-    """Try the address from a process that can be ended, for attaching to a dead head hangs for minutes."""
+def _wanted(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def check_reachable(address: str | None) -> None:
+    """Try a cluster's address from a process that can be ended, for attaching to a dead head hangs for minutes.
+
+    Raises:
+        ConfigError: it cannot be reached; said within 30 seconds.
+    """
+    address = _wanted(address)
+    if address == "local":
+        return
     host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
     if address != "auto" and port.isdigit():
         try:

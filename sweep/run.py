@@ -166,12 +166,15 @@ class _Runner:
 
     def run(self) -> int:
         """Do it and return the exit status."""
+        from sweep.cluster import check_reachable
         from sweep.tracking import resolve_tracking
 
         plan, options = self._plan, self._options
         print(f"{self._space.title}", flush=True)
         where = self._store.full(options.name)
         print(f"{options.name}: {plan.num_to_run} trials to run, results in {where}", flush=True)
+        if plan.num_to_run:
+            check_reachable(options.address)
         self._prepare_inputs()
         self._store.check_writable()
         tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
