@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import torch
+import typer
 
+from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep, ratio, spread, told
 from benchmarks.plain import Measured, run_plain
 from trainables.pack import PackRun
 from trainables.pack_task import TrialTask
@@ -19,10 +20,7 @@ from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
 from trainables.workbench import Workbench
 
 CURVE_TOLERANCE = 1e-4
-
-
-class NotTheSame(Exception):
-    """Two programs that should compute the same thing did not, so no ratio is printed."""
+PARTS = ("load_s", "train_s", "evaluate_s", "warm_s")
 
 
 def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
@@ -59,40 +57,73 @@ def check_same(ours: Measured, rival: Measured, name: str) -> None:
         raise NotTheSame(f"{name}: {different} of {len(ours.letters)} answers differ")
 
 
-def compare(settings: dict[str, Any], repeats: int) -> dict[str, Any]:
+def compare(settings: dict[str, Any], repeats: int) -> Table:
     """Run ours and the rivals in turn and return ratios with their spread.
 
     Args:
         settings: fields of the trial; a memory at one layer, FEVER asked.
-        repeats: rounds; one more is run first and not counted.
+        repeats: rounds.
 
     Raises:
         NotTheSame: a rival gave other losses or answers.
     """
     spec = canonical(make_spec(settings))
-    device = torch.device("cpu")
-    cold_bench = Workbench(device, None)
-    card, texts, tokenizer = cold_bench.card(spec), cold_bench.texts(spec), cold_bench.tokenizer(spec)
-    cold = run_ours(spec, cold_bench)
+    bench = Workbench(torch.device("cpu"), None)
+    card, texts, tokenizer = bench.card(spec), bench.texts(spec), bench.tokenizer(spec)
+    cold = run_ours(spec, bench)
     rows: dict[str, list[Measured]] = {"ours": [], "plain": [], "plain-nograd": []}
     for _ in range(repeats):
-        rows["ours"].append(run_ours(spec, cold_bench))
+        rows["ours"].append(run_ours(spec, bench))
         rows["plain"].append(run_plain(card, spec, texts, tokenizer))
         rows["plain-nograd"].append(run_plain(card, spec, texts, tokenizer, nograd=True))
         for name in ("plain", "plain-nograd"):
             check_same(rows["ours"][-1], rows[name][-1], name)
-    table: dict[str, Any] = {
+    table: Table = {
         "model": card.name, "documents": len(texts.documents), "segments": len(texts.segments),
-        "tokens": sum(len(t.tree) for t in texts.segments), "claims": len(rows["ours"][0].letters),
-        "epochs": spec.epochs, "layer": spec.layer, "memory_dim": spec.memory_dim, "threads": torch.get_num_threads(),
+        "tokens": sum(len(t.tree) for t in texts.segments), "claims": len(cold.letters),
+        "epochs": spec.epochs, "layer": spec.layer, "memory_dim": spec.memory_dim,
         "repeats": repeats, "cold_load_s": cold.load_s, "seconds": {}, "ratios": {},
     }
     for name, found in rows.items():
-        table["seconds"][name] = {
-            part: median(getattr(m, part) for m in found) for part in ("load_s", "train_s", "evaluate_s", "warm_s")
-        }
+        table["seconds"][name] = {part: spread([getattr(m, part) for m in found]) for part in PARTS}
     for name in ("plain", "plain-nograd"):
-        for part in ("train_s", "evaluate_s", "warm_s"):
-            ratios = [getattr(r, part) / getattr(o, part) for o, r in zip(rows["ours"], rows[name], strict=True)]
-            table["ratios"][f"{name}/{part}"] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+        table["ratios"][name] = {
+            part: ratio([getattr(m, part) for m in rows[name]], [getattr(m, part) for m in rows["ours"]])
+            for part in PARTS[1:]
+        }
     return table
+
+
+def lines(table: Table) -> list[str]:
+    """Return the table as text."""
+    shown = [
+        f"{table['model']}: {table['documents']} documents, {table['tokens']} tokens, {table['epochs']} epochs, "
+        f"{table['claims']} claims, block {table['layer']}; same losses and answers"
+    ]
+    for name, found in table["seconds"].items():
+        shown.append(f"  {name:<14}" + "  ".join(f"{part} {found[part]['median']:8.2f}" for part in PARTS))
+    shown.append(f"  ours, cold cache: {table['cold_load_s']:.2f} s of loading and trunk pass, once per node")
+    for name, ratios in table["ratios"].items():
+        for part, found in ratios.items():
+            shown.append(f"  {name + ' ' + part:<26} {told(found)} x ours")
+    return shown
+
+
+def command(
+    model: Annotated[str, typer.Option(help="alias or folder")] = "sample-neox",
+    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
+    documents: Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")] = 20,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
+    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    out: OutFile = OUT,
+) -> None:
+    """Time one trial, training and evaluation, with hidden states cached, against the plain programs."""
+    settings = {
+        "model": model, "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "memory_dim": memory_dim,
+    }
+    table = compare(settings, repeats)
+    keep(out, "trial", table)
+    typer.echo("\n".join(lines(table)))

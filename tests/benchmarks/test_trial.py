@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.trial import NotTheSame, check_same, compare
+from benchmarks.common import NotTheSame
+from benchmarks.trial import check_same, compare
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
