@@ -25,6 +25,7 @@ class TextBatch:
         labels: int64 `[n]`, the tokens to predict there.
         trees: the texts.
         documents: index of each text's document.
+        num_tokens: tokens, padding left out.
     """
 
     hidden: Tensor
@@ -33,6 +34,7 @@ class TextBatch:
     labels: Tensor
     trees: list[TokenTree]
     documents: list[int]
+    num_tokens: int
 
     @property
     def width(self) -> int:
@@ -86,12 +88,26 @@ class TextBatches:
             labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self.device),
             trees=[text.tree for text in chosen],
             documents=[text.document for text in chosen],
+            num_tokens=sum(lengths),
         )
 
-    def in_order(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
-        """Yield the texts in the order given, `batch_size` at a time; the last batch may be smaller."""
+    def steps(
+        self, order: NDArray[np.int64], batch_size: int, pass_tokens: float
+    ) -> Iterator[list[TextBatch]]:
+        """Yield the texts of each step, in the order given; the last step may have fewer.
+
+        The texts of a step come as one batch or as several of similar length, to be run one after the other.
+        Their losses are sums over tokens, so how a step is cut changes nothing but rounding.
+
+        Args:
+            order: indices of the texts.
+            batch_size: texts a step.
+            pass_tokens: what one more forward pass costs, in tokens.
+        """
         for start in range(0, len(order), batch_size):
-            yield self.batch([int(i) for i in order[start : start + batch_size]])
+            chosen = [int(i) for i in order[start : start + batch_size]]
+            lengths = [len(self.texts[i].tree) for i in chosen]
+            yield [self.batch([chosen[place] for place in group]) for group in length_groups(lengths, pass_tokens)]
 
     def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
         """Yield all texts once, similar lengths together, at most `max_tokens` padded tokens a batch."""
@@ -105,6 +121,30 @@ class TextBatches:
             group.append(index)
         if group:
             yield self.batch(group)
+
+
+def length_groups(lengths: Sequence[int], pass_tokens: float) -> list[list[int]]:
+    """Split texts into batches such that padded tokens, and `pass_tokens` for every batch, are fewest together.
+
+    Args:
+        lengths: tokens of each text.
+        pass_tokens: cost of a batch beside its tokens.
+
+    Returns:
+        Indices of the texts of every batch; a batch's texts are next to each other by length.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    costs, cuts = [0.0], [0]
+    for last, index in enumerate(order):
+        options = [costs[first] + (last + 1 - first) * lengths[index] + pass_tokens for first in range(last + 1)]
+        cuts.append(min(range(last + 1), key=options.__getitem__))
+        costs.append(options[cuts[-1]])
+    groups: list[list[int]] = []
+    end = len(order)
+    while end:
+        groups.append(order[cuts[end] : end])
+        end = cuts[end]
+    return groups[::-1]
 
 
 def epoch_order(num_texts: int, seed: int, epoch: int) -> NDArray[np.int64]:

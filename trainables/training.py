@@ -22,6 +22,9 @@ from trainables.memory.leakage import leakage
 from trainables.memory.optimiser import PackOptimiser
 from trainables.spec import TrialSpec
 
+PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
+"""What starting one more forward and backward pass costs, in FLOPs that the device could have done meanwhile (ours)."""
+
 
 @dataclass
 class PackMembers:
@@ -107,6 +110,8 @@ class PackTraining:
         self.epoch = 0
         self._alphas = torch.tensor([s.alpha for s in members.specs], device=batches.device)
         self._batch_size, self._seed = first.batch_size, first.seed
+        token_flops = len(members.specs) * 4 * sum(p.numel() for p in upper.parameters())
+        self._pass_tokens = PASS_FLOPS[batches.device.type] / token_flops
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
             bank,
@@ -127,53 +132,53 @@ class PackTraining:
         """
         sums = EpochSums.zeros(len(self.members.specs))
         order = epoch_order(len(self.batches), self._seed, self.epoch)
-        for batch in self.batches.in_order(order, self._batch_size):
-            self._step(batch, sums)
+        for texts in self.batches.steps(order, self._batch_size, self._pass_tokens):
+            self._step(texts, sums)
             if not any(self.members.active):
                 break
         self.epoch += 1
         return sums.means()
 
-    def _step(self, batch: TextBatch, sums: EpochSums) -> None:
+    def _step(self, texts: Sequence[TextBatch], sums: EpochSums) -> None:
+        targets, tokens = sum(len(batch.labels) for batch in texts), sum(batch.num_tokens for batch in texts)
         while True:
             try:
-                nll, leak = self._gradients(batch)
+                nll, leak = self._gradients(texts, targets, tokens)
                 break
             except (RuntimeError, MemoryError) as error:
                 if failure_kind(error) != "memory":
                     raise
-                self.micro_batch_tokens = _halve(self.micro_batch_tokens, batch.width, error)
+                width = max(batch.width for batch in texts)
+                self.micro_batch_tokens = _halve(self.micro_batch_tokens, width, error)
         loss = nll + self._alphas * leak
         finite = torch.isfinite(loss).tolist()
         self.members.active = [a and f for a, f in zip(self.members.active, finite, strict=True)]
         self.optimiser.step(self.members.active)
-        tokens = int(batch.real.sum())
-        sums.nll += nll.double().cpu() * len(batch.labels)
+        sums.nll += nll.double().cpu() * targets
         sums.loss += loss.double().cpu()
         sums.leakage += leak.double().cpu() * tokens
-        sums.targets += len(batch.labels)
+        sums.targets += targets
         sums.tokens += tokens
         sums.steps += 1
 
-    def _gradients(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
-        """Accumulate gradients of one batch; return each member's mean NLL and leakage, `[members]`."""
+    def _gradients(self, texts: Sequence[TextBatch], targets: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Accumulate the gradients of one step; return each member's mean NLL and leakage, `[members]`."""
         self.bank.zero_grad(set_to_none=True)
         count = len(self.members.specs)
-        nll = torch.zeros(count, device=self.batches.device)
-        leak = torch.zeros(count, device=self.batches.device)
-        allowed = hard = None
-        if self.members.leaking:
-            args = (batch.documents, batch.trees, batch.width, self.batches.device)
-            allowed = member_masks(self.members.sets, *args)
-            hard = member_masks(self.members.hard, *args)
-        targets, tokens = len(batch.labels), batch.real.sum()
-        for who, rows in slices(count, batch.hidden.shape[0], batch.width, self.micro_batch_tokens):
-            nll_sum, leak_sum = self._losses(batch, who, rows, allowed, hard)
-            part_nll, part_leak = nll_sum / targets, leak_sum / tokens
-            objective: Tensor = (part_nll + self._alphas[who] * part_leak).sum()
-            objective.backward()  # type: ignore[no-untyped-call]
-            nll[who] += part_nll.detach()
-            leak[who] += part_leak.detach()
+        nll, leak = torch.zeros(2, count, device=self.batches.device)
+        for batch in texts:
+            allowed = hard = None
+            if self.members.leaking:
+                args = (batch.documents, batch.trees, batch.width, self.batches.device)
+                allowed = member_masks(self.members.sets, *args)
+                hard = member_masks(self.members.hard, *args)
+            for who, rows in slices(count, batch.hidden.shape[0], batch.width, self.micro_batch_tokens):
+                nll_sum, leak_sum = self._losses(batch, who, rows, allowed, hard)
+                part_nll, part_leak = nll_sum / targets, leak_sum / tokens
+                objective: Tensor = (part_nll + self._alphas[who] * part_leak).sum()
+                objective.backward()  # type: ignore[no-untyped-call]
+                nll[who] += part_nll.detach()
+                leak[who] += part_leak.detach()
         return nll, leak
 
     def _losses(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from trainables import training
 from trainables.errors import OutOfMemory
 from trainables.memory.io import load_memory
 from trainables.pack_task import TrialTask
@@ -80,6 +81,16 @@ def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, bench, tmp_pa
         assert_same(run([alone], bench)[alone.id], packed[alone.id], 2e-5)
         answers = [pq.read_table(tmp_path / where / alone.id / "predictions.parquet") for where in ("packed", "alone")]
         assert answers[0].equals(answers[1])
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[3], {"mode": "hard", "allocation": "partitioned"}])
+def test_training_is_the_same_however_a_step_is_cut(base, variant, tmp_path, monkeypatch):
+    found = []
+    for flops in (0.0, 1e15):
+        monkeypatch.setitem(training.PASS_FLOPS, "cpu", flops)
+        one = task({**base, **variant}, tmp_path / str(flops))
+        found.append(run([one], Workbench(CPU, 10**9))[one.id])
+    assert_same(found[0], found[1], 2e-5)
 
 
 def test_a_trial_run_twice_is_bit_identical(base, bench, tmp_path):
