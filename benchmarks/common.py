@@ -115,3 +115,8 @@ def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) 
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
     train_tokenizer("sample-neox", _TOKENIZER_TEXTS).save_pretrained(folder)
     return folder
+
+
+def local_model(name: str, dtype: torch.dtype = torch.float32) -> str:
+    """Return what to load without a download: an alias means its shape with random weights."""
+    return str(shape_folder(name, dtype)) if name in ALIASES else name

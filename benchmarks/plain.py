@@ -1,7 +1,7 @@
 """The rival: one trial as a competent user would write it with `transformers` alone.
 
 The whole model in every step, the memory in a forward hook, the base frozen, AdamW, `generate` for the claims. It takes
-its texts, order of batches and initial memory from the project, so that both compute the same thing.
+its texts, order of batches, entry sets and initial memory from the project, so that both compute the same thing.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from trainables.batches import epoch_order
+from trainables.entry_sets import EntrySet, EntrySets
 from trainables.evaluation.answers import MAX_ANSWER_TOKENS, parse_answer
 from trainables.lm.files import model_folder
 from trainables.lm.reference import attach_memory
@@ -26,6 +28,7 @@ from trainables.spec import TrialSpec
 from trainables.workbench import StudyTexts
 
 EVALUATION_BATCH = 16
+_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Measured:
         evaluate_s: seconds of answering the claims.
         curve: mean NLL per target token, per epoch.
         letters: the answer to each claim.
+        leakage: mean leakage per token, per epoch; empty where the trial has no entry set.
     """
 
     load_s: float
@@ -45,6 +49,7 @@ class Measured:
     evaluate_s: float
     curve: list[float]
     letters: list[str | None]
+    leakage: list[float] = field(default_factory=list)
 
     @property
     def warm_s(self) -> float:
@@ -52,45 +57,91 @@ class Measured:
         return self.train_s + self.evaluate_s
 
 
+class _KeepsActivations(Memory):
+    """The same memory; the inductive loss reads the activations of the latest call."""
+
+    activations: Tensor
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what is to be added to `hidden`; no entry is silenced."""
+        self.activations = F.gelu(self.up(hidden.float()))
+        out: Tensor = self.down(self.activations)
+        if self.ln is not None and self.gate is not None:
+            out = self.ln(out) * self.gate
+        return out.to(hidden.dtype)
+
+
 def run_plain(card: ModelCard, spec: TrialSpec, texts: StudyTexts, tokenizer: Any, nograd: bool = False) -> Measured:
-    """Run one trial; with `nograd` no autograd graph is kept below the memory."""
-    assert spec.layer is not None
+    """Run one trial; with `nograd` no autograd graph is kept below the memory.
+
+    Args:
+        card: the model.
+        spec: canonical; a memory at one block, documents memorised, entry sets by the inductive loss or not at all.
+        texts: what is memorised and asked.
+        tokenizer: the model's.
+        nograd: leave the blocks below the memory out of the graph.
+    """
+    assert spec.layer is not None and (spec.mode == "inductive" or spec.allocation == "none")
     start = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(model_folder(card), dtype=getattr(torch, spec.dtype))
     model.eval().requires_grad_(False)
-    memory = Memory(card.model_dim, spec.memory_dim, spec.norm_and_gate, spec.seed)
+    memory = _KeepsActivations(card.model_dim, spec.memory_dim, spec.norm_and_gate, spec.seed)
     handle = attach_memory(model, memory, spec.layer)
     loaded = time.perf_counter()
     with _no_graph_below(model, spec.layer) if nograd else _as_it_is():
-        curve = _train(model, memory, spec, texts)
+        curve, leaked = _train(model, memory, spec, texts)
     trained = time.perf_counter()
-    letters = _evaluate(model, tokenizer, [list(question.prompt) for question in texts.questions.questions])
+    prompts = [list(question.prompt) for question in texts.questions.questions] if texts.questions else []
+    letters = _evaluate(model, tokenizer, prompts)
     handle.remove()
-    return Measured(loaded - start, trained - loaded, time.perf_counter() - trained, curve, letters)
+    return Measured(loaded - start, trained - loaded, time.perf_counter() - trained, curve, letters, leaked)
 
 
-def _train(model: nn.Module, memory: Memory, spec: TrialSpec, texts: StudyTexts) -> list[float]:
+def _train(
+    model: nn.Module, memory: _KeepsActivations, spec: TrialSpec, texts: StudyTexts
+) -> tuple[list[float], list[float]]:
+    """Train the memory; return the mean NLL per target and, with an entry set, the mean leakage per token, by epoch."""
+    entries: EntrySet | None = None
+    if spec.allocation != "none":
+        entries = EntrySets(texts.segments, len(texts.documents), spec.memory_dim).of(spec)
     optimiser = torch.optim.AdamW(memory.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
     steps = -(-len(texts.train) // spec.batch_size) * spec.epochs
     schedule = get_cosine_schedule_with_warmup(optimiser, spec.warmup_steps, steps)
-    curve = []
+    curve, leaked = [], []
     for epoch in range(spec.epochs):
-        total, count = 0.0, 0
+        total = count = leak_total = leak_count = 0.0
         order = epoch_order(len(texts.train), spec.seed, epoch)
         for first in range(0, len(order), spec.batch_size):
-            chosen = [texts.train[i].tree.tokens for i in order[first : first + spec.batch_size]]
+            batch = [texts.train[i] for i in order[first : first + spec.batch_size]]
+            chosen = [text.tree.tokens for text in batch]
             tokens, mask = _pad(chosen, left=False)
             labels = tokens.masked_fill(mask == 0, -100)
-            loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+            lm_loss = loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+            if entries is not None:
+                allowed = entries.mask([t.document for t in batch], [t.tree for t in batch], tokens.shape[1], _CPU)
+                leak = _leakage(memory.activations, allowed, mask)
+                loss = lm_loss + spec.alpha * leak
+                real = int(mask.sum())
+                leak_total, leak_count = leak_total + leak.item() * real, leak_count + real
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(memory.parameters(), spec.grad_clip)
             optimiser.step()
             schedule.step()
             targets = sum(len(text) - 1 for text in chosen)
-            total, count = total + loss.item() * targets, count + targets
+            total, count = total + lm_loss.item() * targets, count + targets
         curve.append(total / count)
-    return curve
+        if entries is not None:
+            leaked.append(leak_total / leak_count)
+    return curve, leaked
+
+
+def _leakage(activations: Tensor, allowed: Tensor | None, mask: Tensor) -> Tensor:
+    """Return the share of the squared activations outside the allowed entries, mean over the tokens there are."""
+    energy = activations.square()
+    outside = (energy * ~allowed).sum(-1) if allowed is not None else torch.zeros_like(energy[..., 0])
+    share = outside / energy.sum(-1)
+    return share[mask.bool()].mean()
 
 
 @torch.no_grad()

@@ -38,7 +38,8 @@ def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
             (result,) = run.finish()
         letters = pq.read_table(Path(folder) / "predictions.parquet")["parsed"].to_pylist()
         curve = [value for _, value in result.curves["train/nll"]]
-        return Measured(loaded - start, trained - loaded, result.timings["evaluate_s"], curve, letters)
+        leaked = [value for _, value in result.curves.get("train/leakage", [])]
+        return Measured(loaded - start, trained - loaded, result.timings["evaluate_s"], curve, letters, leaked)
     finally:
         shutil.rmtree(folder)
 
@@ -49,9 +50,14 @@ def check_same(ours: Measured, rival: Measured, name: str) -> None:
     Raises:
         NotTheSame: they differ.
     """
-    worst = max(abs(a - b) for a, b in zip(ours.curve, rival.curve, strict=True))
-    if worst > CURVE_TOLERANCE:
-        raise NotTheSame(f"{name}: loss curves differ by {worst:.2e}, more than {CURVE_TOLERANCE:g}")
+    for what, mine, theirs in (("loss", ours.curve, rival.curve), ("leakage", ours.leakage, rival.leakage)):
+        if len(mine) != len(theirs):
+            raise NotTheSame(f"{name}: {len(theirs)} epochs of {what} instead of {len(mine)}")
+        worst = max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
+        if not worst <= CURVE_TOLERANCE:
+            raise NotTheSame(f"{name}: {what} curves differ by {worst:.2e}, more than {CURVE_TOLERANCE:g}")
+    if len(ours.letters) != len(rival.letters):
+        raise NotTheSame(f"{name}: {len(rival.letters)} answers instead of {len(ours.letters)}")
     different = sum(a != b for a, b in zip(ours.letters, rival.letters, strict=True))
     if different:
         raise NotTheSame(f"{name}: {different} of {len(ours.letters)} answers differ")

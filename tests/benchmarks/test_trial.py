@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks.common import NotTheSame
-from benchmarks.trial import check_same, compare
+from benchmarks.plain import run_plain
+from benchmarks.trial import check_same, compare, run_ours
+from trainables.spec import canonical, make_spec
+from trainables.workbench import Workbench
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
@@ -20,6 +24,26 @@ def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tin
     )
     assert table["claims"] > 10 and set(table["seconds"]) == {"ours", "plain", "plain-nograd"}
     assert all(found["min"] > 0 for ratios in table["ratios"].values() for found in ratios.values())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("allocation, granularity", [("partitioned", "dim"), ("simset2", "token")])
+def test_the_inductive_loss_is_the_same_too(family, allocation, granularity, tiny_models, sample_data):
+    spec = canonical(
+        make_spec(
+            {"model": str(tiny_models[family]), "data": str(sample_data), "layer": 2, "num_documents": 3, "epochs": 3,
+             "memory_dim": 16, "segment_tokens": 48, "lr": 1e-2, "alpha": 2.0, "allocation": allocation,
+             "granularity": granularity, "claims_per_page": 3}
+        )
+    )
+    bench = Workbench(torch.device("cpu"), None)
+    ours = run_ours(spec, bench)
+    plain = run_plain(bench.card(spec), spec, bench.texts(spec), bench.tokenizer(spec))
+    check_same(ours, plain, "plain")
+    assert len(plain.leakage) == 3 and plain.leakage[-1] < plain.leakage[0] - 0.01
+    without = run_plain(bench.card(spec), replace(spec, alpha=0.1), bench.texts(spec), bench.tokenizer(spec))
+    with pytest.raises(NotTheSame, match="curves differ"):
+        check_same(ours, without, "another alpha")
 
 
 def test_no_ratio_is_given_for_programs_that_differ():
