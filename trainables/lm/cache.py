@@ -98,6 +98,14 @@ class HiddenCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(str(path))
 
+    def layers(self, model: str) -> list[int]:
+        """Return the blocks of which a model, in one dtype, has hidden states here.
+
+        Args:
+            model: relative folder of the model and dtype.
+        """
+        return [int(path.name.removeprefix("layer_")) for path in (self.root / model).glob("layer_*")]
+
     def missing(self, group: str, digests: Iterable[str]) -> set[str]:
         """Return those of `digests` that are not in the cache."""
         return set(digests) - self._index(group).keys()

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainables.lm.cache import HiddenCache
 from trainables.lm.files import model_fingerprint
 from trainables.lm.tree import TokenTree, collate
-from trainables.lm.trunk import Trunk
+from trainables.lm.trunk import Trunk, blocks_fit
 from trainables.models import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -87,8 +87,10 @@ class HiddenStates:
         layers = [wanted for wanted, digests in missing.items() if digests]
         todo = [tree for digest, tree in distinct.items() if any(digest in missing[la] for la in layers)]
         tokens = sum(len(tree) for tree in todo)
-        logger.info("trunk of %s: %d texts, %d tokens, blocks %s", self._card.name, len(todo), tokens, layers)
-        trunk = Trunk(self._card, max(layers), self._dtype, self._device)
+        after, below = self._start(todo, layers)
+        told = (self._card.name, len(todo), tokens, layers, after + 1)
+        logger.info("trunk of %s: %d texts, %d tokens, blocks %s, from block %d", *told)
+        trunk = Trunk(self._card, max(layers), self._dtype, self._device, after)
         found: dict[str, Tensor] = {}
         pending: dict[int, dict[str, Tensor]] = {wanted: {} for wanted in layers}
         row_bytes = self._card.model_dim * self._dtype.itemsize
@@ -100,7 +102,7 @@ class HiddenStates:
             pending[wanted] = {}
 
         for batch in _batches(todo, self._batch_tokens):
-            for wanted, output in self._run(trunk, batch, layers).items():
+            for wanted, output in self._run(trunk, batch, layers, below).items():
                 for tree, rows in zip(batch, output, strict=True):
                     if tree.digest() in missing[wanted]:
                         pending[wanted][tree.digest()] = rows
@@ -113,10 +115,28 @@ class HiddenStates:
         self._free()
         return found
 
-    def _run(self, trunk: Trunk, batch: list[TokenTree], layers: Sequence[int]) -> dict[int, list[Tensor]]:
+    def _start(self, todo: Sequence[TokenTree], layers: Sequence[int]) -> tuple[int, dict[str, Tensor]]:
+        """Return the deepest block below `layers` that the cache has for all these texts, and its rows.
+
+        -1 and nothing where there is none, or where the blocks above it do not fit the device: those from the
+        lowest on can be brought over one by one.
+        """
+        digests = [tree.digest() for tree in todo]
+        for after in sorted(self._cache.layers(self._model_folder()), reverse=True):
+            fits = after < min(layers) and blocks_fit(self._card, max(layers) - after, self._dtype, self._device)
+            if fits and not self._cache.missing(self._group(after), digests):
+                found = self._cache.get(self._group(after), digests)
+                if len(found) == len(digests):
+                    return after, found
+        return -1, {}
+
+    def _run(
+        self, trunk: Trunk, batch: list[TokenTree], layers: Sequence[int], below: dict[str, Tensor]
+    ) -> dict[int, list[Tensor]]:
         """Return the rows of every tree and layer; a batch that does not fit the device is halved."""
         try:
-            outputs = trunk.hidden(collate(batch, self._device), layers)
+            start = pad_hidden([below[tree.digest()] for tree in batch], self._device) if below else None
+            outputs = trunk.hidden(collate(batch, self._device), layers, start)
             on_cpu = {wanted: output.cpu() for wanted, output in outputs.items()}
         except torch.cuda.OutOfMemoryError:
             if len(batch) == 1:
@@ -128,7 +148,7 @@ class HiddenStates:
             }
         self._free()
         half = len(batch) // 2
-        first, second = self._run(trunk, batch[:half], layers), self._run(trunk, batch[half:], layers)
+        first, second = self._run(trunk, batch[:half], layers, below), self._run(trunk, batch[half:], layers, below)
         return {wanted: first[wanted] + second[wanted] for wanted in first}
 
     def _keep(self, layer: int, hidden: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,32 +13,38 @@ from transformers import AutoConfig, AutoModel
 
 from trainables.lm.files import model_folder, quiet_transformers
 from trainables.lm.tree import Batch
+from trainables.lm.upper import FINAL_NORM, load_blocks
 from trainables.models import ModelCard
 
-FINAL_NORM = {"llama": "norm", "gpt_neox": "final_layer_norm"}
 MEMORY_SHARE = 0.85
 """Share of the free memory that weights may take; the rest is for activations."""
 
 
 class Trunk:
-    """The lowest blocks of a model, without final norm and head."""
+    """The lowest blocks of a model, or some that follow these, without final norm and head."""
 
-    def __init__(self, card: ModelCard, deepest: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        """Load the blocks; no tensor above them is read.
+    def __init__(
+        self, card: ModelCard, deepest: int, dtype: torch.dtype, device: torch.device | str, after: int = -1
+    ) -> None:
+        """Load the blocks; no tensor above or below them is read.
 
         Args:
             card: the model.
             deepest: 0-based index of the last block that is loaded.
             dtype: of weights and hidden states.
-            device: where it runs. Blocks that do not fit a GPU's free memory stay in the host's, and are
-                brought over one by one (by `accelerate`).
+            device: where it runs. Blocks from the lowest on that do not fit a GPU's free memory stay in the
+                host's, and are brought over one by one (by `accelerate`).
+            after: block whose output the blocks go on from; -1 to start from the tokens.
 
         Raises:
             ValueError: no such block.
         """
-        if not 0 <= deepest < card.num_blocks:
-            raise ValueError(f"block {deepest} is not one of the {card.num_blocks} blocks of {card.name}")
-        self._device, self._deepest = torch.device(device), deepest
+        if not max(0, after + 1) <= deepest < card.num_blocks:
+            raise ValueError(f"block {deepest} is not one of the {card.num_blocks} blocks of {card.name} after {after}")
+        self._device, self._deepest, self._after = torch.device(device), deepest, after
+        if after >= 0:
+            self._model = load_blocks(card, after + 1, deepest, dtype, device)
+            return
         folder = model_folder(card)
         config = AutoConfig.from_pretrained(folder)
         config.num_hidden_layers = deepest + 1
@@ -55,28 +61,37 @@ class Trunk:
         self._model = model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def hidden(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    def hidden(self, batch: Batch, layers: Sequence[int], below: Tensor | None = None) -> dict[int, Tensor]:
         """Return the outputs of several blocks from one pass.
 
         Args:
             batch: on any device.
-            layers: blocks, none above `deepest`.
+            layers: blocks, none above `deepest`, all above `after`.
+            below: output of block `after`, `[batch, seq, model_dim]`; None where the trunk starts from the tokens.
 
         Returns:
             `[batch, seq, model_dim]` for every layer; what stands at padding means nothing.
         """
         mask = batch.attention_mask
         output = self._model(
-            input_ids=batch.tokens.to(self._device),
+            input_ids=batch.tokens.to(self._device) if below is None else None,
+            inputs_embeds=None if below is None else below.to(self._device),
             attention_mask=None if mask is None else mask.to(self._device),
             position_ids=None if mask is None else batch.positions.to(self._device),
             use_cache=False,
             output_hidden_states=any(layer != self._deepest for layer in layers),
         )
         return {
-            layer: output.last_hidden_state if layer == self._deepest else output.hidden_states[layer + 1]
+            layer: output.last_hidden_state if layer == self._deepest else output.hidden_states[layer - self._after]
             for layer in layers
         }
+
+
+def blocks_fit(card: ModelCard, count: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Say whether some blocks fit the free memory of a GPU; elsewhere they do."""
+    if device.type != "cuda":
+        return True
+    return count * card.block_params * dtype.itemsize <= MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def _placement(config: Any, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

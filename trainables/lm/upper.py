@@ -19,6 +19,8 @@ from trainables.models import ModelCard
 
 HEAD_NAMES = ("lm_head", "embed_out")
 """What heads are called; GPT-NeoX's has one name in its files and another in memory, by version."""
+FINAL_NORM = {"llama": "norm", "gpt_neox": "final_layer_norm"}
+_BLOCK = re.compile(r"\blayers\.(\d+)\.")
 
 
 class Upper(nn.Module):
@@ -87,17 +89,44 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
     """
     if not 0 <= layer < card.num_blocks:
         raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
-    folder = model_folder(card)
-    config = AutoConfig.from_pretrained(folder)
-    config.num_hidden_layers = card.num_blocks - layer - 1
-    # Parameters are placeholders; buffers (rotary frequencies, in no file) are made for real.
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    files = WeightFiles(folder)
+    model, files = _placeholder(card, card.num_blocks - layer - 1, dtype)
     sources = _sources(model, files, first_block=layer + 1)
     model.set_input_embeddings(None)
     model.load_state_dict(files.read(sources, dtype, device), strict=False, assign=True)
     return Upper(model.to(device))
+
+
+def load_blocks(card: ModelCard, first: int, last: int, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """Load blocks `first` to `last` alone, as a model of `transformers` without embedding, final norm and head.
+
+    Raises:
+        DataError: weights that are missing or broken.
+    """
+    model, files = _placeholder(card, last - first + 1, dtype)
+    prefix = f"{model.base_model_prefix}."
+    sources = {
+        name.removeprefix(prefix): source
+        for name, source in _sources(model, files, first_block=first).items()
+        if _BLOCK.search(name)
+    }
+    blocks = model.base_model
+    blocks.set_input_embeddings(None)
+    setattr(blocks, FINAL_NORM[card.family], nn.Identity())
+    blocks.load_state_dict(files.read(sources, dtype, device), strict=False, assign=True)
+    return blocks.to(device).eval().requires_grad_(False)
+
+
+def _placeholder(card: ModelCard, num_blocks: int, dtype: torch.dtype) -> tuple[Any, WeightFiles]:
+    """Return the model's class with `num_blocks` blocks, its parameters placeholders, and the weight files.
+
+    Buffers (rotary frequencies, in no file) are made for real.
+    """
+    folder = model_folder(card)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_hidden_layers = num_blocks
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return model, WeightFiles(folder)
 
 
 def _sources(model: Any, files: WeightFiles, first_block: int) -> dict[str, str]:
@@ -111,9 +140,7 @@ def _sources(model: Any, files: WeightFiles, first_block: int) -> dict[str, str]
         if name == embedding:
             continue
         if part == name:
-            sources[name] = re.sub(
-                r"\blayers\.(\d+)\.", lambda m: f"layers.{first_block + int(m[1])}.", name, count=1
-            )
+            sources[name] = _BLOCK.sub(lambda m: f"layers.{first_block + int(m[1])}.", name, count=1)
         else:
             known = [f"{other}.{part}" for other in HEAD_NAMES]
             sources[name] = next((n for n in known if n in files), name)

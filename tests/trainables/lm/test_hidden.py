@@ -32,18 +32,20 @@ class Passes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[tuple[int, int]] = []
         self.layers: list[tuple[int, ...]] = []
+        self.after: list[int] = []
         self.trunks = 0
         notes = self
 
         class Noted(Trunk):
             def __init__(self, *args: Any) -> None:
                 notes.trunks += 1
+                notes.after.append(args[4])
                 super().__init__(*args)
 
-            def hidden(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+            def hidden(self, batch: Batch, layers: Sequence[int], below: Tensor | None = None) -> dict[int, Tensor]:
                 notes.batches.append((batch.tokens.shape[0], batch.tokens.shape[1]))
                 notes.layers.append(tuple(layers))
-                return super().hidden(batch, layers)
+                return super().hidden(batch, layers, below)
 
         monkeypatch.setattr(hidden_module, "Trunk", Noted)
 
@@ -90,6 +92,22 @@ def test_one_pass_makes_the_other_layers_too(make_model: Any, tmp_path: Path, pa
     assert passes.trunks == 1, "nothing was missing"
     torch.testing.assert_close(first[1], expected(card, TEXTS[1], 0), atol=1e-5, rtol=0)
     torch.testing.assert_close(second[1], expected(card, TEXTS[1], 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_a_deeper_trunk_goes_on_from_the_deepest_block_in_the_cache(
+    make_model: Any, tmp_path: Path, passes: Passes, family: str
+) -> None:
+    card, trees = make_model(family), [*TEXTS, *TREES]
+    states = HiddenStates(card, FP32, "cpu", HiddenCache(tmp_path), batch_tokens=40)
+    states.get(trees, 0, also_layers=(1,))
+    deeper = states.get(trees, 3, also_layers=(2,))
+    assert passes.after == [-1, 1] and passes.layers[-1] == (2, 3)
+    for layer, found in ((3, deeper), (2, states.get(trees, 2))):
+        for tree, hidden in zip(trees, found, strict=True):
+            torch.testing.assert_close(hidden, expected(card, tree, layer), atol=1e-5, rtol=0)
+    states.get([*TEXTS, TokenTree.chain([7, 7])], 3)
+    assert passes.after[-1] == -1, "a text that no file holds starts from its tokens"
 
 
 def test_batches_keep_to_their_tokens_and_kind(make_model: Any, tmp_path: Path, passes: Passes) -> None:
@@ -140,10 +158,10 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     plain_hidden = Trunk.hidden
 
-    def small_device(self: Trunk, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    def small_device(self: Trunk, batch: Batch, *args: Any) -> dict[int, Tensor]:
         if batch.tokens.numel() > 60:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return plain_hidden(self, batch, layers)
+        return plain_hidden(self, batch, *args)
 
     monkeypatch.setattr(Trunk, "hidden", small_device)
     card = make_model()
@@ -186,11 +204,11 @@ def noted_and_slow(folder: Path) -> type[Trunk]:
     """Return a trunk that notes its passes in a file, and takes long enough for another to get in between."""
 
     class Slow(Trunk):
-        def hidden(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+        def hidden(self, batch: Batch, *args: Any) -> dict[int, Tensor]:
             with open(folder / "passes", "a", encoding="utf-8") as log:
                 log.write("pass\n")
             time.sleep(1.0)
-            return super().hidden(batch, layers)
+            return super().hidden(batch, *args)
 
     return Slow
 
