@@ -13,6 +13,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from sweep.tracking import (
     totals,
     ui_command,
 )
+from sweep.tracking_bulk import Todo, build_runs
 from sweep.tracking_runs import RunHead, Runs, told_in_one_line
 
 Counts = dict[str, int]
@@ -84,10 +86,16 @@ class _Publisher:
         for run in self.runs.find():
             present[run.sweep, run.trial].append(run)
         records: dict[str, Record] = {}
-        for done, record in enumerate(self.store.read_records(heads), start=1):
-            self._trial(record, present.pop((record["sweep"], record["id"]), []))
+        lacking: list[Todo] = []
+        steps = count(1)
+        for record in self.store.read_records(heads):
+            members = self._members(record)
+            if self._is_whole(record, members, present.pop((record["sweep"], record["id"]), [])):
+                progress(next(steps), len(heads))
+            else:
+                lacking.append((record, members))
             records[record["id"]] = record
-            progress(done, len(heads))
+        build_runs(self.runs, lacking, lambda: progress(next(steps), len(heads)))
         for name in self.stages:
             self._sweep(name, records, present.pop((name, ""), []))
         for (sweep, _), left in present.items():
@@ -95,19 +103,23 @@ class _Publisher:
                 self._end(left)
         return dict(self.counts)
 
-    def _trial(self, record: Record, present: list[RunHead]) -> None:
+    def _members(self, record: Record) -> dict[str, str]:
+        """Return the sweeps that a trial belongs to, each with its first stage there."""
         members = {record["sweep"]: record["stage"]}
         for name, trials in self.stages.items():
             if trials.get(record["id"]):
                 members[name] = trials[record["id"]][0]
+        return members
+
+    def _is_whole(self, record: Record, members: Mapping[str, str], present: list[RunHead]) -> bool:
+        """Say whether a trial has its run, brought up to date; if not, what there was of it has been removed."""
         mark = complete_mark(record)
-        good = next((run for run in present if run.complete == mark and not run.running), None)
+        good = next((run for run in present if run.complete == mark), None)
         ours = record["sweep"] in self.stages
         if good is None and (ours or not present):
             self.runs.delete(present)
-            self.runs.build(record, members)
             self.counts["completed" if present else "created"] += 1
-            return
+            return False
         keep = good or present[0]
         if ours:
             self._remove([run for run in present if run is not keep])
@@ -115,6 +127,7 @@ class _Publisher:
         if lacking:
             self.runs.log(keep.run, [], tags=lacking)
         self.counts["tagged" if lacking else "unchanged"] += 1
+        return True
 
     def _sweep(self, name: str, records: Mapping[str, Record], present: list[RunHead]) -> None:
         """Keep one run for the sweep itself: plan, choices, table, totals."""
@@ -124,7 +137,7 @@ class _Publisher:
             if self.store.files.exists(f"{name}/{file}"):
                 files[file] = self.store.read_bytes(f"{name}/{file}")
         mark = _mark([*files.values(), *sorted(record_hash(record).encode() for record in own)])
-        good = next((run for run in present if run.complete == mark and not run.running), None)
+        good = next((run for run in present if run.complete == mark), None)
         if good:
             self._remove([run for run in present if run is not good])
             self.counts["unchanged"] += 1

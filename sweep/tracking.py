@@ -39,11 +39,13 @@ class Tracking:
         uri: MLflow tracking address.
         experiment: name of the experiment.
         artifacts: where a new experiment keeps its artifacts; None leaves it to the server.
+        ours: the uri is the storage's own database, which holds nothing that the records do not.
     """
 
     uri: str
     experiment: str
     artifacts: str | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def resolve_tracking(store: Store, uri: str | None = None, experiment: str | Non
     """
     experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     home = Path(store.uri) if store.is_local else Path.cwd()
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or f"sqlite:///{home / 'mlflow.db'}"
     served = uri.startswith(("http://", "https://", "databricks"))
-    return Tracking(uri, experiment, None if served else (home / "mlartifacts").as_uri())
+    return Tracking(uri, experiment, None if served else (home / "mlartifacts").as_uri(), ours=not given)
 
 
 def run_name(record: Record) -> str:

@@ -48,7 +48,8 @@ class RunHead:
         kind: `trial` or `sweep`.
         sweep: the sweep it belongs to.
         trial: trial id; empty for a sweep's own run.
-        complete: the mark of the record it holds; empty while it may lack something.
+        complete: the mark of the record it holds; empty while it may lack something, as while it runs and
+            when it was ended as KILLED.
         running: MLflow counts it as running.
         tags: all tags.
     """
@@ -125,10 +126,11 @@ class Runs:
             if not token:
                 return heads
 
-    def create(self, record: Record, members: Mapping[str, str]) -> str:
-        """Start a trial's run, with its tags, and return its id."""
+    def create(self, record: Record, members: Mapping[str, str], mark: str = "") -> str:
+        """Start a trial's run, with its tags and perhaps the mark of a complete one, and return its id."""
         started = round(1000 * seconds_since_epoch(record["started_at"]))
-        return self.create_named(run_name(record), run_tags(record, self.storage, members), started)
+        tags = run_tags(record, self.storage, members) | ({"complete": mark} if mark else {})
+        return self.create_named(run_name(record), tags, started)
 
     def create_named(self, name: str, tags: Mapping[str, str], started_ms: int) -> str:
         """Start a run."""
@@ -169,9 +171,13 @@ class Runs:
             self._client.log_artifact(run, str(file))
 
     def build(self, record: Record, members: Mapping[str, str]) -> str:
-        """Make a trial's whole run from its record."""
-        run = self.create(record, members)
-        self.complete(run, record, metric_points(record), run_params(record), members)
+        """Make a trial's whole run from its record, in three requests.
+
+        Its mark is there from the start; it counts once the run has ended (see `RunHead.complete`).
+        """
+        run = self.create(record, members, complete_mark(record))
+        self.log(run, metric_points(record), run_params(record))
+        self._end_as(run, record)
         return run
 
     def complete(
@@ -185,6 +191,9 @@ class Runs:
         """Send what a run still lacks, vouch that it is complete, and end it."""
         tags = {**run_tags(record, self.storage, members), "complete": complete_mark(record)}
         self.log(run, points, params, tags)
+        self._end_as(run, record)
+
+    def _end_as(self, run: str, record: Record) -> None:
         self.end(run, run_status(record), round(1000 * seconds_since_epoch(record["finished_at"])))
 
 
@@ -212,13 +221,13 @@ def _alone(uri: str) -> AbstractContextManager[Any]:
 
 
 def _head(run: Any) -> RunHead:
-    tags = run.data.tags
+    tags, status = run.data.tags, run.info.status
     return RunHead(
         run=run.info.run_id,
         kind=tags.get("kind", ""),
         sweep=tags.get("sweep", ""),
         trial=tags.get("trial_id", ""),
-        complete=tags.get("complete", ""),
-        running=run.info.status in ("RUNNING", "SCHEDULED"),
+        complete=tags.get("complete", "") if status in ("FINISHED", "FAILED") else "",
+        running=status in ("RUNNING", "SCHEDULED"),
         tags=dict(tags),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from sweep import tracking_bulk
 from sweep.publish import app, publish
-from sweep.tracking import complete_mark, metric_points, run_params
+from sweep.tracking import Tracking, complete_mark, metric_points, run_params
 from sweep.tracking_feed import LiveFeed
 from sweep.tracking_runs import Runs, TrackingError
 
@@ -126,6 +128,37 @@ def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(store, tracking,
     (head,) = runs.find(trial=shared)
     assert (head.tags["in_demo"], head.tags["in_second"], head.sweep) == ("inductive", "layers", "demo")
     assert publish(store, ["demo", "second"], tracking)["unchanged"] == 5
+
+
+def test_many_runs_are_built_by_workers_just_as_here(
+    store, tracking, runs, sweep_of_three, monkeypatch, tmp_path
+) -> None:
+    here = Tracking(f"sqlite:///{tmp_path}/here.db", "here")
+    publish(store, ["demo"], here)
+    monkeypatch.setattr(tracking_bulk, "FEW", 1)
+    done = []
+    counts = publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
+    assert counts["created"] == 4 and done == [(1, 3), (2, 3), (3, 3)]
+    expected = everything(Runs(here, store.storage_id()))
+    trials = {found[3]["trial_id"]: found for found in everything(runs).values() if "trial_id" in found[3]}
+    assert trials == {found[3]["trial_id"]: found for found in expected.values() if "trial_id" in found[3]}
+    assert publish(store, ["demo"], tracking)["unchanged"] == 4
+
+
+def test_a_worker_that_dies_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
+    monkeypatch.setattr(tracking_bulk, "FEW", 1)
+    with monkeypatch.context() as broken, pytest.raises(TrackingError, match="^a worker process .*publish again"):
+        broken.setattr(sys, "executable", "/bin/false")
+        publish(store, ["demo"], tracking)
+
+
+def test_a_run_ended_as_killed_is_not_whole_whatever_its_mark(store, tracking, runs, sweep_of_three) -> None:
+    record = sweep_of_three[0]
+    half = runs.create(record, {}, complete_mark(record))  # a publish killed in the middle
+    assert publish(store, ["demo"], tracking)["completed"] == 1
+    half = runs.create(record, {}, complete_mark(record))
+    runs.end(half, "KILLED")
+    assert publish(store, ["demo"], tracking)["removed"] == 1
 
 
 def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three, tracking) -> None:
