@@ -107,7 +107,8 @@ def _layer_to_show(trials: Sequence[Trial]) -> Any:
     """Return the layer with the most trials; of several, the one that reaches the lowest error."""
     layers = [t.get("layer") for t in trials]
     lowest = {
-        layer: min(t.metric(NLL) or math.inf for t in trials if t.get("layer") == layer) for layer in layers
+        layer: min(t.metric(NLL) or math.inf for t in trials if t.get("layer") == layer)
+        for layer in dict.fromkeys(layers)
     }
     return min(lowest, key=lambda layer: (-layers.count(layer), lowest[layer]))
 

@@ -37,6 +37,7 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "svg.hashsalt": "report",
 }
+DPI = 130
 MAX_PANELS = 6
 """Panels of a figure in one direction; more would be too small to read."""
 
@@ -58,7 +59,7 @@ def panels(
 ) -> Iterator[tuple[Canvas, Any]]:
     """Give a canvas with a grid of axes `[rows, columns]`, in this module's style."""
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(max(5.0, width * columns), height * rows + 0.4), layout="constrained")
+        canvas = Canvas(figsize=(max(5.0, width * columns), height * rows + 0.4), dpi=DPI, layout="constrained")
         FigureCanvasAgg(canvas)
         yield canvas, canvas.subplots(rows, columns, squeeze=False, sharey=share_y)  # type: ignore[arg-type]
 
@@ -67,8 +68,11 @@ def finish(canvas: Canvas, slug: str, title: str, caption: str) -> Figure:
     """Render a canvas to PNG and SVG."""
     with matplotlib.rc_context(STYLE):
         png, svg = io.BytesIO(), io.BytesIO()
-        canvas.savefig(png, format="png", dpi=130)
-        canvas.set_layout_engine("none")  # keep the places just found
+        engine = canvas.get_layout_engine()
+        if engine is not None:
+            engine.execute(canvas)
+            canvas.set_layout_engine(None)  # keep the places just found: an engine draws everything twice a file
+        canvas.savefig(png, format="png")
         canvas.savefig(svg, format="svg", metadata={"Date": None})
     return Figure(slug, title, caption, png.getvalue(), svg.getvalue())
 

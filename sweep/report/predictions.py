@@ -108,10 +108,7 @@ def read_answers(store: Store, trials: Iterable[Trial]) -> dict[str, Answers]:
         key = _digest(table)
         if key not in shared:
             shared[key] = _questions(table)
-        given = np.array(
-            [_CODES.get(value, UNPARSED) for value in table["parsed"].to_pylist()], dtype=np.int8
-        )
-        answers[trial.id] = Answers(shared[key], given)
+        answers[trial.id] = Answers(shared[key], _codes(table["parsed"]))
     return answers
 
 
@@ -124,6 +121,16 @@ def _read_table(store: Store, trial: Trial) -> Any:
         return pq.read_table(io.BytesIO(store.read_bytes(f"{trial.folder}/{PREDICTIONS}")), columns=columns)
     except (OSError, KeyError, pa.ArrowException):
         return None
+
+
+def _codes(parsed: Any) -> NDArray[np.int8]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    place = pc.index_in(parsed.cast(pa.string()), value_set=pa.array(list(_CODES)))
+    codes = np.array([*_CODES.values(), UNPARSED], dtype=np.int8)
+    found: NDArray[np.int8] = codes[pc.fill_null(place, len(_CODES)).to_numpy()]
+    return found
 
 
 def _digest(table: Any) -> str:

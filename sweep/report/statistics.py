@@ -195,7 +195,7 @@ def bootstrap_differences(sums: Floats, resamples: int = RESAMPLES) -> tuple[Flo
     from scipy.stats import bootstrap
 
     pages, members, parts = sums.shape
-    flat = sums.reshape(pages, members * parts)
+    flat = np.moveaxis(sums, 2, 1).reshape(pages, parts * members)  # members last: numpy is slow on short last axes
     if pages == 1:
         nothing = np.full((2, members - 1), math.nan)
         return nothing, nothing
@@ -205,7 +205,8 @@ def bootstrap_differences(sums: Floats, resamples: int = RESAMPLES) -> tuple[Flo
         count = len(drawn)
         offsets = np.arange(count)[:, None] * pages
         times = np.bincount((drawn + offsets).ravel(), minlength=count * pages).reshape(count, pages)
-        accuracy, f1 = scores((times.astype(np.float64) @ flat).reshape(count, members, parts))
+        drawn_sums = (times.astype(np.float64) @ flat).reshape(count, parts, members)
+        accuracy, f1 = scores(np.moveaxis(drawn_sums, 1, 2))
         both = np.stack([accuracy[:, 1:] - accuracy[:, :1], f1[:, 1:] - f1[:, :1]])
         moved: Floats = np.moveaxis(both, 1, 2)
         return moved
