@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 import typer
 
-from benchmarks import trial
+from benchmarks import floor, memory, packing, parts, trial
 from benchmarks.common import NotTheSame
 
-MEASURES = {"trial": trial.command}
+MEASURES = {
+    "trial": trial.command, "parts": parts.command,
+    "floor": floor.command, "packing": packing.command, "memory": memory.command,
+}  # fmt: skip
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 for name, command in MEASURES.items():

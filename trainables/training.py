@@ -22,8 +22,10 @@ from trainables.memory.leakage import leakage
 from trainables.memory.optimiser import PackOptimiser
 from trainables.spec import TrialSpec
 
+PASS_TOKENS = {"cpu": 16, "cuda": 256}
+"""What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
 PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
-"""What starting one more forward and backward pass costs, in FLOPs that the device could have done meanwhile (ours)."""
+"""What starting one more forward and backward pass costs, in FLOPs (ours)."""
 
 
 @dataclass
@@ -110,8 +112,9 @@ class PackTraining:
         self.epoch = 0
         self._alphas = torch.tensor([s.alpha for s in members.specs], device=batches.device)
         self._batch_size, self._seed = first.batch_size, first.seed
-        token_flops = len(members.specs) * 4 * sum(p.numel() for p in upper.parameters())
-        self._pass_tokens = PASS_FLOPS[batches.device.type] / token_flops
+        token_flops = 4 * sum(p.numel() for p in upper.parameters())
+        kind = batches.device.type
+        self._pass_tokens = (PASS_TOKENS[kind] + PASS_FLOPS[kind] / token_flops) / len(members.specs)
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
             bank,

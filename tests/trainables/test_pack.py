@@ -87,6 +87,7 @@ def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, bench, tmp_pa
 def test_training_is_the_same_however_a_step_is_cut(base, variant, tmp_path, monkeypatch):
     found = []
     for flops in (0.0, 1e15):
+        monkeypatch.setitem(training.PASS_TOKENS, "cpu", 0)
         monkeypatch.setitem(training.PASS_FLOPS, "cpu", flops)
         one = task({**base, **variant}, tmp_path / str(flops))
         found.append(run([one], Workbench(CPU, 10**9))[one.id])
