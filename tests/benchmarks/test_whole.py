@@ -1,0 +1,71 @@
+"""Whole sweeps as commands: the plain program runs the same trials as ours, and stages cost less than the grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import whole
+from benchmarks.common import NotTheSame
+from benchmarks.plain import Measured
+from benchmarks.sweeps import SPACES, planned, run_command, set_arguments
+from sweep.loading import load_space
+from sweep.planning import build_plan
+from trainables.errors import ConfigError
+
+ONE = Measured(0, 1, 1, [3.0, 2.0], ["a", None], [0.5, 0.4])
+
+
+def test_sweeps_are_compared_trial_by_trial():
+    ours = {"t1": ONE, "t2": replace(ONE, letters=["b", "b"])}
+    whole.check_sweeps(ours, dict(ours))
+    with pytest.raises(NotTheSame, match="1 trials, 2 in ours"):
+        whole.check_sweeps(ours, {"t1": ONE})
+    with pytest.raises(NotTheSame, match="trial t2.*answers differ"):
+        whole.check_sweeps(ours, {"t1": ONE, "t2": ONE})
+    with pytest.raises(NotTheSame, match="trial t1.*leakage"):
+        whole.check_sweeps(ours, {**ours, "t1": replace(ONE, leakage=[0.5, 0.3])})
+
+
+def test_the_24_trials_share_a_model_and_a_layer():
+    plan = build_plan(load_space(SPACES / "one_layer.py"))
+    (stage,) = plan.stages
+    assert len(stage.points) == 24 and len({point.pack_key for point in stage.points}) == 1
+
+
+def test_the_full_grid_is_the_grid_that_the_staged_plan_is_measured_against(tmp_path):
+    staged, grid = (planned(SPACES / name, {}, tmp_path) for name in ("staged.py", "full_grid.py"))
+    assert grid["trials_to_run"] == staged["unique_points"] > staged["trials_to_run"]
+    assert grid["estimate"]["staged_flops"] == pytest.approx(staged["estimate"]["full_grid_flops"])
+    found = whole._on_paper(staged)
+    assert found["staged_trials"] == staged["trials_to_run"] and found["flop_ratio"] > 2
+
+
+def test_a_refused_command_says_why(tmp_path):
+    arguments = [SPACES / "one_trial.py", *set_arguments({"mem_sed": [1, 2]}), "--plan"]
+    with pytest.raises(ConfigError, match="mem_seed"):
+        run_command("sweep.run", arguments, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_plain_ray_tune_gives_the_same_trials(tiny_models, sample_data):
+    settings = {
+        "model": str(tiny_models["gpt_neox"]), "data": str(sample_data), "num_documents": 3, "epochs": 2,
+        "memory_dim": 16, "claims_per_page": 2, "alpha": [0.2, 2.0], "allocation": ["random", "simset2"],
+    }
+    found = whole.compare(settings, repeats=1)
+    assert found["trials"] == 4 and found["claims"] > 2
+    assert all(found["seconds"][name][end]["min"] > 1 for name in ("ours", "plain") for end in whole.ENDS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_stages_run_fewer_trials_than_the_grid_with_the_same_results(tiny_models):
+    found = whole.staged_against_grid(
+        {"model": str(tiny_models["llama"]), "depth": [0.5, 1.0], "alpha": [0, 1.0], "allocation": ["simset1"],
+         "memory_dim": 16, "claims_per_page": 1}
+    )
+    assert found["trials"] == {"staged": 5, "grid": 8}
+    assert found["study"]["grid_points"] == 2400 and found["study"]["flop_ratio"] > 3
