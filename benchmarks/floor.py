@@ -1,0 +1,321 @@
+"""How near one trial comes to the floor: the FLOPs it cannot do without, at the speed of a plain matrix product.
+
+The floor counts the upper blocks, forward and (for activations only) backward, at tokens that something is predicted
+from; the head at predicted tokens, logits and their gradient to the hidden state; attention among the tokens that see
+each other; the memory, which needs no gradient to its input; and for the claims one forward pass over the trees' nodes
+and the head at the nodes that are read. Nothing is counted for padding, norms, softmax, optimiser or copies: what these
+cost is the distance from the floor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from numpy.typing import NDArray
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.common import OUT, OutFile, Table, keep, local_model, spread, told
+from trainables.evaluation.fever import FeverQuestions
+from trainables.lm.tree import TokenTree
+from trainables.models import ModelCard
+from trainables.pack import PackRun
+from trainables.pack_task import TrialTask
+from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
+from trainables.texts import TrainingText
+from trainables.workbench import StudyTexts, Workbench
+
+PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
+MATMULS = ("mm", "addmm", "bmm", "baddbmm")
+NORMS = ("native_layer_norm", "native_layer_norm_backward", "rsqrt", "pow", "mean", "_fused_rms_norm")
+COPIES = (
+    "copy_", "clone", "cat", "stack", "index", "index_put_", "_index_put_impl_", "index_select", "fill_", "zero_",
+    "constant_pad_nd", "slice_backward", "select_backward",
+)
+SUMS = ("add", "add_", "sub", "mul", "mul_", "div", "neg", "silu", "gelu", "sum", "where", "masked_fill", "square")
+CALIBRATION_S = 0.15
+Model = Annotated[str, typer.Option(help="folder, sample model, or alias (its shape with random weights)")]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """FLOPs by what they are for."""
+
+    blocks: float = 0.0
+    attention: float = 0.0
+    memory: float = 0.0
+    head: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.blocks + self.attention + self.memory + self.head
+
+
+def forward_flops(card: ModelCard, layer: int, memory_dim: int, trees: Sequence[TokenTree], read: int) -> Needed:
+    """Return what one forward pass above `layer` needs, two FLOPs per multiplication.
+
+    Args:
+        card: the model.
+        layer: block that the memory is at.
+        memory_dim: entries of the memory.
+        trees: what is run; a node attends to itself and its ancestors.
+        read: nodes whose next token is wanted.
+    """
+    above, tokens = card.num_blocks - 1 - layer, sum(len(tree) for tree in trees)
+    pairs = sum(int(tree.positions.sum()) + len(tree) for tree in trees)
+    return Needed(
+        blocks=2.0 * card.block_params * above * tokens,
+        attention=4.0 * card.num_heads * card.head_dim * above * pairs,
+        memory=4.0 * card.model_dim * memory_dim * tokens,
+        head=2.0 * card.head_params * read,
+    )
+
+
+def training_flops(card: ModelCard, layer: int, memory_dim: int, texts: Sequence[TrainingText]) -> Needed:
+    """Return what one epoch needs: nothing is predicted from a text's last token, so it is left out.
+
+    Attention goes back through four products for its two; the memory's second linear map through two for its one,
+    the first, whose input is frozen, through one.
+    """
+    once = _predicting(card, layer, memory_dim, texts)
+    return Needed(2 * once.blocks, 3 * once.attention, 2.5 * once.memory, 2 * once.head)
+
+
+def _predicting(card: ModelCard, layer: int, memory_dim: int, texts: Sequence[TrainingText]) -> Needed:
+    seen = [TokenTree.chain(text.tree.tokens[:-1]) for text in texts]
+    return forward_flops(card, layer, memory_dim, seen, sum(text.num_targets for text in texts))
+
+
+def needed(spec: TrialSpec, card: ModelCard, texts: StudyTexts) -> dict[str, Needed]:
+    """Return what the parts of a trial need, by the names of their timings."""
+    assert spec.layer is not None and texts.questions is not None
+    shape = (card, spec.layer, spec.memory_dim)
+    epoch = training_flops(*shape, texts.train)
+    return {
+        "train_s": Needed(*(spec.epochs * value for value in vars(epoch).values())),
+        "measure_s": _predicting(*shape, texts.segments),
+        "evaluate_s": forward_flops(*shape, texts.questions.trees, nodes_read(texts.questions)),
+    }
+
+
+def nodes_read(questions: FeverQuestions) -> int:
+    """Return how many nodes of the claims' trees are read: ends of prompts and beginnings of answers."""
+    read: list[int] = []
+
+    def respond(
+        trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
+    ) -> NDArray[np.int64]:
+        read.append(sum(map(len, nodes)))
+        return np.zeros((1, read[-1]), dtype=np.int64)
+
+    questions.answer(respond)
+    return read[0]
+
+
+def matmul_flops_per_s(card: ModelCard, rows: int) -> float:
+    """Return the best speed of a float32 matrix product of the model's own sizes, with this process's threads."""
+    best = 0.0
+    for height in {rows, 1024}:
+        for width, inner in ((card.intermediate_dim, card.model_dim), (card.vocab_size, card.model_dim)):
+            states, weight = torch.randn(height, inner), torch.randn(width, inner)
+            wide = F.linear(states, weight)
+            for left, right in ((states, weight.T), (wide, weight)):
+                end = time.perf_counter() + CALIBRATION_S
+                while (start := time.perf_counter()) < end:
+                    torch.mm(left, right)
+                    best = max(best, 2.0 * height * width * inner / (time.perf_counter() - start))
+    return best
+
+
+class _Trial:
+    """One trial, with a count of passes through the upper blocks and of their tokens, padding included."""
+
+    def __init__(self, spec: TrialSpec, bench: Workbench, folder: str) -> None:
+        task = TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint")
+        self.run = PackRun([task], bench, (), [None])
+        self.bench = bench
+        self.passes = self.tokens = 0
+
+    def _count(self, module: Any, args: tuple[Any, ...]) -> None:
+        self.passes += 1
+        self.tokens += args[0].shape[0] * args[0].shape[1]
+
+    def seconds(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Run to the end; return the seconds of every part, and what was counted in training and after it."""
+        handle = self.run.upper.register_forward_pre_hook(self._count)
+        try:
+            self.bench.take_timings()
+            while not self.run.done:
+                self.run.step()
+            counted = {"train_passes": self.passes, "train_tokens": self.tokens}
+            (result,) = self.run.finish()
+        finally:
+            handle.remove()
+        counted["later_tokens"] = self.tokens - counted["train_tokens"]
+        return {part: result.timings[part] for part in PARTS}, counted
+
+    def profiled_epoch(self) -> tuple[float, dict[str, float]]:
+        """Train two epochs, the second under the profiler; return its seconds, in all and by kind of operation."""
+        self.run.step()
+        with _quiet_stderr(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
+            start = time.perf_counter()
+            self.run.step()
+            wall = time.perf_counter() - start
+        vocab = self.bench.card(self.run.tasks[0].spec).vocab_size
+        by_kind: dict[str, float] = defaultdict(float)
+        for event in found.key_averages(group_by_input_shape=True):
+            sizes = {size for shape in event.input_shapes if isinstance(shape, list) for size in shape}
+            by_kind[kind_of(event.key, vocab in sizes)] += event.self_cpu_time_total / 1e6
+        by_kind["python"] = max(0.0, wall - sum(by_kind.values()))
+        return wall, dict(by_kind)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep the profiler's library from writing that it starts and stops."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def kind_of(operation: str, on_logits: bool) -> str:
+    """Return which kind an operation of the profiler belongs to.
+
+    Args:
+        operation: its name, `aten::mm`.
+        on_logits: whether one of its inputs has the vocabulary's size.
+    """
+    name = operation.removeprefix("aten::")
+    if name in MATMULS:
+        return "matmul, head" if on_logits else "matmul, blocks and memory"
+    if "scaled_dot_product" in name:
+        return "attention"
+    if name.startswith(("_foreach", "_fused_adam", "Optimizer", "linalg_vector_norm")):
+        return "optimiser and clipping"
+    if not operation.startswith("aten::"):
+        return "autograd and dispatch"
+    if on_logits and name not in ("t", "transpose", "linear", "matmul"):
+        return "softmax of the head's loss"
+    if name in NORMS:
+        return "norms"
+    if name in COPIES:
+        return "copies"
+    if name in SUMS or name.endswith("_backward"):
+        return "elementwise"
+    return "autograd and dispatch"
+
+
+def compare(settings: Mapping[str, Any], repeats: int) -> Table:
+    """Run a trial several times, matrix products timed in between, and return fractions of the floor.
+
+    Args:
+        settings: fields of the trial; a memory at one layer, FEVER asked.
+        repeats: rounds.
+    """
+    spec = canonical(make_spec(dict(settings)))
+    assert spec.layer is not None
+    bench = Workbench(torch.device("cpu"), None)
+    card, texts = bench.card(spec), bench.texts(spec)
+    tokens = sum(len(text.tree) for text in texts.train)
+    rows = max(1, tokens * spec.batch_size // len(texts.train))
+    speed, rounds = 0.0, []
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        _, counted = _Trial(spec, bench, folder).seconds()
+        for _ in range(repeats):
+            speed = max(speed, matmul_flops_per_s(card, rows))
+            rounds.append(_Trial(spec, bench, folder).seconds()[0])
+        wall, by_kind = _Trial(spec, bench, folder).profiled_epoch()
+    floor = {part: found.total / speed for part, found in needed(spec, card, texts).items()}
+    table: Table = {
+        "model": card.name, "documents": len(texts.documents), "segments": len(texts.train), "tokens": tokens,
+        "claims": len(texts.questions or ()), "epochs": spec.epochs, "layer": spec.layer, "blocks": card.num_blocks,
+        "repeats": repeats, "matmul_flops_per_s": speed, "floor_s": floor,
+        "seconds": {part: spread([found[part] for found in rounds]) for part in PARTS},
+        "fraction": {part: spread([floor[part] / found[part] for found in rounds]) for part in PARTS},
+    }
+    warm = ("train_s", "evaluate_s")
+    for name, parts in {"warm_s": warm, "all_s": tuple(PARTS)}.items():
+        sums = [sum(found[part] for part in parts) for found in rounds]
+        floor[name] = sum(floor[part] for part in parts)
+        table["seconds"][name] = spread(sums)
+        table["fraction"][name] = spread([floor[name] / total for total in sums])
+    assert texts.questions is not None
+    trained, shown = (sum(len(text.tree) - 1 for text in found) for found in (texts.train, texts.segments))
+    nodes = sum(len(tree) for tree in texts.questions.trees)
+    table["passes_per_step"] = counted["train_passes"] / spec.epochs / -(-len(texts.train) // spec.batch_size)
+    table["tokens_per_needed"] = {
+        "training": counted["train_tokens"] / spec.epochs / trained,
+        "evaluation": counted["later_tokens"] / (shown + nodes),
+    }
+    epoch, shape = training_flops(card, spec.layer, spec.memory_dim, texts.train), "matmul, blocks and memory"
+    table["epoch"] = {
+        "wall_s": table["seconds"]["train_s"]["median"] / spec.epochs, "profiled_wall_s": wall, "by_kind_s": by_kind,
+        "floor_s": {
+            shape: (epoch.blocks + epoch.memory) / speed, "matmul, head": epoch.head / speed,
+            "attention": epoch.attention / speed,
+        },
+    }
+    return table
+
+
+def lines(table: Table) -> list[str]:
+    """Return the table as text."""
+    shown = [
+        f"{table['model']}: {table['documents']} documents, {table['tokens']} tokens, {table['epochs']} epochs, "
+        f"{table['claims']} claims, block {table['layer']} of {table['blocks']}; a matrix product does "
+        f"{table['matmul_flops_per_s'] / 1e9:.0f} GFLOP/s",
+        f"  {'':<24}{'seconds':>10}{'floor':>10}   fraction of the floor",
+    ]
+    for part, name in {**PARTS, "warm_s": "training and claims", "all_s": "all three"}.items():
+        seconds, floor = table["seconds"][part]["median"], table["floor_s"][part]
+        shown.append(f"  {name:<24}{seconds:10.2f}{floor:10.2f}   {told(table['fraction'][part])}")
+    epoch, padded = table["epoch"], table["tokens_per_needed"]
+    shown += [
+        f"  tokens computed for each that is needed: training {padded['training']:.3f}, evaluation "
+        f"{padded['evaluation']:.3f}; {table['passes_per_step']:.1f} passes a step",
+        f"  one epoch of training: {epoch['wall_s']:.2f} s, {epoch['profiled_wall_s']:.2f} s under the profiler",
+    ]
+    for kind, seconds in sorted(epoch["by_kind_s"].items(), key=lambda item: -item[1]):
+        floor = epoch["floor_s"].get(kind)
+        share, whole = 100 * seconds / epoch["profiled_wall_s"], epoch["profiled_wall_s"]
+        beside = f"   (floor {100 * floor / whole:.1f} %)" if floor is not None else ""
+        shown.append(f"    {kind:<28}{share:6.1f} %{beside}")
+    return shown
+
+
+def command(
+    model: Model = "pythia-70m",
+    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
+    documents: Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")] = 8,
+    epochs: Annotated[int, typer.Option(min=2)] = 4,
+    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
+    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    out: OutFile = OUT,
+) -> None:
+    """Compare one trial's training and evaluation with the FLOPs they need, and say where the rest goes."""
+    settings = {
+        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "memory_dim": memory_dim,
+    }
+    table = compare(settings, repeats)
+    keep(out, "floor", table)
+    typer.echo("\n".join(lines(table)))
