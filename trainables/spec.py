@@ -242,6 +242,22 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     return _twin(spec, changed) if changed else spec
 
 
+def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
+    """Return the identity fields that a trial's method and probes have no use for; they are at their defaults.
+
+    Args:
+        stated: an identity, as `identity` states it or as a record holds it.
+    """
+    unused: set[str] = set()
+    if stated["method"] != "memory":
+        unused |= _NO_MEMORY.keys()
+    if stated["method"] == "pretrained":
+        unused |= _NO_TRAINING.keys()
+    if "counterfact" not in stated["probes"]:
+        unused |= _NO_SAMPLES.keys()
+    return frozenset(unused)
+
+
 def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:
     layer = spec.layer if spec.depth is None else layer_index(spec.depth, card.num_blocks)
     assert layer is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.report.alpha_figures import alpha_figures
+from sweep.report.counterfact_statistics import counterfact_comparisons, counterfact_table
 from sweep.report.drawing import Figure
 from sweep.report.layer_figures import layer_figures
 from sweep.report.loading import Study
@@ -66,7 +67,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
             study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"
         ),
     ]
-    sections += _statistics(study, bool(answers and not against_baseline), tables)
+    rates = counterfact_comparisons(study, options.resamples)
+    sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
     data = {"trials": trial_records(study.trials)}
     data |= {slug: comparison_records(found) for slug, _, found in tables}
     names = ", ".join(sweep.name for sweep in study.sweeps)
@@ -126,10 +128,13 @@ def _by_sweep(
 
 
 def _statistics(
-    study: Study, no_baseline: bool, comparisons: Sequence[tuple[str, str, list[Comparison]]]
+    study: Study,
+    no_baseline: bool,
+    comparisons: Sequence[tuple[str, str, list[Comparison]]],
+    rates: Table | None,
 ) -> list[Section]:
     tables = [comparison_table(own, slug, title) for slug, title, own in comparisons]
-    tables.append(seeds_table(study.trials))
+    tables += [rates, seeds_table(study.trials)]
     texts = []
     if no_baseline:
         texts.append(

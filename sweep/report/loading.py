@@ -14,6 +14,7 @@ from typing import Any
 from sweep.records import Record
 from sweep.store import Store
 from trainables.errors import ConfigError, DataError
+from trainables.spec import unused_fields
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Trial:
         counts: pages and rows: `n_full`, `n_top`, `n_trunc`, …
         num_blocks: blocks of the model, 0 where the record does not say.
         folder: the record's folder, relative to the storage.
+        unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
     """
 
     id: str
@@ -47,9 +49,12 @@ class Trial:
     counts: Mapping[str, int]
     num_blocks: int
     folder: str
+    unused: frozenset[str] = frozenset()
 
     def get(self, name: str) -> Any:
-        """Return a field of the point; `model` and `data` by their short names."""
+        """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
+        if name in self.unused:
+            return None
         if name in ("model", "data"):
             return self.model if name == "model" else self.data
         return self.point.get(name)
@@ -218,6 +223,7 @@ def _trial(record: Record, folder: str) -> Trial:
         counts=record["counts"],
         num_blocks=int(model.get("num_blocks") or 0),
         folder=folder,
+        unused=unused_fields(point),
     )
 
 

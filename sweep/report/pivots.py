@@ -63,11 +63,11 @@ class Layout:
 
 
 def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the identity fields, other than seeds and `besides`, in which the trials differ."""
+    """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
     trials = list(trials)
-    skip = {*NOT_SHOWN, *besides}
+    names = [name for name in IDENTITY_FIELDS if name not in {*NOT_SHOWN, *besides}]
     return tuple(
-        name for name in IDENTITY_FIELDS if name not in skip and len({show(t.get(name)) for t in trials}) > 1
+        name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.report.loading import Trial
-from sweep.report.predictions import Answers, Questions
+from sweep.report.predictions import UNPARSED, Answers, Questions
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -46,6 +46,8 @@ class Comparison:
         accuracy_interval, f1_interval: 95 % intervals of the differences.
         gained, lost: distinct claims that only the trial, or only the reference, has right.
         p: exact McNemar, two-sided.
+        commonest: the answer that the trial gives most often, 0 to 2 for a to c, `UNPARSED` for none.
+        commonest_share: its share of the rows.
         p_holm: the same after Holm's correction within the table.
     """
 
@@ -63,6 +65,8 @@ class Comparison:
     gained: int
     lost: int
     p: float
+    commonest: int
+    commonest_share: float
     p_holm: float = math.nan
 
     @property
@@ -130,6 +134,7 @@ def _compare(
     for k, (trial, reference) in enumerate(pairs):
         right = (given[k] == questions.labels)[first]
         gained, lost = int((right & ~base_right).sum()), int((base_right & ~right).sum())
+        shares = np.bincount(given[k].astype(np.int64) - UNPARSED, questions.rows) / questions.rows.sum()
         found.append(
             Comparison(
                 trial=trial,
@@ -146,6 +151,8 @@ def _compare(
                 gained=gained,
                 lost=lost,
                 p=mcnemar_p(gained, lost),
+                commonest=int(shares.argmax()) + UNPARSED,
+                commonest_share=float(shares.max()),
             )
         )
     return found

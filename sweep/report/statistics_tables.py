@@ -10,6 +10,7 @@ from sweep.report.loading import Trial
 from sweep.report.naming import ACCURACY, MACRO, NLL, label_texts, labels_of, variant
 from sweep.report.notes import note_value
 from sweep.report.pivots import SEEDS
+from sweep.report.predictions import UNPARSED
 from sweep.report.statistics import MIN_PAGES, Comparison, spread
 from sweep.report.tables import MISSING, Cell, Table, number, show
 from trainables.spec import IDENTITY_FIELDS
@@ -20,7 +21,8 @@ METHOD = (
     "Differences are trial minus reference. Intervals: 95 % paired bootstrap, drawing whole evidence pages, "
     "over rows (evidence annotations). p: exact McNemar over distinct claims, Holm-corrected over all rows "
     "of this table's file. A row says better or worse only where the interval of the accuracy excludes 0, the "
-    f"corrected p is below 0.05 and both point the same way; with fewer than {MIN_PAGES} pages it never does."
+    f"corrected p is below 0.05 and both point the same way; with fewer than {MIN_PAGES} pages it never does. "
+    "Commonest answer: what the trial says most often, and how often; at 100 % its accuracy is that label's share."
 )
 
 
@@ -51,6 +53,7 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
         "only reference right",
         "p",
         "p (Holm)",
+        "commonest answer",
         "result",
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
@@ -74,6 +77,7 @@ def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
             "f1_macro_low": c.f1_interval[0], "f1_macro_high": c.f1_interval[1],
             "only_trial_right": c.gained, "only_reference_right": c.lost,
             "p": c.p, "p_holm": c.p_holm, "result": c.verdict,
+            "commonest_answer": _letter(c.commonest), "commonest_share": c.commonest_share,
             "notes": note.accuracy if note else None,
             "difference_from_notes": c.accuracy - note.accuracy if note else None,
         }  # fmt: skip
@@ -85,7 +89,9 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     """Count the verdicts in one sentence."""
     count = Counter(c.verdict.split(" (")[0] for c in comparisons)
     parts = [f"{count[name]:,} {name}" for name in ("better", "worse", "no difference found")]
-    return f"of {len(comparisons):,} trials, {', '.join(parts)}."
+    same = sum(c.commonest_share == 1 for c in comparisons)
+    told = f" {same:,} of them give one and the same answer to every claim." if same else ""
+    return f"of {len(comparisons):,} trials, {', '.join(parts)}.{told}"
 
 
 def seeds_table(trials: Sequence[Trial]) -> Table | None:
@@ -110,7 +116,7 @@ def seeds_table(trials: Sequence[Trial]) -> Table | None:
             over = spread(values)
             cells.append(Cell(over.mean, f"{number(over.mean)} ± {number(over.sd)}", sd=over.sd))
             cells.append(
-                Cell(f"[{over.low:.6g}, {over.high:.6g}]", _interval((over.low, over.high), sign=False))
+                Cell(f"[{over.low:.6g}, {over.high:.6g}]", interval_text((over.low, over.high), sign=False))
             )
         rows.append((label_texts(own[0], labels), tuple(cells)))
     columns = (
@@ -130,13 +136,14 @@ def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
     cells = [
         Cell(c.accuracy, number(c.accuracy)),
         Cell(c.accuracy_difference, number(c.accuracy_difference, sign=True)),
-        Cell(None, _interval(c.accuracy_interval)),
+        Cell(None, interval_text(c.accuracy_interval)),
         Cell(c.f1_macro, number(c.f1_macro)),
         Cell(c.f1_difference, number(c.f1_difference, sign=True)),
-        Cell(None, _interval(c.f1_interval)),
+        Cell(None, interval_text(c.f1_interval)),
         *(Cell(float(n), f"{n:,}") for n in (c.claims, c.gained, c.lost)),
-        Cell(c.p, _p(c.p)),
-        Cell(c.p_holm, _p(c.p_holm)),
+        Cell(c.p, p_text(c.p)),
+        Cell(c.p_holm, p_text(c.p_holm)),
+        Cell(None, f"{_letter(c.commonest)} {c.commonest_share:.0%}"),
         Cell(c.verdict, c.verdict, best=c.verdict in ("better", "worse")),
     ]
     if with_notes:
@@ -149,12 +156,18 @@ def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _interval(bounds: tuple[float, float], sign: bool = True) -> str:
+def interval_text(bounds: tuple[float, float], sign: bool = True) -> str:
+    """Print an interval."""
     low, high = bounds
     return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]" if low == low else MISSING
 
 
-def _p(value: float) -> str:
+def _letter(code: int) -> str:
+    return "unparsed" if code == UNPARSED else f"({'abc'[code]})"
+
+
+def p_text(value: float) -> str:
+    """Print a p value."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

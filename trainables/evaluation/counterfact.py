@@ -7,9 +7,6 @@ in note 002, several answers are sampled per prompt.
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -19,47 +16,11 @@ import numpy as np
 
 from trainables.data.counterfact import CounterfactRecord
 from trainables.evaluation.sampling import AnswerSampler, Sampler
+from trainables.evaluation.targets import METRICS, sample_scores
 from trainables.lm.tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-METRICS = (
-    "true_rate",
-    "new_rate",
-    "token_f1",
-    "paraphrase_true_rate",
-    "paraphrase_new_rate",
-    "neighborhood_true_rate",
-    "neighborhood_new_rate",
-)
-"""Names of what is measured, without the `counterfact/` of flat metric names."""
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def begins_with(answer: str, target: str) -> bool:
-    """Tell whether the answer, leading white space aside, begins with the target, in any case."""
-    return answer.lstrip().lower().startswith(target.strip().lower())
-
-
-def token_f1(answer: str, target: str) -> float:
-    """Return the F1 of the answer's words against the target's.
-
-    Words are normalised as in SQuAD (Rajpurkar et al. 2016): lower case, without punctuation and
-    articles. When either side has no words left the score is 1 if both have none, else 0.
-    """
-    given, wanted = _words(answer), _words(target)
-    if not given or not wanted:
-        return float(given == wanted)
-    common = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * common / (len(given) + len(wanted))
-
-
-def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
-
 
 @dataclass(frozen=True)
 class CounterfactResult:
@@ -69,7 +30,8 @@ class CounterfactResult:
         metrics: `METRICS`, between 0 and 1. Each is the mean over records of the mean over a record's answers
             (to its own prompt, its paraphrases or its neighbours); one for which no record has prompts is
             left out.
-        samples: per record `prompt`, `target_true`, `target_new` and `answers`, as plain values.
+        samples: per record `prompt`, `target_true`, `target_new`, and the `answers` to the prompt, to its
+            paraphrases (`paraphrase_answers`) and neighbours (`neighborhood_answers`), as plain values.
     """
 
     metrics: dict[str, float]
@@ -126,19 +88,17 @@ class CounterfactProbe:
             own = next(answers)
             paraphrases = [text for _ in record.paraphrase_prompts for text in next(answers)]
             neighbors = [text for _ in record.neighborhood_prompts for text in next(answers)]
-            scores["token_f1"].append(fmean(token_f1(text, record.target_true) for text in own))
-            for kind, texts in (("", own), ("paraphrase_", paraphrases), ("neighborhood_", neighbors)):
-                for name, target in (("true_rate", record.target_true), ("new_rate", record.target_new)):
-                    if texts:
-                        scores[kind + name].append(fmean(begins_with(text, target) for text in texts))
-            samples.append(
-                {
-                    "prompt": record.question,
-                    "target_true": record.target_true,
-                    "target_new": record.target_new,
-                    "answers": own,
-                }
-            )
+            sample = {
+                "prompt": record.question,
+                "target_true": record.target_true,
+                "target_new": record.target_new,
+                "answers": own,
+                "paraphrase_answers": paraphrases,
+                "neighborhood_answers": neighbors,
+            }
+            for name, value in sample_scores(sample).items():
+                scores[name].append(value)
+            samples.append(sample)
         return CounterfactResult({name: fmean(found) for name, found in scores.items() if found}, samples)
 
 

@@ -181,7 +181,7 @@ def test_holm_multiplies_as_the_textbook_says():
 
 def comparison(p: float) -> Comparison:
     nothing = (0.0, 0.0)
-    return Comparison(None, None, 9, 9, 9, 0, 0, 0, nothing, 0, nothing, 0, 0, p)  # type: ignore[arg-type]
+    return Comparison(None, None, 9, 9, 9, 0, 0, 0, nothing, 0, nothing, 0, 0, p, 0, 1.0)  # type: ignore[arg-type]
 
 
 def test_a_baseline_that_asked_more_claims_stands_in(storage):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trainables.data.counterfact import CounterfactRecord
-from trainables.evaluation.counterfact import METRICS, CounterfactProbe, begins_with, token_f1
+from trainables.evaluation.counterfact import CounterfactProbe
+from trainables.evaluation.targets import METRICS, begins_with, token_f1
 
 RECORDS = [
     CounterfactRecord(
@@ -104,6 +105,8 @@ def test_rates_tell_true_from_new_targets_on_every_kind_of_prompt(tokenizer: Any
         "target_true": "Norway",
         "target_new": "Russia",
         "answers": [" Norway"] * 3,
+        "paraphrase_answers": [],
+        "neighborhood_answers": [],
     }
 
 
