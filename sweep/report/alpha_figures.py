@@ -230,7 +230,8 @@ def _epochs_to_target(grid: Grid, references: References, target: float | None, 
         handles = {
             label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)
         }
-        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+        fit = int(canvas.get_figwidth() / (0.6 + 0.085 * max(map(len, handles), default=1)))  # inches a letter
+        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, max(1, fit)))
         caption = (
             f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the "
             "fall that plain memorising has over all its epochs). Crosses at the top: not reached."
