@@ -141,9 +141,10 @@ def draw(table: Table, path: Path) -> None:
 
 
 def _panel(axis: Any, found: Table, x: Sequence[int], labels: Mapping[str, str], x_label: str) -> None:
-    """Draw seconds over counts, both logarithmic, with the fitted lines (bent there, where they do not meet 0)."""
+    """Draw seconds over counts with the fitted lines; over a wide range both axes are logarithmic, which bends them."""
     from sweep.report.drawing import colour_of, marker_of
 
+    is_wide = x[-1] > 30 * x[0]
     smooth = np.geomspace(x[0], x[-1], 100)
     for place, (name, label) in enumerate(labels.items()):
         line, colour = found["fits"][name], colour_of(place)
@@ -151,8 +152,11 @@ def _panel(axis: Any, found: Table, x: Sequence[int], labels: Mapping[str, str],
         axis.plot(x, values, marker_of(place), color=colour, label=f"{label}: {_told(line)}")
         fitted = line["intercept"] + line["slope"] * smooth
         axis.plot(smooth, np.where(fitted > 0, fitted, math.nan), "-", color=colour, linewidth=1.0)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    if is_wide:
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     axis.set_xticks(x, [f"{value:,}" for value in x])
     axis.minorticks_off()
     axis.set_xlabel(x_label)
