@@ -87,11 +87,6 @@ def keep(out: Path, measure: str, table: Table) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def model_folder_of(model: str) -> str:
-    """Return what a trial's `model` should be: for an alias the folder of its shape with random weights."""
-    return str(shape_folder(model)) if model in ALIASES else model
-
-
 def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """Return a model folder of an alias's shape with random weights; made at first use, then kept.
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, in_turn, keep, model_folder_of, ratio, seconds, told
+from benchmarks.common import OUT, NotTheSame, OutFile, Table, in_turn, keep, local_model, ratio, seconds, told
 from benchmarks.trial import run_ours
-from trainables import training
+from trainables import batches
 from trainables.entry_sets import EntrySet
 from trainables.lm.cache import HiddenCache
 from trainables.lm.head_loss import token_nll
@@ -68,7 +68,7 @@ def padding(bench: Workbench, spec: TrialSpec) -> Contenders:
             found = run_ours(spec, bench)
         return found.train_s, found.curve
 
-    chosen, padded = training.PASS_FLOPS["cpu"], 1e18
+    chosen, padded = batches.PASS_FLOPS["cpu"], 1e18
     _check("passes", max(abs(a - b) for a, b in zip(train(chosen)[1], train(padded)[1], strict=True)))
     return {"ours": lambda: train(chosen)[0], "reference": lambda: train(padded)[0]}
 
@@ -259,7 +259,7 @@ def command(
 ) -> None:
     """Time every optimisation against its plain reference."""
     settings = {
-        "model": model_folder_of(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
     }
     table = measure(settings, repeats)
     keep(out, "parts", table)
@@ -297,12 +297,12 @@ def _end_of(prompt: TokenTree, trees: Sequence[TokenTree], documents: Sequence[i
 
 @contextmanager
 def _pass_flops(value: float) -> Iterator[None]:
-    before = training.PASS_FLOPS["cpu"]
-    training.PASS_FLOPS["cpu"] = value
+    before = batches.PASS_FLOPS["cpu"]
+    batches.PASS_FLOPS["cpu"] = value
     try:
         yield
     finally:
-        training.PASS_FLOPS["cpu"] = before
+        batches.PASS_FLOPS["cpu"] = before
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from trainables.lm.tree import TokenTree
 from trainables.texts import TrainingText
+
+PASS_TOKENS = {"cpu": 16, "cuda": 256}
+"""What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
+PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
+"""What starting one more forward pass costs, in FLOPs (ours)."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +115,49 @@ class TextBatches:
             lengths = [len(self.texts[i].tree) for i in chosen]
             yield [self.batch([chosen[place] for place in group]) for group in length_groups(lengths, pass_tokens)]
 
-    def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
-        """Yield all texts once, similar lengths together, at most `max_tokens` padded tokens a batch."""
-        order = sorted(range(len(self.texts)), key=lambda i: len(self.texts[i].tree))
-        group: list[int] = []
-        for index in order:
-            width = len(self.texts[index].tree)
-            if group and (len(group) + 1) * width > max_tokens:
-                yield self.batch(group)
-                group = []
-            group.append(index)
-        if group:
+    def by_length(self, max_tokens: int, pass_tokens: float = math.inf) -> Iterator[TextBatch]:
+        """Yield all texts once, similar lengths together, at most `max_tokens` padded tokens a batch.
+
+        Args:
+            max_tokens: largest batch, padding included; a longer text is a batch of its own.
+            pass_tokens: what one more forward pass costs, in tokens.
+        """
+        for group in similar_lengths([len(text.tree) for text in self.texts], max_tokens, pass_tokens):
             yield self.batch(group)
+
+
+def pass_tokens(weights: int, device: torch.device, members: int = 1) -> float:
+    """Return what one more forward pass costs, in tokens of each member of a pack.
+
+    Args:
+        weights: numbers that a pass reads.
+        device: where it runs.
+        members: trials in the pack.
+    """
+    return (PASS_TOKENS[device.type] + PASS_FLOPS[device.type] / (4 * weights)) / members
+
+
+def similar_lengths(lengths: Sequence[int], max_tokens: int, pass_tokens: float) -> list[list[int]]:
+    """Split many texts into batches by length: one more text joins as long as padding costs less than a pass.
+
+    Args:
+        lengths: tokens of each text.
+        max_tokens: largest batch, padding included; a longer text is a batch of its own.
+        pass_tokens: what one more forward pass costs, in tokens.
+    """
+    groups: list[list[int]] = []
+    padding = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        width = lengths[index]
+        if groups:
+            more = len(groups[-1]) * (width - lengths[groups[-1][-1]])
+            if padding + more <= pass_tokens and (len(groups[-1]) + 1) * width <= max_tokens:
+                groups[-1].append(index)
+                padding += more
+                continue
+        groups.append([index])
+        padding = 0
+    return groups
 
 
 def length_groups(lengths: Sequence[int], pass_tokens: float) -> list[list[int]]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.batches import TextBatches
+from trainables.batches import TextBatches, pass_tokens, similar_lengths
 from trainables.entry_sets import EntrySet, member_masks, part
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.tree import TokenTree, collate
@@ -33,7 +33,8 @@ def document_nll(
     """
     count = 1 if bank is None else bank.num_members
     total = torch.zeros(count, dtype=torch.float64)
-    for batch in batches.by_length(max(max_tokens // count, 1)):
+    one_more = pass_tokens(upper.num_weights, batches.device, count)
+    for batch in batches.by_length(max(max_tokens // count, 1), one_more):
         masks = member_masks(hard, batch.documents, batch.trees, batch.width, batches.device)
         for who, rows in slices(count, batch.hidden.shape[0], batch.width, max_tokens):
             hidden = batch.hidden[rows]
@@ -175,12 +176,5 @@ class Responder:
 
     def _groups(self, trees: Sequence[TokenTree], members: int) -> list[list[int]]:
         """Return tree indices batch by batch: similar sizes together, within the token budget."""
-        order = sorted(range(len(trees)), key=lambda i: len(trees[i]))
-        groups: list[list[int]] = []
-        for index in order:
-            width = len(trees[index])
-            if groups and (len(groups[-1]) + 1) * width * members <= self._max_tokens:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-        return groups
+        one_more = pass_tokens(self._upper.num_weights, self._device, members)
+        return similar_lengths([len(tree) for tree in trees], self._max_tokens // members, one_more)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainables.batches import TextBatch, TextBatches, epoch_order
+from trainables.batches import TextBatch, TextBatches, epoch_order, pass_tokens
 from trainables.entry_sets import EntrySet, member_masks, part
 from trainables.errors import OutOfMemory, failure_kind
 from trainables.lm.head_loss import token_nll
@@ -21,11 +21,6 @@ from trainables.memory.bank import MemoryBank
 from trainables.memory.leakage import leakage
 from trainables.memory.optimiser import PackOptimiser
 from trainables.spec import TrialSpec
-
-PASS_TOKENS = {"cpu": 16, "cuda": 256}
-"""What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
-PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
-"""What starting one more forward and backward pass costs, in FLOPs (ours)."""
 
 
 @dataclass
@@ -112,9 +107,7 @@ class PackTraining:
         self.epoch = 0
         self._alphas = torch.tensor([s.alpha for s in members.specs], device=batches.device)
         self._batch_size, self._seed = first.batch_size, first.seed
-        token_flops = 4 * sum(p.numel() for p in upper.parameters())
-        kind = batches.device.type
-        self._pass_tokens = (PASS_TOKENS[kind] + PASS_FLOPS[kind] / token_flops) / len(members.specs)
+        self._pass_tokens = pass_tokens(upper.num_weights, batches.device, len(members.specs))
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
             bank,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from trainables import training
+from trainables import batches
 from trainables.errors import OutOfMemory
 from trainables.memory.io import load_memory
 from trainables.pack_task import TrialTask
@@ -87,8 +87,8 @@ def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, bench, tmp_pa
 def test_training_is_the_same_however_a_step_is_cut(base, variant, tmp_path, monkeypatch):
     found = []
     for flops in (0.0, 1e15):
-        monkeypatch.setitem(training.PASS_TOKENS, "cpu", 0)
-        monkeypatch.setitem(training.PASS_FLOPS, "cpu", flops)
+        monkeypatch.setitem(batches.PASS_TOKENS, "cpu", 0)
+        monkeypatch.setitem(batches.PASS_FLOPS, "cpu", flops)
         one = task({**base, **variant}, tmp_path / str(flops))
         found.append(run([one], Workbench(CPU, 10**9))[one.id])
     assert_same(found[0], found[1], 2e-5)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
@@ -49,17 +48,22 @@ class _TokenNLL(torch.autograd.Function):
         needs_gradient = ctx.needs_input_grad[0]
         nll = torch.empty(len(final), dtype=torch.float32, device=final.device)
         gradient = torch.empty_like(final) if needs_gradient else None
+        room = final.new_empty(min(chunk, len(final)), len(weight))
         for start in range(0, len(final), chunk):
             part = slice(start, start + chunk)
-            counted = labels[part] != IGNORED
-            label = labels[part].where(counted, 0).unsqueeze(1)
-            log_probs = F.linear(final[part], weight, bias).float().log_softmax(dim=1)
-            nll[part] = -log_probs.gather(1, label).squeeze(1) * counted
+            counted = (labels[part] != IGNORED).unsqueeze(1)
+            label = labels[part].unsqueeze(1).where(counted, 0)
+            logits = torch.mm(final[part], weight.T, out=room[: len(label)])
+            if bias is not None:
+                logits += bias
+            shifted = logits.float()
+            own, top = shifted.gather(1, label), shifted.amax(dim=1, keepdim=True)
+            exps = shifted.sub_(top).exp_()
+            total = exps.sum(dim=1, keepdim=True)
+            nll[part] = ((total.log() + top - own) * counted).squeeze(1)
             if gradient is not None:
-                by_logit = log_probs.exp_()
-                by_logit.scatter_add_(1, label, -torch.ones_like(label, dtype=by_logit.dtype))
-                by_logit *= counted.unsqueeze(1)
-                gradient[part] = by_logit.to(weight.dtype) @ weight
+                exps.scatter_add_(1, label, -total)  # before rounding, so that a sure token keeps its small gradient
+                gradient[part] = (exps.to(weight.dtype) @ weight) / total * counted
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nll

@@ -30,6 +30,7 @@ class Upper(nn.Module):
         """Take a causal language model of `transformers`; its token embedding is not used."""
         super().__init__()
         self.model = model.eval().requires_grad_(False)
+        self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def forward(
         self, hidden: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
