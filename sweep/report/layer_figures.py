@@ -85,9 +85,9 @@ def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]
 
 
 def nll_curve(trial: Trial) -> Curve:
-    """Return the memorisation error by epoch, from epoch 0: as measured after epochs, else while training."""
+    """Return the memorisation error by epoch, from epoch 0: measured after several epochs, else while training."""
     measured = trial.curves.get("memory/nll", ())
-    points = measured if len(measured) > 2 else trial.curves.get("train/nll", ())
+    points = measured if len(measured) > 1 else trial.curves.get("train/nll", ())
     curve = [(float(p[0]), float(p[1])) for p in points if p[1] is not None]
     before = trial.metrics.get("memory/nll_before")
     if curve and curve[0][0] > 0 and before is not None:
@@ -135,7 +135,8 @@ def curves_by_layer(
         caption = "One line per layer, dark (early) to light (late)."
         if slug.startswith("nll"):
             caption += (
-                " Epoch 0: before training; other epochs, where not evaluated, are means over training steps."
+                " Epoch 0: before training. Trials that were evaluated after several epochs are shown as measured "
+                "there; others by the means over each epoch's training steps."
             )
         return finish(canvas, slug, title, caption)
 
