@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 import typer
 
-from benchmarks import floor, growth, memory, packing, parts, trial, whole
+from benchmarks import driver, floor, growth, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
 
 MEASURES = {
     "trial": trial.command, "parts": parts.command,
     "floor": floor.command, "packing": packing.command, "memory": memory.command,
     "sweep": whole.command, "growth": growth.command,
+    "driver": driver.command,
 }  # fmt: skip
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sweep.records import Origin, Record, begin_record, complete_record, record_bytes
 from sweep.store import Store
+from sweep.tracking import EXPERIMENT, Tracking
 from trainables.models import model_card
 from trainables.spec import ALLOCATIONS, TrialSpec, canonical, identity, make_spec
 
@@ -26,6 +27,11 @@ CLAIMS_PER_PAGE = 5
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 ANSWER_SETS = 4
 """Different answers to the same questions; more would only take longer to write."""
+
+
+def own_tracking(store: Store) -> Tracking:
+    """Return the storage's own database, whatever the environment says."""
+    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT, ours=True)
 
 
 def specs(number: int) -> list[TrialSpec]:

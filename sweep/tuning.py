@@ -225,6 +225,7 @@ def run_tune(
     display: Display,
     resources: Resources,
     trunk_layers: Mapping[str, list[int]],
+    trainable: type[tune.Trainable] = PackTrainable,
 ) -> None:
     """Run what the ledger has to run, to its end or until it is stopped.
 
@@ -234,6 +235,7 @@ def run_tune(
         display: what the user sees.
         resources: of each pack.
         trunk_layers: layers of each model whose hidden states are made in one pass.
+        trainable: what runs a pack; another one must report as `PackTrainable` does.
     """
     os.environ.update(_TUNE_SETTINGS)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -249,7 +251,7 @@ def run_tune(
 
     with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch, _interrupts(ledger, display.say):
         tuner = tune.Tuner(
-            tune.with_resources(PackTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
                 scheduler=_scheduler(ledger),
                 search_alg=PackSearcher(ledger, settings, trunk_layers, started),

@@ -1,0 +1,201 @@
+"""The driver's own costs at the size of a study: planning, trials that do nothing, tables, MLflow, report.
+
+The records are made up, in the form of note 002's grid; the trials return results without any work. Rivals: a plain
+Ray Tune function with a process for every trial, and MLflow's fluent API with a call for every value.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep
+from benchmarks.made_up import own_tracking, write_sweep
+from sweep.plan import show_plan
+from sweep.publish import publish
+from sweep.records import Record
+from sweep.report.build import build_report, written
+from sweep.report.loading import load_study
+from sweep.results import write_results
+from sweep.space import ALL, Space, Stage
+from sweep.store import Store
+from sweep.tracking import metric_points, run_name, run_params, run_tags
+from sweep.tracking_runs import Runs
+
+SWEEP = "made_up"
+
+
+def taken(run: Callable[[], object]) -> dict[str, float]:
+    """Return a call's wall seconds, and the CPU seconds of this process and of those it started and awaited."""
+    start, cpu = time.perf_counter(), _cpu_seconds()
+    run()
+    return {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def space_of(points: int) -> Space:
+    """Return a space of one stage with at least so many points, none equivalent to another."""
+    axes: dict[str, list[Any]] = {
+        "model": ["pythia-6.9b", "llama2-7b"], "depth": [0.15, 0.3, 0.45, 0.6, 0.9], "alpha": [0.2, 0.4, 0.6, 0.8, 1.0],
+        "allocation": ["random", "simset2"], "num_documents": [100, 1000],
+    }  # fmt: skip
+    axes["mem_seed"] = list(range(-(-points // 200)))
+    stage = Stage(name="grid", axes=dict.fromkeys(axes, ALL))
+    fixed = {"data": "sample", "memory_dim": 4096}
+    return Space(name="large", title="Many points", axes=axes, fixed=fixed, stages=(stage,))
+
+
+def plan(points: int, folder: Path) -> Table:
+    """Plan a large space, costs and packs included."""
+    space, store = space_of(points), Store(str(folder / "none"))
+    with redirect_stdout(io.StringIO()):
+        return {"points": points, **taken(lambda: show_plan(space, store, "large", None, False, False))}
+
+
+def after(records: int, few: int, folder: Path) -> Table:
+    """Write the table, publish and report a finished sweep; publish a few of its records by the fluent API too.
+
+    Raises:
+        NotTheSame: the rival's runs hold other params or metrics.
+    """
+    store = Store(str(folder))
+    write_sweep(store, SWEEP, records)
+    tracking = own_tracking(store)
+    runs = Runs(tracking, store.storage_id())  # makes the tables
+
+    def report() -> None:
+        study = load_study(store, [SWEEP])
+        with written(study, build_report(study)):
+            pass
+
+    found: Table = {"records": records, "results": taken(lambda: write_results(store, SWEEP))}
+    found["publish"] = taken(lambda: publish(store, [SWEEP], tracking))
+    found["publish_again"] = taken(lambda: publish(store, [SWEEP], tracking))
+    found["report"] = taken(report)
+    sample = list(store.read_records(list(store.index().values())[:few]))
+    found["fluent"] = {"records": len(sample), **_fluent(sample, runs, folder)}
+    return found
+
+
+def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
+    """Log some records by MLflow's fluent API and compare with our runs of them."""
+    import mlflow
+
+    def log() -> None:
+        for record in sample:
+            with mlflow.start_run(experiment_id=experiment, run_name=run_name(record)):
+                for name, text in run_params(record).items():
+                    mlflow.log_param(name, text)
+                for point in metric_points(record):
+                    mlflow.log_metric(point.name, point.value, step=point.step)
+                for name, text in run_tags(record, "fluent", {}).items():
+                    mlflow.set_tag(name, text)
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'fluent.db'}")
+    try:
+        experiment = mlflow.create_experiment("fluent", artifact_location=(folder / "fluent").as_uri())
+        used = taken(log)
+        logged = mlflow.search_runs([experiment], output_format="list")
+    finally:
+        mlflow.set_tracking_uri(before)
+    theirs = {run.data.tags["trial_id"]: run.data for run in logged}
+    client = mlflow.MlflowClient(tracking_uri=ours.tracking.uri)
+    for record in sample:
+        (head,) = ours.find(trial=record["id"])
+        data, other = client.get_run(head.run).data, theirs[record["id"]]
+        if (data.params, data.metrics) != (other.params, other.metrics):
+            raise NotTheSame(f"trial {record['id']}: the fluent API's run holds other params or metrics than ours")
+    return used
+
+
+def noop(who: str, trials: int, feed: str, folder: Path) -> Table:
+    """Run trials that do nothing in a process of their own."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.noop", who, str(trials), feed, str(folder)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))},
+    )  # fmt: skip
+    if ran.returncode:
+        raise RuntimeError(f"{who}, {trials} trials: {ran.stderr.strip()[-2000:]}")
+    found: Table = json.loads(ran.stdout.splitlines()[-1])
+    return {"trials": trials, **found, "ms_per_trial": 1000 * found["seconds"] / trials}
+
+
+def measure(trials: int, records: int, points: int, plain_trials: int = 20, plain_records: int = 30) -> Table:
+    """Measure all of it; without trials, only what needs no Ray.
+
+    Args:
+        trials: that do nothing, by our driver.
+        records: to make a table, MLflow runs and a report of.
+        points: of the space to be planned.
+        plain_trials: that do nothing, by the plain function.
+        plain_records: to log by the fluent API.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        folder = Path(scratch)
+        table: Table = {"plan": plan(points, folder), **after(records, plain_records, folder / "after")}
+        table["publish_ratio"] = _per_record(table["fluent"], plain_records) / _per_record(table["publish"], records)
+        if trials:
+            table["ours"] = noop("ours", trials, "live", folder / "ours")
+            table["plain"] = noop("plain", plain_trials, "off", folder / "plain")
+            table["trial_ratio"] = table["plain"]["ms_per_trial"] / table["ours"]["ms_per_trial"]
+    return table
+
+
+def _per_record(found: dict[str, float], records: int) -> float:
+    return found["seconds"] / records
+
+
+def lines(table: Table) -> list[str]:
+    """Return the table as text."""
+    shown = [f"plan of {table['plan']['points']:,} points{'':<10} {_told(table['plan'])}"]
+    for part in ("results", "publish", "publish_again", "report"):
+        shown.append(f"{part.replace('_', ' ')}, {table['records']:,} records{'':<8} {_told(table[part])}")
+    total = sum(table[part]["seconds"] for part in ("results", "publish", "report"))
+    shown.append(f"results, publish and report together: {total:.1f} s")
+    fluent = table["fluent"]
+    shown.append(
+        f"fluent API, {fluent['records']} records: {_told(fluent)}, {table['publish_ratio']:.1f} x ours a record"
+    )
+    for who, text in (("ours", "ours, fed live"), ("plain", "plain function")):
+        if who in table:
+            found = table[who]
+            shown.append(
+                f"{text}, {found['trials']:,} trials that do nothing: {found['ms_per_trial']:.0f} ms a trial, "
+                f"{_told(found)}, driver's peak {found['peak_bytes'] / 1e9:.2f} GB"
+            )
+    if "trial_ratio" in table:
+        shown.append(f"plain function: {table['trial_ratio']:.1f} x ours a trial")
+    return shown
+
+
+def _told(found: dict[str, float]) -> str:
+    return f"{found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU)"
+
+
+def command(
+    trials: Annotated[int, typer.Option(min=0, help="trials that do nothing; 0: without Ray")] = 2400,
+    records: Annotated[int, typer.Option(min=1, help="records for table, MLflow and report")] = 2400,
+    points: Annotated[int, typer.Option(min=1, help="points of the space to be planned")] = 100_000,
+    out: OutFile = OUT,
+) -> None:
+    """Time the driver: a large plan, trials that do nothing, table, publish and report of a whole study."""
+    table = measure(trials, records, points)
+    keep(out, "driver", table)
+    typer.echo("\n".join(lines(table)))

@@ -1,0 +1,121 @@
+"""Trials that do nothing, through Ray Tune: by our driver, and plainly. Each in a process of its own.
+
+    python -m benchmarks.noop ours|plain TRIALS FEED STORAGE
+
+FEED is `live`, MLflow fed while the trials run, or `off`. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import ray
+from ray import tune
+
+from benchmarks.made_up import EPOCHS, own_tracking
+from sweep.cluster import ray_session
+from sweep.display import Display
+from sweep.ledger import Ledger, Packing
+from sweep.planning import build_plan
+from sweep.space import ALL, Space, Stage
+from sweep.store import Store
+from sweep.tracking import Tracking
+from sweep.tracking_feed import LiveFeed
+from sweep.tuning import Resources, run_tune
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+class NothingTrainable(tune.Trainable):  # type: ignore[misc]
+    """Reports at once what `PackTrainable` reports at its end."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first pack."""
+        self._trials = json.loads(config["work"])["trials"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next pack."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Return the pack's only report."""
+        results = [{"id": trial["id"], "status": "done", **outcome()} for trial in self._trials]
+        node = ray.get_runtime_context().get_node_id()
+        return {"epoch": EPOCHS, "progress": {}, "results": results, "done": True, "versions": {}, "node": node}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Read nothing."""
+
+
+def outcome() -> dict[str, Any]:
+    """Return metrics and curves of the usual size."""
+    curve = [[epoch, 1.0 / epoch] for epoch in range(1, EPOCHS + 1)]
+    metrics = {"memory/nll": 1.0, "fever/accuracy": 0.5}
+    return {"metrics": metrics, "curves": {f"train/{name}": curve for name in ("nll", "loss", "leakage")}}
+
+
+def space_of(trials: int) -> Space:
+    """Return a space of one stage with so many trials."""
+    return Space(
+        name="noop", title="Trials that do nothing", axes={"mem_seed": list(range(trials))},
+        fixed={"data": "sample", "depth": 0.5, "alpha": 0.2, "allocation": "simset1"},
+        stages=(Stage(name="grid", axes={"mem_seed": ALL}),),
+    )  # fmt: skip
+
+
+def run_ours(trials: int, live: bool, storage: str) -> dict[str, float]:
+    """Run them with all that a sweep has in its driver: plan, ledger, searcher, records, feed, display."""
+    store = Store(storage)
+    index = store.index()
+    plan = build_plan(space_of(trials), (), {})
+    with store.lock("noop"), ray_session(None) as nodes:
+        slots = nodes.slots(1, 0)
+        ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, slots), False, print)
+        feed = LiveFeed(store, "noop", own_tracking(store) if live else Tracking(NOWHERE, "noop"))
+        start, cpu = time.perf_counter(), time.process_time()
+        run_tune(ledger, feed, Display(trials), Resources(1, 0, slots, "cpu", None), {}, NothingTrainable)
+        found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+        found["fed"] = feed.close(0.1).complete
+    if len(store.index()) != trials:
+        raise RuntimeError(f"{len(store.index())} records of {trials} trials")
+    return found
+
+
+def nothing(config: dict[str, Any]) -> None:
+    """Report the same as a plain Tune function."""
+    tune.report({"epoch": EPOCHS, **outcome()["metrics"]})
+
+
+def run_plain(trials: int, storage: str) -> dict[str, float]:
+    """Run them as Ray Tune's documentation does: a function, a grid, a process for every trial."""
+    with ray_session(None):
+        tuner = tune.Tuner(
+            tune.with_resources(nothing, {"cpu": 1}),
+            param_space={"mem_seed": tune.grid_search(list(range(trials)))},
+            run_config=tune.RunConfig(name="plain", storage_path=storage, verbose=0),
+        )
+        start, cpu = time.perf_counter(), time.process_time()
+        results = tuner.fit()
+        found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    if results.num_errors or len(results) != trials:
+        raise RuntimeError(f"{len(results) - results.num_errors} results of {trials} trials")
+    return found
+
+
+def main() -> None:
+    """Run what the command line says."""
+    who, trials, feed, storage = sys.argv[1:]
+    found = run_ours(int(trials), feed == "live", storage) if who == "ours" else run_plain(int(trials), storage)
+    print(json.dumps({**found, "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+
+
+if __name__ == "__main__":
+    main()
