@@ -69,3 +69,22 @@ def test_stages_run_fewer_trials_than_the_grid_with_the_same_results(tiny_models
     )
     assert found["trials"] == {"staged": 5, "grid": 8}
     assert found["study"]["grid_points"] == 2400 and found["study"]["flop_ratio"] > 3
+
+
+def test_the_text_says_all_ratios():
+    one = {"median": 2.0, "min": 1.5, "max": 2.5}
+    paper = {"grid_points": 64, "unique_points": 56, "staged_trials": 17, "flop_ratio": 3.1, "trial_ratio": 3.3}
+    ends = {"last_s": one, "exit_s": one}
+    table = {
+        "whole": {
+            "model": "m", "trials": 24, "claims": 30, "answered": 700, "ratios": ends,
+            "seconds": {"ours": ends, "plain": ends}, "worker_seconds": {"ours": {"train_s": 1.0}, "plain": {}},
+        },
+        "stages": {
+            "study": paper, "small": paper, "small_with_choices": paper, "trials": {"staged": 17, "grid": 56},
+            "ratios": {"compute_s": 3.0, "trials_s": 2.5, "last_s": 2.0, "exit_s": 1.9},
+        },
+    }
+    shown = "\n".join(whole.lines(table))
+    assert "plain to the last result" in shown and "2.00 (1.50 to 2.50) x ours" in shown
+    assert "56 trials against 17: 3.00 x the seconds of computing" in shown
