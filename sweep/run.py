@@ -166,6 +166,9 @@ class _Runner:
 
     def run(self) -> int:
         """Do it and return the exit status."""
+        # All that the end needs is imported at the start: sources may be updated while a long run goes on.
+        import sweep.publish
+        import sweep.results  # noqa: F401
         from sweep.cluster import check_reachable
         from sweep.tracking import resolve_tracking
 

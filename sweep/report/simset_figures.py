@@ -82,7 +82,8 @@ def _row(row: Any, analysis: Analysis) -> None:
     _histogram(row[1], load, "groups on an entry", "entries", "load per entry")
     _similarity(row[2], report.get("pairs") or (), entries)
     ax, values = row[3], np.asarray(sorted(analysis.leakage.values()))
-    ax.set(title=f"leakage by group (alpha {analysis.trial.get('alpha'):g})", xlim=(0, 1), ylabel="groups")
+    how = "hard" if analysis.trial.get("mode") == "hard" else f"alpha {analysis.trial.get('alpha'):g}"
+    ax.set(title=f"leakage by group ({how})", xlim=(0, 1), ylabel="groups")
     if not values.size:
         _nothing(ax)
         return
