@@ -197,12 +197,18 @@ class LiveFeed:
             live.sent.clear()
 
     def _send(self) -> None:
-        """Send what every trial has to send, until the server fails or time is up."""
+        """Send what every trial has to send, until the server fails or time is up.
+
+        A round is short, so that the rest after it is: sending computes in the driver's process.
+        """
+        end = math.inf if self._closing.is_set() else time.monotonic() + self._interval_s
         for trial, live in list(self._trials.items()):
             if not live.has_work:
                 continue
             if time.monotonic() > self._deadline:
                 return
+            if time.monotonic() > end:
+                break
             try:
                 self._send_one(self._connection(), trial, live)
             except Exception as error:
