@@ -25,6 +25,7 @@ from benchmarks.sweeps import (
 )
 from benchmarks.trial import CURVE_TOLERANCE, check_same
 from sweep.cli import user_errors
+from trainables.errors import ConfigError
 
 STUDY = ROOT / "search_spaces" / "inductive.py"
 ENDS = ("last_s", "exit_s")
@@ -178,7 +179,11 @@ def _measured(swept: Swept, trial: str) -> Measured:
 
 def lines(table: Table) -> list[str]:
     """Return the table as text."""
-    whole, stages = table["whole"], table["stages"]
+    shown = _whole_lines(table["whole"]) if "whole" in table else []
+    return shown + (_stage_lines(table["stages"]) if "stages" in table else [])
+
+
+def _whole_lines(whole: Table) -> list[str]:
     shown = [
         f"{whole['model']}: {whole['trials']} trials at one layer, {whole['claims']} claims each "
         f"({whole['answered']} answers parsed in all); same losses and answers in every trial"
@@ -191,6 +196,11 @@ def lines(table: Table) -> list[str]:
         )
     for end, words in zip(ENDS, ("to the last result", "to the end of the process"), strict=True):
         shown.append(f"  plain {words:<26} {told(whole['ratios'][end])} x ours")
+    return shown
+
+
+def _stage_lines(stages: Table) -> list[str]:
+    shown = []
     names = {"study": "inductive.py", "small": "small grid", "small_with_choices": "same, layer chosen"}
     for name, words in names.items():
         paper = stages[name]
@@ -217,6 +227,7 @@ def command(
     claims_per_page: Annotated[int | None, typer.Option(min=1, help="ask at most so many; default all")] = None,
     staged_model: Annotated[str, typer.Option(help="model of the small staged sweep")] = "pythia-70m",
     repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds of the 24 trials")] = 1,
+    part: Annotated[str, typer.Option(help="all, plain (the 24 trials) or stages")] = "all",
     out: OutFile = OUT,
 ) -> None:
     """Time whole sweeps: 24 trials at one layer against plain Ray Tune, and a plan in stages against its full grid."""
@@ -227,9 +238,12 @@ def command(
         }
         if claims_per_page:
             settings["claims_per_page"] = claims_per_page
-        table = {
-            "whole": compare(settings, repeats),
-            "stages": staged_against_grid({"model": model_path(staged_model), "data": "sample"}),
-        }
+        if part not in ("all", "plain", "stages"):
+            raise ConfigError(f"part={part!r}: must be all, plain or stages")
+        table: Table = {}
+        if part != "stages":
+            table["whole"] = compare(settings, repeats)
+        if part != "plain":
+            table["stages"] = staged_against_grid({"model": model_path(staged_model), "data": "sample"})
     keep(out, "sweep", table)
     typer.echo("\n".join(lines(table)))
