@@ -157,7 +157,7 @@ def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_
 
 
 def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sample_data):
-    space = write_space(tmp_path, tiny_models, sample_data, epochs=400)
+    space = write_space(tmp_path, tiny_models, sample_data, epochs=4000)
     storage = tmp_path / "out"
     driver = subprocess.Popen(
         command(space, "--storage", storage, "--set", "checkpoint_every_s=1000"),
