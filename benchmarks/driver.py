@@ -107,14 +107,14 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
                 for name, text in run_tags(record, "fluent", {}).items():
                     mlflow.set_tag(name, text)
 
-    before = mlflow.get_tracking_uri()
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # which MLflow sets along with its own
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'fluent.db'}")
     try:
         experiment = mlflow.create_experiment("fluent", artifact_location=(folder / "fluent").as_uri())
         used = taken(log)
         logged = mlflow.search_runs([experiment], output_format="list")
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
     theirs = {run.data.tags["trial_id"]: run.data for run in logged}
     client = mlflow.MlflowClient(tracking_uri=ours.tracking.uri)
     for record in sample:

@@ -54,7 +54,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "num_clusters": st.none() | st.integers(1, 49),
     "segment_tokens": st.integers(2, 4096),
     "max_segments": st.integers(1, 100),
-    "layer": st.integers(0, 31),
+    "layer": st.integers(0, 23),
     "memory_dim": st.integers(1, 20000),
     "norm_and_gate": st.just(False),
     "mode": st.just("hard"),
