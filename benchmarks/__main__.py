@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import typer
 
 from benchmarks import driver, floor, growth, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
 
-MEASURES = {
+MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,
     "floor": floor.command, "packing": packing.command, "memory": memory.command,
     "sweep": whole.command, "growth": growth.command,

@@ -18,15 +18,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from numpy.typing import NDArray
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.common import OUT, OutFile, Table, keep, local_model, spread, told
+from trainables import training
 from trainables.evaluation.fever import FeverQuestions
 from trainables.lm.tree import TokenTree
 from trainables.models import ModelCard
@@ -39,6 +42,7 @@ from trainables.workbench import StudyTexts, Workbench
 PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
 MATMULS = ("mm", "addmm", "bmm", "baddbmm")
 NORMS = ("native_layer_norm", "native_layer_norm_backward", "rsqrt", "pow", "mean", "_fused_rms_norm")
+HEAD = "head's loss"
 COPIES = (
     "copy_", "clone", "cat", "stack", "index", "index_put_", "_index_put_impl_", "index_select", "fill_", "zero_",
     "constant_pad_nd", "slice_backward", "select_backward",
@@ -169,15 +173,13 @@ class _Trial:
     def profiled_epoch(self) -> tuple[float, dict[str, float]]:
         """Train two epochs, the second under the profiler; return its seconds, in all and by kind of operation."""
         self.run.step()
-        with _quiet_stderr(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
+        with _quiet_stderr(), _head_marked(), profile(activities=[ProfilerActivity.CPU]) as found:
             start = time.perf_counter()
             self.run.step()
             wall = time.perf_counter() - start
-        vocab = self.bench.card(self.run.tasks[0].spec).vocab_size
         by_kind: dict[str, float] = defaultdict(float)
-        for event in found.key_averages(group_by_input_shape=True):
-            sizes = {size for shape in event.input_shapes if isinstance(shape, list) for size in shape}
-            by_kind[kind_of(event.key, vocab in sizes)] += event.self_cpu_time_total / 1e6
+        for event in found.events() or ():
+            by_kind[kind_of(event.name, _is_head(event))] += event.self_cpu_time_total / 1e6
         by_kind["python"] = max(0.0, wall - sum(by_kind.values()))
         return wall, dict(by_kind)
 
@@ -196,23 +198,45 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def kind_of(operation: str, on_logits: bool) -> str:
+@contextmanager
+def _head_marked() -> Iterator[None]:
+    """Let the profiler tell the head's loss from the rest."""
+    plain = training.token_nll
+
+    def marked(*args: Any) -> Tensor:
+        with record_function(HEAD):
+            return plain(*args)
+
+    with mock.patch.object(training, "token_nll", marked):
+        yield
+
+
+def _is_head(event: Any) -> bool:
+    """Return whether an operation of the profiler is part of the head's loss."""
+    while event is not None:
+        if event.name == HEAD:
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def kind_of(operation: str, in_head: bool) -> str:
     """Return which kind an operation of the profiler belongs to.
 
     Args:
         operation: its name, `aten::mm`.
-        on_logits: whether one of its inputs has the vocabulary's size.
+        in_head: whether it is part of the head's loss.
     """
     name = operation.removeprefix("aten::")
     if name in MATMULS:
-        return "matmul, head" if on_logits else "matmul, blocks and memory"
+        return "matmul, head" if in_head else "matmul, blocks and memory"
     if "scaled_dot_product" in name:
         return "attention"
     if name.startswith(("_foreach", "_fused_adam", "Optimizer", "linalg_vector_norm")):
         return "optimiser and clipping"
     if not operation.startswith("aten::"):
         return "autograd and dispatch"
-    if on_logits and name not in ("t", "transpose", "linear", "matmul"):
+    if in_head and name not in ("t", "transpose", "slice", "as_strided", "linear", "matmul"):
         return "softmax of the head's loss"
     if name in NORMS:
         return "norms"

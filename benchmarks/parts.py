@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
+from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.common import OUT, NotTheSame, OutFile, Table, in_turn, keep, local_model, ratio, seconds, told
 from benchmarks.trial import run_ours
-from trainables import batches
+from trainables.batches import TextBatch, TextBatches, epoch_order
 from trainables.entry_sets import EntrySet
 from trainables.lm.cache import HiddenCache
 from trainables.lm.head_loss import token_nll
@@ -61,16 +62,41 @@ def head_loss(bench: Workbench, spec: TrialSpec) -> Contenders:
 
 
 def padding(bench: Workbench, spec: TrialSpec) -> Contenders:
-    """Training in passes of texts of similar length, against one padded batch a step."""
+    """A step's texts one after the other, attention text by text, against one padded batch; forward and backward."""
+    assert spec.layer is not None
+    upper = bench.upper(spec, spec.layer)
+    texts = bench.texts(spec).train
+    states = bench.hidden_states(spec).get([text.tree for text in texts], spec.layer)
+    order = epoch_order(len(texts), spec.seed, 0)
+    batches = list(TextBatches(texts, states, bench.device).steps(order, spec.batch_size))
 
-    def train(pass_flops: float) -> tuple[float, list[float]]:
-        with _pass_flops(pass_flops):
-            found = run_ours(spec, bench)
-        return found.train_s, found.curve
+    def gradients(final: Callable[[TextBatch, torch.Tensor], torch.Tensor]) -> tuple[float, list[torch.Tensor]]:
+        found: list[torch.Tensor] = []
 
-    chosen, padded = batches.PASS_FLOPS["cpu"], 1e18
-    _check("passes", max(abs(a - b) for a, b in zip(train(chosen)[1], train(padded)[1], strict=True)))
-    return {"ours": lambda: train(chosen)[0], "reference": lambda: train(padded)[0]}
+        def epoch() -> None:
+            for batch in batches:
+                hidden = batch.hidden.detach().requires_grad_()
+                picked = final(batch, hidden)[batch.targets]
+                torch.autograd.backward(token_nll(picked, upper.head_weight, upper.head_bias, batch.labels).sum())
+                assert hidden.grad is not None
+                found.append(hidden.grad)
+
+        return seconds(epoch), found
+
+    def ours() -> tuple[float, list[torch.Tensor]]:
+        return gradients(
+            lambda batch, hidden: upper(hidden[None], positions=batch.positions[None], lengths=batch.lengths)[0]
+        )
+
+    def reference() -> tuple[float, list[torch.Tensor]]:
+        def padded(batch: TextBatch, hidden: torch.Tensor) -> torch.Tensor:
+            rows = pad_sequence(list(torch.split(hidden, batch.lengths)), batch_first=True)
+            return torch.cat([row[:length] for row, length in zip(upper(rows), batch.lengths, strict=True)])
+
+        return gradients(padded)
+
+    _check("padding", max(float((a - b).abs().max()) for a, b in zip(ours()[1], reference()[1], strict=True)))
+    return {"ours": lambda: ours()[0], "reference": lambda: reference()[0]}
 
 
 def tree(bench: Workbench, spec: TrialSpec) -> Contenders:
@@ -293,16 +319,6 @@ def _end_of(prompt: TokenTree, trees: Sequence[TokenTree], documents: Sequence[i
         else:
             return where, node
     raise NotTheSame("tree: a prompt is in none of the trees")
-
-
-@contextmanager
-def _pass_flops(value: float) -> Iterator[None]:
-    before = batches.PASS_FLOPS["cpu"]
-    batches.PASS_FLOPS["cpu"] = value
-    try:
-        yield
-    finally:
-        batches.PASS_FLOPS["cpu"] = before
 
 
 @contextmanager

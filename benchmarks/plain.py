@@ -118,7 +118,7 @@ def _train(
             labels = tokens.masked_fill(mask == 0, -100)
             lm_loss = loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
             if entries is not None:
-                allowed = entries.mask([t.document for t in batch], [t.tree for t in batch], tokens.shape[1], _CPU)
+                allowed = entries.mask([t.document for t in batch], [t.tree for t in batch], _CPU)
                 leak = _leakage(memory.activations, allowed, mask)
                 loss = lm_loss + spec.alpha * leak
                 real = int(mask.sum())
@@ -138,10 +138,9 @@ def _train(
 
 def _leakage(activations: Tensor, allowed: Tensor | None, mask: Tensor) -> Tensor:
     """Return the share of the squared activations outside the allowed entries, mean over the tokens there are."""
-    energy = activations.square()
+    energy = activations[mask.bool()].square()
     outside = (energy * ~allowed).sum(-1) if allowed is not None else torch.zeros_like(energy[..., 0])
-    share = outside / energy.sum(-1)
-    return share[mask.bool()].mean()
+    return (outside / energy.sum(-1)).mean()
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-"""Training texts and their hidden states as padded batches on the device."""
+"""Training texts with their hidden states as batches on the device, and how to batch what is padded."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,30 +21,53 @@ PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Some texts, padded on the right; no token sees the padding, for attention is causal.
+    """Some texts one after the other, without padding.
 
     Attributes:
-        hidden: `[batch, seq, model_dim]`, states at the memory's block.
-        real: bool `[batch, seq]`, False at padding.
-        targets: int64 `[n]`, flat positions in `batch * seq` from which a target is predicted.
+        texts: the texts.
+        hidden: `[tokens, model_dim]`, states at the memory's block.
+        positions: int64 `[tokens]`, of each token within its text.
+        targets: int64 `[n]`, tokens from which a target is predicted.
         labels: int64 `[n]`, the tokens to predict there.
-        trees: the texts.
-        documents: index of each text's document.
-        num_tokens: tokens, padding left out.
     """
 
+    texts: list[TrainingText]
     hidden: Tensor
-    real: Tensor
+    positions: Tensor
     targets: Tensor
     labels: Tensor
-    trees: list[TokenTree]
-    documents: list[int]
-    num_tokens: int
 
     @property
-    def width(self) -> int:
-        """Padded length in tokens."""
-        return self.hidden.shape[1]
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(text.tree) for text in self.texts]
+
+    @property
+    def trees(self) -> list[TokenTree]:
+        """The texts as trees."""
+        return [text.tree for text in self.texts]
+
+    @property
+    def documents(self) -> list[int]:
+        """Index of each text's document."""
+        return [text.document for text in self.texts]
+
+    def part(self, texts: slice) -> TextBatch:
+        """Return some of the texts, which stand next to each other, as a batch."""
+        chosen = self.texts[texts]
+        if len(chosen) == len(self.texts):
+            return self
+        before = self.texts[: texts.start]
+        start, first = sum(len(text.tree) for text in before), sum(text.num_targets for text in before)
+        end = start + sum(len(text.tree) for text in chosen)
+        last = first + sum(text.num_targets for text in chosen)
+        return TextBatch(
+            chosen,
+            self.hidden[start:end],
+            self.positions[start:end],
+            self.targets[first:last] - start,
+            self.labels[first:last],
+        )
 
 
 class TextBatches:
@@ -75,54 +97,49 @@ class TextBatches:
         return len(self.texts)
 
     def batch(self, indices: Sequence[int]) -> TextBatch:
-        """Return the texts at `indices` as one batch."""
-        chosen = [self.texts[i] for i in indices]
-        lengths = [len(text.tree) for text in chosen]
-        width = max(lengths)
-        first = self.hidden[indices[0]]
-        hidden = torch.zeros(len(chosen), width, first.shape[-1], dtype=first.dtype, device=first.device)
-        targets, labels = [], []
-        for row, (index, text) in enumerate(zip(indices, chosen, strict=True)):
-            hidden[row, : lengths[row]] = self.hidden[index]
-            targets.append(np.arange(text.first_target - 1, lengths[row] - 1) + row * width)
-            labels.append(np.asarray(text.tree.tokens[text.first_target :]))
-        real = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+        """Return the texts at `indices` as one batch, by length: attention takes texts of one length together."""
+        order = sorted(indices, key=lambda i: len(self.texts[i].tree))
+        chosen = [self.texts[i] for i in order]
+        starts = np.cumsum([0, *[len(text.tree) for text in chosen]])
+        targets = [
+            np.arange(start + text.first_target - 1, end - 1)
+            for text, start, end in zip(chosen, starts, starts[1:], strict=False)
+        ]
+        labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in chosen]
+
+        def to_device(parts: Sequence[NDArray[np.int64]]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts)).to(self.device)
+
         return TextBatch(
-            hidden=hidden.to(self.device, non_blocking=True),
-            real=real.to(self.device),
-            targets=torch.from_numpy(np.concatenate(targets)).to(self.device),
-            labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self.device),
-            trees=[text.tree for text in chosen],
-            documents=[text.document for text in chosen],
-            num_tokens=sum(lengths),
+            texts=chosen,
+            hidden=torch.cat([self.hidden[i] for i in order]).to(self.device, non_blocking=True),
+            positions=to_device([text.tree.positions for text in chosen]),
+            targets=to_device(targets),
+            labels=to_device(labels),
         )
 
-    def steps(
-        self, order: NDArray[np.int64], batch_size: int, pass_tokens: float
-    ) -> Iterator[list[TextBatch]]:
+    def steps(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
         """Yield the texts of each step, in the order given; the last step may have fewer.
-
-        The texts of a step come as one batch or as several of similar length, to be run one after the other.
-        Their losses are sums over tokens, so how a step is cut changes nothing but rounding.
 
         Args:
             order: indices of the texts.
             batch_size: texts a step.
-            pass_tokens: what one more forward pass costs, in tokens.
         """
         for start in range(0, len(order), batch_size):
-            chosen = [int(i) for i in order[start : start + batch_size]]
-            lengths = [len(self.texts[i].tree) for i in chosen]
-            yield [self.batch([chosen[place] for place in group]) for group in length_groups(lengths, pass_tokens)]
+            yield self.batch(order[start : start + batch_size].tolist())
 
-    def by_length(self, max_tokens: int, pass_tokens: float = math.inf) -> Iterator[TextBatch]:
-        """Yield all texts once, similar lengths together, at most `max_tokens` padded tokens a batch.
-
-        Args:
-            max_tokens: largest batch, padding included; a longer text is a batch of its own.
-            pass_tokens: what one more forward pass costs, in tokens.
-        """
-        for group in similar_lengths([len(text.tree) for text in self.texts], max_tokens, pass_tokens):
+    def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
+        """Yield all texts once, the shortest first: at most `max_tokens` a batch, or one longer text."""
+        group: list[int] = []
+        tokens = 0
+        for index in sorted(range(len(self.texts)), key=lambda i: len(self.texts[i].tree)):
+            length = len(self.texts[index].tree)
+            if group and tokens + length > max_tokens:
+                yield self.batch(group)
+                group, tokens = [], 0
+            group.append(index)
+            tokens += length
+        if group:
             yield self.batch(group)
 
 
@@ -158,30 +175,6 @@ def similar_lengths(lengths: Sequence[int], max_tokens: int, pass_tokens: float)
         groups.append([index])
         padding = 0
     return groups
-
-
-def length_groups(lengths: Sequence[int], pass_tokens: float) -> list[list[int]]:
-    """Split texts into batches such that padded tokens, and `pass_tokens` for every batch, are fewest together.
-
-    Args:
-        lengths: tokens of each text.
-        pass_tokens: cost of a batch beside its tokens.
-
-    Returns:
-        Indices of the texts of every batch; a batch's texts are next to each other by length.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    costs, cuts = [0.0], [0]
-    for last, index in enumerate(order):
-        options = [costs[first] + (last + 1 - first) * lengths[index] + pass_tokens for first in range(last + 1)]
-        cuts.append(min(range(last + 1), key=options.__getitem__))
-        costs.append(options[cuts[-1]])
-    groups: list[list[int]] = []
-    end = len(order)
-    while end:
-        groups.append(order[cuts[end] : end])
-        end = cuts[end]
-    return groups[::-1]
 
 
 def epoch_order(num_texts: int, seed: int, epoch: int) -> NDArray[np.int64]:

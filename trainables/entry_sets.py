@@ -80,32 +80,22 @@ class EntrySet:
             self._analysis = allocation_report(self.allocation, self.sequences)
         return self._analysis
 
-    def mask(
-        self, documents: Sequence[int], trees: Sequence[TokenTree], width: int, device: torch.device
-    ) -> Tensor | None:
-        """Return the entries allowed: bool `[batch, 1 or width, memory_dim]`; None when every entry is."""
+    def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
+        """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is."""
         groups = [self.groups[document] for document in documents]
-        return self.allocation.mask(groups, trees, width, device)
+        return self.allocation.mask(groups, trees, device)
 
 
 def member_masks(
     sets: Sequence[EntrySet | None],
     documents: Sequence[int],
     trees: Sequence[TokenTree],
-    width: int,
     device: torch.device,
 ) -> Tensor | None:
-    """Return the masks of several members: bool `[members or 1, batch, 1 or width, memory_dim]`.
+    """Return the masks of several members: bool `[members or 1, nodes of all trees, memory_dim]`.
 
     A member without a set may use every entry; None when that holds for all. A set that several members share is
     made once; when all share one, the first dimension is 1.
     """
-    made = {id(s): s.mask(documents, trees, width, device) for s in sets if s is not None}
+    made = {id(s): s.mask(documents, trees, device) for s in sets if s is not None}
     return stack_masks([None if s is None else made[id(s)] for s in sets])
-
-
-def part(masks: Tensor | None, members: slice, rows: slice) -> Tensor | None:
-    """Return the masks of some members and rows."""
-    if masks is None:
-        return None
-    return masks[members if len(masks) > 1 else slice(None), rows]

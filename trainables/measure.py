@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.batches import TextBatches, pass_tokens, similar_lengths
-from trainables.entry_sets import EntrySet, member_masks, part
+from trainables.entry_sets import EntrySet, member_masks
 from trainables.lm.hidden import HiddenStates
-from trainables.lm.tree import TokenTree, collate
+from trainables.lm.tree import Batch, TokenTree, collate
 from trainables.lm.upper import Upper
 from trainables.memory.bank import MemoryBank
 from trainables.memory.leakage import leakage
@@ -33,16 +33,15 @@ def document_nll(
     """
     count = 1 if bank is None else bank.num_members
     total = torch.zeros(count, dtype=torch.float64)
-    one_more = pass_tokens(upper.num_weights, batches.device, count)
-    for batch in batches.by_length(max(max_tokens // count, 1), one_more):
-        masks = member_masks(hard, batch.documents, batch.trees, batch.width, batches.device)
-        for who, rows in slices(count, batch.hidden.shape[0], batch.width, max_tokens):
-            hidden = batch.hidden[rows]
+    for batch in batches.by_length(max_tokens):
+        for who, texts in slices(count, batch.lengths, max_tokens):
+            chosen = batch.part(texts)
             if bank is None:
-                added = torch.zeros_like(hidden)[None]
+                added = torch.zeros_like(chosen.hidden)[None]
             else:
-                added, _ = bank(hidden[None], part(masks, who, rows), who)
-            total[who] += member_nll(upper, hidden, added, batch, rows).double().sum(dim=1).cpu()
+                masks = member_masks(hard[who], chosen.documents, chosen.trees, batches.device)
+                added, _ = bank(chosen.hidden[None], masks, who)
+            total[who] += member_nll(upper, chosen, added).double().sum(dim=1).cpu()
     return total / batches.num_targets
 
 
@@ -56,29 +55,26 @@ def document_leakage(
         batches: the documents' texts.
         bank: the memories.
         sets: one set per member; None (every entry) gives 0.
-        max_tokens: padded tokens, over all members, at a time.
+        max_tokens: tokens, over all members, at a time.
 
     Returns:
         Per member: group -> mean leakage over the group's tokens, and key -1 -> mean over all tokens.
     """
     count = bank.num_members
     sums: list[dict[int, list[float]]] = [{} for _ in range(count)]
-    for batch in batches.by_length(max(max_tokens // count, 1)):
-        for who, rows in slices(count, batch.hidden.shape[0], batch.width, max_tokens):
-            chosen = sets[who]
-            documents = batch.documents[rows]
-            masks = member_masks(chosen, documents, batch.trees[rows], batch.width, batches.device)
-            _, activations = bank(batch.hidden[rows][None], None, who)
-            share = leakage(activations, masks) * batch.real[rows]
-            per_row = share.sum(dim=2).double().cpu()
-            tokens = batch.real[rows].sum(dim=1).tolist()
+    for batch in batches.by_length(max_tokens):
+        for who, texts in slices(count, batch.lengths, max_tokens):
+            chosen, part = sets[who], batch.part(texts)
+            masks = member_masks(chosen, part.documents, part.trees, batches.device)
+            _, activations = bank(part.hidden[None], None, who)
+            by_text = torch.split(leakage(activations, masks).double().cpu(), part.lengths, dim=1)
             for offset, entry_set in enumerate(chosen):
-                for row, document in enumerate(documents):
+                for found, document in zip(by_text, part.documents, strict=True):
                     group = -1 if entry_set is None else entry_set.groups[document]
                     for key in {group, -1}:
                         cell = sums[(who.start or 0) + offset].setdefault(key, [0.0, 0.0])
-                        cell[0] += float(per_row[offset, row])
-                        cell[1] += tokens[row]
+                        cell[0] += float(found[offset].sum())
+                        cell[1] += found.shape[1]
     return [{group: part / max(1.0, whole) for group, (part, whole) in found.items()} for found in sums]
 
 
@@ -131,46 +127,45 @@ class Responder:
         starts = np.cumsum([0, *[len(read) for read in nodes]])
         out = np.zeros((count, int(starts[-1])), dtype=np.int64)
         for rows in self._groups(trees, count):
-            batch = collate([trees[r] for r in rows], self._device)
-            states = torch.zeros(*batch.tokens.shape, hidden[0].shape[-1], dtype=hidden[0].dtype)
-            for place, row in enumerate(rows):
-                states[place, : len(trees[row])] = hidden[row]
-                self.tokens += len(trees[row])
-            states = states.to(self._device)
+            chosen = [trees[r] for r in rows]
+            self.tokens += sum(map(len, chosen))
             read = [(place, node) for place, row in enumerate(rows) for node in nodes[row]]
-            where = np.concatenate([np.arange(starts[r], starts[r + 1]) for r in rows])
             if not read:
                 continue
+            where = np.concatenate([np.arange(starts[r], starts[r + 1]) for r in rows])
+            batch = collate(chosen, self._device)
+            states = torch.cat([hidden[r] for r in rows]).to(self._device)
+            masks = member_masks(self._hard, [documents[r] for r in rows], chosen, self._device)
             places = torch.tensor(read, device=self._device)
-            masks = None
-            if self._bank is not None:
-                masks = member_masks(
-                    self._hard, [documents[r] for r in rows], [trees[r] for r in rows], states.shape[1], self._device
-                )
-            per_pass = max(1, self._max_tokens // states[..., 0].numel())
+            per_pass = max(1, self._max_tokens // batch.tokens.numel())
             for start in range(0, count, per_pass):
                 who = slice(start, min(count, start + per_pass))
-                found = self._next_tokens(states, masks, who, batch.attention_mask, batch.positions, places)
+                own = masks if masks is None or len(masks) == 1 else masks[who]
+                found = self._next_tokens(states, own, who, batch, places)
                 out[who, where] = found.cpu().numpy()
         return out
 
     def _next_tokens(
-        self,
-        states: Tensor,
-        masks: Tensor | None,
-        who: slice,
-        attention: Tensor | None,
-        positions: Tensor,
-        places: Tensor,
+        self, states: Tensor, masks: Tensor | None, who: slice, batch: Batch, places: Tensor
     ) -> Tensor:
-        """Return the argmax token at `places` `[n, 2]` (row, node) for some members: `[members, n]`."""
+        """Return the argmax token at `places` `[n, 2]` (row, node) for some members: `[members, n]`.
+
+        Args:
+            states: `[nodes of all trees, model_dim]`, tree after tree.
+            masks: `[members or 1, nodes, memory_dim]`, or None.
+            who: which members.
+            batch: the trees.
+            places: what to read.
+        """
         inputs = states[None]
         if self._bank is not None:
-            added, _ = self._bank(inputs, part(masks, who, slice(None)), who)
+            added, _ = self._bank(inputs, masks, who)
             inputs = inputs + added
-        members, rows, width, dim = inputs.shape
-        final = self._upper(inputs.reshape(members * rows, width, dim), attention, positions)
-        read = final.reshape(members, rows, width, dim)[:, places[:, 0], places[:, 1]]
+        rows, width = batch.tokens.shape
+        padded = inputs.new_zeros(len(inputs), rows, width, inputs.shape[-1])
+        padded[:, torch.arange(width, device=self._device) < batch.lengths[:, None]] = inputs
+        final = self._upper(padded.flatten(0, 1), batch.attention_mask, batch.positions)
+        read = final.reshape(padded.shape)[:, places[:, 0], places[:, 1]]
         logits: Tensor = self._upper.logits(read)
         return logits.argmax(dim=-1)
 

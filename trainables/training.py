@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from trainables.batches import TextBatch, TextBatches, epoch_order, pass_tokens
-from trainables.entry_sets import EntrySet, member_masks, part
+from trainables.batches import TextBatch, TextBatches, epoch_order
+from trainables.entry_sets import EntrySet, member_masks
 from trainables.errors import OutOfMemory, failure_kind
 from trainables.lm.head_loss import token_nll
 from trainables.lm.upper import Upper
@@ -89,7 +90,7 @@ class PackTraining:
         batches: the texts with their hidden states.
         upper: the blocks above the memory, frozen.
         bank: the members' memories.
-        micro_batch_tokens: padded tokens, over all members, in one forward pass.
+        micro_batch_tokens: tokens, over all members, in one forward pass.
     """
 
     def __init__(
@@ -107,7 +108,6 @@ class PackTraining:
         self.epoch = 0
         self._alphas = torch.tensor([s.alpha for s in members.specs], device=batches.device)
         self._batch_size, self._seed = first.batch_size, first.seed
-        self._pass_tokens = pass_tokens(upper.num_weights, batches.device, len(members.specs))
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
             bank,
@@ -128,24 +128,23 @@ class PackTraining:
         """
         sums = EpochSums.zeros(len(self.members.specs))
         order = epoch_order(len(self.batches), self._seed, self.epoch)
-        for texts in self.batches.steps(order, self._batch_size, self._pass_tokens):
-            self._step(texts, sums)
+        for batch in self.batches.steps(order, self._batch_size):
+            self._step(batch, sums)
             if not any(self.members.active):
                 break
         self.epoch += 1
         return sums.means()
 
-    def _step(self, texts: Sequence[TextBatch], sums: EpochSums) -> None:
-        targets, tokens = sum(len(batch.labels) for batch in texts), sum(batch.num_tokens for batch in texts)
+    def _step(self, batch: TextBatch, sums: EpochSums) -> None:
+        targets, tokens = len(batch.labels), len(batch.hidden)
         while True:
             try:
-                nll, leak = self._gradients(texts, targets, tokens)
+                nll, leak = self._gradients(batch)
                 break
             except (RuntimeError, MemoryError) as error:
                 if failure_kind(error) != "memory":
                     raise
-                width = max(batch.width for batch in texts)
-                self.micro_batch_tokens = _halve(self.micro_batch_tokens, width, error)
+                self.micro_batch_tokens = _halve(self.micro_batch_tokens, max(batch.lengths), error)
         loss = nll + self._alphas * leak
         finite = torch.isfinite(loss).tolist()
         self.members.active = [a and f for a, f in zip(self.members.active, finite, strict=True)]
@@ -157,72 +156,71 @@ class PackTraining:
         sums.tokens += tokens
         sums.steps += 1
 
-    def _gradients(self, texts: Sequence[TextBatch], targets: int, tokens: int) -> tuple[Tensor, Tensor]:
+    def _gradients(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of one step; return each member's mean NLL and leakage, `[members]`."""
         self.bank.zero_grad(set_to_none=True)
         count = len(self.members.specs)
         nll, leak = torch.zeros(2, count, device=self.batches.device)
-        for batch in texts:
-            allowed = hard = None
-            if self.members.leaking:
-                args = (batch.documents, batch.trees, batch.width, self.batches.device)
-                allowed = member_masks(self.members.sets, *args)
-                hard = member_masks(self.members.hard, *args)
-            for who, rows in slices(count, batch.hidden.shape[0], batch.width, self.micro_batch_tokens):
-                nll_sum, leak_sum = self._losses(batch, who, rows, allowed, hard)
-                part_nll, part_leak = nll_sum / targets, leak_sum / tokens
-                objective: Tensor = (part_nll + self._alphas[who] * part_leak).sum()
-                objective.backward()  # type: ignore[no-untyped-call]
-                nll[who] += part_nll.detach()
-                leak[who] += part_leak.detach()
+        for who, texts in slices(count, batch.lengths, self.micro_batch_tokens):
+            nll_sum, leak_sum = self._losses(batch.part(texts), who)
+            part_nll, part_leak = nll_sum / len(batch.labels), leak_sum / len(batch.hidden)
+            objective: Tensor = (part_nll + self._alphas[who] * part_leak).sum()
+            objective.backward()  # type: ignore[no-untyped-call]
+            nll[who] += part_nll.detach()
+            leak[who] += part_leak.detach()
         return nll, leak
 
-    def _losses(
-        self, batch: TextBatch, who: slice, rows: slice, allowed: Tensor | None, hard: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return NLL and leakage of some members on some rows, summed over tokens: `[members]` each."""
-        hidden = batch.hidden[rows]
-        added, activations = self.bank(hidden[None], part(hard, who, rows), who)
-        nll = member_nll(self.upper, hidden, added, batch, rows).sum(dim=1)
-        if allowed is None:
+    def _losses(self, batch: TextBatch, who: slice) -> tuple[Tensor, Tensor]:
+        """Return NLL and leakage of some members on some texts, summed over tokens: `[members]` each."""
+        hard = member_masks(self.members.hard[who], batch.documents, batch.trees, self.batches.device)
+        added, activations = self.bank(batch.hidden[None], hard, who)
+        nll = member_nll(self.upper, batch, added).sum(dim=1)
+        if not self.members.leaking:
             return nll, torch.zeros_like(nll)
-        share = leakage(activations, part(allowed, who, rows))
-        return nll, (share * batch.real[rows]).sum(dim=(1, 2))
+        allowed = member_masks(self.members.sets[who], batch.documents, batch.trees, self.batches.device)
+        return nll, leakage(activations, allowed).sum(dim=1)
 
 
-def member_nll(upper: Upper, hidden: Tensor, added: Tensor, batch: TextBatch, rows: slice) -> Tensor:
-    """Return the NLL of every target token of some rows: `[members, targets]`, float32.
+def member_nll(upper: Upper, batch: TextBatch, added: Tensor) -> Tensor:
+    """Return the NLL of every target token of some texts: `[members, targets]`, float32.
 
     Args:
         upper: blocks above the memory.
-        hidden: `[rows, seq, model_dim]`.
-        added: `[members, rows, seq, model_dim]`, what the memories add.
-        batch: the batch the rows belong to.
-        rows: which rows.
+        batch: the texts.
+        added: `[members, tokens, model_dim]`, what the memories add.
     """
-    members, height, width, dim = added.shape
-    final = upper((hidden[None] + added).reshape(members * height, width, dim))
-    start = rows.start or 0
-    inside = (batch.targets >= start * width) & (batch.targets < (start + height) * width)
-    targets = batch.targets[inside] - start * width
-    labels = batch.labels[inside]
-    picked = final.reshape(members, height * width, dim)[:, targets].reshape(-1, dim)
-    nll: Tensor = token_nll(picked, upper.head_weight, upper.head_bias, labels.repeat(members))
-    return nll.reshape(members, -1)
+    final = upper(batch.hidden[None] + added, positions=batch.positions[None], lengths=batch.lengths)
+    picked = final[:, batch.targets].flatten(0, 1)
+    labels = batch.labels.repeat(len(added))
+    return token_nll(picked, upper.head_weight, upper.head_bias, labels).reshape(len(added), -1)
 
 
-def slices(members: int, rows: int, width: int, max_tokens: int) -> Iterator[tuple[slice, slice]]:
-    """Split a step into forward passes of at most `max_tokens` tokens: by members first, then by rows."""
-    per_member = rows * width
-    if per_member <= max_tokens:
-        together = max(1, max_tokens // per_member)
+def slices(members: int, lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[slice, slice]]:
+    """Split a step into forward passes of at most `max_tokens` tokens: by members first, then by texts.
+
+    Args:
+        members: members of the pack.
+        lengths: tokens of each text.
+        max_tokens: over all members of a pass; one text of one member is always a pass.
+
+    Yields:
+        Which members, and which texts.
+    """
+    if (tokens := sum(lengths)) <= max_tokens:
+        together = max_tokens // max(1, tokens)
         for start in range(0, members, together):
-            yield slice(start, min(members, start + together)), slice(0, rows)
+            yield slice(start, min(members, start + together)), slice(0, len(lengths))
         return
-    height = max(1, max_tokens // width)
+    ends, room = [0], max_tokens
+    for place, length in enumerate(lengths):
+        if length > room and place > ends[-1]:
+            ends.append(place)
+            room = max_tokens
+        room -= length
+    ends.append(len(lengths))
     for member in range(members):
-        for start in range(0, rows, height):
-            yield slice(member, member + 1), slice(start, min(rows, start + height))
+        for start, end in pairwise(ends):
+            yield slice(member, member + 1), slice(start, end)
 
 
 def _halve(tokens: int, width: int, error: BaseException) -> int:

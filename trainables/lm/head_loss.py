@@ -1,9 +1,10 @@
 """Cross-entropy through a frozen head without keeping logits.
 
-With the head frozen, the gradient of a token's loss to its final hidden state is known as soon as the logits
-are: `(softmax(logits) - onehot(label)) @ head_weight`. It is made in the forward pass, chunk by chunk, so
-logits `[tokens, vocab]` never exist as a whole and are not computed again. (Ours; Liger-Kernel's fused linear
-cross-entropy uses the same identity.)
+With the head frozen, the gradient of a token's loss to its final hidden state is known as soon as the logits are:
+`(softmax(logits) - onehot(label)) @ head_weight`. It is made in the forward pass, over one part of the vocabulary
+after the other, with the largest logit so far as in flash attention: the logits `[tokens, vocab]` never exist as a
+whole and are not computed again, and each part of the weights is used twice while it is in the cache. (Ours;
+Liger-Kernel's fused linear cross-entropy uses the same identity, over parts of the tokens.)
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
+PART = {"cpu": 1024, "cuda": 4096}
+"""Words of the vocabulary at one time (ours): few enough for a core's cache, enough to keep a GPU busy."""
 
 
 def token_nll(
-    final: Tensor, head_weight: Tensor, head_bias: Tensor | None, labels: Tensor, chunk: int = 1024
+    final: Tensor, head_weight: Tensor, head_bias: Tensor | None, labels: Tensor, part: int | None = None
 ) -> Tensor:
     """Return the negative log-likelihood of every label, `[tokens]`, float32, natural logarithm.
 
@@ -29,44 +32,52 @@ def token_nll(
         head_weight: frozen, `[vocab, model_dim]`.
         head_bias: frozen, `[vocab]`, or None.
         labels: `[tokens]`, int64; -100 gives loss and gradient 0.
-        chunk: tokens whose logits exist at one time.
+        part: words of the vocabulary taken at one time; None: as many as suit the device.
 
     Raises:
         ValueError: a head that requires a gradient, which it would not get.
     """
     if head_weight.requires_grad or (head_bias is not None and head_bias.requires_grad):
         raise ValueError("token_nll is for a frozen head; a head that is trained gets no gradient here")
-    nll: Tensor = _TokenNLL.apply(final, head_weight, head_bias, labels, chunk)  # type: ignore[no-untyped-call]
+    part = part or PART[final.device.type]
+    nll: Tensor = _TokenNLL.apply(final, head_weight, head_bias, labels, part)  # type: ignore[no-untyped-call]
     return nll
 
 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, final: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int
+        ctx: Any, final: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, part: int
     ) -> Tensor:
-        needs_gradient = ctx.needs_input_grad[0]
-        nll = torch.empty(len(final), dtype=torch.float32, device=final.device)
-        gradient = torch.empty_like(final) if needs_gradient else None
-        room = final.new_empty(min(chunk, len(final)), len(weight))
-        for start in range(0, len(final), chunk):
-            part = slice(start, start + chunk)
-            counted = (labels[part] != IGNORED).unsqueeze(1)
-            label = labels[part].unsqueeze(1).where(counted, 0)
-            logits = torch.mm(final[part], weight.T, out=room[: len(label)])
-            if bias is not None:
-                logits += bias
-            shifted = logits.float()
-            own, top = shifted.gather(1, label), shifted.amax(dim=1, keepdim=True)
-            exps = shifted.sub_(top).exp_()
-            total = exps.sum(dim=1, keepdim=True)
-            nll[part] = ((total.log() + top - own) * counted).squeeze(1)
-            if gradient is not None:
-                exps.scatter_add_(1, label, -total)  # before rounding, so that a sure token keeps its small gradient
-                gradient[part] = (exps.to(weight.dtype) @ weight) / total * counted
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return nll
+        exact = torch.promote_types(final.dtype, torch.float32)
+        counted = (labels != IGNORED).unsqueeze(1)
+        label = labels.unsqueeze(1).where(counted, 0)
+        top = final.new_full((len(final), 1), -torch.inf, dtype=exact)
+        own, others = torch.zeros_like(top), torch.zeros_like(top)
+        pull = torch.zeros_like(final, dtype=exact) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(weight), part):
+            words = weight[start : start + part]
+            logits = final @ words.T if bias is None else torch.addmm(bias[start : start + part], final, words.T)
+            logits = logits.to(exact)
+            column = (label - start).clamp(0, len(words) - 1)
+            here = column + start == label
+            own = own + logits.gather(1, column).where(here, 0.0)
+            higher = torch.maximum(top, logits.amax(dim=1, keepdim=True))
+            rescale = (top - higher).exp()
+            exps = logits.sub_(higher).exp_()
+            # The label's own share is left out: it is added at the end, where a sure token keeps its small gradient.
+            exps.scatter_(1, column, exps.gather(1, column).where(~here, 0.0))
+            others = others * rescale + exps.sum(dim=1, keepdim=True)
+            if pull is not None:
+                pull = pull * rescale
+                same = weight.dtype == exact
+                pull = torch.addmm(pull, exps, words) if same else pull + exps.to(weight.dtype) @ words
+            top = higher
+        total = others + (own - top).exp()
+        if pull is not None:
+            gradient = (pull - others * weight[label.squeeze(1)]) / total * counted
+            ctx.save_for_backward(gradient.to(final.dtype))
+        return ((total.log() + top - own) * counted).squeeze(1).float()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -7,6 +7,7 @@ and the masks, rotary embeddings and kernels are those of `transformers`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainables.lm import attention
 from trainables.lm.files import WeightFiles, model_folder
 from trainables.models import ModelCard
 
@@ -33,7 +35,11 @@ class Upper(nn.Module):
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def forward(
-        self, hidden: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Return hidden states after the final norm, `[rows, seq, model_dim]`.
 
@@ -42,17 +48,24 @@ class Upper(nn.Module):
 
         Args:
             hidden: output of block `layer` with the memory added, `[rows, seq, model_dim]`.
-            attention_mask: as in `tree.Batch`: None for plain texts, bool `[batch, 1, seq, seq]`, or
-                `[batch, seq]` with 0 at padding.
-            positions: `[batch, seq]`; not used without a mask, where positions are 0, 1, 2, ...
+            attention_mask: as in `tree.Batch`: None for plain texts, or bool `[batch, 1, seq, seq]`.
+            positions: `[batch, seq]`; not used without mask and lengths, where positions are 0, 1, 2, ...
+            lengths: tokens of each of the plain texts that stand one after the other in every row; None where
+                a row is one text.
+
+        Raises:
+            ValueError: a mask of another shape.
         """
-        if attention_mask is None:
+        if attention_mask is None and lengths is None:
             positions = None
+        if attention_mask is not None and attention_mask.ndim != 4:
+            raise ValueError(f"a mask is [batch, 1, seq, seq], not {list(attention_mask.shape)}")
         output = self.model.base_model(
             inputs_embeds=hidden,
             attention_mask=_repeated(attention_mask, len(hidden)),
             position_ids=_repeated(positions, len(hidden)),
             use_cache=False,
+            lengths=lengths,
         )
         final: Tensor = output.last_hidden_state
         return final
@@ -126,7 +139,7 @@ def _placeholder(card: ModelCard, num_blocks: int, dtype: torch.dtype) -> tuple[
     config = AutoConfig.from_pretrained(folder)
     config.num_hidden_layers = num_blocks
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
     return model, WeightFiles(folder)
 
 

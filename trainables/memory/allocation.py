@@ -64,32 +64,27 @@ class Allocation:
         return np.flatnonzero(self.table[group])
 
     def mask(
-        self,
-        groups: Sequence[int],
-        trees: Sequence[TokenTree],
-        width: int,
-        device: torch.device | str = "cpu",
+        self, groups: Sequence[int], trees: Sequence[TokenTree], device: torch.device | str = "cpu"
     ) -> Tensor | None:
-        """Return which entries each position of a batch may use.
+        """Return which entries each token of some texts may use.
 
         Args:
-            groups: Group of each row, `[B]`; with token granularity the group does not matter.
-            trees: Tokens of each row, `[B]`.
-            width: Length to which the batch is padded.
+            groups: Group of each text; with token granularity it does not matter.
+            trees: The texts, as many.
             device: Where the mask is to be.
 
         Returns:
-            Bool, True = allowed: `[B, 1, memory_dim]` (dim) or `[B, width, memory_dim]` (token; False at
-            padding). None for `none`.
+            Bool `[nodes of all trees, memory_dim]`, True = allowed, tree after tree. None for `none`.
         """
         if self.name == "none":
             return None
+        lengths = [len(tree) for tree in trees]
         if self.addresses is None:
-            rows = self.table[np.asarray(groups, dtype=np.int64), None]
-        else:
-            rows = np.zeros((len(trees), width, self.memory_dim), dtype=np.bool_)
-            for row, tree in zip(rows, trees, strict=True):
-                self.addresses.write(tree, row[: len(tree)])
+            sets = torch.from_numpy(self.table[np.asarray(groups, dtype=np.int64)]).to(device)
+            return sets.repeat_interleave(torch.tensor(lengths, device=device), dim=0, output_size=sum(lengths))
+        rows = np.zeros((sum(lengths), self.memory_dim), dtype=np.bool_)
+        for tree, part in zip(trees, np.split(rows, np.cumsum(lengths[:-1])), strict=True):
+            self.addresses.write(tree, part)
         return torch.from_numpy(rows).to(device)
 
 
@@ -219,23 +214,22 @@ def partition_sizes(lengths: Sequence[int], memory_dim: int) -> list[int]:
 
 
 def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
-    """Combine the members' masks of one batch into the bank's.
+    """Combine the members' masks of the same texts into the bank's.
 
     Args:
-        masks: Per member `[B, 1 | width, memory_dim]`, or None for every entry. Members with one allocation
-            should pass the same tensor: it is then not copied.
+        masks: Per member `[tokens, memory_dim]`, or None for every entry. Members with one allocation should pass
+            the same tensor: it is then not copied.
 
     Returns:
-        `[1 | K, B, 1 | width, memory_dim]`, or None when no member has a mask.
+        `[1 | K, tokens, memory_dim]`, or None when no member has a mask.
     """
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None
     if all(mask is masks[0] for mask in masks):
         return given[0].unsqueeze(0)
-    shape = np.broadcast_shapes(*(tuple(mask.shape) for mask in given))
-    everything = torch.ones((1, 1, 1), dtype=torch.bool, device=given[0].device)
-    return torch.stack([(everything if mask is None else mask).expand(shape) for mask in masks])
+    everything = torch.ones((1, 1), dtype=torch.bool, device=given[0].device).expand_as(given[0])
+    return torch.stack([everything if mask is None else mask for mask in masks])
 
 
 def _require_entries(name: str, memory_dim: int, num_groups: int) -> None:

@@ -60,13 +60,14 @@ def test_weights_are_found_in_any_kind_of_files(make_model: Any, family: str, ti
 def test_left_padding_changes_nothing(make_model: Any, family: str, layer: int) -> None:
     card = make_model(family)
     short, long = texts(5, 11)
-    padding = len(long) - len(short)
-    mask = torch.ones(2, len(long), dtype=torch.long)
-    mask[0, :padding] = 0
+    padding, size = len(long) - len(short), len(long)
+    real = torch.ones(2, size, dtype=torch.bool)
+    real[0, :padding] = False
+    sees = torch.tril(real[:, None].expand(2, size, size)) | torch.eye(size, dtype=torch.bool)
     batch = Batch(
         tokens=torch.tensor([[0] * padding + short, long]),
-        positions=(mask.cumsum(1) - 1).clamp(min=0),
-        attention_mask=mask,
+        positions=(real.cumsum(1) - 1).clamp(min=0),
+        attention_mask=sees[:, None],
         lengths=torch.tensor([5, 11]),
     )
     logits = split_logits(card, layer, batch)
@@ -129,6 +130,28 @@ def test_mask_and_positions_serve_every_trial_of_a_pack(make_model: Any) -> None
     for trial in range(3):
         alone = upper(hidden[trial], batch.attention_mask, batch.positions)
         torch.testing.assert_close(packed[trial], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", [(7,), (3, 3, 3, 8, 8, 5), (1, 12, 1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_one_after_the_other_do_not_see_each_other(make_model: Any, family: str, lengths: Any) -> None:
+    upper = load_upper(make_model(family), 1, FP32, "cpu")
+    hidden = torch.randn(2, sum(lengths), 32, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    weights = torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    together = upper(hidden, positions=positions, lengths=lengths)
+    (gradient,) = torch.autograd.grad((together * weights).sum(), hidden)
+    alone = torch.cat([upper(text) for text in hidden.split(lengths, dim=1)], dim=1)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad((alone * weights).sum(), hidden)[0], atol=1e-5, rtol=0)
+    if len(lengths) > 1:
+        assert not torch.allclose(together, upper(hidden), atol=1e-2), "as one text they would"
+
+
+def test_a_mask_of_padding_alone_is_refused(make_model: Any) -> None:
+    upper = load_upper(make_model(), 1, FP32, "cpu")
+    with pytest.raises(ValueError, match=r"a mask is \[batch, 1, seq, seq\], not \[1, 4\]"):
+        upper(torch.zeros(1, 4, 32), torch.ones(1, 4), torch.arange(4)[None])
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -89,19 +89,21 @@ def test_unknown_names_and_empty_groups_are_refused(pages: Pages) -> None:
 
 def test_none_has_no_mask_and_every_entry(pages: Pages) -> None:
     allocation = build_allocation("none", "dim", pages(3), 16)
-    assert allocation.mask([0], [TokenTree.chain([1, 2])], 2) is None
+    assert allocation.mask([0], [TokenTree.chain([1, 2])]) is None
     assert allocation.entries(2).tolist() == list(range(16))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dim_mask_is_the_set_of_each_rows_group(name: str, pages: Pages) -> None:
+def test_dim_mask_is_the_set_of_each_texts_group(name: str, pages: Pages) -> None:
     groups = pages(5)
     allocation = build_allocation(name, "dim", groups, 40, mem_seed=3)
     trees = [TokenTree.chain(groups[g][0]) for g in (4, 0, 4)]
-    mask = allocation.mask([4, 0, 4], trees, 64)
-    assert mask is not None and mask.dtype == torch.bool and mask.shape == (3, 1, 40)
-    for row, group in enumerate((4, 0, 4)):
-        assert mask[row, 0].nonzero().flatten().tolist() == allocation.entries(group).tolist()
+    mask = allocation.mask([4, 0, 4], trees)
+    lengths = [len(tree) for tree in trees]
+    assert mask is not None and mask.dtype == torch.bool and mask.shape == (sum(lengths), 40)
+    for tokens, group in zip(mask.split(lengths), (4, 0, 4), strict=True):
+        for token in tokens:
+            assert token.nonzero().flatten().tolist() == allocation.entries(group).tolist()
 
 
 def test_entries_per_group_defaults_to_the_mean_of_partitioned(pages: Pages) -> None:
@@ -116,25 +118,26 @@ def test_equal_shingles_address_equal_entries_whatever_the_document(functions: i
     groups = [[[5, 6, 7, 8]], [[9, 6, 7, 1]]]
     allocation = build_allocation("simset2", "token", groups, 4096, entries_per_group=functions)
     trees = [TokenTree.chain(groups[0][0]), TokenTree.chain(groups[1][0])]
-    mask = allocation.mask([0, 1], trees, 4)
-    assert mask is not None
+    both = allocation.mask([0, 1], trees)
+    assert both is not None and both.shape == (8, 4096)
+    mask = both.view(2, 4, 4096)
     assert torch.equal(mask[0, 2], mask[1, 2])  # (6, 7) in both
     for position in (0, 1, 3):
         assert not torch.equal(mask[0, position], mask[1, position])
-    unseen = allocation.mask([0], [TokenTree.chain([1, 1, 6, 7])], 4)
-    assert unseen is not None and torch.equal(unseen[0, 3], mask[0, 2])
-    again = allocation.mask([1, 0], trees[::-1], 6)  # from the kept rows, differently padded
-    assert again is not None and torch.equal(again.flip(0)[:, :4], mask) and not again[:, 4:].any()
+    unseen = allocation.mask([0], [TokenTree.chain([1, 1, 6, 7])])
+    assert unseen is not None and torch.equal(unseen[3], mask[0, 2])
+    again = allocation.mask([1, 0], trees[::-1])  # from the kept rows, in another order
+    assert again is not None and torch.equal(again.view(2, 4, 4096).flip(0), mask)
 
 
 def test_first_tokens_use_the_shorter_shingle_and_trees_their_own_path() -> None:
     allocation = build_allocation("simset3", "token", [[[5, 6, 7, 8]]], 4096, entries_per_group=8)
-    chain = allocation.mask([0], [TokenTree.chain([5, 6, 7, 8])], 4)
-    tree = allocation.mask([0], [TokenTree((5, 6, 9, 7, 8), (-1, 0, 1, 1, 3))], 5)
+    chain = allocation.mask([0], [TokenTree.chain([5, 6, 7, 8])])
+    tree = allocation.mask([0], [TokenTree((5, 6, 9, 7, 8), (-1, 0, 1, 1, 3))])
     assert chain is not None and tree is not None
-    assert torch.equal(tree[0, [0, 1, 3, 4]], chain[0])
-    alone = allocation.mask([0], [TokenTree.chain([5])], 1)
-    assert alone is not None and torch.equal(alone[0, 0], chain[0, 0])
+    assert torch.equal(tree[[0, 1, 3, 4]], chain)
+    alone = allocation.mask([0], [TokenTree.chain([5])])
+    assert alone is not None and torch.equal(alone[0], chain[0])
 
 
 def test_token_entries_of_a_group_are_those_of_its_tokens(pages: Pages) -> None:
@@ -143,9 +146,9 @@ def test_token_entries_of_a_group_are_those_of_its_tokens(pages: Pages) -> None:
     for group, segments in enumerate(groups):
         used = np.zeros(512, dtype=bool)
         for tokens in segments:
-            mask = allocation.mask([group], [TokenTree.chain(tokens)], len(tokens))
+            mask = allocation.mask([group], [TokenTree.chain(tokens)])
             assert mask is not None and 1 <= mask.sum(-1).min() <= mask.sum(-1).max() <= 171
-            used |= mask[0].any(0).numpy()
+            used |= mask.any(0).numpy()
         assert used.nonzero()[0].tolist() == allocation.entries(group).tolist()
 
 
@@ -157,13 +160,13 @@ def test_granularity_matters_for_simset_only(pages: Pages) -> None:
 
 
 def test_masks_of_members_are_stacked_with_all_entries_for_those_without() -> None:
-    dim, token = torch.rand(2, 1, 6) < 0.5, torch.rand(2, 3, 6) < 0.5
-    stacked = stack_masks([dim, None, token])
-    assert stacked is not None and stacked.shape == (3, 2, 3, 6)
-    assert torch.equal(stacked[0], dim.expand(2, 3, 6)) and stacked[1].all()
-    assert torch.equal(stacked[2], token)
-    same = stack_masks([dim, dim])
-    assert same is not None and same.shape == (1, 2, 1, 6) and same.data_ptr() == dim.data_ptr()
+    one, other = torch.rand(2, 5, 6) < 0.5
+    stacked = stack_masks([one, None, other])
+    assert stacked is not None and stacked.shape == (3, 5, 6)
+    assert torch.equal(stacked[0], one) and stacked[1].all()
+    assert torch.equal(stacked[2], other)
+    same = stack_masks([one, one])
+    assert same is not None and same.shape == (1, 5, 6) and same.data_ptr() == one.data_ptr()
     assert stack_masks([None, None]) is None
 
 
@@ -210,10 +213,10 @@ def test_allocating_and_masking_are_fast_at_the_size_of_the_study() -> None:
     token = build_allocation("simset2", "token", groups[:2], 4096)
     assert time.perf_counter() - started < 15  # about 1.5 s on one quiet core
     trees = [TokenTree.chain(segment) for segment in groups[0][:4]]
-    token.mask([0] * 4, trees, 256)
+    token.mask([0] * 4, trees)
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        token.mask([0] * 4, trees, 256)
+        token.mask([0] * 4, trees)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.02  # about 2 ms
