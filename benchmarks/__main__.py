@@ -9,6 +9,7 @@ import typer
 
 from benchmarks import driver, floor, growth, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
+from sweep.cli import user_errors
 
 MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,
@@ -17,7 +18,9 @@ MEASURES: dict[str, Callable[..., None]] = {
     "driver": driver.command,
 }  # fmt: skip
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, invoke_without_command=True
+)
 for name, command in MEASURES.items():
     app.command(name)(command)
 
@@ -38,7 +41,8 @@ def main(
 
 if __name__ == "__main__":
     try:
-        app()
+        with user_errors():
+            app()
     except NotTheSame as error:
         typer.echo(f"no ratio: {error}", err=True)
         raise SystemExit(1) from None

@@ -5,23 +5,66 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 
 from trainables.cache import cache_dir
+from trainables.data.sources import resolve_sources
+from trainables.errors import ConfigError
+from trainables.machine import usable_cores
 from trainables.models import ALIASES
+from trainables.pack import PackRun
+from trainables.pack_task import TrialTask
+from trainables.spec import TrialSpec, identity, trial_id
+from trainables.workbench import Workbench
 
 Table = dict[str, Any]
-OutFile = Annotated[Path, typer.Option("--out", help="JSON file that the table is added to")]
 OUT = Path("benchmarks.json")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Most by which losses of the same trial may differ; bfloat16 has 8 bits of mantissa."""
 _TOKENIZER_TEXTS = 300
+
+
+def _kept(out: Path) -> Table:
+    """Return the tables that a file holds.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if not out.exists():
+        return {}
+    try:
+        found: Table = json.loads(out.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{out}: tables cannot be added to it: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{out}: tables cannot be added to it: it holds no JSON object")
+    return found
+
+
+def _can_be_kept(out: Path) -> Path:
+    _kept(out)
+    return out
+
+
+Model = Annotated[str, typer.Option(help="folder, sample model, or alias (its shape with random weights)")]
+Data = Annotated[str, typer.Option(help="sample, hub or a folder")]
+Documents = Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")]
+Epochs = Annotated[int, typer.Option(min=1)]
+Depth = Annotated[float, typer.Option(help="where the memory is")]
+MemoryDim = Annotated[int, typer.Option(min=1)]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option()]
+DType = Annotated[Literal["float32", "bfloat16"], typer.Option()]
+Repeats = Annotated[int, typer.Option(min=1, help="interleaved rounds")]
+OutFile = Annotated[Path, typer.Option("--out", callback=_can_be_kept, help="JSON file that the table is added to")]
 
 
 class NotTheSame(Exception):
@@ -66,12 +109,53 @@ def told(value: Mapping[str, float], digits: int = 2) -> str:
     return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
 
 
+def check_close(name: str, what: str, mine: Sequence[float], theirs: Sequence[float], tolerance: float) -> None:
+    """Compare the same figures of two programs.
+
+    Raises:
+        NotTheSame: they differ by more than `tolerance`, or there are not as many.
+    """
+    if len(mine) != len(theirs):
+        raise NotTheSame(f"{name}: {len(theirs)} {what} instead of {len(mine)}")
+    for one, other in zip(mine, theirs, strict=True):
+        if not abs(one - other) <= tolerance:  # nor may one be NaN
+            raise NotTheSame(f"{name}: {what} differ by {abs(one - other):.2e}, more than {tolerance:g}")
+
+
+def start_pack(specs: Sequence[TrialSpec], bench: Workbench, folder: str) -> PackRun:
+    """Start some trials as one pack that writes into `folder`; loading and the trunk pass are done on return."""
+    tasks = [TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint") for spec in specs]
+    return PackRun(tasks, bench, (), [None] * len(tasks))
+
+
+def ask_process(module: str, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> Table:
+    """Run `python -m MODULE ARGUMENTS` and return the JSON of its last line.
+
+    Args:
+        module: what is run.
+        arguments: its arguments.
+        settings: environment variables to set.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it wrote on stderr.
+    """
+    path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    ran = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path, **(settings or {})},
+    )  # fmt: skip
+    if ran.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)}: {ran.stderr.strip()[-2000:]}")
+    found: Table = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
 def machine() -> Table:
     """Return what the figures were measured on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "gpu": gpu,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -81,10 +165,35 @@ def machine() -> Table:
 
 def keep(out: Path, measure: str, table: Table) -> None:
     """Write a measure's table into the JSON file beside the others that are there."""
-    found: Table = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    found = _kept(out)
     command = " ".join(["python", "-m", "benchmarks", *sys.argv[1:]])
     found[measure] = {"machine": machine(), "command": command, **table}
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def rising_numbers(text: str) -> list[int]:
+    """Return the numbers of `N,N,…`.
+
+    Raises:
+        ConfigError: not two or more different whole numbers above 0, in rising order.
+    """
+    parts = text.split(",")
+    counts = [int(part) for part in parts if part.strip().isdigit()]
+    if len(counts) < max(2, len(parts)) or counts != sorted(set(counts)) or counts[0] < 1:
+        raise ConfigError(f"{text!r}: must be two or more rising whole numbers joined by commas")
+    return counts
+
+
+def own_data(data: str) -> str:
+    """Return data as a process with another cache folder finds them: a folder in place of `sample`.
+
+    Raises:
+        DataError: there are no such data.
+    """
+    from trainables.sample.world import ensure_sample_data
+
+    resolve_sources(data)
+    return ",".join(str(ensure_sample_data().resolve()) if one == "sample" else one for one in data.split(","))
 
 
 def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:

@@ -7,11 +7,8 @@ Ray Tune function with a process for every trial, and MLflow's fluent API with a
 from __future__ import annotations
 
 import io
-import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep
+from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.plan import show_plan
 from sweep.publish import publish
@@ -127,13 +124,7 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
 
 def noop(who: str, trials: int, feed: str, folder: Path) -> Table:
     """Run trials that do nothing in a process of their own."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.noop", who, str(trials), feed, str(folder)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))},
-    )  # fmt: skip
-    if ran.returncode:
-        raise RuntimeError(f"{who}, {trials} trials: {ran.stderr.strip()[-2000:]}")
-    found: Table = json.loads(ran.stdout.splitlines()[-1])
+    found = ask_process("benchmarks.noop", [who, str(trials), feed, str(folder)])
     return {"trials": trials, **found, "ms_per_trial": 1000 * found["seconds"] / trials}
 
 

@@ -28,14 +28,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.common import OUT, OutFile, Table, keep, local_model, spread, told
+from benchmarks.common import (
+    OUT,
+    Data,
+    Depth,
+    Documents,
+    MemoryDim,
+    Model,
+    OutFile,
+    Repeats,
+    Table,
+    keep,
+    local_model,
+    spread,
+    start_pack,
+    told,
+)
 from trainables import training
 from trainables.evaluation.fever import FeverQuestions
+from trainables.lm.head_loss import token_nll
 from trainables.lm.tree import TokenTree
 from trainables.models import ModelCard
-from trainables.pack import PackRun
-from trainables.pack_task import TrialTask
-from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
+from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.texts import TrainingText
 from trainables.workbench import StudyTexts, Workbench
 
@@ -49,7 +63,6 @@ COPIES = (
 )
 SUMS = ("add", "add_", "sub", "mul", "mul_", "div", "neg", "silu", "gelu", "sum", "where", "masked_fill", "square")
 CALIBRATION_S = 0.15
-Model = Annotated[str, typer.Option(help="folder, sample model, or alias (its shape with random weights)")]
 
 
 @dataclass(frozen=True)
@@ -147,8 +160,7 @@ class _Trial:
     """One trial, with a count of passes through the upper blocks and of their tokens, padding included."""
 
     def __init__(self, spec: TrialSpec, bench: Workbench, folder: str) -> None:
-        task = TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint")
-        self.run = PackRun([task], bench, (), [None])
+        self.run = start_pack([spec], bench, folder)
         self.bench = bench
         self.passes = self.tokens = 0
 
@@ -201,11 +213,9 @@ def _quiet_stderr() -> Iterator[None]:
 @contextmanager
 def _head_marked() -> Iterator[None]:
     """Let the profiler tell the head's loss from the rest."""
-    plain = training.token_nll
-
     def marked(*args: Any) -> Tensor:
         with record_function(HEAD):
-            return plain(*args)
+            return token_nll(*args)
 
     with mock.patch.object(training, "token_nll", marked):
         yield
@@ -327,12 +337,12 @@ def lines(table: Table) -> list[str]:
 
 def command(
     model: Model = "pythia-70m",
-    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")] = 8,
+    data: Data = "sample",
+    documents: Documents = 8,
     epochs: Annotated[int, typer.Option(min=2)] = 4,
-    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    depth: Depth = 0.75,
+    memory_dim: MemoryDim = 128,
+    repeats: Repeats = 3,
     out: OutFile = OUT,
 ) -> None:
     """Compare one trial's training and evaluation with the FLOPs they need, and say where the rest goes."""

@@ -14,10 +14,8 @@ import torch
 import typer
 from scipy.stats import linregress
 
-from benchmarks.common import OUT, OutFile, Table, keep
-from benchmarks.sweeps import SPACES, Swept, data_path, model_path, sweep
-from sweep.cli import user_errors
-from trainables.errors import ConfigError
+from benchmarks.common import OUT, Epochs, MemoryDim, Model, OutFile, Table, keep, own_data, rising_numbers
+from benchmarks.sweeps import SPACES, Swept, model_path, sweep
 
 DOCUMENTS, SAMPLE_DOCUMENTS, TRIALS = (10, 30, 100, 300, 1000), (4, 8, 16, 32, 60), (6, 12, 24, 48, 96)
 PARTS = {
@@ -195,27 +193,14 @@ def _row(first: str, cells: Sequence[str]) -> str:
     return f"{first:<46}" + "".join(f"{cell:>12}" for cell in cells)
 
 
-def _counts(text: str) -> list[int]:
-    """Read `10,30,100`.
-
-    Raises:
-        ConfigError: not two or more different whole numbers above 0, in rising order.
-    """
-    parts = text.split(",")
-    counts = [int(part) for part in parts if part.strip().isdigit()]
-    if len(counts) < max(2, len(parts)) or counts != sorted(set(counts)) or counts[0] < 1:
-        raise ConfigError(f"{text!r}: must be two or more rising whole numbers joined by commas")
-    return counts
-
-
 def command(
-    model: Annotated[str, typer.Option(help="folder, or an alias for its shape with random weights")] = "pythia-70m",
+    model: Model = "pythia-70m",
     data: Annotated[str, typer.Option(help="sample or a folder, with wiki_docs.jsonl for 1,000 documents")] = "sample",
     documents: Annotated[str | None, typer.Option(help="numbers of documents, N,N,…; default by the data")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="of a trial")] = 2,
+    epochs: Epochs = 2,
     segment_tokens: Annotated[int, typer.Option(min=2)] = 128,
     max_segments: Annotated[int, typer.Option(min=1, help="of a document")] = 1,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
+    memory_dim: MemoryDim = 128,
     claims_per_page: Annotated[int, typer.Option(min=1, help="claims asked of a page at most")] = 4,
     trials: Annotated[str, typer.Option(help="numbers of trials, N,N,…")] = ",".join(map(str, TRIALS)),
     trials_model: Annotated[str, typer.Option(help="model of the trials that are counted")] = "sample-neox",
@@ -224,25 +209,24 @@ def command(
     out: OutFile = OUT,
 ) -> None:
     """Time one trial by its number of documents and a sweep by its number of trials; fit lines and draw them."""
-    with user_errors():
-        document_counts = _counts(documents) if documents else SAMPLE_DOCUMENTS if data == "sample" else DOCUMENTS
-        trial_counts = _counts(trials)
-        threads = min(torch.get_num_threads(), os.cpu_count() or 1)
-        shared: dict[str, Any] = {
-            "epochs": epochs, "segment_tokens": segment_tokens, "max_segments": max_segments, "memory_dim": memory_dim,
-            "claims_per_page": claims_per_page,
-        }
-        settings = {"model": model_path(model), "data": data_path(data), **shared}
-        tiny = {"model": model_path(trials_model), "data": data_path("sample"), **shared}
-        table = {
-            "documents_model": Path(settings["model"]).name,
-            "trials_model": Path(tiny["model"]).name,
-            "threads": threads,
-            **shared,
-            "documents": by_documents(settings, document_counts, threads, repeats),
-            "trials": by_trials(tiny, trial_counts, repeats),
-            "plot": str(plot),
-        }
+    document_counts = rising_numbers(documents) if documents else SAMPLE_DOCUMENTS if data == "sample" else DOCUMENTS
+    trial_counts = rising_numbers(trials)
+    threads = min(torch.get_num_threads(), os.cpu_count() or 1)
+    shared: dict[str, Any] = {
+        "epochs": epochs, "segment_tokens": segment_tokens, "max_segments": max_segments, "memory_dim": memory_dim,
+        "claims_per_page": claims_per_page,
+    }
+    settings = {"model": model_path(model), "data": own_data(data), **shared}
+    tiny = {"model": model_path(trials_model), "data": own_data("sample"), **shared}
+    table = {
+        "documents_model": Path(settings["model"]).name,
+        "trials_model": Path(tiny["model"]).name,
+        "threads": threads,
+        **shared,
+        "documents": by_documents(settings, document_counts, threads, repeats),
+        "trials": by_trials(tiny, trial_counts, repeats),
+        "plot": str(plot),
+    }
     draw(table, plot)
     keep(out, "growth", table)
     typer.echo("\n".join([*lines(table), f"plot: {plot}"]))

@@ -8,18 +8,37 @@ pages of mapped files that processes share (`file`). On a GPU it is the memory o
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep, local_model, ratio, spread, told
+from benchmarks.common import (
+    OUT,
+    TOLERANCE,
+    Data,
+    Depth,
+    Device,
+    Documents,
+    DType,
+    Epochs,
+    MemoryDim,
+    Model,
+    OutFile,
+    Repeats,
+    Table,
+    ask_process,
+    check_close,
+    keep,
+    local_model,
+    own_data,
+    ratio,
+    spread,
+    told,
+)
 from trainables.lm.files import model_folder
 from trainables.models import model_card
 
@@ -27,7 +46,6 @@ CONTENDERS = {
     "trunk": ("trunk", "trunk pass"), "cold": ("trial", "trial, cold cache"),
     "warm": ("trial", "trial"), "plain": ("plain", "plain trial, whole model"),
 }  # fmt: skip
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 CACHE_VARIABLE = "MEMORY_SWEEP_CACHE"
 GIB = 2**30
 
@@ -35,14 +53,7 @@ GIB = 2**30
 def ask(contender: str, settings: Mapping[str, Any], device: str, cache: Path) -> Table:
     """Run a contender in a fresh process with a cache folder of its own and return what it found."""
     request = {"contender": contender, "settings": settings, "device": device, "threads": torch.get_num_threads()}
-    ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory_child", json.dumps(request)],
-        env={**os.environ, CACHE_VARIABLE: str(cache)}, capture_output=True, text=True,
-    )  # fmt: skip
-    if ran.returncode:
-        raise RuntimeError(f"{contender}: {ran.stderr.strip()[-2000:]}")
-    found: Table = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    return ask_process("benchmarks.memory_child", [json.dumps(request)], {CACHE_VARIABLE: str(cache)})
 
 
 def compare(settings: Mapping[str, Any], repeats: int, device: str = "cpu") -> Table:
@@ -57,7 +68,7 @@ def compare(settings: Mapping[str, Any], repeats: int, device: str = "cpu") -> T
         NotTheSame: ours and the plain trial had different losses.
     """
     card = model_card(str(settings["model"]))
-    settings = {**settings, "model": str(model_folder(card)), "data": _found(str(settings["data"]))}
+    settings = {**settings, "model": str(model_folder(card)), "data": own_data(str(settings["data"]))}
     rounds: dict[str, list[Table]] = {name: [] for name in CONTENDERS}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
@@ -66,10 +77,8 @@ def compare(settings: Mapping[str, Any], repeats: int, device: str = "cpu") -> T
                 cache = Path(scratch) / ("trunk" if name == "trunk" else "trial")
                 rounds[name].append(ask(kind, settings, device, cache))
         for name in ("cold", "warm"):
-            pairs = zip(rounds[name][-1]["curve"], rounds["plain"][-1]["curve"], strict=True)
-            worst = max(abs(a - b) for a, b in pairs)
-            if not worst <= TOLERANCE[settings.get("dtype", "float32")]:
-                raise NotTheSame(f"{card.name}, {name}: losses differ by {worst:.2e} from the plain trial's")
+            mine, theirs = rounds[name][-1]["curve"], rounds["plain"][-1]["curve"]
+            check_close(f"{card.name}, {name}", "losses", mine, theirs, TOLERANCE[settings.get("dtype", "float32")])
     table: Table = {
         "model": card.name, "device": device, **{key: settings[key] for key in ("depth", "num_documents", "epochs")},
         "repeats": repeats, "peak_bytes": {}, "share": {}, "phases": {},
@@ -87,13 +96,6 @@ def compare(settings: Mapping[str, Any], repeats: int, device: str = "cpu") -> T
 
 def _peaks(rounds: Sequence[Table], part: str) -> list[float]:
     return [float(max(phase[part] for phase in found["phases"].values())) for found in rounds]
-
-
-def _found(data: str) -> str:
-    """Return where the sample world is, since each process has a cache folder of its own."""
-    from trainables.sample.world import ensure_sample_data
-
-    return ",".join(str(ensure_sample_data()) if one == "sample" else one for one in data.split(","))
 
 
 def lines(table: Table) -> list[str]:
@@ -120,17 +122,15 @@ def lines(table: Table) -> list[str]:
 
 
 def command(
-    model: Annotated[
-        str, typer.Option(help="folder, sample model, or alias (its shape with random weights)")
-    ] = "pythia-410m",
-    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")] = 2,
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
-    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    repeats: Annotated[int, typer.Option(min=1, help="rounds")] = 1,
+    model: Model = "pythia-410m",
+    data: Data = "sample",
+    documents: Documents = 2,
+    epochs: Epochs = 1,
+    depth: Depth = 0.75,
+    memory_dim: MemoryDim = 128,
+    device: Device = "cpu",
+    dtype: DType = "float32",
+    repeats: Repeats = 1,
     out: OutFile = OUT,
 ) -> None:
     """Compare the peak memory of a trial and of the trunk pass with the plain trial's."""

@@ -16,15 +16,11 @@ import sklearn.metrics
 import torch
 import transformers.models.gpt_neox.modeling_gpt_neox
 import transformers.models.llama.modeling_llama
-from transformers import AutoModelForCausalLM
 
-from benchmarks.plain import _evaluate, _KeepsActivations, _train, run_plain
+from benchmarks.common import start_pack
+from benchmarks.plain import run_plain
 from trainables.lm.files import model_folder
-from trainables.lm.reference import attach_memory
-from trainables.models import ModelCard
-from trainables.pack import PackRun
-from trainables.pack_task import TrialTask
-from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
+from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.workbench import StudyTexts, Workbench
 
 SAMPLE_EVERY_S = 0.002
@@ -126,8 +122,7 @@ def measure(contender: str, settings: Mapping[str, Any], device: torch.device) -
 
 def _trial(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        task = TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint")
-        run = PackRun([task], bench, (), [None])
+        run = start_pack([spec], bench, folder)
         end("load")
         while not run.done:
             run.step()
@@ -148,30 +143,9 @@ def _trunk(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[
 
 def _plain(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
     card, tokenizer = bench.card(spec), bench.tokenizer(spec)
-    if bench.device.type == "cpu":
-        curve = run_plain(card, spec, texts, tokenizer).curve
-    else:
-        curve = plain_on_device(card, spec, texts, tokenizer, bench.device)
+    curve = run_plain(card, spec, texts, tokenizer, device=bench.device).curve
     end("all")
     return {"weights": sum(file.stat().st_size for file in model_folder(card).glob("*.safetensors")), "curve": curve}
-
-
-def plain_on_device(
-    card: ModelCard, spec: TrialSpec, texts: StudyTexts, tokenizer: Any, device: torch.device
-) -> list[float]:
-    """Run the plain trial on a device; return its losses by epoch."""
-    assert spec.layer is not None and spec.allocation == "none"
-    model = AutoModelForCausalLM.from_pretrained(
-        model_folder(card), dtype=getattr(torch, spec.dtype), device_map={"": device}
-    )
-    model.eval().requires_grad_(False)
-    memory = _KeepsActivations(card.model_dim, spec.memory_dim, spec.norm_and_gate, spec.seed).to(device)
-    handle = attach_memory(model, memory, spec.layer)
-    with device:
-        curve, _ = _train(model, memory, spec, texts)
-        _evaluate(model, tokenizer, [list(question.prompt) for question in texts.questions.questions])  # type: ignore[union-attr]
-    handle.remove()
-    return curve
 
 
 def main(request: str) -> None:

@@ -12,16 +12,35 @@ import psutil
 import torch
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, in_turn, keep, local_model, ratio, seconds, spread, told
+from benchmarks.common import (
+    OUT,
+    TOLERANCE,
+    Data,
+    Depth,
+    Device,
+    Documents,
+    DType,
+    Epochs,
+    MemoryDim,
+    OutFile,
+    Repeats,
+    Table,
+    check_close,
+    in_turn,
+    keep,
+    local_model,
+    ratio,
+    rising_numbers,
+    seconds,
+    spread,
+    start_pack,
+    told,
+)
 from sweep.packing import auto_pack_size
 from sweep.points import PointMaker
-from trainables.pack import PackRun
-from trainables.pack_task import TrialTask
-from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
+from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.workbench import Workbench
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-"""Most by which a member's losses in a pack may differ from those it has alone; bfloat16 has 8 bits of mantissa."""
 DEFAULT_MODELS = ("sample-neox", "pythia-160m")
 LEAST_S = 0.5
 WITHIN = 0.95
@@ -40,8 +59,7 @@ def member_specs(settings: dict[str, Any], members: int) -> list[TrialSpec]:
 def train(specs: Sequence[TrialSpec], bench: Workbench) -> tuple[float, list[list[float]]]:
     """Train some trials as one pack; return the seconds of training and each member's losses by epoch."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        tasks = [TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint") for spec in specs]
-        run = PackRun(tasks, bench, (), [None] * len(tasks))
+        run = start_pack(specs, bench, folder)
         if bench.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -51,17 +69,6 @@ def train(specs: Sequence[TrialSpec], bench: Workbench) -> tuple[float, list[lis
 
         taken = seconds(epochs)
         return taken, [[value for _, value in curves["train/loss"]] for curves in run.board.curves]
-
-
-def check_same(found: Sequence[float], alone: Sequence[float], name: str, tolerance: float) -> None:
-    """Compare a member's losses with those of the same trial alone.
-
-    Raises:
-        NotTheSame: they differ.
-    """
-    worst = max(abs(a - b) for a, b in zip(found, alone, strict=True))
-    if not worst <= tolerance:
-        raise NotTheSame(f"{name}: losses differ by {worst:.2e} from those of the trial alone, more than {tolerance:g}")
 
 
 def compare(
@@ -92,9 +99,9 @@ def compare(
         while sum(times) < least_s:
             taken_s, losses = train(specs[:size], bench)
             times.append(taken_s)
-            check_same(losses[0], first_alone, f"{card.name}, member 1 of {size}", tolerance)
+            check_close(f"{card.name}, member 1 of {size}", "losses", losses[0], first_alone, tolerance)
             if size == sizes[-1]:
-                check_same(losses[-1], last_alone, f"{card.name}, member {size} of {size}", tolerance)
+                check_close(f"{card.name}, member {size} of {size}", "losses", losses[-1], last_alone, tolerance)
         return mean(times)
 
     for size in sizes:  # the first pass of a size takes longer: memory is allocated, kernels are chosen
@@ -140,24 +147,25 @@ def command(
         list[str] | None,
         typer.Option(help="folder, sample model, or alias (its shape with random weights); may be repeated"),
     ] = None,
-    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1, help="pages memorised")] = 4,
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    data: Data = "sample",
+    documents: Documents = 4,
+    epochs: Epochs = 1,
     sizes: Annotated[str, typer.Option(help="members of a pack, joined by commas")] = "1,2,4,8,16",
-    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    depth: Depth = 0.75,
+    memory_dim: MemoryDim = 128,
+    device: Device = "cpu",
+    dtype: DType = "float32",
+    repeats: Repeats = 3,
     out: OutFile = OUT,
 ) -> None:
     """Train packs of K trials against K = 1, and compare the best size with the one that is chosen by itself."""
     table: Table = {"models": []}
+    pack_sizes = rising_numbers(sizes)
     for name in model or DEFAULT_MODELS:
         settings = {
             "model": local_model(name, getattr(torch, dtype)), "data": data, "num_documents": documents,
             "epochs": epochs, "depth": depth, "memory_dim": memory_dim, "dtype": dtype,
         }
-        table["models"].append(compare(settings, [int(size) for size in sizes.split(",")], repeats, device))
+        table["models"].append(compare(settings, pack_sizes, repeats, device))
     keep(out, "packing", table)
     typer.echo("\n".join(lines(table)))

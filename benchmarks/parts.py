@@ -7,14 +7,33 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import typer
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, in_turn, keep, local_model, ratio, seconds, told
+from benchmarks.common import (
+    OUT,
+    TOLERANCE,
+    Data,
+    Depth,
+    Documents,
+    Epochs,
+    Model,
+    NotTheSame,
+    OutFile,
+    Repeats,
+    Table,
+    check_close,
+    in_turn,
+    keep,
+    local_model,
+    ratio,
+    seconds,
+    told,
+)
 from benchmarks.trial import run_ours
 from trainables.batches import TextBatch, TextBatches, epoch_order
 from trainables.entry_sets import EntrySet
@@ -28,7 +47,6 @@ from trainables.memory.optimiser import PackOptimiser
 from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.workbench import Workbench
 
-TOLERANCE = 1e-4
 PACK = 8
 
 Contenders = dict[str, Callable[[], float]]
@@ -275,12 +293,12 @@ def lines(table: Table) -> list[str]:
 
 
 def command(
-    model: Annotated[str, typer.Option(help="sample model, folder, or alias: its shape")] = "sample-neox",
-    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1)] = 8,
-    epochs: Annotated[int, typer.Option(min=1)] = 2,
-    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    model: Model = "sample-neox",
+    data: Data = "sample",
+    documents: Documents = 8,
+    epochs: Epochs = 2,
+    depth: Depth = 0.75,
+    repeats: Repeats = 3,
     out: OutFile = OUT,
 ) -> None:
     """Time every optimisation against its plain reference."""
@@ -293,8 +311,7 @@ def command(
 
 
 def _check(name: str, difference: float) -> None:
-    if difference > TOLERANCE:
-        raise NotTheSame(f"{name}: results differ by {difference:.2e}, more than {TOLERANCE:g}")
+    check_close(name, "results", [difference], [0.0], TOLERANCE["float32"])
 
 
 def _three(bench: Workbench, spec: TrialSpec) -> tuple[int, int, int]:

@@ -28,7 +28,6 @@ from trainables.spec import TrialSpec
 from trainables.workbench import StudyTexts
 
 EVALUATION_BATCH = 16
-_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -71,7 +70,14 @@ class _KeepsActivations(Memory):
         return out.to(hidden.dtype)
 
 
-def run_plain(card: ModelCard, spec: TrialSpec, texts: StudyTexts, tokenizer: Any, nograd: bool = False) -> Measured:
+def run_plain(
+    card: ModelCard,
+    spec: TrialSpec,
+    texts: StudyTexts,
+    tokenizer: Any,
+    nograd: bool = False,
+    device: torch.device | str = "cpu",
+) -> Measured:
     """Run one trial; with `nograd` no autograd graph is kept below the memory.
 
     Args:
@@ -80,12 +86,15 @@ def run_plain(card: ModelCard, spec: TrialSpec, texts: StudyTexts, tokenizer: An
         texts: what is memorised and asked.
         tokenizer: the model's.
         nograd: leave the blocks below the memory out of the graph.
+        device: where it runs.
     """
     assert spec.layer is not None and (spec.mode == "inductive" or spec.allocation == "none")
     start = time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(model_folder(card), dtype=getattr(torch, spec.dtype))
+    model = AutoModelForCausalLM.from_pretrained(
+        model_folder(card), dtype=getattr(torch, spec.dtype), device_map={"": device}
+    )
     model.eval().requires_grad_(False)
-    memory = _KeepsActivations(card.model_dim, spec.memory_dim, spec.norm_and_gate, spec.seed)
+    memory = _KeepsActivations(card.model_dim, spec.memory_dim, spec.norm_and_gate, spec.seed).to(device)
     handle = attach_memory(model, memory, spec.layer)
     loaded = time.perf_counter()
     with _no_graph_below(model, spec.layer) if nograd else _as_it_is():
@@ -98,7 +107,7 @@ def run_plain(card: ModelCard, spec: TrialSpec, texts: StudyTexts, tokenizer: An
 
 
 def _train(
-    model: nn.Module, memory: _KeepsActivations, spec: TrialSpec, texts: StudyTexts
+    model: Any, memory: _KeepsActivations, spec: TrialSpec, texts: StudyTexts
 ) -> tuple[list[float], list[float]]:
     """Train the memory; return the mean NLL per target and, with an entry set, the mean leakage per token, by epoch."""
     entries: EntrySet | None = None
@@ -114,11 +123,11 @@ def _train(
         for first in range(0, len(order), spec.batch_size):
             batch = [texts.train[i] for i in order[first : first + spec.batch_size]]
             chosen = [text.tree.tokens for text in batch]
-            tokens, mask = _pad(chosen, left=False)
+            tokens, mask = _pad(chosen, False, model.device)
             labels = tokens.masked_fill(mask == 0, -100)
             lm_loss = loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
             if entries is not None:
-                allowed = entries.mask([t.document for t in batch], [t.tree for t in batch], _CPU)
+                allowed = entries.mask([t.document for t in batch], [t.tree for t in batch], model.device)
                 leak = _leakage(memory.activations, allowed, mask)
                 loss = lm_loss + spec.alpha * leak
                 real = int(mask.sum())
@@ -147,7 +156,7 @@ def _leakage(activations: Tensor, allowed: Tensor | None, mask: Tensor) -> Tenso
 def _evaluate(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> list[str | None]:
     letters: list[str | None] = []
     for first in range(0, len(prompts), EVALUATION_BATCH):
-        tokens, mask = _pad(prompts[first : first + EVALUATION_BATCH], left=True)
+        tokens, mask = _pad(prompts[first : first + EVALUATION_BATCH], True, model.device)
         written = model.generate(
             input_ids=tokens, attention_mask=mask, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS,
             pad_token_id=tokenizer.eos_token_id or 0,
@@ -156,7 +165,7 @@ def _evaluate(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> list[
     return letters
 
 
-def _pad(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
+def _pad(rows: Sequence[Sequence[int]], left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(map(len, rows))
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -164,7 +173,7 @@ def _pad(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
         place = slice(width - len(text), width) if left else slice(0, len(text))
         tokens[row, place] = torch.tensor(text)
         mask[row, place] = 1
-    return tokens, mask
+    return tokens.to(device), mask.to(device)
 
 
 @contextmanager

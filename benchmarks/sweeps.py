@@ -164,12 +164,3 @@ def model_path(model: str) -> str:
 
         return str(ensure_sample_model(model).resolve())
     return str(Path(local_model(model)).expanduser().resolve())
-
-
-def data_path(data: str) -> str:
-    """Return a data folder: the sample world's for `sample`."""
-    if data == "sample":
-        from trainables.sample.world import ensure_sample_data
-
-        return str(ensure_sample_data().resolve())
-    return str(Path(data).expanduser().resolve())

@@ -13,14 +13,31 @@ import pyarrow.parquet as pq
 import torch
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep, ratio, spread, told
+from benchmarks.common import (
+    OUT,
+    TOLERANCE,
+    Data,
+    Depth,
+    Documents,
+    Epochs,
+    MemoryDim,
+    Model,
+    NotTheSame,
+    OutFile,
+    Repeats,
+    Table,
+    check_close,
+    keep,
+    local_model,
+    ratio,
+    spread,
+    start_pack,
+    told,
+)
 from benchmarks.plain import Measured, run_plain
-from trainables.pack import PackRun
-from trainables.pack_task import TrialTask
-from trainables.spec import TrialSpec, canonical, identity, make_spec, trial_id
+from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.workbench import Workbench
 
-CURVE_TOLERANCE = 1e-4
 RIVALS = ("plain", "plain-nograd")
 PARTS = ("load_s", "train_s", "evaluate_s", "warm_s")
 
@@ -30,7 +47,7 @@ def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
         start = time.perf_counter()
-        run = PackRun([TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint")], bench, (), [None])
+        run = start_pack([spec], bench, folder)
         bench.take_timings()
         loaded = time.perf_counter()
         while not run.done:
@@ -53,11 +70,7 @@ def check_same(ours: Measured, rival: Measured, name: str) -> None:
         NotTheSame: they differ.
     """
     for what, mine, theirs in (("loss", ours.curve, rival.curve), ("leakage", ours.leakage, rival.leakage)):
-        if len(mine) != len(theirs):
-            raise NotTheSame(f"{name}: {len(theirs)} epochs of {what} instead of {len(mine)}")
-        worst = max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
-        if not worst <= CURVE_TOLERANCE:
-            raise NotTheSame(f"{name}: {what} curves differ by {worst:.2e}, more than {CURVE_TOLERANCE:g}")
+        check_close(name, f"{what} curves", mine, theirs, TOLERANCE["float32"])
     if len(ours.letters) != len(rival.letters):
         raise NotTheSame(f"{name}: {len(rival.letters)} answers instead of {len(ours.letters)}")
     different = sum(a != b for a, b in zip(ours.letters, rival.letters, strict=True))
@@ -120,19 +133,19 @@ def lines(table: Table) -> list[str]:
 
 
 def command(
-    model: Annotated[str, typer.Option(help="alias or folder")] = "sample-neox",
-    data: Annotated[str, typer.Option(help="sample, hub or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1, help="pages memorised, all their claims asked")] = 20,
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
-    depth: Annotated[float, typer.Option(help="where the memory is")] = 0.75,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
+    model: Model = "sample-neox",
+    data: Data = "sample",
+    documents: Documents = 20,
+    epochs: Epochs = 10,
+    depth: Depth = 0.75,
+    memory_dim: MemoryDim = 128,
     nograd: Annotated[bool, typer.Option(help="also the rival without a graph below the memory")] = True,
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 3,
+    repeats: Repeats = 3,
     out: OutFile = OUT,
 ) -> None:
     """Time one trial, training and evaluation, with hidden states cached, against the plain programs."""
     settings = {
-        "model": model, "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
         "memory_dim": memory_dim,
     }
     table = compare(settings, repeats, RIVALS if nograd else RIVALS[:1])

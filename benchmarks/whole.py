@@ -9,13 +9,30 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.common import OUT, NotTheSame, OutFile, Table, keep, ratio, spread, told
+from benchmarks.common import (
+    OUT,
+    TOLERANCE,
+    Data,
+    Documents,
+    Epochs,
+    MemoryDim,
+    Model,
+    NotTheSame,
+    OutFile,
+    Repeats,
+    Table,
+    check_close,
+    keep,
+    own_data,
+    ratio,
+    spread,
+    told,
+)
 from benchmarks.plain import Measured
 from benchmarks.sweeps import (
     ROOT,
     SPACES,
     Swept,
-    data_path,
     fresh_folder,
     model_path,
     planned,
@@ -23,8 +40,7 @@ from benchmarks.sweeps import (
     set_arguments,
     sweep_in,
 )
-from benchmarks.trial import CURVE_TOLERANCE, check_same
-from sweep.cli import user_errors
+from benchmarks.trial import check_same
 from trainables.errors import ConfigError
 
 STUDY = ROOT / "search_spaces" / "inductive.py"
@@ -118,8 +134,7 @@ def staged_against_grid(settings: dict[str, Any]) -> Table:
         if trial not in grid.records:
             raise NotTheSame(f"staged: trial {trial} is not among those of the full grid")
         mine, other = record["metrics"]["memory/nll"], grid.records[trial]["metrics"]["memory/nll"]
-        if not abs(mine - other) <= CURVE_TOLERANCE:
-            raise NotTheSame(f"staged: trial {trial} has memory/nll {mine}, {other} in the full grid")
+        check_close(f"staged, trial {trial}", "memory/nll and the full grid's", [mine], [other], TOLERANCE["float32"])
     times = {"staged": _times(staged), "grid": _times(grid)}
     return {
         "study": _on_paper(study),
@@ -219,31 +234,30 @@ def _stage_lines(stages: Table) -> list[str]:
 
 
 def command(
-    model: Annotated[str, typer.Option(help="folder, or an alias for its shape with random weights")] = "pythia-70m",
-    data: Annotated[str, typer.Option(help="sample or a folder")] = "sample",
-    documents: Annotated[int, typer.Option(min=1, help="pages memorised in each of the 24 trials")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="of the 24 trials")] = 5,
-    memory_dim: Annotated[int, typer.Option(min=1)] = 128,
+    model: Model = "pythia-70m",
+    data: Data = "sample",
+    documents: Documents = 4,
+    epochs: Epochs = 5,
+    memory_dim: MemoryDim = 128,
     claims_per_page: Annotated[int | None, typer.Option(min=1, help="ask at most so many; default all")] = None,
     staged_model: Annotated[str, typer.Option(help="model of the small staged sweep")] = "pythia-70m",
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds of the 24 trials")] = 1,
+    repeats: Repeats = 1,
     part: Annotated[str, typer.Option(help="all, plain (the 24 trials) or stages")] = "all",
     out: OutFile = OUT,
 ) -> None:
     """Time whole sweeps: 24 trials at one layer against plain Ray Tune, and a plan in stages against its full grid."""
-    with user_errors():
-        settings = {
-            "model": model_path(model), "data": data_path(data), "num_documents": documents, "epochs": epochs,
-            "memory_dim": memory_dim,
-        }
-        if claims_per_page:
-            settings["claims_per_page"] = claims_per_page
-        if part not in ("all", "plain", "stages"):
-            raise ConfigError(f"part={part!r}: must be all, plain or stages")
-        table: Table = {}
-        if part != "stages":
-            table["whole"] = compare(settings, repeats)
-        if part != "plain":
-            table["stages"] = staged_against_grid({"model": model_path(staged_model), "data": "sample"})
+    settings = {
+        "model": model_path(model), "data": own_data(data), "num_documents": documents, "epochs": epochs,
+        "memory_dim": memory_dim,
+    }
+    if claims_per_page:
+        settings["claims_per_page"] = claims_per_page
+    if part not in ("all", "plain", "stages"):
+        raise ConfigError(f"part={part!r}: must be all, plain or stages")
+    table: Table = {}
+    if part != "stages":
+        table["whole"] = compare(settings, repeats)
+    if part != "plain":
+        table["stages"] = staged_against_grid({"model": model_path(staged_model), "data": "sample"})
     keep(out, "sweep", table)
     typer.echo("\n".join(lines(table)))

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from sweep.records import Record
 from sweep.tracking import Tracking
 from sweep.tracking_runs import Runs, TrackingError, told_in_one_line
+from trainables.machine import usable_cores
 
 FEW = 100
 """Up to so many runs are built without workers, which take seconds to start."""
@@ -49,8 +50,7 @@ def build_runs(runs: Runs, todo: Sequence[Todo], done: Callable[[], None]) -> No
             runs.build(record, members)
             done()
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = min(MOST_WORKERS, cores)
+    number = min(MOST_WORKERS, usable_cores())
     idle: queue.Queue[_Worker] = queue.Queue()
 
     def build(item: Todo) -> None:

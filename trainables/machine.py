@@ -1,7 +1,8 @@
-"""What the driver asks of a node before trials run there."""
+"""What a node has, and what the driver asks of it before trials run there."""
 
 from __future__ import annotations
 
+import os
 import socket
 
 from trainables.storage import delete, read_bytes, write_bytes
@@ -17,6 +18,11 @@ def probe_storage(probe: str, token: str) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_bytes() -> float:

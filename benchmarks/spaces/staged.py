@@ -1,10 +1,13 @@
 """A small copy of the inductive study: a layer is chosen first, alpha and allocation vary at that layer only."""
 
-from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
+from dataclasses import replace
+from pathlib import Path
 
-best_layer = Best(field="layer", stage="layer_selection", per=("model",))
+from sweep.loading import load_space
 
-space = Space(
+sample = load_space(Path(__file__).parents[2] / "search_spaces" / "sample.py")
+space = replace(
+    sample,
     name="staged",
     title="The inductive study's stages on a small grid, to time them against the full grid",
     axes={
@@ -15,21 +18,5 @@ space = Space(
         "num_documents": [3, 6],
     },
     fixed={"epochs": 2},
-    stages=(
-        Stage(
-            name="layer_selection",
-            axes={"model": ALL, "depth": ALL, "num_documents": LARGEST},
-            fixed={"alpha": 0},
-        ),
-        Stage(
-            name="inductive",
-            axes={"model": ALL, "alpha": ALL, "allocation": ALL, "num_documents": LARGEST},
-            take=best_layer,
-        ),
-        Stage(
-            name="document_count",
-            axes={"model": ALL, "alpha": ALL, "allocation": ALL, "num_documents": OTHERS},
-            take=best_layer,
-        ),
-    ),
+    small={},
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.common import NotTheSame
-from benchmarks.packing import check_same, compare, lines, member_specs
+from benchmarks.common import NotTheSame, check_close
+from benchmarks.packing import compare, lines, member_specs
 
 
 def test_packs_of_several_sizes_are_compared(tiny_models, sample_data):
@@ -24,7 +24,9 @@ def test_members_differ_in_what_may_differ_within_a_pack():
 
 
 def test_a_member_that_depends_on_its_pack_is_refused():
-    check_same([1.0], [1.00005], "it", 1e-4)
+    check_close("it", "losses", [1.0], [1.00005], 1e-4)
     for other in (1.001, float("nan")):
         with pytest.raises(NotTheSame, match="losses differ"):
-            check_same([other], [1.0], "it", 1e-4)
+            check_close("it", "losses", [1.0, other], [1.0, 1.0], 1e-4)
+    with pytest.raises(NotTheSame, match="1 losses instead of 2"):
+        check_close("it", "losses", [1.0, 1.0], [1.0], 1e-4)
