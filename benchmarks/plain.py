@@ -37,16 +37,20 @@ class Measured:
     Attributes:
         load_s: seconds to load the model (for ours: and to fill the cache of hidden states, when it is cold).
         train_s: seconds of training.
+        measure_s: seconds of measuring the memorisation error.
         evaluate_s: seconds of answering the claims.
         curve: mean NLL per target token, per epoch.
+        nll: memorisation error after training: the same over all pages, nothing updated in between.
         letters: the answer to each claim.
         leakage: mean leakage per token, per epoch; empty where the trial has no entry set.
     """
 
     load_s: float
     train_s: float
+    measure_s: float
     evaluate_s: float
     curve: list[float]
+    nll: float
     letters: list[str | None]
     leakage: list[float] = field(default_factory=list)
 
@@ -100,10 +104,13 @@ def run_plain(
     with _no_graph_below(model, spec.layer) if nograd else _as_it_is():
         curve, leaked = _train(model, memory, spec, texts)
     trained = time.perf_counter()
+    nll = _memorisation_error(model, texts, spec.batch_size)
+    measured = time.perf_counter()
     prompts = [list(question.prompt) for question in texts.questions.questions] if texts.questions else []
     letters = _evaluate(model, tokenizer, prompts)
     handle.remove()
-    return Measured(loaded - start, trained - loaded, time.perf_counter() - trained, curve, letters, leaked)
+    taken = (loaded - start, trained - loaded, measured - trained, time.perf_counter() - measured)
+    return Measured(*taken, curve, nll, letters, leaked)
 
 
 def _train(
@@ -143,6 +150,18 @@ def _train(
         if entries is not None:
             leaked.append(leak_total / leak_count)
     return curve, leaked
+
+
+@torch.no_grad()
+def _memorisation_error(model: Any, texts: StudyTexts, batch_size: int) -> float:
+    total = count = 0.0
+    for first in range(0, len(texts.segments), batch_size):
+        rows = [text.tree.tokens for text in texts.segments[first : first + batch_size]]
+        tokens, mask = _pad(rows, False, model.device)
+        targets = sum(len(row) - 1 for row in rows)
+        loss = model(input_ids=tokens, attention_mask=mask, labels=tokens.masked_fill(mask == 0, -100)).loss
+        total, count = total + loss.item() * targets, count + targets
+    return total / count
 
 
 def _leakage(activations: Tensor, allowed: Tensor | None, mask: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from trainables.spec import TrialSpec, canonical, make_spec
 from trainables.workbench import Workbench
 
 RIVALS = ("plain", "plain-nograd")
-PARTS = ("load_s", "train_s", "evaluate_s", "warm_s")
+PARTS = ("load_s", "train_s", "evaluate_s", "warm_s", "measure_s")
 
 
 def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
@@ -58,19 +58,21 @@ def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
         letters = pq.read_table(Path(folder) / "predictions.parquet")["parsed"].to_pylist()
         curve = [value for _, value in result.curves["train/nll"]]
         leaked = [value for _, value in result.curves.get("train/leakage", [])]
-        return Measured(loaded - start, trained - loaded, result.timings["evaluate_s"], curve, letters, leaked)
+        taken = (loaded - start, trained - loaded, result.timings["measure_s"], result.timings["evaluate_s"])
+        return Measured(*taken, curve, result.metrics["memory/nll"], letters, leaked)
     finally:
         shutil.rmtree(folder)
 
 
 def check_same(ours: Measured, rival: Measured, name: str) -> None:
-    """Compare loss curves and every answer.
+    """Compare loss curves, the memorisation error and every answer.
 
     Raises:
         NotTheSame: they differ.
     """
     for what, mine, theirs in (("loss", ours.curve, rival.curve), ("leakage", ours.leakage, rival.leakage)):
         check_close(name, f"{what} curves", mine, theirs, TOLERANCE["float32"])
+    check_close(name, "memorisation errors", [ours.nll], [rival.nll], TOLERANCE["float32"])
     if len(ours.letters) != len(rival.letters):
         raise NotTheSame(f"{name}: {len(rival.letters)} answers instead of {len(ours.letters)}")
     different = sum(a != b for a, b in zip(ours.letters, rival.letters, strict=True))

@@ -40,7 +40,7 @@ from benchmarks.sweeps import (
     set_arguments,
     sweep_in,
 )
-from benchmarks.trial import check_same
+from benchmarks.trial import PARTS, check_same
 from trainables.errors import ConfigError
 
 STUDY = ROOT / "search_spaces" / "inductive.py"
@@ -65,7 +65,7 @@ def run_plain_tune(settings: dict[str, Any]) -> tuple[Table, dict[str, Measured]
         times = {
             "last_s": max(path.stat().st_mtime for path in files) - timed.started,
             "exit_s": timed.exit_s,
-            "parts": {part: sum(f[part] for f in found.values()) for part in ("load_s", "train_s", "evaluate_s")},
+            "parts": {part: sum(f[part] for f in found.values()) for part in PARTS if part != "warm_s"},
         }
         fields = Measured.__dataclass_fields__
         return times, {trial: Measured(**{name: f[name] for name in fields}) for trial, f in found.items()}
@@ -185,8 +185,10 @@ def _measured(swept: Swept, trial: str) -> Measured:
     return Measured(
         load_s=record["timings"].get("load_s", 0.0),
         train_s=record["timings"]["train_s"],
+        measure_s=record["timings"]["measure_s"],
         evaluate_s=record["timings"].get("evaluate_s", 0.0),
         curve=[value for _, value in curves["train/nll"]],
+        nll=record["metrics"]["memory/nll"],
         letters=pq.read_table(folder / "predictions.parquet")["parsed"].to_pylist(),
         leakage=[value for _, value in curves.get("train/leakage", [])],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import common, growth
 from trainables.errors import ConfigError
 
 
@@ -51,7 +51,7 @@ def test_the_text_has_every_count_and_fit():
 @pytest.mark.parametrize("text", ["10", "10,5", "0,3", "a,b", "3,3", ""])
 def test_counts_that_make_no_line_are_refused(text):
     with pytest.raises(ConfigError, match="rising whole numbers"):
-        growth._counts(text)
+        common.rising_numbers(text)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from sweep.loading import load_space
 from sweep.planning import build_plan
 from trainables.errors import ConfigError
 
-ONE = Measured(0, 1, 1, [3.0, 2.0], ["a", None], [0.5, 0.4])
+ONE = Measured(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None], [0.5, 0.4])
 
 
 def test_sweeps_are_compared_trial_by_trial():
