@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from trainables.data.sources import data_key as key_of_data
@@ -215,22 +216,16 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     Raises:
         ConfigError: the layer lies beyond the model.
     """
-    new: dict[str, Any] = {}
     card = card or model_card(spec.model, spec.revision)
+    new = dict(_without_use(spec.method, "counterfact" in spec.probes))
     if not card.is_hub:
         new["revision"] = "main"
-    if spec.method != "memory":
-        new |= _NO_MEMORY
-    else:
+    if spec.method == "memory":
         new |= _canonical_memory(spec, card)
-    if spec.method == "pretrained":
-        new |= _NO_TRAINING
-    elif spec.eval_epochs:
+    if spec.method != "pretrained" and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.content == "document" or spec.method == "pretrained":
         new["template_loss"] = "full"
-    if "counterfact" not in spec.probes:
-        new |= _NO_SAMPLES
     if "fever" not in spec.probes:
         new["claims_per_page"] = None
         if spec.content == "document" or spec.method == "pretrained":
@@ -248,14 +243,20 @@ def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
     Args:
         stated: an identity, as `identity` states it or as a record holds it.
     """
-    unused: set[str] = set()
-    if stated["method"] != "memory":
-        unused |= _NO_MEMORY.keys()
-    if stated["method"] == "pretrained":
-        unused |= _NO_TRAINING.keys()
-    if "counterfact" not in stated["probes"]:
-        unused |= _NO_SAMPLES.keys()
-    return frozenset(unused)
+    return frozenset(_without_use(stated["method"], "counterfact" in stated["probes"]))
+
+
+@cache
+def _without_use(method: str, counterfact: bool) -> Mapping[str, Any]:
+    """Return the fields that a method and its probes have no use for, with what they are set to."""
+    values: dict[str, Any] = {}
+    if method != "memory":
+        values |= _NO_MEMORY
+    if method == "pretrained":
+        values |= _NO_TRAINING
+    if not counterfact:
+        values |= _NO_SAMPLES
+    return values
 
 
 def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.report.alpha_figures import alpha_figures
-from sweep.report.counterfact_statistics import counterfact_comparisons, counterfact_table
+from sweep.report.counterfact_statistics import (
+    SLUG,
+    counterfact_comparisons,
+    counterfact_records,
+    counterfact_table,
+)
 from sweep.report.drawing import Figure
 from sweep.report.layer_figures import layer_figures
 from sweep.report.loading import Study
@@ -71,6 +76,7 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
     data = {"trials": trial_records(study.trials)}
     data |= {slug: comparison_records(found) for slug, _, found in tables}
+    data[SLUG] = counterfact_records(rates)
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",

@@ -1,7 +1,7 @@
 """CounterFact answers of a trial against those of the pretrained model, record by record.
 
 A record is the unit: its answers are averaged first, and intervals and p come from drawing, or flipping, whole
-records (`scipy.stats.bootstrap` and `permutation_test`, both paired). Holm's correction is statsmodels'.
+records (`scipy.stats.bootstrap` and `permutation_test`, both paired).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.report.loading import Study, Trial, read_extra
+from sweep.report.loading import Study, Trial
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import is_baseline
-from sweep.report.samples import SAMPLES
-from sweep.report.statistics import LEVEL, RESAMPLES
-from sweep.report.statistics_tables import interval_text, p_text
+from sweep.report.samples import samples_of
+from sweep.report.statistics import LEVEL, RESAMPLES, holm_corrected
+from sweep.report.statistics_tables import interval_text, most_telling, p_text
 from sweep.report.tables import Cell, Table, number
 from trainables.evaluation.targets import METRICS, sample_scores
 
+SLUG = "counterfact_against_pretrained"
 SAME_FIELDS = ("model", "dtype", "data", "seed", "num_answers", "answer_tokens", "temperature")
 LEGEND = (
     "Differences are trial minus the pretrained model, over the records that both were asked. Intervals: 95 % "
@@ -67,26 +68,24 @@ class RateComparison:
 
 def counterfact_comparisons(study: Study, resamples: int = RESAMPLES) -> list[RateComparison]:
     """Compare every trial's CounterFact answers with the pretrained model's, where it was asked the same."""
-    from statsmodels.stats.multitest import multipletests
-
     asked = [t for t in study.trials if t.status == "done" and "counterfact" in (t.get("probes") or ())]
     scores = {t.id: _scores(study, t) for t in asked}
     references = {_key(t): t for t in asked if is_baseline(t)}
     found = []
     for trial in asked:
         reference = references.get(_key(trial))
-        if reference is not None and reference is not trial:
+        if reference is not None and not is_baseline(trial):
             found += _compare(trial, scores[trial.id], scores[reference.id], resamples)
-    if not found:
-        return []
-    corrected = multipletests([c.p for c in found], method="holm")[1]
-    return [replace(c, p_holm=float(p)) for c, p in zip(found, corrected, strict=True)]
+    corrected = holm_corrected([c.p for c in found])
+    return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
 
 
 def counterfact_table(comparisons: Sequence[RateComparison]) -> Table | None:
     """Print the comparisons."""
     if not comparisons:
         return None
+    order = sorted(comparisons, key=lambda c: (c.verdict.startswith("no"), -abs(c.value - c.reference)))
+    shown, left_out = most_telling(comparisons, order, SLUG)
     labels = labels_of([c.trial for c in comparisons])
     rows = tuple(
         (
@@ -102,11 +101,25 @@ def counterfact_table(comparisons: Sequence[RateComparison]) -> Table | None:
                 Cell(c.verdict, c.verdict, best=c.verdict in ("higher", "lower")),
             ),
         )
-        for c in comparisons
+        for c in shown
     )
     columns = ("records", "pretrained", "trial", "difference", "95 % interval", "p", "p (Holm)", "result")
     title = "Sampled answers against the pretrained model's"
-    return Table("counterfact_against_pretrained", title, (*labels, "score"), columns, rows, (LEGEND,))
+    return Table(SLUG, title, (*labels, "score"), columns, rows, (LEGEND, *left_out))
+
+
+def counterfact_records(comparisons: Sequence[RateComparison]) -> list[dict[str, Any]]:
+    """Return every comparison with all its numbers, one dict per row."""
+    labels = labels_of([c.trial for c in comparisons])
+    return [
+        {
+            "trial": c.trial.id, "sweep": c.trial.sweep, **dict(zip(labels, label_texts(c.trial, labels), strict=True)),
+            "score": c.score, "records": c.records, "pretrained": c.reference, "value": c.value,
+            "difference": c.value - c.reference, "low": c.interval[0], "high": c.interval[1],
+            "p": c.p, "p_holm": c.p_holm, "result": c.verdict,
+        }
+        for c in comparisons
+    ]  # fmt: skip
 
 
 def _key(trial: Trial) -> str:
@@ -114,10 +127,7 @@ def _key(trial: Trial) -> str:
 
 
 def _scores(study: Study, trial: Trial) -> Scores:
-    samples: Any = read_extra(study.store, trial, SAMPLES)
-    if not isinstance(samples, list):
-        return {}
-    return {str(sample["prompt"]): sample_scores(sample) for sample in samples}
+    return {sample["prompt"]: sample_scores(sample) for sample in samples_of(study, trial)}
 
 
 def _compare(trial: Trial, own: Scores, base: Scores, resamples: int) -> list[RateComparison]:

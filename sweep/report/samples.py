@@ -13,6 +13,8 @@ SAMPLES = "samples.json"
 MAX_TRIALS = 6
 MAX_PROMPTS = 5
 RULE = "-" * 15
+_TEXTS = ("prompt", "target_true", "target_new")
+_ANSWERS = ("answers", "paraphrase_answers", "neighborhood_answers")
 
 
 def counterfact_samples(study: Study) -> list[Samples]:
@@ -23,11 +25,23 @@ def counterfact_samples(study: Study) -> list[Samples]:
             picked.setdefault((trial.model, variant(trial)), trial)
     found = []
     for (model, name), trial in list(picked.items())[:MAX_TRIALS]:
-        read = read_extra(study.store, trial, SAMPLES)
-        samples = read.get("counterfact") if isinstance(read, dict) else read
-        if isinstance(samples, list) and samples:
+        samples = samples_of(study, trial)
+        if samples:
             found.append(Samples(f"{model}, {name}", print_samples(samples[:MAX_PROMPTS])))
     return found
+
+
+def samples_of(study: Study, trial: Trial) -> list[Mapping[str, Any]]:
+    """Return a trial's records with prompt, targets and answers; what is in the file in another form is left out."""
+    read = read_extra(study.store, trial, SAMPLES)
+    return [sample for sample in read if _is_sample(sample)] if isinstance(read, list) else []
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, dict) or not all(isinstance(sample.get(name), str) for name in _TEXTS):
+        return False
+    answers = [sample.get(name, []) for name in _ANSWERS]
+    return all(isinstance(given, list) and all(isinstance(text, str) for text in given) for given in answers)
 
 
 def print_samples(samples: Sequence[Mapping[str, Any]]) -> str:

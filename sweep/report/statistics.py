@@ -109,12 +109,15 @@ def compare_all(
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Fill in `p_holm`: Holm's correction over all comparisons given."""
+    corrected = holm_corrected([c.p for c in comparisons])
+    return [replace(c, p_holm=p) for c, p in zip(comparisons, corrected, strict=True)]
+
+
+def holm_corrected(values: Sequence[float]) -> list[float]:
+    """Return p values after Holm's correction over all of them."""
     from statsmodels.stats.multitest import multipletests
 
-    if not comparisons:
-        return []
-    corrected = multipletests([c.p for c in comparisons], method="holm")[1]
-    return [replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)]
+    return [float(p) for p in multipletests(values, method="holm")[1]] if values else []
 
 
 def _compare(

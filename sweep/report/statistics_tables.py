@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sweep.report.loading import Trial
 from sweep.report.naming import ACCURACY, MACRO, NLL, label_texts, labels_of, variant
@@ -16,6 +16,7 @@ from sweep.report.tables import MISSING, Cell, Table, number, show
 from trainables.spec import IDENTITY_FIELDS
 
 MAX_ROWS = 40
+Row = TypeVar("Row")
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (
     "Differences are trial minus reference. Intervals: 95 % paired bootstrap, drawing whole evidence pages, "
@@ -30,15 +31,8 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     """Print the comparisons; above `MAX_ROWS` those that differ come first, then the largest differences."""
     if not comparisons:
         return None
-    shown = list(comparisons)
-    legend = [METHOD]
-    if len(shown) > MAX_ROWS:
-        shown.sort(key=lambda c: (c.verdict.startswith("no"), -abs(c.accuracy_difference)))
-        shown = shown[:MAX_ROWS]
-        legend.append(
-            f"{MAX_ROWS} of {len(comparisons):,} rows are printed: those that differ first, then the largest "
-            f"differences; all are in {slug}.csv."
-        )
+    order = sorted(comparisons, key=lambda c: (c.verdict.startswith("no"), -abs(c.accuracy_difference)))
+    shown, left_out = most_telling(comparisons, order, slug)
     labels = labels_of([c.trial for c in comparisons])
     with_notes = any(note_value(c.trial) for c in comparisons)
     columns = [
@@ -58,7 +52,24 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
-    return Table(slug, title, labels, tuple(columns), rows, (*legend,))
+    return Table(slug, title, labels, tuple(columns), rows, (METHOD, *left_out))
+
+
+def most_telling(found: Sequence[Row], ordered: Sequence[Row], slug: str) -> tuple[Sequence[Row], tuple[str, ...]]:
+    """Return the rows to print, at most `MAX_ROWS`, and a legend where rows are left out.
+
+    Args:
+        found: all rows.
+        ordered: the same, those that differ first, then the largest differences.
+        slug: name of the file that has all.
+    """
+    if len(found) <= MAX_ROWS:
+        return found, ()
+    told = (
+        f"{MAX_ROWS} of {len(found):,} rows are printed: those that differ first, then the largest differences; "
+        f"all are in {slug}.csv."
+    )
+    return ordered[:MAX_ROWS], (told,)
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:

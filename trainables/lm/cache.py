@@ -104,7 +104,8 @@ class HiddenCache:
         Args:
             model: relative folder of the model and dtype.
         """
-        return [int(path.name.removeprefix("layer_")) for path in (self.root / model).glob("layer_*")]
+        numbers = (path.name.removeprefix("layer_") for path in (self.root / model).glob("layer_*"))
+        return [int(number) for number in numbers if number.isdigit()]
 
     def missing(self, group: str, digests: Iterable[str]) -> set[str]:
         """Return those of `digests` that are not in the cache."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sweep.report.build import Options, build_report
-from sweep.report.counterfact_statistics import counterfact_comparisons, paired_difference
+from sweep.report.counterfact_statistics import SLUG, counterfact_comparisons, paired_difference
 from sweep.report.loading import load_study
+from sweep.report.statistics_tables import MAX_ROWS
 from sweep.store import Store
 
 PROBE = {"probes": ("counterfact",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
@@ -47,6 +48,35 @@ def test_the_report_prints_them(study):
     tables = [table for section in report.sections for table in section.tables]
     (table,) = [t for t in tables if t.slug == "counterfact_against_pretrained"]
     assert ("higher", True) in {(cells[-1].text, cells[-1].best) for _, cells in table.rows}
+
+
+def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    for seed in range(16):
+        storage.add("probe", "memory", layer=2, mem_seed=seed, allocation="random", alpha=1.0,
+                    extra={"samples.json": samples(20 if seed == 7 else 0)}, **PROBE)
+    storage.write_plans()
+    report = build_report(load_study(Store(str(storage.root))), Options(resamples=200))
+    (table,) = [t for s in report.sections for t in s.tables if t.slug == SLUG]
+    rows = report.data[SLUG]
+    assert len(rows) == 16 * 5 and len(table.rows) == MAX_ROWS
+    assert f"{MAX_ROWS} of 80 rows are printed" in table.legend[-1]
+    assert table.rows[0][1][-1].text == "higher", "those that differ come first"
+    assert sum(row["result"] != "no difference found" for row in rows) == sum(
+        cells[-1].text != "no difference found" for _, cells in table.rows
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [{"counterfact": []}, [1, "x"], [{"prompt": "P"}], [{**samples(0, 1)[0], "answers": None}], "text", None]
+)
+def test_samples_in_another_form_are_left_out(storage, broken):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    storage.add("probe", "memory", layer=2, extra={"samples.json": broken}, **PROBE)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    assert counterfact_comparisons(study) == []
+    assert SLUG not in build_report(study).data
 
 
 def test_the_interval_of_a_known_difference():
