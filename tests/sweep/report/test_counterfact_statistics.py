@@ -56,7 +56,7 @@ def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
         storage.add("probe", "memory", layer=2, mem_seed=seed, allocation="random", alpha=1.0,
                     extra={"samples.json": samples(20 if seed == 7 else 0)}, **PROBE)
     storage.write_plans()
-    report = build_report(load_study(Store(str(storage.root))), Options(resamples=200))
+    report = build_report(load_study(Store(str(storage.root))), Options(resamples=10_000))
     (table,) = [t for s in report.sections for t in s.tables if t.slug == SLUG]
     rows = report.data[SLUG]
     assert len(rows) == 16 * 5 and len(table.rows) == MAX_ROWS
