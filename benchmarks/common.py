@@ -185,15 +185,19 @@ def rising_numbers(text: str) -> list[int]:
 
 
 def own_data(data: str) -> str:
-    """Return data as a process with another cache folder finds them: a folder in place of `sample`.
+    """Return data as a process with another cache and working folder finds them: absolute folders, also for `sample`.
 
     Raises:
+        ConfigError: data that do not go together.
         DataError: there are no such data.
     """
     from trainables.sample.world import ensure_sample_data
 
-    resolve_sources(data)
-    return ",".join(str(ensure_sample_data().resolve()) if one == "sample" else one for one in data.split(","))
+    def absolute(name: str) -> str:
+        folder = ensure_sample_data() if name == "sample" else Path(name).expanduser()
+        return name if name == "hub" else str(folder.resolve())
+
+    return ",".join(absolute(source.name) for source in resolve_sources(data))
 
 
 def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:

@@ -213,6 +213,7 @@ def _quiet_stderr() -> Iterator[None]:
 @contextmanager
 def _head_marked() -> Iterator[None]:
     """Let the profiler tell the head's loss from the rest."""
+
     def marked(*args: Any) -> Tensor:
         with record_function(HEAD):
             return token_nll(*args)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import whole
-from benchmarks.common import NotTheSame
+from benchmarks.common import NotTheSame, own_data
 from benchmarks.plain import Measured
 from benchmarks.sweeps import SPACES, planned, run_command, set_arguments
 from sweep.loading import load_space
 from sweep.planning import build_plan
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, DataError
 
 ONE = Measured(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None], [0.5, 0.4])
 
@@ -88,3 +88,11 @@ def test_the_text_says_all_ratios():
     shown = "\n".join(whole.lines(table))
     assert "plain to the last result" in shown and "2.00 (1.50 to 2.50) x ours" in shown
     assert "56 trials against 17: 3.00 x the seconds of computing" in shown
+
+
+def test_data_are_found_from_another_folder_too(sample_data, monkeypatch):
+    monkeypatch.chdir(sample_data.parent)
+    assert own_data(sample_data.name) == str(sample_data.resolve())
+    assert own_data("hub") == "hub"
+    with pytest.raises(DataError, match="no such folder"):
+        own_data("nosuch")
