@@ -31,7 +31,7 @@ ANSWER_SETS = 4
 
 def own_tracking(store: Store) -> Tracking:
     """Return the storage's own database, whatever the environment says."""
-    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT, ours=True)
+    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT)
 
 
 def specs(number: int) -> list[TrialSpec]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,11 @@ class Tracking:
         uri: MLflow tracking address.
         experiment: name of the experiment.
         artifacts: where a new experiment keeps its artifacts; None leaves it to the server.
-        ours: the uri is the storage's own database, which holds nothing that the records do not.
     """
 
     uri: str
     experiment: str
     artifacts: str | None = None
-    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,19 @@ class Point:
     value: float
     step: int
     time_ms: int
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """All that a complete trial's run holds; its times are in milliseconds since the epoch."""
+
+    name: str
+    status: str
+    started_ms: int
+    ended_ms: int
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[Point]
 
 
 def resolve_tracking(store: Store, uri: str | None = None, experiment: str | None = None) -> Tracking:
@@ -70,10 +81,9 @@ def resolve_tracking(store: Store, uri: str | None = None, experiment: str | Non
     """
     experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     home = Path(store.uri) if store.is_local else Path.cwd()
-    given = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given or f"sqlite:///{home / 'mlflow.db'}"
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
     served = uri.startswith(("http://", "https://", "databricks"))
-    return Tracking(uri, experiment, None if served else (home / "mlartifacts").as_uri(), ours=not given)
+    return Tracking(uri, experiment, None if served else (home / "mlartifacts").as_uri())
 
 
 def run_name(record: Record) -> str:
@@ -175,6 +185,21 @@ def complete_mark(record: Record) -> str:
 def run_status(record: Record) -> str:
     """Return MLflow's word for how a trial ended; diverging is a result."""
     return "FAILED" if record["status"] == "failed" else "FINISHED"
+
+
+def whole_run(record: Record, storage: str, members: Mapping[str, str]) -> WholeRun:
+    """Return the run of a complete record.
+
+    Args:
+        record: complete.
+        storage: the storage's own id.
+        members: the sweeps that the trial belongs to, each with its stage there.
+    """
+    started, ended = (round(1000 * seconds_since_epoch(record[key])) for key in ("started_at", "finished_at"))
+    tags = {**run_tags(record, storage, members), "complete": complete_mark(record)}
+    return WholeRun(
+        run_name(record), run_status(record), started, ended, tags, run_params(record), metric_points(record)
+    )
 
 
 def final_step(record: Record, name: str) -> int:

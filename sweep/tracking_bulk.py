@@ -1,37 +1,32 @@
-"""Many runs built from records at once, by worker processes.
+"""Many runs built from records at once.
 
-Whatever one asks of it, MLflow's client computes for tens of milliseconds on every run, so thousands of runs want
-every core. A worker (`python -m sweep.tracking_bulk`) is given one record at a time as a line of JSON and answers with
-a line when the run is whole. It ends with its input, so that a killed publish leaves at most one half-made run per
-worker, and the next publish replaces it.
+MLflow's client computes for tens of milliseconds on every run, whatever one asks of it. Into a SQLite file the runs are
+therefore written as rows, in the form that the client gave one of them: the first run is built by it, and only where
+the rows found are those that would have been written here are the others written here. Other databases and
+servers get every run by the client.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 
 from sweep.records import Record
-from sweep.tracking import Tracking
-from sweep.tracking_runs import Runs, TrackingError, told_in_one_line
-from trainables.machine import usable_cores
+from sweep.tracking import Point, WholeRun, whole_run
+from sweep.tracking_runs import Runs
 
-FEW = 100
-"""Up to so many runs are built without workers, which take seconds to start."""
-MOST_WORKERS = 4
-"""More only wait for one another at the database."""
+TOGETHER = 100
+"""Runs in one transaction: of a killed publish, these are lost whole."""
+CLIENTS = 4
+"""Connections to a server at once."""
+_VALUES = ("tags", "params", "metrics", "latest_metrics")
+_BUSY_S = 60
 
 Todo = tuple[Record, Mapping[str, str]]
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
 
 
 def build_runs(runs: Runs, todo: Sequence[Todo], done: Callable[[], None]) -> None:
@@ -43,119 +38,119 @@ def build_runs(runs: Runs, todo: Sequence[Todo], done: Callable[[], None]) -> No
         done: called after each.
 
     Raises:
-        TrackingError: MLflow does not answer or refuses; what was built so far stays.
+        Exception: MLflow or its database does not answer or refuses; what was built so far stays.
     """
-    if len(todo) <= FEW:
-        for record, members in todo:
-            runs.build(record, members)
-            done()
+    if not todo:
         return
-    number = min(MOST_WORKERS, usable_cores())
-    idle: queue.Queue[_Worker] = queue.Queue()
-
-    def build(item: Todo) -> None:
-        worker = idle.get()
+    if runs.tracking.uri.startswith("sqlite:///"):
+        first = max(todo, key=lambda item: len(item[0].get("metrics", {})))  # shows most of the form
+        todo = [item for item in todo if item is not first]
+        example = runs.build(*first)
+        done()
+        database = _Database(runs.tracking.uri)
         try:
-            worker.build(item)
+            form = _Form(database.read(example))
+            if form.fits(_whole(runs, first)):
+                for start in range(0, len(todo), TOGETHER):
+                    some = todo[start : start + TOGETHER]
+                    database.write(form.rows(uuid.uuid4().hex, _whole(runs, item)) for item in some)
+                    for _ in some:
+                        done()
+                return
         finally:
-            idle.put(worker)
-
-    with ExitStack() as stack:
-        for _ in range(number):
-            worker = _Worker(runs.tracking, runs.storage)
-            stack.callback(worker.close)
-            idle.put(worker)
-        threads = stack.enter_context(ThreadPoolExecutor(number))
-        for _ in threads.map(build, todo):
+            database.close()
+    with ThreadPoolExecutor(CLIENTS if runs.tracking.uri.startswith("http") else 1) as threads:
+        for _ in threads.map(lambda item: runs.build(*item), todo):
             done()
-    _flush(runs.tracking)
 
 
-class _Worker:
-    """One worker process, seen from here."""
+def _whole(runs: Runs, item: Todo) -> WholeRun:
+    record, members = item
+    return whole_run(record, runs.storage, members)
 
-    def __init__(self, tracking: Tracking, storage: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sweep.tracking_bulk"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self._tell({"tracking": asdict(tracking), "storage": storage})
 
-    def build(self, item: Todo) -> None:
-        self._tell(item)
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise TrackingError(
-                f"a worker process that fills MLflow ended with status {self._process.wait()}; "
-                "nothing is lost, publish again"
-            )
-        problem = json.loads(answer)
-        if problem:
-            raise TrackingError(problem)
+class _Form:
+    """The form of a run's rows, by the example of one that MLflow wrote."""
+
+    def __init__(self, example: Rows) -> None:
+        """Take a run's rows."""
+        self._example = example
+        (self._run,) = example["runs"]
+        self._own_tags = {row["key"]: row["value"] for row in example["tags"] if row["key"].startswith("mlflow.")}
+
+    def fits(self, whole: WholeRun) -> bool:
+        """Say whether the example's rows are those that would be written here for its record."""
+        return _in_order(self.rows(self._run["run_uuid"], whole)) == _in_order(self._example)
+
+    def rows(self, run: str, whole: WholeRun) -> Rows:
+        """Return the rows of a run.
+
+        Args:
+            run: its id.
+            whole: all that it holds.
+        """
+        latest: dict[str, Point] = {}
+        for point in whole.points:
+            before = latest.get(point.name)
+            if before is None or (point.step, point.time_ms, point.value) > (before.step, before.time_ms, before.value):
+                latest[point.name] = point
+        own = {
+            "run_uuid": run, "name": whole.name, "status": whole.status,
+            "start_time": whole.started_ms, "end_time": whole.ended_ms,
+            "artifact_uri": self._run["artifact_uri"].replace(self._run["run_uuid"], run),
+        }  # fmt: skip
+        tags = {**self._own_tags, "mlflow.runName": whole.name, **whole.tags}
+        return {
+            "runs": [{**self._run, **own}],
+            "tags": [{"key": name, "value": value, "run_uuid": run} for name, value in tags.items()],
+            "params": [{"key": name, "value": value, "run_uuid": run} for name, value in whole.params.items()],
+            "metrics": [_metric(run, point) for point in whole.points],
+            "latest_metrics": [_metric(run, point) for point in latest.values()],
+        }
+
+
+def _metric(run: str, point: Point) -> Row:
+    return {
+        "key": point.name, "value": point.value, "timestamp": point.time_ms, "step": point.step, "is_nan": False,
+        "run_uuid": run,
+    }  # fmt: skip
+
+
+def _in_order(rows: Rows) -> list[list[tuple[tuple[str, Any], ...]]]:
+    return [sorted(tuple(sorted(row.items())) for row in rows[table]) for table in ("runs", *_VALUES)]
+
+
+class _Database:
+    """MLflow's tables in a SQLite file."""
+
+    def __init__(self, uri: str) -> None:
+        """Look at the tables."""
+        import sqlalchemy
+
+        self._engine = sqlalchemy.create_engine(uri, connect_args={"timeout": _BUSY_S})
+        metadata = sqlalchemy.MetaData()
+        metadata.reflect(self._engine, only=["runs", *_VALUES])
+        self._tables = {name: metadata.tables[name] for name in ("runs", *_VALUES)}
+
+    def read(self, run: str) -> Rows:
+        """Return all rows of a run."""
+        with self._engine.connect() as connection:
+            return {
+                name: [dict(row) for row in connection.execute(table.select().filter_by(run_uuid=run)).mappings()]
+                for name, table in self._tables.items()
+            }
+
+    def write(self, runs: Iterable[Rows]) -> None:
+        """Write the rows of some runs in one transaction."""
+        every: Rows = {name: [] for name in self._tables}
+        for rows in runs:
+            for name in every:
+                every[name] += rows[name]
+        with self._engine.begin() as connection:
+            for name, table in self._tables.items():
+                if every[name]:
+                    connection.execute(table.insert(), every[name])
 
     def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self._process.wait()
-        self._process.stdout.close()
-
-    def _tell(self, value: Any) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(value) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return  # told when the answer is missing
-
-
-def _flush(tracking: Tracking) -> None:
-    """Bring to the disk what the workers have left to the operating system."""
-    if tracking.ours:
-        with open(tracking.uri.removeprefix("sqlite:///"), "rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _work(lines: TextIO, answers: TextIO) -> None:
-    """Build runs, one per line of input after the first, until there are no more."""
-    begin = json.loads(lines.readline())
-    tracking, problem, runs = Tracking(**begin["tracking"]), "", None
-    if tracking.ours:
-        _leave_flushing_to_the_system()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # MLflow makes many short-lived objects
-    for line in lines:
-        try:
-            with told_in_one_line(tracking.uri):
-                runs = runs or Runs(tracking, begin["storage"])
-                runs.build(*json.loads(line))
-        except TrackingError as error:
-            problem = str(error)
-        print(json.dumps(problem), file=answers, flush=True)
-        if problem:
-            return
-
-
-def _leave_flushing_to_the_system() -> None:
-    """Have this process's SQLite connections not wait for the disk, which takes longer than all the rest.
-
-    A killed process does no harm then, a power failure may; done only to the storage's own database, all of which
-    can be made again from the records.
-    """
-    from sqlalchemy import event
-    from sqlalchemy.pool import Pool
-
-    def relax(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    event.listen(Pool, "connect", relax)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted publish closes the input
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # whatever a library prints is no answer
-        _work(sys.stdin, out)
+        """Close the connections."""
+        self._engine.dispose()

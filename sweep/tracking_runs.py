@@ -20,13 +20,10 @@ from sweep.records import Record, seconds_since_epoch
 from sweep.tracking import (
     Point,
     Tracking,
-    complete_mark,
-    metric_points,
     run_name,
-    run_params,
-    run_status,
     run_tags,
     shown,
+    whole_run,
 )
 from trainables.errors import ConfigError
 
@@ -126,11 +123,10 @@ class Runs:
             if not token:
                 return heads
 
-    def create(self, record: Record, members: Mapping[str, str], mark: str = "") -> str:
-        """Start a trial's run, with its tags and perhaps the mark of a complete one, and return its id."""
+    def create(self, record: Record, members: Mapping[str, str]) -> str:
+        """Start a trial's run, with its tags, and return its id."""
         started = round(1000 * seconds_since_epoch(record["started_at"]))
-        tags = run_tags(record, self.storage, members) | ({"complete": mark} if mark else {})
-        return self.create_named(run_name(record), tags, started)
+        return self.create_named(run_name(record), run_tags(record, self.storage, members), started)
 
     def create_named(self, name: str, tags: Mapping[str, str], started_ms: int) -> str:
         """Start a run."""
@@ -171,13 +167,14 @@ class Runs:
             self._client.log_artifact(run, str(file))
 
     def build(self, record: Record, members: Mapping[str, str]) -> str:
-        """Make a trial's whole run from its record, in three requests.
+        """Make a trial's whole run from its record, in three requests, and return its id.
 
         Its mark is there from the start; it counts once the run has ended (see `RunHead.complete`).
         """
-        run = self.create(record, members, complete_mark(record))
-        self.log(run, metric_points(record), run_params(record))
-        self._end_as(run, record)
+        whole = whole_run(record, self.storage, members)
+        run = self.create_named(whole.name, whole.tags, whole.started_ms)
+        self.log(run, whole.points, whole.params)
+        self.end(run, whole.status, whole.ended_ms)
         return run
 
     def complete(
@@ -189,12 +186,9 @@ class Runs:
         members: Mapping[str, str],
     ) -> None:
         """Send what a run still lacks, vouch that it is complete, and end it."""
-        tags = {**run_tags(record, self.storage, members), "complete": complete_mark(record)}
-        self.log(run, points, params, tags)
-        self._end_as(run, record)
-
-    def _end_as(self, run: str, record: Record) -> None:
-        self.end(run, run_status(record), round(1000 * seconds_since_epoch(record["finished_at"])))
+        whole = whole_run(record, self.storage, members)
+        self.log(run, points, params, whole.tags)
+        self.end(run, whole.status, whole.ended_ms)
 
 
 def _client(uri: str) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import shutil
+import sqlite3
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from typer.testing import CliRunner
 
 from sweep import tracking_bulk
 from sweep.publish import app, publish
-from sweep.tracking import Tracking, complete_mark, metric_points, run_params
+from sweep.tracking import Tracking, complete_mark, metric_points, run_params, whole_run
 from sweep.tracking_feed import LiveFeed
 from sweep.tracking_runs import Runs, TrackingError
 
@@ -130,33 +133,110 @@ def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(store, tracking,
     assert publish(store, ["demo", "second"], tracking)["unchanged"] == 5
 
 
-def test_many_runs_are_built_by_workers_just_as_here(
-    store, tracking, runs, sweep_of_three, monkeypatch, tmp_path
+@pytest.fixture
+def by_client(store, tracking, runs, sweep_of_three, monkeypatch, tmp_path) -> dict:
+    """The rows of `demo`'s trials, all made by MLflow's client."""
+    there = replace(tracking, uri=f"sqlite:///{tmp_path}/client.db")
+    shutil.copy(f"{store.uri}/mlflow.db", tmp_path / "client.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking_bulk._Form, "fits", lambda *_: False)
+        publish(store, ["demo"], there)
+    return rows_of_trials(there)
+
+
+def rows_of_trials(tracking: Tracking) -> dict:
+    """Every row of every run, by trial; run ids replaced, since they are drawn."""
+    database = tracking_bulk._Database(tracking.uri)
+    found = {}
+    with database._engine.connect() as connection:
+        runs = [run for (run,) in connection.exec_driver_sql("select run_uuid from runs")]
+    for run in runs:
+        rows = json.loads(json.dumps(database.read(run)).replace(run, "RUN"))
+        trial = {row["key"]: row["value"] for row in rows["tags"]}.get("trial_id")
+        if trial:
+            found[trial] = {
+                table: sorted(each, key=lambda row: (row.get("key"), row.get("step"))) for table, each in rows.items()
+            }
+    database.close()
+    return found
+
+
+def test_runs_written_as_rows_are_just_those_of_the_client(
+    store, tracking, runs, sweep_of_three, by_client, monkeypatch
 ) -> None:
-    here = Tracking(f"sqlite:///{tmp_path}/here.db", "here")
-    publish(store, ["demo"], here)
-    monkeypatch.setattr(tracking_bulk, "FEW", 1)
+    built = []
+    monkeypatch.setattr(Runs, "build", lambda *args, build=Runs.build: built.append(args) or build(*args))
     done = []
     counts = publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
     assert counts["created"] == 4 and done == [(1, 3), (2, 3), (3, 3)]
-    expected = everything(Runs(here, store.storage_id()))
-    trials = {found[3]["trial_id"]: found for found in everything(runs).values() if "trial_id" in found[3]}
-    assert trials == {found[3]["trial_id"]: found for found in expected.values() if "trial_id" in found[3]}
+    assert len(built) == 1  # the one that shows the form
+    found = rows_of_trials(tracking)
+    assert len(by_client) == 3 and found.keys() == by_client.keys()
+    for trial, rows in by_client.items():
+        for table, each in rows.items():
+            assert found[trial][table] == each
     assert publish(store, ["demo"], tracking)["unchanged"] == 4
 
 
-def test_a_worker_that_dies_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
-    monkeypatch.setattr(tracking_bulk, "FEW", 1)
-    with monkeypatch.context() as broken, pytest.raises(TrackingError, match="^a worker process .*publish again"):
-        broken.setattr(sys, "executable", "/bin/false")
+def test_where_mlflow_writes_other_rows_all_runs_are_the_clients(
+    store, tracking, runs, sweep_of_three, monkeypatch
+) -> None:
+    built = []
+
+    def build(*args):
+        run = original(*args)
+        built.append(run)
+        runs._client.set_tag(run, "mlflow.new", "of a later version")
+        runs._client.log_metric(run, "of a later version", 1.0)
+        return run
+
+    original = Runs.build
+    monkeypatch.setattr(Runs, "build", build)
+    publish(store, ["demo"], tracking)
+    assert len(built) == 3
+
+
+def test_a_publish_killed_between_two_transactions_is_made_up_for(
+    store, tracking, runs, sweep_of_three, monkeypatch
+) -> None:
+    monkeypatch.setattr(tracking_bulk, "TOGETHER", 1)
+    write, written = tracking_bulk._Database.write, []
+
+    def once(self, some):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(self, some))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tracking_bulk._Database, "write", once)
         publish(store, ["demo"], tracking)
+    assert len(everything(runs)) == 2
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["unchanged"], counts["created"]) == (2, 2)
+
+
+def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
+    monkeypatch.setattr(tracking_bulk, "_BUSY_S", 0)
+    read = tracking_bulk._Database.read
+    holder = sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))
+
+    def read_and_lock(self, run):
+        rows = read(self, run)
+        holder.execute("begin immediate")
+        return rows
+
+    monkeypatch.setattr(tracking_bulk._Database, "read", read_and_lock)
+    with pytest.raises(TrackingError, match="database is locked.*nothing is lost, publish when it answers"):
+        publish(store, ["demo"], tracking)
+    holder.close()
 
 
 def test_a_run_ended_as_killed_is_not_whole_whatever_its_mark(store, tracking, runs, sweep_of_three) -> None:
     record = sweep_of_three[0]
-    half = runs.create(record, {}, complete_mark(record))  # a publish killed in the middle
+    whole = whole_run(record, runs.storage, {})
+    half = runs.create_named(whole.name, whole.tags, whole.started_ms)  # a publish killed in the middle
     assert publish(store, ["demo"], tracking)["completed"] == 1
-    half = runs.create(record, {}, complete_mark(record))
+    half = runs.create_named(whole.name, whole.tags, whole.started_ms)
     runs.end(half, "KILLED")
     assert publish(store, ["demo"], tracking)["removed"] == 1
 
