@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 import typer
+from transformers.utils import logging
 
 from benchmarks import driver, floor, growth, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
@@ -32,6 +33,7 @@ def main(
 ) -> None:
     """Measure what the README claims. Without a measure's name: all of them, on models that need no download."""
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()  # of loading and writing weights, between the tables
     if context.invoked_subcommand is not None:
         return
     for each, run in MEASURES.items():

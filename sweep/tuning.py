@@ -133,9 +133,11 @@ class ResultsCallback(_Inert, Callback):  # type: ignore[misc]
         for member, metrics in result.get("progress", {}).items():
             self._feed.epoch(member, result["epoch"], metrics)
             self._ledger.epoch(member, result["epoch"], metrics)
-        for outcome in result.get("results", ()):
+        outcomes = result.get("results", [])
+        for outcome in outcomes:
             told = {"versions": result["versions"], "node": result["node"]}
             self._record(self._ledger.finish(trial.config["pack"], {**outcome, **told}))
+        outcomes.clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Close a pack that is done, or a sampled trial that the scheduler stopped."""
