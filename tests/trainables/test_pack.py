@@ -26,6 +26,11 @@ def bench() -> Workbench:
     return Workbench(CPU, 10**9)
 
 
+@pytest.fixture(scope="module")
+def gpu() -> Workbench:
+    return Workbench(torch.device("cuda"), 10**9)
+
+
 @pytest.fixture(params=["llama", "gpt_neox"])
 def base(request, tiny_models, sample_data) -> dict:
     return {"model": str(tiny_models[request.param]), "data": str(sample_data), "layer": 1, "memory_dim": 32,
@@ -280,3 +285,41 @@ def test_what_a_process_keeps_never_reaches_a_pack_with_other_texts(base, tmp_pa
         one = task({**base, **variant, "epochs": 1}, tmp_path / str(number))
         fresh = expected.setdefault(one.id, run([one], Workbench(CPU, None))[one.id])
         assert_same(fresh, run([one], kept)[one.id], 0.0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_results_of_the_processor(base, bench, gpu, tmp_path):
+    for where, on in (("gpu", gpu), ("cpu", bench)):
+        tasks = [task({**base, **v}, tmp_path / where) for v in VARIANTS]
+        found = run(tasks, on)
+        assert {result["status"] for result in found.values()} == {"done"}
+        losses = {name: [value for _, value in found[name]["curves"]["train/nll"]] for name in found}
+        if where == "gpu":
+            there = losses
+    for name, values in losses.items():
+        assert there[name] == pytest.approx(values, abs=1e-3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_each_member_gets_the_result_it_gets_alone(base, gpu, tmp_path):
+    packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], gpu)
+    assert {result["status"] for result in packed.values()} == {"done"}
+    for variant in VARIANTS:
+        alone = task({**base, **variant}, tmp_path / "alone")
+        assert_same(run([alone], gpu)[alone.id], packed[alone.id], 1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [FULL, {"probes": ("counterfact",), "counterfact_records": 3, "num_answers": 2}])
+def test_on_a_gpu_the_other_kinds_of_trials_end_too(base, gpu, tmp_path, settings):
+    one = task({**base, **settings}, tmp_path)
+    assert run([one], gpu)[one.id]["status"] == "done"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_bfloat16_is_near_float32(base, gpu, tmp_path):
+    errors = []
+    for dtype in ("float32", "bfloat16"):
+        one = task({**base, **VARIANTS[1], "dtype": dtype}, tmp_path)
+        errors.append(run([one], gpu)[one.id]["metrics"]["memory/nll"])
+    assert errors[1] == pytest.approx(errors[0], abs=0.05)

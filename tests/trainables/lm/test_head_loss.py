@@ -20,15 +20,16 @@ def example(tokens: int = 37, dim: int = 16, vocab: int = 53) -> tuple[Tensor, T
     return final, weight, bias, labels
 
 
-@pytest.mark.parametrize("part", [1, 8, 37, 1024])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("part", [1, 8, 37, None])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_equals_cross_entropy_in_value_and_gradient(part: int, with_bias: bool) -> None:
-    final, weight, bias, labels = example()
+def test_equals_cross_entropy_in_value_and_gradient(device: str, part: int | None, with_bias: bool) -> None:
+    final, weight, bias, labels = (tensor.to(device) for tensor in example())
     head_bias = bias if with_bias else None
     ours, plain = final.clone().requires_grad_(), final.clone().requires_grad_()
     nll = token_nll(ours, weight, head_bias, labels, part=part)
     expected = F.cross_entropy(F.linear(plain, weight, head_bias), labels, reduction="none")
-    by_token = torch.linspace(0.1, 2.0, len(final)) / len(final)
+    by_token = torch.linspace(0.1, 2.0, len(final), device=device) / len(final)
     (nll * by_token).sum().backward()
     (expected * by_token).sum().backward()
     torch.testing.assert_close(nll, expected, atol=1e-6, rtol=1e-6)

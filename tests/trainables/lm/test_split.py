@@ -132,13 +132,16 @@ def test_mask_and_positions_serve_every_trial_of_a_pack(make_model: Any) -> None
         torch.testing.assert_close(packed[trial], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("lengths", [(7,), (3, 3, 3, 8, 8, 5), (1, 12, 1)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_one_after_the_other_do_not_see_each_other(make_model: Any, family: str, lengths: Any) -> None:
-    upper = load_upper(make_model(family), 1, FP32, "cpu")
-    hidden = torch.randn(2, sum(lengths), 32, generator=torch.Generator().manual_seed(3)).requires_grad_()
-    weights = torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+def test_texts_one_after_the_other_do_not_see_each_other(
+    make_model: Any, family: str, lengths: Any, device: str
+) -> None:
+    upper = load_upper(make_model(family), 1, FP32, device)
+    hidden = torch.randn(2, sum(lengths), 32, generator=torch.Generator().manual_seed(3)).to(device).requires_grad_()
+    weights = torch.linspace(-1, 1, hidden.numel(), device=device).view(hidden.shape)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     together = upper(hidden, positions=positions, lengths=lengths)
     (gradient,) = torch.autograd.grad((together * weights).sum(), hidden)
     alone = torch.cat([upper(text) for text in hidden.split(lengths, dim=1)], dim=1)
