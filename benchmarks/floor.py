@@ -166,8 +166,8 @@ def matmul_speed(card: ModelCard, rows: int) -> Speed:
             wide, flops = F.linear(states, weight), 2.0 * height * width * inner
             for left, right in ((states, weight.T), (wide, weight)):
                 seconds: list[float] = []
-                while sum(seconds) < CALIBRATION_S:
-                    start = time.perf_counter()
+                end = time.perf_counter() + CALIBRATION_S
+                while (start := time.perf_counter()) < end:
                     torch.mm(left, right)
                     seconds.append(time.perf_counter() - start)
                 kept = max(kept, flops * len(seconds) / sum(seconds))

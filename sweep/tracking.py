@@ -82,8 +82,18 @@ def resolve_tracking(store: Store, uri: str | None = None, experiment: str | Non
     experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     home = Path(store.uri) if store.is_local else Path.cwd()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
-    served = uri.startswith(("http://", "https://", "databricks"))
-    return Tracking(uri, experiment, None if served else (home / "mlartifacts").as_uri())
+    return Tracking(uri, experiment, None if is_served(uri) else (home / "mlartifacts").as_uri())
+
+
+def is_served(uri: str) -> bool:
+    """Say whether a server keeps the runs, rather than a database that this process opens."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite database; None for any other address."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
 
 
 def run_name(record: Record) -> str:
@@ -108,6 +118,11 @@ def run_name(record: Record) -> str:
     if stated["seed"]:
         parts.append(f"s{stated['seed']}")
     return " ".join(parts)
+
+
+def time_ms(stamp: str) -> int:
+    """Return a record's time as MLflow takes it, in milliseconds since the epoch."""
+    return round(1000 * seconds_since_epoch(stamp))
 
 
 def run_params(record: Record) -> dict[str, str]:
@@ -182,6 +197,11 @@ def complete_mark(record: Record) -> str:
     return f"{LAYOUT}-{record_hash(record)}"
 
 
+def complete_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a run that holds all of a record; arguments as for `run_tags`."""
+    return {**run_tags(record, storage, members), "complete": complete_mark(record)}
+
+
 def run_status(record: Record) -> str:
     """Return MLflow's word for how a trial ended; diverging is a result."""
     return "FAILED" if record["status"] == "failed" else "FINISHED"
@@ -195,10 +215,14 @@ def whole_run(record: Record, storage: str, members: Mapping[str, str]) -> Whole
         storage: the storage's own id.
         members: the sweeps that the trial belongs to, each with its stage there.
     """
-    started, ended = (round(1000 * seconds_since_epoch(record[key])) for key in ("started_at", "finished_at"))
-    tags = {**run_tags(record, storage, members), "complete": complete_mark(record)}
     return WholeRun(
-        run_name(record), run_status(record), started, ended, tags, run_params(record), metric_points(record)
+        name=run_name(record),
+        status=run_status(record),
+        started_ms=time_ms(record["started_at"]),
+        ended_ms=time_ms(record["finished_at"]),
+        tags=complete_tags(record, storage, members),
+        params=run_params(record),
+        points=metric_points(record),
     )
 
 
@@ -209,7 +233,7 @@ def final_step(record: Record, name: str) -> int:
 
 def metric_points(record: Record) -> list[Point]:
     """Return every metric value of a complete record once: curves by epoch, finals, timings."""
-    begin, end = (round(1000 * seconds_since_epoch(record[key])) for key in ("started_at", "finished_at"))
+    begin, end = time_ms(record["started_at"]), time_ms(record["finished_at"])
     epochs = max(1, int(record["identity"]["epochs"]))
     found: dict[tuple[str, int], Point] = {}
     for name, step, value in _values(record):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sweep.records import Record
-from sweep.tracking import Point, WholeRun, whole_run
+from sweep.tracking import Point, WholeRun, is_served, sqlite_file, whole_run
 from sweep.tracking_runs import Runs
 
 TOGETHER = 100
@@ -42,7 +42,7 @@ def build_runs(runs: Runs, todo: Sequence[Todo], done: Callable[[], None]) -> No
     """
     if not todo:
         return
-    if runs.tracking.uri.startswith("sqlite:///"):
+    if sqlite_file(runs.tracking.uri):
         first = max(todo, key=lambda item: len(item[0].get("metrics", {})))  # shows most of the form
         todo = [item for item in todo if item is not first]
         example = runs.build(*first)
@@ -59,7 +59,7 @@ def build_runs(runs: Runs, todo: Sequence[Todo], done: Callable[[], None]) -> No
                 return
         finally:
             database.close()
-    with ThreadPoolExecutor(CLIENTS if runs.tracking.uri.startswith("http") else 1) as threads:
+    with ThreadPoolExecutor(CLIENTS if is_served(runs.tracking.uri) else 1) as threads:
         for _ in threads.map(lambda item: runs.build(*item), todo):
             done()
 

@@ -16,13 +16,17 @@ from typing import Any
 
 from filelock import FileLock
 
-from sweep.records import Record, seconds_since_epoch
+from sweep.records import Record
 from sweep.tracking import (
     Point,
     Tracking,
+    complete_tags,
     run_name,
+    run_status,
     run_tags,
     shown,
+    sqlite_file,
+    time_ms,
     whole_run,
 )
 from trainables.errors import ConfigError
@@ -125,8 +129,8 @@ class Runs:
 
     def create(self, record: Record, members: Mapping[str, str]) -> str:
         """Start a trial's run, with its tags, and return its id."""
-        started = round(1000 * seconds_since_epoch(record["started_at"]))
-        return self.create_named(run_name(record), run_tags(record, self.storage, members), started)
+        tags = run_tags(record, self.storage, members)
+        return self.create_named(run_name(record), tags, time_ms(record["started_at"]))
 
     def create_named(self, name: str, tags: Mapping[str, str], started_ms: int) -> str:
         """Start a run."""
@@ -186,9 +190,8 @@ class Runs:
         members: Mapping[str, str],
     ) -> None:
         """Send what a run still lacks, vouch that it is complete, and end it."""
-        whole = whole_run(record, self.storage, members)
-        self.log(run, points, params, whole.tags)
-        self.end(run, whole.status, whole.ended_ms)
+        self.log(run, points, params, complete_tags(record, self.storage, members))
+        self.end(run, run_status(record), time_ms(record["finished_at"]))
 
 
 def _client(uri: str) -> Any:
@@ -200,16 +203,14 @@ def _client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if uri.startswith("sqlite:///"):
-        Path(uri[len("sqlite:///") :]).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
 
 
 def _alone(uri: str) -> AbstractContextManager[Any]:
     """Keep two processes from making the tables of one SQLite file at the same time: both would fail."""
-    if not uri.startswith("sqlite:///"):
+    path = sqlite_file(uri)
+    if path is None:
         return nullcontext()
-    path = Path(uri[len("sqlite:///") :])
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock", timeout=120)
 

@@ -77,12 +77,14 @@ def assert_same(one: dict, other: dict, tolerance: float) -> None:
         assert [v for _, v in curve] == pytest.approx([v for _, v in other["curves"][name]], abs=tolerance), name
 
 
-def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, bench, tmp_path):
+@pytest.mark.parametrize(("device", "tolerance"), [("bench", 2e-5), pytest.param("gpu", 1e-4, marks=pytest.mark.gpu)])
+def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, tolerance, request, tmp_path):
+    bench = request.getfixturevalue(device)
     packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], bench)
     assert {r["status"] for r in packed.values()} == {"done"}
     for variant in VARIANTS:
         alone = task({**base, **variant}, tmp_path / "alone")
-        assert_same(run([alone], bench)[alone.id], packed[alone.id], 2e-5)
+        assert_same(run([alone], bench)[alone.id], packed[alone.id], tolerance)
         answers = [pq.read_table(tmp_path / where / alone.id / "predictions.parquet") for where in ("packed", "alone")]
         assert answers[0].equals(answers[1])
 
@@ -289,24 +291,13 @@ def test_what_a_process_keeps_never_reaches_a_pack_with_other_texts(base, tmp_pa
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_results_of_the_processor(base, bench, gpu, tmp_path):
-    for where, on in (("gpu", gpu), ("cpu", bench)):
-        tasks = [task({**base, **v}, tmp_path / where) for v in VARIANTS]
-        found = run(tasks, on)
-        assert {result["status"] for result in found.values()} == {"done"}
-        losses = {name: [value for _, value in found[name]["curves"]["train/nll"]] for name in found}
-        if where == "gpu":
-            there = losses
-    for name, values in losses.items():
-        assert there[name] == pytest.approx(values, abs=1e-3)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_each_member_gets_the_result_it_gets_alone(base, gpu, tmp_path):
-    packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], gpu)
-    assert {result["status"] for result in packed.values()} == {"done"}
-    for variant in VARIANTS:
-        alone = task({**base, **variant}, tmp_path / "alone")
-        assert_same(run([alone], gpu)[alone.id], packed[alone.id], 1e-4)
+    here, there = (
+        run([task({**base, **v}, tmp_path / on.device.type) for v in VARIANTS], on) for on in (bench, gpu)
+    )
+    assert {result["status"] for result in (*here.values(), *there.values())} == {"done"}
+    for name, result in here.items():
+        losses, others = ([v for _, v in found["curves"]["train/nll"]] for found in (result, there[name]))
+        assert others == pytest.approx(losses, abs=1e-3)
 
 
 @pytest.mark.gpu
