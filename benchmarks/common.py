@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
-from trainables.cache import cache_dir
 from trainables.data.sources import resolve_sources
 from trainables.errors import ConfigError
-from trainables.machine import usable_cores
-from trainables.models import ALIASES
-from trainables.pack import PackRun
-from trainables.pack_task import TrialTask
-from trainables.spec import TrialSpec, identity, trial_id
-from trainables.workbench import Workbench
+from trainables.lm.card import ALIASES
+from trainables.node.cache_dir import cache_dir
+from trainables.node.probe import usable_cores
+from trainables.pack.memory_run import PackRun
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.task import TrialTask
 
 Table = dict[str, Any]
 OUT = Path("benchmarks.json")
@@ -191,7 +191,7 @@ def own_data(data: str) -> str:
         ConfigError: data that do not go together.
         DataError: there are no such data.
     """
-    from trainables.sample.world import ensure_sample_data
+    from trainables.data.sample.world import ensure_sample_data
 
     def absolute(name: str) -> str:
         folder = ensure_sample_data() if name == "sample" else Path(name).expanduser()
@@ -212,16 +212,20 @@ def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) 
     """
     from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-    from trainables.sample.models import train_tokenizer
+    from trainables.lm.sample.models import train_tokenizer
 
     shape = ALIASES[alias]
     folder = cache_dir() / "shapes" / f"{alias}-{str(dtype).removeprefix('torch.')}"
     if (folder / "tokenizer.json").exists():
         return folder
     same = {
-        "hidden_size": shape["model_dim"], "intermediate_size": shape["intermediate_dim"],
-        "num_hidden_layers": shape["num_blocks"], "num_attention_heads": shape["num_heads"],
-        "vocab_size": shape["vocab_size"], "max_position_embeddings": 2048, "tie_word_embeddings": shape["tied"],
+        "hidden_size": shape["model_dim"],
+        "intermediate_size": shape["intermediate_dim"],
+        "num_hidden_layers": shape["num_blocks"],
+        "num_attention_heads": shape["num_heads"],
+        "vocab_size": shape["vocab_size"],
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": shape["tied"],
     }
     config = LlamaConfig(**same) if shape["family"] == "llama" else GPTNeoXConfig(**same)
     torch.manual_seed(seed)

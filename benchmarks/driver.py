@@ -22,14 +22,14 @@ from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.plan import show_plan
 from sweep.publish import publish
-from sweep.records import Record
+from sweep.records.record import Record
+from sweep.records.store import Store
+from sweep.records.table import write_results
 from sweep.report.build import build_report, written
-from sweep.report.loading import load_study
-from sweep.results import write_results
+from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
-from sweep.store import Store
-from sweep.tracking import metric_points, run_name, run_params, run_tags
-from sweep.tracking_runs import Runs
+from sweep.tracking.client import Runs
+from sweep.tracking.layout import metric_points, run_name, run_params, run_tags
 
 SWEEP = "made_up"
 

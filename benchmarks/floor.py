@@ -47,22 +47,33 @@ from benchmarks.common import (
     start_pack,
     told,
 )
-from trainables import training
-from trainables.evaluation.fever import FeverQuestions
+from trainables.lm.card import ModelCard
 from trainables.lm.head_loss import token_nll
-from trainables.lm.tree import TokenTree
-from trainables.models import ModelCard
-from trainables.spec import TrialSpec, canonical, make_spec
-from trainables.texts import TrainingText
-from trainables.workbench import StudyTexts, Workbench
+from trainables.lm.token_tree import TokenTree
+from trainables.pack import training
+from trainables.pack.process_cache import StudyTexts, Workbench
+from trainables.pack.texts import TrainingText
+from trainables.probes.fever import FeverQuestions
+from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
 MATMULS = ("mm", "addmm", "bmm", "baddbmm")
 NORMS = ("native_layer_norm", "native_layer_norm_backward", "rsqrt", "pow", "mean", "_fused_rms_norm")
 HEAD = "head's loss"
 COPIES = (
-    "copy_", "clone", "cat", "stack", "index", "index_put_", "_index_put_impl_", "index_select", "fill_", "zero_",
-    "constant_pad_nd", "slice_backward", "select_backward",
+    "copy_",
+    "clone",
+    "cat",
+    "stack",
+    "index",
+    "index_put_",
+    "_index_put_impl_",
+    "index_select",
+    "fill_",
+    "zero_",
+    "constant_pad_nd",
+    "slice_backward",
+    "select_backward",
 )
 SUMS = ("add", "add_", "sub", "mul", "mul_", "div", "neg", "silu", "gelu", "sum", "where", "masked_fill", "square")
 CALIBRATION_S = 0.15
@@ -305,9 +316,17 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
     seconds = {name: [sum(found[part] for part in parts) for found in rounds] for name, parts in whole.items()}
     work = {name: sum(flops[part] for part in parts) for name, parts in whole.items()}
     table: Table = {
-        "model": card.name, "documents": len(texts.documents), "segments": len(texts.train), "tokens": tokens,
-        "claims": len(texts.questions or ()), "epochs": spec.epochs, "layer": spec.layer, "blocks": card.num_blocks,
-        "repeats": repeats, "matmul_flops_per_s": spread(during), "best_call_flops_per_s": best,
+        "model": card.name,
+        "documents": len(texts.documents),
+        "segments": len(texts.train),
+        "tokens": tokens,
+        "claims": len(texts.questions or ()),
+        "epochs": spec.epochs,
+        "layer": spec.layer,
+        "blocks": card.num_blocks,
+        "repeats": repeats,
+        "matmul_flops_per_s": spread(during),
+        "best_call_flops_per_s": best,
         "floor_s": {name: work[name] / speed for name in whole},
         "seconds": {name: spread(seconds[name]) for name in whole},
         "fraction": {
@@ -326,9 +345,12 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
     }
     epoch, shape = training_flops(card, spec.layer, spec.memory_dim, texts.train), "matmul, blocks and memory"
     table["epoch"] = {
-        "wall_s": table["seconds"]["train_s"]["median"] / spec.epochs, "profiled_wall_s": wall, "by_kind_s": by_kind,
+        "wall_s": table["seconds"]["train_s"]["median"] / spec.epochs,
+        "profiled_wall_s": wall,
+        "by_kind_s": by_kind,
         "floor_s": {
-            shape: (epoch.blocks + epoch.memory) / speed, "matmul, head": epoch.head / speed,
+            shape: (epoch.blocks + epoch.memory) / speed,
+            "matmul, head": epoch.head / speed,
             "attention": epoch.attention / speed,
         },
     }
@@ -374,7 +396,11 @@ def command(
 ) -> None:
     """Compare one trial's training and evaluation with the FLOPs they need, and say where the rest goes."""
     settings = {
-        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "model": local_model(model),
+        "data": data,
+        "num_documents": documents,
+        "epochs": epochs,
+        "depth": depth,
         "memory_dim": memory_dim,
     }
     table = compare(settings, repeats)

@@ -105,10 +105,10 @@ def by_trials(settings: Mapping[str, Any], counts: Sequence[int], repeats: int) 
 
 def _sizes(settings: Mapping[str, Any]) -> dict[str, int]:
     """Return the documents that remain, and the tokens and claims that a trial works on."""
-    from sweep.loading import load_space
+    from sweep.planning.load import load_space
     from sweep.space import stage_base
-    from trainables.spec import canonical, make_spec
-    from trainables.workbench import Workbench
+    from trainables.pack.process_cache import Workbench
+    from trainables.trial.spec import canonical, make_spec
 
     space = load_space(SPACES / "one_trial.py")
     spec = canonical(make_spec({**stage_base(space, space.stages[0]), **settings}))
@@ -122,7 +122,7 @@ def _sizes(settings: Mapping[str, Any]) -> dict[str, int]:
 
 def draw(table: Table, path: Path) -> None:
     """Draw both growths with their fitted lines, to a PNG or, for a name that ends in `.svg`, an SVG."""
-    from sweep.report.drawing import finish, panels
+    from sweep.report.figures.drawing import finish, panels
 
     with panels(1, 2, width=5.4, height=4.2, share_y=False) as (canvas, axes):
         found = table["documents"]
@@ -140,7 +140,7 @@ def draw(table: Table, path: Path) -> None:
 
 def _panel(axis: Any, found: Table, x: Sequence[int], labels: Mapping[str, str], x_label: str) -> None:
     """Draw seconds over counts with the fitted lines; over a wide range both axes are logarithmic, which bends them."""
-    from sweep.report.drawing import colour_of, marker_of
+    from sweep.report.figures.drawing import colour_of, marker_of
 
     is_wide = x[-1] > 30 * x[0]
     smooth = np.geomspace(x[0], x[-1], 100)
@@ -213,7 +213,10 @@ def command(
     trial_counts = rising_numbers(trials)
     threads = min(torch.get_num_threads(), os.cpu_count() or 1)
     shared: dict[str, Any] = {
-        "epochs": epochs, "segment_tokens": segment_tokens, "max_segments": max_segments, "memory_dim": memory_dim,
+        "epochs": epochs,
+        "segment_tokens": segment_tokens,
+        "max_segments": max_segments,
+        "memory_dim": memory_dim,
         "claims_per_page": claims_per_page,
     }
     settings = {"model": model_path(model), "data": own_data(data), **shared}

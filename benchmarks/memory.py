@@ -39,8 +39,8 @@ from benchmarks.common import (
     spread,
     told,
 )
-from trainables.lm.files import model_folder
-from trainables.models import model_card
+from trainables.lm.card import model_card
+from trainables.lm.weights import model_folder
 
 CONTENDERS = {
     "trunk": ("trunk", "trunk pass"), "cold": ("trial", "trial, cold cache"),
@@ -80,8 +80,13 @@ def compare(settings: Mapping[str, Any], repeats: int, device: str = "cpu") -> T
             mine, theirs = rounds[name][-1]["curve"], rounds["plain"][-1]["curve"]
             check_close(f"{card.name}, {name}", "losses", mine, theirs, TOLERANCE[settings.get("dtype", "float32")])
     table: Table = {
-        "model": card.name, "device": device, **{key: settings[key] for key in ("depth", "num_documents", "epochs")},
-        "repeats": repeats, "peak_bytes": {}, "share": {}, "phases": {},
+        "model": card.name,
+        "device": device,
+        **{key: settings[key] for key in ("depth", "num_documents", "epochs")},
+        "repeats": repeats,
+        "peak_bytes": {},
+        "share": {},
+        "phases": {},
         "weight_bytes": {name: rounds[name][0]["weights"] for name in ("warm", "plain")},
         "hidden_bytes": rounds["trunk"][0]["hidden"],
         "before_bytes": {name: found[0]["before"] for name, found in rounds.items()},
@@ -135,8 +140,13 @@ def command(
 ) -> None:
     """Compare the peak memory of a trial and of the trunk pass with the plain trial's."""
     settings = {
-        "model": local_model(model, getattr(torch, dtype)), "data": data, "num_documents": documents, "epochs": epochs,
-        "depth": depth, "memory_dim": memory_dim, "dtype": dtype,
+        "model": local_model(model, getattr(torch, dtype)),
+        "data": data,
+        "num_documents": documents,
+        "epochs": epochs,
+        "depth": depth,
+        "memory_dim": memory_dim,
+        "dtype": dtype,
     }
     table = compare(settings, repeats, device)
     keep(out, "memory", table)

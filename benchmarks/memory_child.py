@@ -19,9 +19,9 @@ import transformers.models.llama.modeling_llama
 
 from benchmarks.common import start_pack
 from benchmarks.plain import run_plain
-from trainables.lm.files import model_folder
-from trainables.spec import TrialSpec, canonical, make_spec
-from trainables.workbench import StudyTexts, Workbench
+from trainables.lm.weights import model_folder
+from trainables.pack.process_cache import StudyTexts, Workbench
+from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 SAMPLE_EVERY_S = 0.002
 IMPORTED = (pyarrow.fs, pyarrow.parquet, sklearn.metrics, transformers.models)

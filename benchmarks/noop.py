@@ -18,15 +18,15 @@ import ray
 from ray import tune
 
 from benchmarks.made_up import EPOCHS, own_tracking
-from sweep.cluster import ray_session
-from sweep.display import Display
-from sweep.ledger import Ledger, Packing
-from sweep.planning import build_plan
+from sweep.planning.expand import build_plan
+from sweep.records.store import Store
+from sweep.running.ledger import Ledger, Packing
+from sweep.running.progress import Display
+from sweep.running.ray_cluster import ray_session
+from sweep.running.ray_tune import Resources, run_tune
 from sweep.space import ALL, Space, Stage
-from sweep.store import Store
-from sweep.tracking import Tracking
-from sweep.tracking_feed import LiveFeed
-from sweep.tuning import Resources, run_tune
+from sweep.tracking.layout import Tracking
+from sweep.tracking.live_feed import LiveFeed
 
 NOWHERE = "http://127.0.0.1:9"
 

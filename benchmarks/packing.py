@@ -36,10 +36,10 @@ from benchmarks.common import (
     start_pack,
     told,
 )
-from sweep.packing import auto_pack_size
-from sweep.points import PointMaker
-from trainables.spec import TrialSpec, canonical, make_spec
-from trainables.workbench import Workbench
+from sweep.planning.packs import auto_pack_size
+from sweep.planning.points import PointMaker
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 DEFAULT_MODELS = ("sample-neox", "pythia-160m")
 LEAST_S = 0.5
@@ -113,9 +113,16 @@ def compare(
     best = max(found["median"] for found in speeds.values())
     memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().total / 2
     return {
-        "model": card.name, "device": device, "dtype": first.dtype, "documents": len(texts.documents),
-        "tokens": tokens // first.epochs, "epochs": first.epochs, "layer": first.layer, "blocks": card.num_blocks,
-        "step_tokens": first.batch_size * tokens / first.epochs / len(texts.train), "repeats": repeats,
+        "model": card.name,
+        "device": device,
+        "dtype": first.dtype,
+        "documents": len(texts.documents),
+        "tokens": tokens // first.epochs,
+        "epochs": first.epochs,
+        "layer": first.layer,
+        "blocks": card.num_blocks,
+        "step_tokens": first.batch_size * tokens / first.epochs / len(texts.train),
+        "repeats": repeats,
         "tokens_per_s": {str(size): found for size, found in speeds.items()},
         "gain": {str(size): found for size, found in gains.items()},
         "plateau": min(size for size in sizes if speeds[size]["median"] >= WITHIN * best),
@@ -163,8 +170,13 @@ def command(
     pack_sizes = rising_numbers(sizes)
     for name in model or DEFAULT_MODELS:
         settings = {
-            "model": local_model(name, getattr(torch, dtype)), "data": data, "num_documents": documents,
-            "epochs": epochs, "depth": depth, "memory_dim": memory_dim, "dtype": dtype,
+            "model": local_model(name, getattr(torch, dtype)),
+            "data": data,
+            "num_documents": documents,
+            "epochs": epochs,
+            "depth": depth,
+            "memory_dim": memory_dim,
+            "dtype": dtype,
         }
         table["models"].append(compare(settings, pack_sizes, repeats, device))
     keep(out, "packing", table)

@@ -35,17 +35,17 @@ from benchmarks.common import (
     told,
 )
 from benchmarks.trial import run_ours
-from trainables.batches import TextBatch, TextBatches, epoch_order
-from trainables.entry_sets import EntrySet
-from trainables.lm.cache import HiddenCache
+from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.optimiser import PackOptimiser
 from trainables.lm.head_loss import token_nll
 from trainables.lm.hidden import HiddenStates
-from trainables.lm.tree import TokenTree
-from trainables.measure import Responder
-from trainables.memory.bank import MemoryBank
-from trainables.memory.optimiser import PackOptimiser
-from trainables.spec import TrialSpec, canonical, make_spec
-from trainables.workbench import Workbench
+from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.token_tree import TokenTree
+from trainables.pack.batches import TextBatch, TextBatches, epoch_order
+from trainables.pack.entry_sets import EntrySet
+from trainables.pack.evaluate import Responder
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 PACK = 8
 
@@ -130,8 +130,10 @@ def tree(bench: Workbench, spec: TrialSpec) -> Contenders:
     prompts = [TokenTree.chain(question.prompt) for question in questions.questions]
     documents = [question.document for question in questions.questions]
     ends = [[len(prompt) - 1] for prompt in prompts]
-    paths = [_end_of(prompt, questions.trees, questions.tree_documents, number)
-             for prompt, number in zip(prompts, documents, strict=True)]
+    paths = [
+        _end_of(prompt, questions.trees, questions.tree_documents, number)
+        for prompt, number in zip(prompts, documents, strict=True)
+    ]
 
     nodes: list[list[int]] = [[] for _ in questions.trees]
     order: list[int] = []
@@ -193,9 +195,7 @@ def optimiser(bench: Workbench, spec: TrialSpec) -> Contenders:
     dim = bench.card(spec).model_dim
     bank = MemoryBank(dim, spec.memory_dim, True, [0] * PACK, bench.device)
     fused = PackOptimiser(bank, [spec.lr] * PACK, [spec.weight_decay] * PACK, 10, 1000, [spec.grad_clip] * PACK)
-    members = [
-        [p.detach().clone().requires_grad_() for p in bank.member_parameters(k).values()] for k in range(PACK)
-    ]
+    members = [[p.detach().clone().requires_grad_() for p in bank.member_parameters(k).values()] for k in range(PACK)]
     adamws = [torch.optim.AdamW(group, lr=spec.lr, weight_decay=spec.weight_decay) for group in members]
     schedules = [get_cosine_schedule_with_warmup(adamw, 10, 1000) for adamw in adamws]
     gradients = {name: torch.randn_like(p) for name, p in bank.named_parameters()}
@@ -303,7 +303,11 @@ def command(
 ) -> None:
     """Time every optimisation against its plain reference."""
     settings = {
-        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "model": local_model(model),
+        "data": data,
+        "num_documents": documents,
+        "epochs": epochs,
+        "depth": depth,
     }
     table = measure(settings, repeats)
     keep(out, "parts", table)

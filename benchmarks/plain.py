@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
-from trainables.batches import epoch_order
-from trainables.entry_sets import EntrySet, EntrySets
-from trainables.evaluation.answers import MAX_ANSWER_TOKENS, parse_answer
-from trainables.lm.files import model_folder
+from trainables.adapters.memory.bank import Memory
+from trainables.lm.card import ModelCard
 from trainables.lm.reference import attach_memory
-from trainables.memory.bank import Memory
-from trainables.models import ModelCard
-from trainables.spec import TrialSpec
-from trainables.workbench import StudyTexts
+from trainables.lm.weights import model_folder
+from trainables.pack.batches import epoch_order
+from trainables.pack.entry_sets import EntrySet, EntrySets
+from trainables.pack.process_cache import StudyTexts
+from trainables.probes.answers import MAX_ANSWER_TOKENS, parse_answer
+from trainables.trial.spec import TrialSpec
 
 EVALUATION_BATCH = 16
 
@@ -177,7 +177,10 @@ def _evaluate(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> list[
     for first in range(0, len(prompts), EVALUATION_BATCH):
         tokens, mask = _pad(prompts[first : first + EVALUATION_BATCH], True, model.device)
         written = model.generate(
-            input_ids=tokens, attention_mask=mask, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS,
+            input_ids=tokens,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=MAX_ANSWER_TOKENS,
             pad_token_id=tokenizer.eos_token_id or 0,
         )[:, tokens.shape[1] :]
         letters += [parse_answer(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]

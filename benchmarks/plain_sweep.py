@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.loading import load_space
-from sweep.overrides import apply_overrides
+from sweep.planning.load import load_space
+from sweep.planning.overrides import apply_overrides
 from sweep.space import stage_axes, stage_base
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -36,7 +36,7 @@ def run_point(config: dict[str, Any], folder: str, shared: dict[str, Any]) -> No
     from ray import tune
 
     from benchmarks.plain import run_plain
-    from trainables.spec import canonical, identity, make_spec, trial_id
+    from trainables.trial.spec import canonical, identity, make_spec, trial_id
 
     torch.set_num_threads(1)
     card = shared["card"]
@@ -61,8 +61,8 @@ def main(
     from ray import tune
 
     from trainables.data.sources import data_key
-    from trainables.spec import canonical, make_spec
-    from trainables.workbench import Workbench
+    from trainables.pack.process_cache import Workbench
+    from trainables.trial.spec import canonical, make_spec
 
     found = apply_overrides(load_space(space), settings or [])
     (stage,) = found.stages

@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmarks.common import Table, local_model
 from sweep.cli import EXIT_USER_ERROR
-from sweep.records import seconds_since_epoch
+from sweep.records.record import seconds_since_epoch
 from trainables.errors import ConfigError
-from trainables.sample.configs import SAMPLE_MODELS
+from trainables.lm.sample.configs import SAMPLE_MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = Path(__file__).resolve().parent / "spaces"
@@ -160,7 +160,7 @@ def model_path(model: str) -> str:
         model: a sample model; an alias (`pythia-70m`), for its shape with random weights; or a folder.
     """
     if model in SAMPLE_MODELS:
-        from trainables.sample.models import ensure_sample_model
+        from trainables.lm.sample.models import ensure_sample_model
 
         return str(ensure_sample_model(model).resolve())
     return str(Path(local_model(model)).expanduser().resolve())

@@ -35,8 +35,8 @@ from benchmarks.common import (
     told,
 )
 from benchmarks.plain import Measured, run_plain
-from trainables.spec import TrialSpec, canonical, make_spec
-from trainables.workbench import Workbench
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 RIVALS = ("plain", "plain-nograd")
 PARTS = ("load_s", "train_s", "evaluate_s", "warm_s", "measure_s")
@@ -104,10 +104,18 @@ def compare(settings: dict[str, Any], repeats: int, rivals: Sequence[str] = RIVA
             check_same(rows["ours"][-1], rows[name][-1], name)
     cold = rows["ours"][0]
     table: Table = {
-        "model": card.name, "documents": len(texts.documents), "segments": len(texts.segments),
-        "tokens": sum(len(t.tree) for t in texts.segments), "claims": len(cold.letters),
-        "epochs": spec.epochs, "layer": spec.layer, "memory_dim": spec.memory_dim,
-        "repeats": repeats, "cold_load_s": cold.load_s, "seconds": {}, "ratios": {},
+        "model": card.name,
+        "documents": len(texts.documents),
+        "segments": len(texts.segments),
+        "tokens": sum(len(t.tree) for t in texts.segments),
+        "claims": len(cold.letters),
+        "epochs": spec.epochs,
+        "layer": spec.layer,
+        "memory_dim": spec.memory_dim,
+        "repeats": repeats,
+        "cold_load_s": cold.load_s,
+        "seconds": {},
+        "ratios": {},
     }
     for name, found in rows.items():
         table["seconds"][name] = {part: spread([getattr(m, part) for m in found]) for part in PARTS}
@@ -147,7 +155,11 @@ def command(
 ) -> None:
     """Time one trial, training and evaluation, with hidden states cached, against the plain programs."""
     settings = {
-        "model": local_model(model), "data": data, "num_documents": documents, "epochs": epochs, "depth": depth,
+        "model": local_model(model),
+        "data": data,
+        "num_documents": documents,
+        "epochs": epochs,
+        "depth": depth,
         "memory_dim": memory_dim,
     }
     table = compare(settings, repeats, RIVALS if nograd else RIVALS[:1])

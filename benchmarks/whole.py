@@ -248,7 +248,10 @@ def command(
 ) -> None:
     """Time whole sweeps: 24 trials at one layer against plain Ray Tune, and a plan in stages against its full grid."""
     settings = {
-        "model": model_path(model), "data": own_data(data), "num_documents": documents, "epochs": epochs,
+        "model": model_path(model),
+        "data": own_data(data),
+        "num_documents": documents,
+        "epochs": epochs,
         "memory_dim": memory_dim,
     }
     if claims_per_page:

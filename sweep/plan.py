@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.choices import NoCandidate, decide, settled
 from sweep.cli import user_errors
-from sweep.costs import A100, Estimate, estimate, measure
-from sweep.loading import load_space
-from sweep.overrides import apply_overrides, select_by, small_form
-from sweep.packing import auto_pack_size
-from sweep.planning import Plan, build_plan, make_packs
-from sweep.records import timestamp
-from sweep.results import manifest_stages
+from sweep.planning.choices import NoCandidate, decide, settled
+from sweep.planning.costs import A100, Estimate, estimate, measure
+from sweep.planning.expand import Plan, build_plan, make_packs
+from sweep.planning.load import load_space
+from sweep.planning.overrides import apply_overrides, select_by, small_form
+from sweep.planning.packs import auto_pack_size
+from sweep.records.record import timestamp
+from sweep.records.store import RecordHead, RecordIndex, Store, check_name
+from sweep.records.table import manifest_stages
 from sweep.space import Space
-from sweep.store import RecordHead, RecordIndex, Store, check_name
 
 RECORDS_TO_MEASURE = 50
 EXAMPLES = """

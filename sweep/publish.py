@@ -20,11 +20,12 @@ from typing import Annotated
 import typer
 
 from sweep.cli import user_errors
-from sweep.records import Record, record_hash
-from sweep.report.loading import split_location
-from sweep.results import sweep_stages, table_bytes, write_results
-from sweep.store import RecordHead, Store
-from sweep.tracking import (
+from sweep.records.record import Record, record_hash
+from sweep.records.store import RecordHead, Store
+from sweep.records.table import sweep_stages, table_bytes, write_results
+from sweep.report.study import split_location
+from sweep.tracking.client import RunHead, Runs, told_in_one_line
+from sweep.tracking.layout import (
     EXPERIMENT,
     LAYOUT,
     Point,
@@ -35,8 +36,7 @@ from sweep.tracking import (
     totals,
     ui_command,
 )
-from sweep.tracking_bulk import Todo, build_runs
-from sweep.tracking_runs import RunHead, Runs, told_in_one_line
+from sweep.tracking.sqlite_rows import Todo, build_runs
 
 Counts = dict[str, int]
 Progress = Callable[[int, int], None]

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from sweep.cli import user_errors
-from sweep.loading import load_space
-from sweep.overrides import apply_overrides, select_by, small_form
 from sweep.plan import plan_of, show_plan
+from sweep.planning.load import load_space
+from sweep.planning.overrides import apply_overrides, select_by, small_form
+from sweep.records.store import Store, check_name
 from sweep.space import Space
-from sweep.store import Store, check_name
 from trainables.errors import ConfigError
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -115,9 +115,7 @@ def main(
         found = load_space(space)
         if small:
             found = small_form(found)
-        found = apply_overrides(
-            found, settings or [], data=",".join(data) if data else None, seed=seed, device=device
-        )
+        found = apply_overrides(found, settings or [], data=",".join(data) if data else None, seed=seed, device=device)
         if select_by_metric:
             found = select_by(found, select_by_metric)
         store = Store(storage)
@@ -126,9 +124,17 @@ def main(
             show_plan(found, store, sweep_name, stage, retry_failed, as_json)
             return
         options = Options(
-            name=sweep_name, address=address, tracking_uri=tracking_uri, experiment=experiment, stage=stage,
-            device=device, gpus=gpus_per_trial, cpus=cpus_per_trial, max_concurrent=max_concurrent,
-            pack_size=_pack_size(pack_size), retry_failed=retry_failed,
+            name=sweep_name,
+            address=address,
+            tracking_uri=tracking_uri,
+            experiment=experiment,
+            stage=stage,
+            device=device,
+            gpus=gpus_per_trial,
+            cpus=cpus_per_trial,
+            max_concurrent=max_concurrent,
+            pack_size=_pack_size(pack_size),
+            retry_failed=retry_failed,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         )
         code = run_sweep(found, store, options)
@@ -168,9 +174,9 @@ class _Runner:
         """Do it and return the exit status."""
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
         import sweep.publish
-        import sweep.results  # noqa: F401
-        from sweep.cluster import check_reachable
-        from sweep.tracking import resolve_tracking
+        import sweep.records.table  # noqa: F401
+        from sweep.running.ray_cluster import check_reachable
+        from sweep.tracking.layout import resolve_tracking
 
         plan, options = self._plan, self._options
         print(f"{self._space.title}", flush=True)
@@ -204,20 +210,20 @@ class _Runner:
                 load_counterfact(data)
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
-            from trainables.sample.models import ensure_sample_models
+            from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
 
     def _tune(self, tracking: Any) -> tuple[str, dict[str, int]]:
         """Run the trials on Ray; return why it stopped early, if it did, and the counts by status."""
-        from sweep.cluster import check_shared_storage, ray_session
-        from sweep.display import Display
-        from sweep.ledger import Ledger
-        from sweep.tracking_feed import LiveFeed
+        from sweep.running.ledger import Ledger
+        from sweep.running.progress import Display
+        from sweep.running.ray_cluster import check_shared_storage, ray_session
+        from sweep.tracking.live_feed import LiveFeed
 
         options = self._options
         nodes = self._stack.enter_context(ray_session(options.address))
-        from sweep.tuning import Resources, run_tune
+        from sweep.running.ray_tune import Resources, run_tune
 
         gpus = options.gpus if options.gpus is not None else float(any(nodes.gpus) and options.device != "cpu")
         slots = min(nodes.slots(options.cpus, gpus), options.max_concurrent or 10**6)
@@ -225,13 +231,21 @@ class _Runner:
             check_shared_storage(self._store)
         display = Display(self._plan.num_to_run)
         ledger = Ledger(
-            self._plan, self._store, options.name, self._index, self._choices,
-            self._packing(slots, gpus), options.retry_failed, display.say,
+            self._plan,
+            self._store,
+            options.name,
+            self._index,
+            self._choices,
+            self._packing(slots, gpus),
+            options.retry_failed,
+            display.say,
         )
         feed = LiveFeed(self._store, options.name, tracking)
         try:
             run_tune(
-                ledger, feed, display,
+                ledger,
+                feed,
+                display,
                 Resources(options.cpus, gpus, slots, options.device, options.cache_bytes),
                 self._trunk_layers(),
             )
@@ -246,9 +260,9 @@ class _Runner:
         return ledger.stopping, ledger.outcome()
 
     def _packing(self, slots: int, gpus: float) -> Any:
-        from sweep.cluster import pack_memory_bytes
-        from sweep.ledger import Packing
-        from sweep.packing import auto_pack_size
+        from sweep.planning.packs import auto_pack_size
+        from sweep.running.ledger import Packing
+        from sweep.running.ray_cluster import pack_memory_bytes
 
         size = self._options.pack_size
         if size is not None:
@@ -268,9 +282,9 @@ class _Runner:
     def _close(self, tracking: Any, stopped: str, outcome: dict[str, int]) -> int:
         """Write the table, bring MLflow up to date, say where everything is."""
         from sweep.publish import publish
-        from sweep.results import write_results
-        from sweep.tracking import ui_command
-        from sweep.tracking_runs import TrackingError
+        from sweep.records.table import write_results
+        from sweep.tracking.client import TrackingError
+        from sweep.tracking.layout import ui_command
 
         options = self._options
         write_results(self._store, options.name)

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from trainables.errors import ConfigError, nearest
-from trainables.spec import FIELDS, TrialSpec, coerce
+from trainables.trial.spec import FIELDS, TrialSpec, coerce
 
 
 class Part(Enum):

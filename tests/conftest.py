@@ -24,7 +24,7 @@ def _gpu_or_skip(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def sample_data() -> Path:
     """The sample world in FEVER's file layout."""
-    from trainables.sample.world import ensure_sample_data
+    from trainables.data.sample.world import ensure_sample_data
 
     return ensure_sample_data()
 
@@ -51,8 +51,15 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> 
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer(sample_data)
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
-             "num_attention_heads": 2, "bos_token_id": 0, "eos_token_id": 1}
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
     torch.manual_seed(0)
     models = {
         "llama": LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=1, tie_word_embeddings=True)),

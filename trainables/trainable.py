@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.work import PackWork, choose_device, library_versions, prepare_process
-from trainables.workbench import Workbench
+from trainables.pack.process_cache import Workbench
+from trainables.pack.worker import PackWork, choose_device, library_versions, prepare_process
 
 
 class PackTrainable(tune.Trainable):  # type: ignore[misc]

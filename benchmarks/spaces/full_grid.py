@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sweep.loading import load_space
+from sweep.planning.load import load_space
 from sweep.space import ALL, Stage
 
 staged = load_space(Path(__file__).with_name("staged.py"))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sweep.loading import load_space
+from sweep.planning.load import load_space
 
 sample = load_space(Path(__file__).parents[2] / "search_spaces" / "sample.py")
 space = replace(

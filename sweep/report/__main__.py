@@ -26,32 +26,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @user_errors()
 def report(
     location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="A storage, or one sweep in it.")],
-    name: Annotated[
-        list[str] | None, typer.Option(help="Only this sweep of STORAGE; may be repeated.")
-    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Only this sweep of STORAGE; may be repeated.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write; default STORAGE/NAME/report, or STORAGE/report for several sweeps."
-        ),
+        typer.Option(help="Folder to write; default STORAGE/NAME/report, or STORAGE/report for several sweeps."),
     ] = None,
     target_nll: Annotated[
         float | None,
-        typer.Option(
-            help="NLL per token of the figure on speed; default 80 % of the fall of plain memorising."
-        ),
+        typer.Option(help="NLL per token of the figure on speed; default 80 % of the fall of plain memorising."),
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap samples.")] = 2000,
     mlflow: Annotated[bool, typer.Option(help="Log the folder to each sweep's run in MLflow.")] = True,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow address; default as for sweep.run.")
-    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow address; default as for sweep.run.")] = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment.")] = None,
 ) -> None:
     """Write tables, figures and statistics on what the sweeps have recorded so far."""
     from sweep.report.build import Options, build_report, written
-    from sweep.report.loading import load_study, split_location
-    from sweep.report.mlflow_log import log_report
+    from sweep.report.study import load_study, split_location
+    from sweep.tracking.report_artifacts import log_report
 
     store, only = split_location(location)
     study = load_study(store, [only] if only else name or [])

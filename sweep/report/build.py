@@ -10,23 +10,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sweep.report.alpha_figures import alpha_figures
-from sweep.report.counterfact_statistics import (
+from sweep.report.answers import read_answers
+from sweep.report.comparisons.counterfact import (
     SLUG,
     counterfact_comparisons,
     counterfact_records,
     counterfact_table,
 )
-from sweep.report.drawing import Figure
-from sweep.report.layer_figures import layer_figures
-from sweep.report.loading import Study
-from sweep.report.predictions import read_answers
-from sweep.report.references import References
+from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.comparisons.references import References
+from sweep.report.figures.alpha import alpha_figures
+from sweep.report.figures.drawing import Figure
+from sweep.report.figures.layers import layer_figures
+from sweep.report.figures.simset import simset_figure
 from sweep.report.render import Report, Section, write_report
 from sweep.report.samples import counterfact_samples
-from sweep.report.simset_figures import simset_figure
-from sweep.report.statistics import RESAMPLES, Comparison, compare_all, holm
-from sweep.report.statistics_tables import (
+from sweep.report.study import Study
+from sweep.report.tables.of_comparisons import (
     beside_the_notes,
     comparison_records,
     comparison_table,
@@ -34,8 +34,8 @@ from sweep.report.statistics_tables import (
     summary,
     trial_records,
 )
-from sweep.report.study_tables import study_tables
-from sweep.report.tables import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_the_study import study_tables
+from sweep.report.tables.table import MISSING, Cell, Table, number, show
 
 REPORT_FOLDER = "report"
 
@@ -68,9 +68,7 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections = _with_choices(sections, study)
     tables = [
         *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
-        *_by_sweep(
-            study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"
-        ),
+        *_by_sweep(study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"),
     ]
     rates = counterfact_comparisons(study, options.resamples)
     sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
@@ -168,9 +166,7 @@ def choices_table(study: Study) -> Table | None:
     for sweep in study.sweeps:
         for choice in _choices(sweep.choices):
             group = ", ".join(f"{name}={show(value)}" for name, value in (choice.get("group") or {}).items())
-            others = [
-                f"{show(r['value'])} ({number(r['metric'])})" for r in (choice.get("runners_up") or ())[:3]
-            ]
+            others = [f"{show(r['value'])} ({number(r['metric'])})" for r in (choice.get("runners_up") or ())[:3]]
             by = f"{choice.get('mode', '')} {choice.get('by', '')}".strip()
             texts = (sweep.name, group, str(choice["field"]), by)
             cells = (
@@ -203,12 +199,8 @@ def _progress(study: Study) -> Table | None:
 def _summary(study: Study) -> str:
     done = sum(trial.status == "done" for trial in study.trials)
     parts = [f"{len(study.trials):,} trials recorded, {done:,} with a result."]
-    parts.append(
-        f"**{study.missing:,} planned points are missing.**" if study.missing else "No point is missing."
-    )
+    parts.append(f"**{study.missing:,} planned points are missing.**" if study.missing else "No point is missing.")
     if any(trial.point.get("data", "").startswith("sample@") for trial in study.trials):
-        parts.append(
-            "Trials on the generated sample world show that the software works, nothing about FEVER."
-        )
+        parts.append("Trials on the generated sample world show that the software works, nothing about FEVER.")
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return " ".join([*parts, f"Made {made}."])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweep.report.loading import Trial
-from sweep.report.pivots import varying
-from sweep.report.references import is_structured
-from sweep.report.tables import show
+from sweep.report.comparisons.references import is_structured
+from sweep.report.study import Trial
+from sweep.report.tables.pivots import varying
+from sweep.report.tables.table import show
 
 ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
 IN_VARIANT = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweep.report.loading import Trial
+from sweep.report.study import Trial
 
 PAGES_000 = 99
 PAGES_001 = 449

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.report.drawing import Figure
-from sweep.report.tables import Table, records_of, to_csv, to_parquet
+from sweep.report.figures.drawing import Figure
+from sweep.report.tables.table import Table, records_of, to_csv, to_parquet
 from sweep.report.templates import PAGE, REPORT
 
 
@@ -87,9 +87,7 @@ def markdown_text(report: Report, embed: bool) -> str:
         encoded = base64.b64encode(figure.png).decode()
         return f"data:image/png;base64,{encoded}" if embed else f"figures/{figure.slug}.png"
 
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     text = environment.from_string(REPORT).render(
         title=report.title,
         summary=report.summary,

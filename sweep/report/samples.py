@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.report.loading import Study, Trial, read_extra
 from sweep.report.naming import variant
 from sweep.report.render import Samples
+from sweep.report.study import Study, Trial, read_extra
 
 SAMPLES = "samples.json"
 MAX_TRIALS = 6

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from benchmarks.driver import lines, measure, noop, space_of
-from sweep.planning import build_plan
+from sweep.planning.expand import build_plan
 
 
 def test_the_measures_that_need_no_ray_run_at_tiny_size(capsys):

@@ -7,12 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.floor import compare, forward_flops, kind_of, lines, training_flops
+from trainables.adapters.memory.bank import MemoryBank
+from trainables.lm.card import model_card
 from trainables.lm.head_loss import token_nll
-from trainables.lm.tree import TokenTree
+from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import load_upper
-from trainables.memory.bank import MemoryBank
-from trainables.models import model_card
-from trainables.texts import TrainingText
+from trainables.pack.texts import TrainingText
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
@@ -49,8 +49,15 @@ def test_operations_are_told_apart():
 
 def test_a_trial_is_compared_with_its_floor(tiny_models, sample_data):
     table = compare(
-        {"model": str(tiny_models["llama"]), "data": str(sample_data), "layer": 1, "num_documents": 3, "epochs": 2,
-         "memory_dim": 16, "segment_tokens": 48},
+        {
+            "model": str(tiny_models["llama"]),
+            "data": str(sample_data),
+            "layer": 1,
+            "num_documents": 3,
+            "epochs": 2,
+            "memory_dim": 16,
+            "segment_tokens": 48,
+        },
         repeats=1,
     )
     assert 0 < table["fraction"]["all_s"]["median"] < 1

@@ -14,7 +14,11 @@ def table() -> growth.Table:
     linear, flat = [1.0 + 0.05 * n for n in x], [2.0, 2.1, 1.9]
     seconds = {part: linear if part == "train_s" else flat for part in [*growth.PARTS, *growth.WHOLE]}
     documents = {
-        "documents": x, "remaining": x, "tokens": [100 * n for n in x], "claims": x, "seconds": seconds,
+        "documents": x,
+        "remaining": x,
+        "tokens": [100 * n for n in x],
+        "claims": x,
+        "seconds": seconds,
         "fits": {part: growth.fit(x, values) for part, values in seconds.items()},
         "fits_by_tokens": {"train_s": growth.fit(x, linear)},
     }
@@ -22,7 +26,11 @@ def table() -> growth.Table:
     fits = {name: growth.fit(x, values) for name, values in times.items()}
     trials = {"trials": x, "packs": [2, 4, 32], "seconds": times, "fits": fits}
     return {
-        "documents_model": "one", "trials_model": "two", "threads": 2, "epochs": 1, "documents": documents,
+        "documents_model": "one",
+        "trials_model": "two",
+        "threads": 2,
+        "epochs": 1,
+        "documents": documents,
         "trials": trials,
     }
 

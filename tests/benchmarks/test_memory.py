@@ -10,15 +10,22 @@ import torch
 from benchmarks.memory import CONTENDERS, compare, lines
 from benchmarks.memory_child import HostPeak, measure
 from benchmarks.plain import run_plain
-from trainables.spec import canonical, make_spec
-from trainables.workbench import Workbench
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import canonical, make_spec
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 def settings(tiny_models, sample_data):
-    return {"model": str(tiny_models["llama"]), "data": str(sample_data), "depth": 0.75, "num_documents": 2,
-            "epochs": 1, "memory_dim": 16, "segment_tokens": 48}
+    return {
+        "model": str(tiny_models["llama"]),
+        "data": str(sample_data),
+        "depth": 0.75,
+        "num_documents": 2,
+        "epochs": 1,
+        "memory_dim": 16,
+        "segment_tokens": 48,
+    }
 
 
 @linux

@@ -9,8 +9,15 @@ from benchmarks.packing import compare, lines, member_specs
 
 
 def test_packs_of_several_sizes_are_compared(tiny_models, sample_data):
-    settings = {"model": str(tiny_models["gpt_neox"]), "data": str(sample_data), "layer": 1, "num_documents": 3,
-                "epochs": 1, "memory_dim": 16, "segment_tokens": 32}
+    settings = {
+        "model": str(tiny_models["gpt_neox"]),
+        "data": str(sample_data),
+        "layer": 1,
+        "num_documents": 3,
+        "epochs": 1,
+        "memory_dim": 16,
+        "segment_tokens": 32,
+    }
     table = compare(settings, [3, 2], repeats=1, least_s=0.01)
     assert list(table["tokens_per_s"]) == ["1", "2", "3"] and table["gain"]["1"]["median"] == 1
     assert table["plateau"] in (1, 2, 3) and table["auto_pack_size"] >= 1

@@ -10,16 +10,24 @@ import torch
 from benchmarks.common import NotTheSame
 from benchmarks.plain import run_plain
 from benchmarks.trial import check_same, compare, run_ours
-from trainables.spec import canonical, make_spec
-from trainables.workbench import Workbench
+from trainables.pack.process_cache import Workbench
+from trainables.trial.spec import canonical, make_spec
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 @pytest.mark.parametrize("layer", [0, 3])
 def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tiny_models, sample_data):
     table = compare(
-        {"model": str(tiny_models[family]), "data": str(sample_data), "layer": layer, "num_documents": 3,
-         "epochs": 2, "memory_dim": 16, "segment_tokens": 48, "lr": 1e-2},
+        {
+            "model": str(tiny_models[family]),
+            "data": str(sample_data),
+            "layer": layer,
+            "num_documents": 3,
+            "epochs": 2,
+            "memory_dim": 16,
+            "segment_tokens": 48,
+            "lr": 1e-2,
+        },
         repeats=1,
     )
     assert table["claims"] > 10 and set(table["seconds"]) == {"ours", "plain", "plain-nograd"}
@@ -31,9 +39,20 @@ def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tin
 def test_the_inductive_loss_is_the_same_too(family, allocation, granularity, tiny_models, sample_data):
     spec = canonical(
         make_spec(
-            {"model": str(tiny_models[family]), "data": str(sample_data), "layer": 2, "num_documents": 3, "epochs": 3,
-             "memory_dim": 16, "segment_tokens": 48, "lr": 1e-2, "alpha": 2.0, "allocation": allocation,
-             "granularity": granularity, "claims_per_page": 3}
+            {
+                "model": str(tiny_models[family]),
+                "data": str(sample_data),
+                "layer": 2,
+                "num_documents": 3,
+                "epochs": 3,
+                "memory_dim": 16,
+                "segment_tokens": 48,
+                "lr": 1e-2,
+                "alpha": 2.0,
+                "allocation": allocation,
+                "granularity": granularity,
+                "claims_per_page": 3,
+            }
         )
     )
     bench = Workbench(torch.device("cpu"), None)

@@ -10,8 +10,8 @@ from benchmarks import whole
 from benchmarks.common import NotTheSame, own_data
 from benchmarks.plain import Measured
 from benchmarks.sweeps import SPACES, planned, run_command, set_arguments
-from sweep.loading import load_space
-from sweep.planning import build_plan
+from sweep.planning.expand import build_plan
+from sweep.planning.load import load_space
 from trainables.errors import ConfigError, DataError
 
 ONE = Measured(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None], [0.5, 0.4])
@@ -52,8 +52,14 @@ def test_a_refused_command_says_why(tmp_path):
 @pytest.mark.timeout(900)
 def test_plain_ray_tune_gives_the_same_trials(tiny_models, sample_data):
     settings = {
-        "model": str(tiny_models["gpt_neox"]), "data": str(sample_data), "num_documents": 3, "epochs": 2,
-        "memory_dim": 16, "claims_per_page": 2, "alpha": [0.2, 2.0], "allocation": ["random", "simset2"],
+        "model": str(tiny_models["gpt_neox"]),
+        "data": str(sample_data),
+        "num_documents": 3,
+        "epochs": 2,
+        "memory_dim": 16,
+        "claims_per_page": 2,
+        "alpha": [0.2, 2.0],
+        "allocation": ["random", "simset2"],
     }
     found = whole.compare(settings, repeats=1)
     assert found["trials"] == 4 and found["claims"] > 2
@@ -64,8 +70,14 @@ def test_plain_ray_tune_gives_the_same_trials(tiny_models, sample_data):
 @pytest.mark.timeout(900)
 def test_stages_run_fewer_trials_than_the_grid_with_the_same_results(tiny_models):
     found = whole.staged_against_grid(
-        {"model": str(tiny_models["llama"]), "depth": [0.5, 1.0], "alpha": [0, 1.0], "allocation": ["simset1"],
-         "memory_dim": 16, "claims_per_page": 1}
+        {
+            "model": str(tiny_models["llama"]),
+            "depth": [0.5, 1.0],
+            "alpha": [0, 1.0],
+            "allocation": ["simset1"],
+            "memory_dim": 16,
+            "claims_per_page": 1,
+        }
     )
     assert found["trials"] == {"staged": 5, "grid": 8}
     assert found["study"]["grid_points"] == 2400 and found["study"]["flop_ratio"] > 3
@@ -77,11 +89,19 @@ def test_the_text_says_all_ratios():
     ends = {"last_s": one, "exit_s": one}
     table = {
         "whole": {
-            "model": "m", "trials": 24, "claims": 30, "answered": 700, "ratios": ends,
-            "seconds": {"ours": ends, "plain": ends}, "worker_seconds": {"ours": {"train_s": 1.0}, "plain": {}},
+            "model": "m",
+            "trials": 24,
+            "claims": 30,
+            "answered": 700,
+            "ratios": ends,
+            "seconds": {"ours": ends, "plain": ends},
+            "worker_seconds": {"ours": {"train_s": 1.0}, "plain": {}},
         },
         "stages": {
-            "study": paper, "small": paper, "small_with_choices": paper, "trials": {"staged": 17, "grid": 56},
+            "study": paper,
+            "small": paper,
+            "small_with_choices": paper,
+            "trials": {"staged": 17, "grid": 56},
             "ratios": {"compute_s": 3.0, "trials_s": 2.5, "last_s": 2.0, "exit_s": 1.9},
         },
     }

@@ -36,9 +36,7 @@ def _commands() -> list[Any]:
             texts = [text for document in yaml.safe_load_all(texts[0]) for text in _strings(document)]
         for text in texts:
             found += [
-                pytest.param(
-                    module, shlex.split(rest.partition(" && ")[0].partition(" # ")[0]), id=f"{path.name}-{i}"
-                )
+                pytest.param(module, shlex.split(rest.partition(" && ")[0].partition(" # ")[0]), id=f"{path.name}-{i}")
                 for i, (module, rest) in enumerate(COMMAND.findall(text))
                 if rest.strip()
             ]
@@ -62,14 +60,10 @@ def test_the_commands_are_found() -> None:
 def test_the_readme_names_every_file(infra: Path) -> None:
     readme = (infra / "README.md").read_text()
     files = [path for path in infra.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert not [
-        path.name for path in files if path.name not in readme and path.suffix not in (".md", ".dockerignore")
-    ]
+    assert not [path.name for path in files if path.name not in readme and path.suffix not in (".md", ".dockerignore")]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in sorted((ROOT / "infra").rglob("*")) if p.is_file()], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", [p for p in sorted((ROOT / "infra").rglob("*")) if p.is_file()], ids=lambda p: p.name)
 def test_what_starts_ray_says_how_it_authenticates(path: Path) -> None:
     text = path.read_text()
     if re.search(r"ray (start|symmetric-run|job submit)|kind: RayJob", text) and path.suffix != ".py":

@@ -44,9 +44,7 @@ POD_TEMPLATE = _closed(
             {
                 "containers": _list(CONTAINER),
                 "tolerations": _list(_closed({"key": TEXT, "operator": TEXT, "effect": TEXT})),
-                "volumes": _list(
-                    _closed({"name": TEXT, "persistentVolumeClaim": NAMED, "emptyDir": NAMED}, "name")
-                ),
+                "volumes": _list(_closed({"name": TEXT, "persistentVolumeClaim": NAMED, "emptyDir": NAMED}, "name")),
             },
             "containers",
         )
@@ -156,18 +154,14 @@ def test_every_pod_has_the_settings_that_all_nodes_must_share(job: dict[str, Any
         assert set(places.values()) == set(volumes)
 
 
-def test_what_the_rayjob_refers_to_exists(
-    job: dict[str, Any], others: dict[tuple[str, str], dict[str, Any]]
-) -> None:
+def test_what_the_rayjob_refers_to_exists(job: dict[str, Any], others: dict[tuple[str, str], dict[str, Any]]) -> None:
     claims = {
         volume["persistentVolumeClaim"]["claimName"]
         for pod in _pods(job)
         for volume in pod["volumes"]
         if "persistentVolumeClaim" in volume
     }
-    assert all(
-        others["PersistentVolumeClaim", claim]["spec"]["accessModes"] == ["ReadWriteMany"] for claim in claims
-    )
+    assert all(others["PersistentVolumeClaim", claim]["spec"]["accessModes"] == ["ReadWriteMany"] for claim in claims)
     port = others["Service", "mlflow"]["spec"]["ports"][0]["port"]
     assert f"--tracking-uri http://mlflow:{port}" in job["spec"]["entrypoint"]
     assert "--storage /shared/" in job["spec"]["entrypoint"]

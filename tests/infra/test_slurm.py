@@ -75,9 +75,7 @@ def test_a_job_script_is_well_formed(infra: Path, script: str) -> None:
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     assert lines[first_command] == "set -euo pipefail"
     directives = [
-        (i, re.match(r"#SBATCH --([\w-]+)(=\S+)?$", line))
-        for i, line in enumerate(lines)
-        if "#SBATCH" in line
+        (i, re.match(r"#SBATCH --([\w-]+)(=\S+)?$", line)) for i, line in enumerate(lines) if "#SBATCH" in line
     ]
     assert all(found and found[1] in SBATCH and i < first_command for i, found in directives)
     code = "\n".join(line.split(" # ")[0] for line in lines[first_command:])
@@ -96,10 +94,7 @@ def test_one_node_runs_the_sweep_inside_symmetric_run(infra: Path, tmp_path: Pat
     assert status == 0
     start, sweep = calls
     assert "ray symmetric-run --address 127.0.0.1:6379 --temp-dir /tmp/ray-7 -- python -m sweep.run" in start
-    assert (
-        "python -m sweep.run space.py --set model=a b --address 127.0.0.1:6379 --storage /shared/out puts"
-        in sweep
-    )
+    assert "python -m sweep.run space.py --set model=a b --address 127.0.0.1:6379 --storage /shared/out puts" in sweep
 
 
 def test_many_nodes_start_the_head_then_the_workers_then_the_sweep(infra: Path, tmp_path: Path) -> None:
@@ -107,19 +102,11 @@ def test_many_nodes_start_the_head_then_the_workers_then_the_sweep(infra: Path, 
     assert status == 0
     head, wait_head, *middle, sweep = calls
     worker, wait_all = sorted(middle, key=lambda call: "python" in call)
-    assert (
-        "--nodes=1 --ntasks=1 --nodelist=n1 | ray start --head --node-ip-address=10.0.0.1 --port=6379" in head
-    )
+    assert "--nodes=1 --ntasks=1 --nodelist=n1 | ray start --head --node-ip-address=10.0.0.1 --port=6379" in head
     assert "python infra/wait_for_nodes.py 10.0.0.1:6379 1 " in wait_head
-    assert (
-        "--nodes=2 --ntasks=2 --exclude=n1 | ray start --address=10.0.0.1:6379 --num-cpus=32 --block"
-        in worker
-    )
+    assert "--nodes=2 --ntasks=2 --exclude=n1 | ray start --address=10.0.0.1:6379 --num-cpus=32 --block" in worker
     assert "python infra/wait_for_nodes.py 10.0.0.1:6379 3 " in wait_all
-    assert (
-        "python -m sweep.run space.py --set model=a b --address 10.0.0.1:6379 --storage /shared/out puts"
-        in sweep
-    )
+    assert "python -m sweep.run space.py --set model=a b --address 10.0.0.1:6379 --storage /shared/out puts" in sweep
     secrets = {call.rpartition("| ")[2] for call in calls}
     assert len(secrets) == 1 and re.fullmatch(r"token [0-9a-f]{64}", secrets.pop())
 

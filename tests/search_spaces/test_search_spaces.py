@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sweep.loading import load_space
-from sweep.overrides import apply_overrides, small_form
-from sweep.planning import Plan, build_plan
-from sweep.points import PointMaker
+from sweep.planning.expand import Plan, build_plan
+from sweep.planning.load import load_space
+from sweep.planning.overrides import apply_overrides, small_form
+from sweep.planning.points import PointMaker
 from sweep.space import Space
-from trainables.models import ALIASES
-from trainables.spec import make_spec
+from trainables.lm.card import ALIASES
+from trainables.trial.spec import make_spec
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 MODULES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from sweep.ledger import Ledger, Packing
-from sweep.loading import load_space
-from sweep.overrides import small_form
 from sweep.plan import plan_of
-from sweep.store import Store
-from trainables.work import PackWork, library_versions
-from trainables.workbench import Workbench
+from sweep.planning.load import load_space
+from sweep.planning.overrides import small_form
+from sweep.records.store import Store
+from sweep.running.ledger import Ledger, Packing
+from trainables.pack.process_cache import Workbench
+from trainables.pack.worker import PackWork, library_versions
 
 SPACES = sorted(p for p in (Path(__file__).parents[2] / "search_spaces").glob("*.py") if p.stem != "__init__")
 

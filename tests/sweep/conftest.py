@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sweep.records import Origin, Record, begin_record, complete_record
-from sweep.store import Store
-from sweep.tracking import Tracking, resolve_tracking
-from sweep.tracking_runs import Runs
-from trainables.models import model_card
-from trainables.spec import canonical, identity, make_spec
+from sweep.records.record import Origin, Record, begin_record, complete_record
+from sweep.records.store import Store
+from sweep.tracking.client import Runs
+from sweep.tracking.layout import Tracking, resolve_tracking
+from trainables.lm.card import model_card
+from trainables.trial.spec import canonical, identity, make_spec
 
 FIELDS = {
     "model": "llama2-7b",

@@ -108,7 +108,7 @@ def test_broken_and_missing_data_files(tmp_path, sample_data):
     ],
 )
 def test_options_that_make_no_sense(tmp_path, args, said, sample_data, monkeypatch):
-    from trainables.sample import models
+    from trainables.lm.sample import models
 
     monkeypatch.setattr(models, "ensure_sample_models", lambda names: None)
     assert said in refused(tmp_path, SAMPLE, *args)

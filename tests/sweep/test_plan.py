@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sweep.loading import load_space
 from sweep.plan import app
-from sweep.planning import build_plan
-from sweep.records import Origin, begin_record, complete_record
-from sweep.store import Store
-from trainables.models import model_card
-from trainables.spec import canonical, identity, make_spec
+from sweep.planning.expand import build_plan
+from sweep.planning.load import load_space
+from sweep.records.record import Origin, begin_record, complete_record
+from sweep.records.store import Store
+from trainables.lm.card import model_card
+from trainables.trial.spec import canonical, identity, make_spec
 
 ROOT = Path(__file__).parents[2]
 INDUCTIVE = str(ROOT / "search_spaces" / "inductive.py")

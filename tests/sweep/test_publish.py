@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweep import tracking_bulk
 from sweep.publish import app, publish
-from sweep.tracking import Tracking, complete_mark, metric_points, run_params, whole_run
-from sweep.tracking_feed import LiveFeed
-from sweep.tracking_runs import Runs, TrackingError
+from sweep.tracking import sqlite_rows
+from sweep.tracking.client import Runs, TrackingError
+from sweep.tracking.layout import Tracking, complete_mark, metric_points, run_params, whole_run
+from sweep.tracking.live_feed import LiveFeed
 
 
 @pytest.fixture
@@ -139,14 +139,14 @@ def by_client(store, tracking, runs, sweep_of_three, monkeypatch, tmp_path) -> d
     there = replace(tracking, uri=f"sqlite:///{tmp_path}/client.db")
     shutil.copy(f"{store.uri}/mlflow.db", tmp_path / "client.db")
     with monkeypatch.context() as patch:
-        patch.setattr(tracking_bulk._Form, "fits", lambda *_: False)
+        patch.setattr(sqlite_rows._Form, "fits", lambda *_: False)
         publish(store, ["demo"], there)
     return rows_of_trials(there)
 
 
 def rows_of_trials(tracking: Tracking) -> dict:
     """Every row of every run, by trial; run ids replaced, since they are drawn."""
-    database = tracking_bulk._Database(tracking.uri)
+    database = sqlite_rows._Database(tracking.uri)
     found = {}
     with database._engine.connect() as connection:
         runs = [run for (run,) in connection.exec_driver_sql("select run_uuid from runs")]
@@ -199,8 +199,8 @@ def test_where_mlflow_writes_other_rows_all_runs_are_the_clients(
 def test_a_publish_killed_between_two_transactions_is_made_up_for(
     store, tracking, runs, sweep_of_three, monkeypatch
 ) -> None:
-    monkeypatch.setattr(tracking_bulk, "TOGETHER", 1)
-    write, written = tracking_bulk._Database.write, []
+    monkeypatch.setattr(sqlite_rows, "TOGETHER", 1)
+    write, written = sqlite_rows._Database.write, []
 
     def once(self, some):
         if written:
@@ -208,7 +208,7 @@ def test_a_publish_killed_between_two_transactions_is_made_up_for(
         written.append(write(self, some))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tracking_bulk._Database, "write", once)
+        patch.setattr(sqlite_rows._Database, "write", once)
         publish(store, ["demo"], tracking)
     assert len(everything(runs)) == 2
     counts = publish(store, ["demo"], tracking)
@@ -216,8 +216,8 @@ def test_a_publish_killed_between_two_transactions_is_made_up_for(
 
 
 def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
-    monkeypatch.setattr(tracking_bulk, "_BUSY_S", 0)
-    read = tracking_bulk._Database.read
+    monkeypatch.setattr(sqlite_rows, "_BUSY_S", 0)
+    read = sqlite_rows._Database.read
     holder = sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))
 
     def read_and_lock(self, run):
@@ -225,7 +225,7 @@ def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_t
         holder.execute("begin immediate")
         return rows
 
-    monkeypatch.setattr(tracking_bulk._Database, "read", read_and_lock)
+    monkeypatch.setattr(sqlite_rows._Database, "read", read_and_lock)
     with pytest.raises(TrackingError, match="database is locked.*nothing is lost, publish when it answers"):
         publish(store, ["demo"], tracking)
     holder.close()
@@ -242,7 +242,7 @@ def test_a_run_ended_as_killed_is_not_whole_whatever_its_mark(store, tracking, r
 
 
 def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three, tracking) -> None:
-    from sweep.tracking import resolve_tracking
+    from sweep.tracking.layout import resolve_tracking
 
     with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9: .*publish when it answers"):
         publish(store, ["demo"], resolve_tracking(store, "http://127.0.0.1:9"))

@@ -94,9 +94,7 @@ def test_a_staged_sweep_runs_to_its_end(finished):
     choices = json.loads((storage / "tiny" / "choices.json").read_text())
     assert len(choices) == 2
     for choice in choices.values():
-        metrics = {c["value"]: c["metric"] for c in choice["runners_up"]} | {
-            choice["value"]: choice["metric"]
-        }
+        metrics = {c["value"]: c["metric"] for c in choice["runners_up"]} | {choice["value"]: choice["metric"]}
         assert set(metrics) == {0, 2} and choice["metric"] == min(metrics.values())
     for record in found.values():
         folder = next(storage.rglob(record["id"]))
@@ -179,7 +177,7 @@ def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sa
 
 def test_two_runs_at_once_on_one_name_the_second_says_so(tmp_path, tiny_models, sample_data):
     space = write_space(tmp_path, tiny_models, sample_data)
-    from sweep.store import Store
+    from sweep.records.store import Store
 
     with Store(str(tmp_path / "out")).lock("tiny"):
         second = run(space, "--storage", tmp_path / "out")
@@ -192,6 +190,4 @@ def test_an_unreachable_cluster_is_said_within_thirty_seconds(tmp_path, tiny_mod
     start = time.monotonic()
     done = run(space, "--storage", tmp_path / "out", "--address", "127.0.0.1:1")
     assert time.monotonic() - start < 30
-    assert (
-        done.returncode == 2 and "127.0.0.1:1" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    )
+    assert done.returncode == 2 and "127.0.0.1:1" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from uuid import uuid4
 
-from trainables.cache import cache_dir
 from trainables.data.fever import normal_title
 from trainables.data.hub import hub_rows
 from trainables.data.jsonl import numbered_lines, parse_object, text_field
 from trainables.data.sources import HUB_KEY, SourceFiles
 from trainables.errors import DataError
+from trainables.node.cache_dir import cache_dir
 
 LARGE_BYTES = 256 * 2**20
 ID_START = b'{"id": "'

@@ -83,7 +83,7 @@ def data_key(data: str) -> str:
     keys = []
     for name in _names(data):
         if name == "sample":
-            from trainables.sample.configs import SAMPLE_VERSION
+            from trainables.lm.sample.configs import SAMPLE_VERSION
 
             keys.append(f"sample@v{SAMPLE_VERSION}")
         elif name == "hub":
@@ -104,7 +104,7 @@ def _resolve(name: str, data: str) -> SourceFiles:
     if name == "hub":
         return SourceFiles(name, is_hub=True)
     if name == "sample":
-        from trainables.sample.world import ensure_sample_data
+        from trainables.data.sample.world import ensure_sample_data
 
         return _scan(name, ensure_sample_data())
     folder = Path(name).expanduser()

@@ -46,9 +46,7 @@ def token_nll(
 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, final: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, part: int
-    ) -> Tensor:
+    def forward(ctx: Any, final: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, part: int) -> Tensor:
         exact = torch.promote_types(final.dtype, torch.float32)
         counted = (labels != IGNORED).unsqueeze(1)
         label = labels.unsqueeze(1).where(counted, 0)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainables.lm.cache import HiddenCache
-from trainables.lm.files import model_fingerprint
-from trainables.lm.tree import TokenTree, collate
+from trainables.lm.card import ModelCard
+from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.token_tree import TokenTree, collate
 from trainables.lm.trunk import Trunk, blocks_fit
-from trainables.models import ModelCard
+from trainables.lm.weights import model_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class HiddenStates:
     def _missing(self, distinct: dict[str, TokenTree], layers: Sequence[int]) -> dict[int, set[str]]:
         return {layer: self._cache.missing(self._group(layer), distinct) for layer in layers}
 
-    def _compute(
-        self, distinct: dict[str, TokenTree], missing: dict[int, set[str]], layer: int
-    ) -> dict[str, Tensor]:
+    def _compute(self, distinct: dict[str, TokenTree], missing: dict[int, set[str]], layer: int) -> dict[str, Tensor]:
         """Run the trunk for what is missing and cache it; return the rows of `layer`."""
         layers = [wanted for wanted, digests in missing.items() if digests]
         todo = [tree for digest, tree in distinct.items() if any(digest in missing[la] for la in layers)]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM
 
-from trainables.lm.files import model_folder, quiet_transformers
-from trainables.models import ModelCard
+from trainables.lm.card import ModelCard
+from trainables.lm.weights import model_folder, quiet_transformers
 
 
 def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) -> RemovableHandle:
@@ -52,9 +52,7 @@ class WholeModel(nn.Module):
             )
         self.model = model.eval().requires_grad_(False)
 
-    def forward(
-        self, tokens: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Return next-token logits, `[batch, seq, vocab]`.
 
         Args:

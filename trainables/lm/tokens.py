@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from trainables.lm.files import tokenizer_folder
-from trainables.models import ModelCard
+from trainables.lm.card import ModelCard
+from trainables.lm.weights import tokenizer_folder
 
 
 def load_tokenizer(card: ModelCard) -> Any:

@@ -11,10 +11,10 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from trainables.lm.files import model_folder, quiet_transformers
-from trainables.lm.tree import Batch
+from trainables.lm.card import ModelCard
+from trainables.lm.token_tree import Batch
 from trainables.lm.upper import FINAL_NORM, load_blocks
-from trainables.models import ModelCard
+from trainables.lm.weights import model_folder, quiet_transformers
 
 MEMORY_SHARE = 0.85
 """Share of the free memory that weights may take; the rest is for activations."""

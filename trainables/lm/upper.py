@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.lm import attention
-from trainables.lm.files import WeightFiles, model_folder
-from trainables.models import ModelCard
+from trainables.lm.card import ModelCard
+from trainables.lm.weights import WeightFiles, model_folder
 
 HEAD_NAMES = ("lm_head", "embed_out")
 """What heads are called; GPT-NeoX's has one name in its files and another in memory, by version."""

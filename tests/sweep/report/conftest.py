@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.records import FORMAT, ID_VERSION, record_bytes
-from sweep.store import Store
-from trainables.models import model_card
-from trainables.spec import ALLOCATIONS, TrialSpec, canonical, identity, trial_id
+from sweep.records.record import FORMAT, ID_VERSION, record_bytes
+from sweep.records.store import Store
+from trainables.lm.card import model_card
+from trainables.trial.spec import ALLOCATIONS, TrialSpec, canonical, identity, trial_id
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 DATA_KEY = "made-up@1"
@@ -64,9 +64,7 @@ class FakeStorage:
         found = dict(metrics or {})
         if status == "done" and (accuracy is not None or parsed is not None):
             given = None if parsed is None else tuple(parsed)
-            content, measured = answered(
-                spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, given
-            )
+            content, measured = answered(spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, given)
             (folder / "predictions.parquet").write_bytes(content)
             found = {**measured, **found}
         pages = n_trunc or spec.num_documents
@@ -148,9 +146,7 @@ def predictions(
     difficulty = np.clip(np.repeat(fixed.random(pages), per_page) * 0.3 + fixed.random(count) * 0.7, 0, 1)
     own = np.random.default_rng(seed)
     right = difficulty + 0.02 * own.standard_normal(count) < accuracy
-    letters = [
-        "abc"[label] if ok else "abc"[(label + 1) % 3] for label, ok in zip(labels, right, strict=True)
-    ]
+    letters = ["abc"[label] if ok else "abc"[(label + 1) % 3] for label, ok in zip(labels, right, strict=True)]
     letters = list(parsed) if parsed is not None else letters
     return pa.table({
         "claim_id": [f"c{i}" for i in range(count)],

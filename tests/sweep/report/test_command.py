@@ -10,12 +10,12 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from sweep.records.store import Store
 from sweep.report.__main__ import app
-from sweep.report.drawing import Figure
+from sweep.report.figures.drawing import Figure
 from sweep.report.render import Report, Samples, Section, html_page, markdown_text
 from sweep.report.samples import print_samples
-from sweep.report.tables import Cell, Table
-from sweep.store import Store
+from sweep.report.tables.table import Cell, Table
 
 SAMPLE = {
     "prompt": "Google Patents, a product developed by",
@@ -93,10 +93,7 @@ def test_several_sweeps_at_once_share_baselines(storage):
     assert "\n\n- Every trial against the pretrained model: content: of 1 trials, 1 better" in text
     alone = run(storage.root, "--name", "content", "--no-mlflow", "--out", storage.root / "elsewhere")
     assert alone.exit_code == 0
-    assert (
-        "No trial could be compared with the pretrained model"
-        in (storage.root / "elsewhere/report.md").read_text()
-    )
+    assert "No trial could be compared with the pretrained model" in (storage.root / "elsewhere/report.md").read_text()
 
 
 def test_a_point_recorded_by_another_sweep_is_not_missing(storage):
@@ -175,9 +172,7 @@ def test_the_report_goes_to_the_sweeps_run_in_mlflow(storage):
     assert result.exit_code == 0 and "python -m sweep.publish" in result.output
     uri = f"sqlite:///{storage.root}/mlflow.db"
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment(
-        "memory-sweep", artifact_location=(storage.root / "mlartifacts").as_uri()
-    )
+    experiment = client.create_experiment("memory-sweep", artifact_location=(storage.root / "mlartifacts").as_uri())
     tags = {"kind": "sweep", "sweep": "few_shot", "storage": Store(str(storage.root)).storage_id()}
     made = client.create_run(experiment, tags=tags)
     result = run(storage.root / "few_shot")
@@ -190,9 +185,7 @@ def test_text_from_records_cannot_break_the_page():
     cell = Cell(None, "<b>|x|_y_</b>")
     table = Table("t", "A table", ("model",), ("value",), ((("<i>&",), (cell,)),))
     figure = Figure("f", "A figure", "What it shows.", b"png", b"svg")
-    report = Report(
-        "R", "Sum.", None, [Section("S", [table], [figure])], samples=[Samples("m", "Answers: ['<u>']")]
-    )
+    report = Report("R", "Sum.", None, [Section("S", [table], [figure])], samples=[Samples("m", "Answers: ['<u>']")])
     page = html_page(report)
     assert "<b>" not in page and "<i>" not in page and "<u>" not in page
     assert "&lt;b&gt;|x|_y_&lt;/b&gt;" in page.replace("&#124;", "|")

@@ -30,9 +30,7 @@ def test_a_change_anywhere_in_a_whole_file_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_head_and_tail_of_a_large_file_show(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
-) -> None:
+def test_head_and_tail_of_a_large_file_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
     monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10_000)
     monkeypatch.setattr(fingerprint, "SAMPLE_BYTES", 10)
     path = tmp_path / "a"

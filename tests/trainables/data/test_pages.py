@@ -43,9 +43,7 @@ def test_a_wanted_page_without_text_is_named(tmp_path: Path) -> None:
         read_pages([path], {"A"})
 
 
-def test_pages_of_a_large_set_are_kept_until_the_files_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_of_a_large_set_are_kept_until_the_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "LARGE_BYTES", 1)
     monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path / "cache"))
     path = write_pages(tmp_path / "wiki-001.jsonl", {"A": "a", "Ö": "o"})

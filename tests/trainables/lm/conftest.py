@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from trainables.models import ModelCard
+from trainables.lm.card import ModelCard
 
 torch.set_num_threads(1)
 
@@ -21,13 +21,25 @@ MakeModel = Callable[..., ModelCard]
 def config(family: str, tied: bool) -> Any:
     if family == "llama":
         return LlamaConfig(
-            vocab_size=VOCAB, hidden_size=DIM, intermediate_size=48, num_hidden_layers=BLOCKS,
-            num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.2,
+            vocab_size=VOCAB,
+            hidden_size=DIM,
+            intermediate_size=48,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=tied,
+            initializer_range=0.2,
         )
     rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}
     return GPTNeoXConfig(
-        vocab_size=VOCAB, hidden_size=DIM, intermediate_size=48, num_hidden_layers=BLOCKS,
-        num_attention_heads=4, tie_word_embeddings=tied, rope_parameters=rope, initializer_range=0.2,
+        vocab_size=VOCAB,
+        hidden_size=DIM,
+        intermediate_size=48,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=4,
+        tie_word_embeddings=tied,
+        rope_parameters=rope,
+        initializer_range=0.2,
     )
 
 
@@ -36,9 +48,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
     """Return a function that saves a random model and returns its card (equal arguments: the same one)."""
     made: dict[tuple[Any, ...], ModelCard] = {}
 
-    def make(
-        family: str = "llama", tied: bool = False, sharded: bool = False, bin_files: bool = False
-    ) -> ModelCard:
+    def make(family: str = "llama", tied: bool = False, sharded: bool = False, bin_files: bool = False) -> ModelCard:
         key = (family, tied, sharded, bin_files)
         if key not in made:
             made[key] = card_of(save(tmp_path_factory.mktemp("model"), *key), family, tied)
@@ -62,7 +72,17 @@ def save(folder: Path, family: str, tied: bool, sharded: bool, bin_files: bool) 
 
 def card_of(folder: Path, family: str, tied: bool) -> ModelCard:
     return ModelCard(
-        name=f"tiny-{family}", key=f"{family}:{folder.name}", source=str(folder), revision="main",
-        family=family, num_blocks=BLOCKS, model_dim=DIM, intermediate_dim=48, num_heads=4,
-        num_kv_heads=2 if family == "llama" else 4, head_dim=8, vocab_size=VOCAB, tied=tied,
+        name=f"tiny-{family}",
+        key=f"{family}:{folder.name}",
+        source=str(folder),
+        revision="main",
+        family=family,
+        num_blocks=BLOCKS,
+        model_dim=DIM,
+        intermediate_dim=48,
+        num_heads=4,
+        num_kv_heads=2 if family == "llama" else 4,
+        head_dim=8,
+        vocab_size=VOCAB,
+        tied=tied,
     )

@@ -43,9 +43,7 @@ def test_the_numerical_gradient_agrees() -> None:
     step[1, 2] = 1e-3
     token_nll(final, weight.double(), bias.double(), labels).sum().backward()
     with torch.no_grad():
-        up, down = (
-            token_nll(final + sign * step, weight.double(), bias.double(), labels).sum() for sign in (1, -1)
-        )
+        up, down = (token_nll(final + sign * step, weight.double(), bias.double(), labels).sum() for sign in (1, -1))
     assert final.grad is not None
     assert float(final.grad[1, 2]) == pytest.approx(float(up - down) / 2e-3, abs=1e-3)
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from trainables.lm import hidden as hidden_module
-from trainables.lm.cache import HiddenCache
 from trainables.lm.hidden import HiddenStates, pad_hidden
-from trainables.lm.tree import Batch, TokenTree, build_trees, collate
+from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.token_tree import Batch, TokenTree, build_trees, collate
 from trainables.lm.trunk import Trunk
 
 FP32 = torch.float32
@@ -140,22 +140,18 @@ def test_large_results_go_to_several_shards(
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1, "above the limit: gone from disk, yet usable"
 
 
-def test_a_full_disk_does_not_stop_a_trial(
-    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_does_not_stop_a_trial(make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("trainables.lm.cache.save_file", full)
+    monkeypatch.setattr("trainables.lm.hidden_cache.save_file", full)
     card = make_model()
     with pytest.warns(UserWarning, match="not cached.*No space left"):
         (found,) = HiddenStates(card, FP32, "cpu", HiddenCache(tmp_path)).get(TEXTS[:1], 1)
     torch.testing.assert_close(found, expected(card, TEXTS[0], 1), atol=1e-5, rtol=0)
 
 
-def test_a_batch_that_does_not_fit_is_halved(
-    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved(make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain_hidden = Trunk.hidden
 
     def small_device(self: Trunk, batch: Batch, *args: Any) -> dict[int, Tensor]:
@@ -186,9 +182,9 @@ from pathlib import Path
 import torch
 from test_hidden import noted_and_slow
 from trainables.lm import hidden
-from trainables.lm.cache import HiddenCache
-from trainables.lm.tree import TokenTree
-from trainables.models import ModelCard
+from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.token_tree import TokenTree
+from trainables.lm.card import ModelCard
 
 torch.set_num_threads(1)
 card, here = eval(sys.argv[1]), Path(sys.argv[2])
@@ -213,9 +209,7 @@ def noted_and_slow(folder: Path) -> type[Trunk]:
     return Slow
 
 
-def test_two_processes_compute_the_same_once(
-    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_compute_the_same_once(make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = make_model()
     monkeypatch.setattr(hidden_module, "Trunk", noted_and_slow(tmp_path))
     states = HiddenStates(card, FP32, "cpu", HiddenCache(tmp_path / "cache"))

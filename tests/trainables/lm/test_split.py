@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from trainables.errors import DataError
-from trainables.lm import files as files_module
-from trainables.lm.files import WeightFiles
+from trainables.lm import weights as files_module
 from trainables.lm.reference import WholeModel
-from trainables.lm.tree import Batch, TokenTree, build_trees, collate
+from trainables.lm.token_tree import Batch, TokenTree, build_trees, collate
 from trainables.lm.trunk import Trunk, _placement
 from trainables.lm.upper import load_upper
+from trainables.lm.weights import WeightFiles
 
 FAMILIES = ("llama", "gpt_neox")
 CUTS = (0, 2, 3)
@@ -227,7 +227,6 @@ def test_missing_or_broken_weights_are_named(make_model: Any, tmp_path: Path) ->
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(DataError, match="not an index"):
         WeightFiles(tmp_path)
-
 
 
 @pytest.mark.parametrize(("free_bytes", "fits"), [(10**9, True), (10**4, False)])

@@ -24,9 +24,7 @@ def tokenizer(template: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=plain, **names)
 
 
-@pytest.mark.parametrize(
-    ("template", "start"), [("$A", []), ("<s> $A", [0]), ("<s> $A </s>", [0]), ("$A </s>", [])]
-)
+@pytest.mark.parametrize(("template", "start"), [("$A", []), ("<s> $A", [0]), ("<s> $A </s>", [0]), ("$A </s>", [])])
 def test_bos_if_the_tokenizer_adds_one_and_never_eos(template: str, start: list[int]) -> None:
     assert encode(tokenizer(template), "w5 w6") == [*start, 5, 6]
     assert encode(tokenizer(template), "") == start

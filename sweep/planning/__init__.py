@@ -1,0 +1,1 @@
+"""A space with its records becomes points, stages, packs and costs."""

@@ -1,0 +1,149 @@
+"""Which value an earlier stage decides on, from records: pure logic, no files.
+
+A `Question` is asked for every group of a stage that takes something from an earlier one ("the layer of
+pythia-6.9b"). Its answer is a plain dict, a *choice*, kept in the sweep's `choices.json` under the question's
+key and never silently changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sweep.planning.points import Point
+from sweep.space import Best
+from trainables.errors import SweepError
+from trainables.trial.spec import digest
+
+LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
+
+
+class NoCandidate(SweepError):
+    """All candidates of a question failed or diverged: the stages that ask it cannot go on for its group."""
+
+    kind = "choice"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for one group of trials.
+
+    Attributes:
+        key: the same for the same question, whatever candidates are tried.
+        best: what is taken, from which stage, by which metric.
+        group: values of the axes that tell groups apart, as the user named them.
+        candidates: trials of the earlier stage that compete, one for each value.
+    """
+
+    key: str
+    best: Best
+    group: Mapping[str, Any]
+    candidates: tuple[Point, ...]
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The candidates' values of the field, in their order."""
+        return tuple(getattr(point.spec, self.best.field) for point in self.candidates)
+
+    def __str__(self) -> str:
+        """For people: `layer for model=pythia-6.9b`."""
+        return f"{self.best.field} for " + ", ".join(f"{name}={value}" for name, value in self.group.items())
+
+
+def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> Question:
+    """State a question; its key is a hash of what its candidates share, and of how they are judged."""
+    common = {name: value for name, value in candidates[0].identity.items() if name != best.field}
+    key = digest({"field": best.field, "by": best.by, "mode": best.mode, "common": common})
+    return Question(key, best, dict(group), candidates)
+
+
+def metric_mode(metric: str) -> Literal["min", "max"]:
+    """Say whether less (`min`) or more (`max`) of a metric is better, by its name."""
+    name = metric.rpartition("/")[2]
+    return "min" if name in LOWER_IS_BETTER or name.startswith("leakage_") else "max"
+
+
+def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided_at: str) -> dict[str, Any] | None:
+    """Answer a question from the candidates' records.
+
+    The best finite metric wins, ties go to the lower value. A candidate that failed, diverged or lacks the
+    metric is left out, by name.
+
+    Args:
+        question: what is asked.
+        records: by trial id; `status` and `metrics` are read.
+        decided_at: the moment, for the choice.
+
+    Returns:
+        The choice: `key`, `stage`, `group`, `field`, `value`, `by`, `mode`, `metric`, `runners_up` (best
+        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`. None while a candidate
+        has no record.
+
+    Raises:
+        NoCandidate: all have one, and none can win.
+    """
+    if any(point.id not in records for point in question.candidates):
+        return None
+    best = question.best
+    ranked, left_out = [], []
+    for value, point in zip(question.values, question.candidates, strict=True):
+        record = records[point.id]
+        metric = record.get("metrics", {}).get(best.by)
+        usable = record["status"] == "done" and metric is not None and math.isfinite(metric)
+        if usable:
+            ranked.append({"value": value, "metric": float(metric), "id": point.id})
+        else:
+            reason = f"no {best.by}" if record["status"] == "done" else str(record["status"])
+            left_out.append({"value": value, "reason": reason, "id": point.id})
+    if not ranked:
+        reasons = ", ".join(f"{entry['value']}: {entry['reason']}" for entry in left_out)
+        raise NoCandidate(f"{question}: none of {len(left_out)} trials of {best.stage} can win ({reasons})")
+    sign = 1 if best.mode == "min" else -1
+    ranked.sort(key=lambda entry: (sign * entry["metric"], entry["value"]))
+    return {
+        "key": question.key,
+        "stage": best.stage,
+        "group": dict(question.group),
+        "field": best.field,
+        "value": ranked[0]["value"],
+        "by": best.by,
+        "mode": best.mode,
+        "metric": ranked[0]["metric"],
+        "runners_up": ranked[1:],
+        "left_out": left_out,
+        "candidates": [point.id for point in question.candidates],
+        "decided_at": decided_at,
+    }
+
+
+def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
+    """Return the value that is recorded for a question, if it is among the candidates now asked for."""
+    choice = choices.get(question.key)
+    return choice["value"] if choice is not None and choice["value"] in question.values else None
+
+
+def reconcile(
+    question: Question, recorded: Mapping[str, Any] | None, fresh: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """Say which choice to use when a question is answered again.
+
+    A recorded choice stays, whatever the records say by now, unless its value is not among the candidates any
+    more (`--set layer=...`): then the fresh one is used for this run, and the recorded one is kept on file.
+
+    Returns:
+        The choice to use, and a warning where the two differ.
+    """
+    if recorded is None:
+        return fresh, None
+    if recorded["value"] == fresh["value"]:
+        return dict(recorded), None
+    was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded['decided_at']})"
+    now = f"{fresh['value']} ({fresh['metric']:.4g})"
+    if recorded["value"] not in question.values:
+        return fresh, f"{question}: {now} in this run; the recorded choice {was} is not among its candidates"
+    return dict(recorded), (
+        f"{question}: stays {was}; from all records of now it would be {now}; "
+        "use another --name to let it be chosen anew"
+    )

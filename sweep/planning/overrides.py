@@ -1,0 +1,165 @@
+"""`--set FIELD=V[,V...]` and `--small`: the same space with other values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sweep.planning.choices import metric_mode
+from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
+from trainables.errors import ConfigError, nearest
+from trainables.lm.card import is_known_model
+from trainables.trial.spec import coerce
+
+NUM_SAMPLES = "num_samples"
+METRIC_GROUPS = ("memory", "train", "fever", "counterfact")
+
+
+def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) -> Space:
+    """Restrict or replace axes and fixed values of a space.
+
+    Several values of a fixed field make it a new axis of the grid and of every stage that does not fix it.
+    `layer` replaces `depth` and the other way round. What a stage takes from an earlier one it still takes.
+
+    Args:
+        space: the space as its module states it.
+        settings: `FIELD=VALUE` or `FIELD=VALUE,VALUE`; a value may hold anything but commas, a value of
+            several parts is joined by `+` (`probes=fever+counterfact`). `data` takes its sources joined by
+            commas, as one value. `layer=all` is every block. Later settings win.
+        **extra: single values from options of their own (`data=...`, `seed=...`); None is no override.
+
+    Raises:
+        ConfigError: not of that form, an unknown field, or a bad value.
+    """
+    for name, value in extra.items():
+        if value is not None:
+            space = _override(space, name, (value,))
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {setting!r}: must be FIELD=VALUE or FIELD=VALUE,VALUE")
+        parts = (text,) if name.strip() == "data" else tuple(part.strip() for part in text.split(","))
+        space = _override(space, name.strip(), parts)
+    return checked(space)
+
+
+def small_form(space: Space) -> Space:
+    """Return the documented small form of a space, which runs on the sample world.
+
+    Raises:
+        ConfigError: the space states none.
+    """
+    if not space.small:
+        raise ConfigError(f"--small: {space.name} states no small form")
+    small = replace(space, name=f"{space.name}-small")
+    for name, value in space.small.items():
+        small = _override(small, name, tuple(value) if isinstance(value, list) else (value,))
+    return checked(small)
+
+
+def select_by(space: Space, metric: str) -> Space:
+    """Let another metric decide what stages take from earlier ones.
+
+    Raises:
+        ConfigError: not a metric's name, or no stage takes anything.
+    """
+    group, _, name = metric.partition("/")
+    if group not in METRIC_GROUPS or not name:
+        known = (
+            "memory/nll",
+            "fever/accuracy",
+            "fever/f1_macro",
+            "fever/f1_micro",
+            "train/nll",
+            "memory/leakage",
+        )
+        raise ConfigError(f"--select-by {metric!r}: no such metric{nearest(metric, known)}")
+    if not any(stage.take for stage in space.stages):
+        raise ConfigError(f"--select-by: no stage of {space.name} takes anything from an earlier one")
+    stages = tuple(
+        replace(stage, take=replace(stage.take, by=metric, mode=metric_mode(metric))) if stage.take else stage
+        for stage in space.stages
+    )
+    return replace(space, stages=stages)
+
+
+def _override(space: Space, name: str, given: tuple[Any, ...]) -> Space:
+    if name == NUM_SAMPLES:
+        return _set_num_samples(space, given)
+    values = tuple(dict.fromkeys(_typed(name, value) for value in given))
+    single = len(values) == 1 and values[0] is not EVERY_LAYER
+    in_grid = bool(aliases(name) & set(space.axes))
+    is_new_axis = not in_grid and not single
+    grown = {stage.name for stage in space.stages if is_new_axis and not _states(stage, name)}
+    stages = tuple(_override_stage(stage, name, values, grown) for stage in space.stages)
+    axes = _swap(space.axes, name, values) | ({name: values} if is_new_axis else {})
+    fixed = without(space.fixed, {name: values}) | ({} if in_grid or is_new_axis else {name: values[0]})
+    return replace(space, axes=axes, fixed=fixed, stages=stages)
+
+
+def _states(stage: Stage, name: str) -> bool:
+    """Whether a stage itself says what the field is."""
+    stated = {*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())}
+    if stage.take:
+        stated.add(stage.take.field)
+    return bool(aliases(name) & stated)
+
+
+def _override_stage(stage: Stage, name: str, values: tuple[Any, ...], grown: set[str]) -> Stage:
+    axes = _swap(stage.axes, name, values)
+    sampling = stage.sampling
+    if sampling and name in sampling.fields:
+        left = {field: spread for field, spread in sampling.fields.items() if field != name}
+        sampling = replace(sampling, fields=left) if left else None
+        axes[name] = values
+    elif stage.name in grown:
+        axes[name] = ALL
+    take = stage.take
+    if take and take.stage in grown and name not in take.per:
+        take = replace(take, per=(*take.per, name))
+    return replace(stage, axes=axes, sampling=sampling, take=take)
+
+
+def _swap(axes: Mapping[str, Any], name: str, values: Any) -> dict[str, Any]:
+    """Replace an axis, whichever of its names it has; a part of the grid's axis follows the grid."""
+    swapped = {}
+    for field, old in axes.items():
+        same = field in aliases(name)
+        swapped[name if same else field] = values if same and not isinstance(old, Part) else old
+    return swapped
+
+
+def _set_num_samples(space: Space, given: tuple[Any, ...]) -> Space:
+    if not any(stage.sampling for stage in space.stages):
+        raise ConfigError(f"{NUM_SAMPLES}: {space.name} has no sampled stage")
+    try:
+        (number,) = (int(value) for value in given)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{NUM_SAMPLES}={','.join(map(str, given))}: must be one whole number above 0")
+    stages = tuple(
+        replace(stage, sampling=replace(stage.sampling, num_samples=number)) if stage.sampling else stage
+        for stage in space.stages
+    )
+    return replace(space, stages=stages)
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name == "layer" and str(value) == str(EVERY_LAYER):
+        return EVERY_LAYER
+    if value == "" and name not in ("eval_epochs", "probes"):
+        raise ConfigError(f"{name}=: a value is missing")
+    value = coerce(name, value)
+    if name == "data":
+        parts = (part.strip() for part in value.split(","))
+        return ",".join(part if part in ("sample", "hub") else _absolute(part) for part in parts)
+    return _absolute(value) if name == "model" and not is_known_model(value) else value
+
+
+def _absolute(value: str) -> str:
+    """Spell an existing folder out, since trials run with another working directory."""
+    folder = Path(value).expanduser()
+    return str(folder.resolve()) if value and folder.is_dir() else value

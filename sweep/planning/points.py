@@ -1,0 +1,118 @@
+"""Points of a search space: specs with their ids, made from the product of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from operator import itemgetter
+from typing import Any
+
+from sweep.space import EVERY_LAYER
+from trainables.data.sources import data_key
+from trainables.lm.card import ModelCard, model_card
+from trainables.trial.spec import PACK_SHARES, TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
+
+_shared_fields = itemgetter(*PACK_SHARES)
+Axes = Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial to be.
+
+    Attributes:
+        id: its trial id.
+        spec: canonical, with the label of its stage.
+        card: its model.
+        data_key: fingerprint of its data.
+    """
+
+    id: str
+    spec: TrialSpec
+    card: ModelCard
+    data_key: str
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the id is a hash of, as plain JSON values."""
+        return canonical_identity(self.spec, self.card, self.data_key)
+
+    @cached_property
+    def pack_key(self) -> tuple[Any, ...]:
+        """What members of one pack share."""
+        return self.card.key, self.data_key, _shared_fields(vars(self.spec))
+
+
+class PointMaker:
+    """Makes points, looking up each model and each data set once."""
+
+    def __init__(self) -> None:
+        """Start without any model or data set."""
+        self._cards: dict[tuple[str, str], ModelCard] = {}
+        self._data_keys: dict[str, str] = {}
+
+    def card(self, model: str, revision: str) -> ModelCard:
+        """Return the shape of a model.
+
+        Raises:
+            ConfigError: no such model.
+        """
+        if (model, revision) not in self._cards:
+            self._cards[model, revision] = model_card(model, revision)
+        return self._cards[model, revision]
+
+    def point(self, spec: TrialSpec) -> Point:
+        """Make a point of a spec.
+
+        Raises:
+            ConfigError: no such model, or a layer beyond it.
+            DataError: data that cannot be found.
+        """
+        card = self.card(spec.model, spec.revision)
+        if spec.data not in self._data_keys:
+            self._data_keys[spec.data] = data_key(spec.data)
+        key = self._data_keys[spec.data]
+        plain = canonical(spec, card)
+        return Point(trial_id(canonical_identity(plain, card, key)), plain, card, key)
+
+    def expand(self, base: Mapping[str, Any], axes: Axes) -> list[Point]:
+        """Make the points of a product of axes, equivalent ones once, in order.
+
+        Args:
+            base: values that all share.
+            axes: values of each axis, in their fields' types.
+
+        Raises:
+            ConfigError: values at odds with each other or with the model.
+        """
+        points: dict[str, Point] = {}
+        first: TrialSpec | None = None
+        for values in self._combinations(base, axes):
+            first = first or make_spec({**base, **values})
+            point = self.point(vary(first, values))
+            points.setdefault(point.id, point)
+        return list(points.values())
+
+    def count(self, base: Mapping[str, Any], axes: Axes) -> int:
+        """Count the combinations of some axes, equivalent ones as often as they occur."""
+        if EVERY_LAYER in axes.get("layer", ()):
+            return sum(1 for _ in self._combinations(base, axes))
+        total = 1
+        for values in axes.values():
+            total *= len(values)
+        return total
+
+    def layers(self, values: Mapping[str, Any]) -> range:
+        """Return the blocks of the model that some values name."""
+        spec = {"model": TrialSpec.model, "revision": TrialSpec.revision} | dict(values)
+        return range(self.card(spec["model"], spec["revision"]).num_blocks)
+
+    def _combinations(self, base: Mapping[str, Any], axes: Axes) -> Iterator[dict[str, Any]]:
+        for combination in product(*axes.values()):
+            values = dict(zip(axes, combination, strict=True))
+            if values.get("layer") is EVERY_LAYER:
+                yield from ({**values, "layer": layer} for layer in self.layers({**base, **values}))
+            else:
+                yield values

@@ -1,0 +1,228 @@
+"""The record of one trial: what it was, what came out, with what.
+
+Records are the truth; tables and MLflow are made from them. A record is plain JSON; numbers that are not
+finite are stored as null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import sweep
+from trainables.errors import DataError
+from trainables.lm.card import ModelCard
+from trainables.trial.spec import ID_VERSION, TrialSpec, trial_id
+
+Record = dict[str, Any]
+
+FORMAT = 1
+STATUSES = ("done", "stopped", "diverged", "failed")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "ray",
+    "mlflow",
+    "optuna",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+)
+_RESULT_PARTS: dict[str, type] = {"metrics": dict, "curves": dict, "counts": dict, "timings": dict}
+
+
+class PassedOver(DataError):
+    """A record that is not used but left where it is: of another version, or unreadable for the moment."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asked for a trial.
+
+    Attributes:
+        sweep: name of the sweep that ran it.
+        stage: stage within the sweep.
+        pack: id of the pack it ran in.
+        labels: free tags, shown in MLflow.
+    """
+
+    sweep: str
+    stage: str = ""
+    pack: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def begin_record(spec: TrialSpec, stated: Mapping[str, Any], card: ModelCard, origin: Origin) -> Record:
+    """Write down all that is known of a trial before it runs.
+
+    Args:
+        spec: the trial, canonical.
+        stated: its identity, from `trainables.trial.spec.identity`.
+        card: its model.
+        origin: sweep, stage, pack and labels.
+
+    Returns:
+        A record without results, its status `running`.
+    """
+    return {
+        "format": FORMAT,
+        "id_version": ID_VERSION,
+        "id": trial_id(stated),
+        "status": "running",
+        "sweep": origin.sweep,
+        "stage": origin.stage,
+        "pack": origin.pack,
+        "labels": dict(origin.labels),
+        "identity": dict(stated),
+        "seed": spec.seed,
+        "model": {
+            "name": card.name,
+            "key": card.key,
+            "given": spec.model,
+            "revision": spec.revision,
+            "family": card.family,
+            "num_blocks": card.num_blocks,
+            "model_dim": card.model_dim,
+            "params": card.params,
+        },
+        "data": {"key": stated["data"], "given": spec.data},
+        "host": socket.gethostname(),
+        "versions": versions(),
+        "started_at": timestamp(),
+    }
+
+
+def complete_record(begun: Record, result: Mapping[str, Any]) -> Record:
+    """Add a trial's result to its begun record.
+
+    Args:
+        begun: from `begin_record`.
+        result: what the worker returned: `status`, `metrics`, `curves`, `counts`, `timings`, `flops`, `host`,
+            `versions`, `error`, and, where it knows better than the driver, `started_at` and `finished_at`.
+
+    Raises:
+        DataError: the result is not one, or belongs to another trial.
+    """
+    if result.get("id", begun["id"]) != begun["id"]:
+        raise DataError(f"record {begun['id']}: the result of trial {result['id']} was handed in for it")
+    record = {
+        **begun,
+        "status": result.get("status"),
+        **{part: plain(result.get(part) or {}) for part in _RESULT_PARTS},
+        "flops": plain(result.get("flops")),
+        "host": result.get("host") or begun["host"],
+        "node": result.get("node", ""),
+        "versions": {**begun["versions"], **(result.get("versions") or {})},
+        "started_at": result.get("started_at") or begun["started_at"],
+        "finished_at": result.get("finished_at") or timestamp(),
+        "error": plain(result.get("error")),
+    }
+    check_record(record)
+    return record
+
+
+def check_record(record: Any, where: str = "record") -> None:
+    """Refuse what is not a whole record whose id follows from its identity.
+
+    Raises:
+        PassedOver: written by another version of the software.
+        DataError: `where` and what is wrong.
+    """
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: not a record")
+    if record.get("format") != FORMAT or record.get("id_version") != ID_VERSION:
+        raise PassedOver(
+            f"{where}: written by another version (format {record.get('format')}, "
+            f"ids {record.get('id_version')}; this one has {FORMAT}, {ID_VERSION}); it is not used"
+        )
+    if record.get("status") not in STATUSES:
+        raise DataError(f"{where}: status {record.get('status')!r} is none of {', '.join(STATUSES)}")
+    for part, kind in {**_RESULT_PARTS, "identity": dict, "sweep": str, "stage": str, "model": dict}.items():
+        if not isinstance(record.get(part), kind):
+            raise DataError(f"{where}: {part} is missing or not a {kind.__name__}")
+    if trial_id(record["identity"]) != record.get("id"):
+        raise DataError(f"{where}: id {record.get('id')!r} does not follow from its identity")
+
+
+def record_bytes(record: Record) -> bytes:
+    """Return a record as it is stored: JSON, one stable spelling."""
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
+
+
+def record_hash(record: Record) -> str:
+    """Return a short fingerprint of everything in a record."""
+    return hashlib.blake2b(record_bytes(record), digest_size=8).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain JSON: not finite numbers become None, numpy scalars become Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "item"):
+        return plain(value.item())
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """Return a moment (default: now) as ISO 8601 in UTC."""
+    moment = time.time() if seconds is None else seconds
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def seconds_since_epoch(moment: str) -> float:
+    """Undo `timestamp`."""
+    return datetime.fromisoformat(moment).timestamp()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = [("memory-sweep", sweep.__version__), ("commit", _commit())]
+    found.append(("python", platform.python_version()))
+    for name in LIBRARIES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return tuple((name, version) for name, version in found if version)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this code (with its git commit, if there is one), Python and the libraries."""
+    return dict(_versions())
+
+
+def _commit() -> str:
+    """Return the checkout's commit, `-dirty` with uncommitted changes; empty where there is no checkout."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Paired comparisons of trials, and the study's own figures beside them."""

@@ -1,0 +1,88 @@
+"""Which recorded trial another one is measured against.
+
+*baseline*: the pretrained model under the same data and prompt settings. *plain memory*: the same memory
+trained without structure (no allocation, alpha 0). Both are looked up among the trials of the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sweep.report.answers import Answers
+from sweep.report.study import Trial
+from trainables.trial.spec import IDENTITY_FIELDS
+
+SET_FIELDS = ("num_clusters", "granularity", "entries_per_group", "mem_seed", "allocation", "mode", "alpha")
+PROMPT_FIELDS = ("model", "revision", "dtype", "data", "detokenize", "num_shots", "notes_labels", "seed")
+
+
+def is_baseline(trial: Trial) -> bool:
+    """Whether the trial evaluates the pretrained model as it comes."""
+    return bool(trial.get("method") == "pretrained")
+
+
+def is_plain(trial: Trial) -> bool:
+    """Whether the trial trains a memory without structure."""
+    return bool(trial.get("method") == "memory" and trial.get("allocation") in (None, "none"))
+
+
+def is_structured(trial: Trial) -> bool:
+    """Whether the trial trains a memory whose entries are allocated to groups of documents."""
+    return bool(trial.get("method") == "memory") and not is_plain(trial)
+
+
+class References:
+    """Looks up the baseline and the plain memory of a trial."""
+
+    def __init__(self, trials: Iterable[Trial], answers: dict[str, Answers] | None = None) -> None:
+        """Index the finished trials.
+
+        Args:
+            trials: all trials of the report.
+            answers: their predictions; with them a baseline that asked more claims can stand in, because the
+                prompt of a claim depends on its page, the shots and the seed only.
+        """
+        self._answers = answers or {}
+        self._baselines: dict[str, list[Trial]] = {}
+        self._plain: dict[str, Trial] = {}
+        for trial in trials:
+            if trial.status != "done":
+                continue
+            if is_baseline(trial) and "fever" in trial.get("probes"):
+                self._baselines.setdefault(_key(trial, PROMPT_FIELDS), []).append(trial)
+            elif is_plain(trial):
+                self._plain.setdefault(_plain_key(trial), trial)
+
+    def baseline(self, trial: Trial) -> Trial | None:
+        """Return the pretrained trial with the same prompts that answered all of the trial's claims."""
+        if is_baseline(trial):
+            return None
+        candidates = self._baselines.get(_key(trial, PROMPT_FIELDS), ())
+        ranked = sorted(candidates, key=lambda other: (not _same_claims(trial, other), other.point["num_documents"]))
+        for other in ranked:
+            if _same_claims(trial, other) or self._covers(other, trial):
+                return other
+        return None
+
+    def plain(self, trial: Trial) -> Trial | None:
+        """Return the trial that differs only in having no structure; None for a plain trial itself."""
+        return self._plain.get(_plain_key(trial)) if is_structured(trial) else None
+
+    def _covers(self, other: Trial, trial: Trial) -> bool:
+        asked, offered = self._answers.get(trial.id), self._answers.get(other.id)
+        return asked is not None and offered is not None and offered.on(asked.questions) is not None
+
+
+def _same_claims(first: Trial, second: Trial) -> bool:
+    return all(first.get(name) == second.get(name) for name in ("num_documents", "claims_per_page"))
+
+
+def _plain_key(trial: Trial) -> str:
+    return _key(trial, [name for name in IDENTITY_FIELDS if name not in SET_FIELDS and name != "depth"])
+
+
+def _key(trial: Trial, names: Sequence[str]) -> str:
+    values: list[Any] = [trial.point.get(name) for name in names]
+    return json.dumps(values, default=str)

@@ -1,0 +1,141 @@
+"""How figures look, and their files. No pyplot: nothing global is opened or changed.
+
+Categories take Okabe and Ito's colour-blind safe colours with a marker each; ordered values take viridis,
+whose lightness alone tells the order.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MAP = "viridis"
+STYLE: Any = {
+    "font.size": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "report",
+}
+DPI = 130
+MAX_PANELS = 6
+"""Panels of a figure in one direction; more would be too small to read."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A finished picture: file name without ending, heading, what it shows, and its two files."""
+
+    slug: str
+    title: str
+    caption: str
+    png: bytes
+    svg: bytes
+
+
+@contextmanager
+def panels(
+    rows: int, columns: int, *, width: float = 4.2, height: float = 3.2, share_y: bool | str = "row"
+) -> Iterator[tuple[Canvas, Any]]:
+    """Give a canvas with a grid of axes `[rows, columns]`, in this module's style."""
+    with matplotlib.rc_context(STYLE):
+        canvas = Canvas(figsize=(max(5.0, width * columns), height * rows + 0.4), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(canvas)
+        yield canvas, canvas.subplots(rows, columns, squeeze=False, sharey=share_y)  # type: ignore[arg-type]
+
+
+def finish(canvas: Canvas, slug: str, title: str, caption: str) -> Figure:
+    """Render a canvas to PNG and SVG."""
+    with matplotlib.rc_context(STYLE):
+        png, svg = io.BytesIO(), io.BytesIO()
+        engine = canvas.get_layout_engine()
+        if engine is not None:
+            engine.execute(canvas)
+            canvas.set_layout_engine(None)  # keep the places just found: an engine draws everything twice a file
+        canvas.savefig(png, format="png")
+        canvas.savefig(svg, format="svg", metadata={"Date": None})
+    return Figure(slug, title, caption, png.getvalue(), svg.getvalue())
+
+
+def wrapped(count: int) -> tuple[int, int]:
+    """Return rows and columns for panels that wrap at three a row."""
+    columns = min(3, count)
+    return math.ceil(count / columns), columns
+
+
+def hide_unused(axes: Any, used: int) -> None:
+    """Switch off the axes after the first `used`."""
+    for ax in list(axes.flat)[used:]:
+        ax.set_axis_off()
+
+
+def colour_of(index: int) -> str:
+    """Return a category's colour."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker_of(index: int) -> str:
+    """Return a category's marker."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def ordered_colours(values: Sequence[float]) -> Any:
+    """Return a map from the values' range to viridis without its lightest end; it serves a colour bar too."""
+    low, high = min(values), max(values)
+    shades = matplotlib.colormaps[MAP](np.linspace(0, 0.92, 256))
+    colours = matplotlib.colors.ListedColormap(shades)
+    return ScalarMappable(Normalize(low, high if high > low else low + 1), colours)
+
+
+def whole_numbers(ax: Axes, axis: str = "x") -> None:
+    """Allow ticks at whole numbers only."""
+    (ax.xaxis if axis == "x" else ax.yaxis).set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+
+
+def heat_map(ax: Axes, values: Any, rows: Sequence[str], columns: Sequence[str], shades: Any, digits: int) -> None:
+    """Draw a labelled heat map with each cell's number in it; a missing cell is hatched.
+
+    Args:
+        ax: where.
+        values: `[rows, columns]`, NaN where missing.
+        rows: labels.
+        columns: labels.
+        shades: `(colour map, norm)`.
+        digits: decimals in the cells.
+    """
+    colours, norm = shades
+    ax.grid(False)
+    ax.set_facecolor("#f2f2f2")
+    ax.patch.set_hatch("////")
+    ax.patch.set_edgecolor("#bbbbbb")
+    ax.imshow(values, aspect="auto", cmap=colours, norm=norm)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            if not math.isnan(value):
+                red, green, blue, _ = matplotlib.colormaps[colours](norm(value))
+                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+                ink = "white" if dark else "black"
+                cell = ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
+                cell.set_in_layout(False)  # it lies inside the axes; measuring hundreds of them takes seconds

@@ -1,0 +1,144 @@
+"""What the allocations made: entries, load, shared entries against similarity, leakage (note 002, SimSet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.records.store import Store
+from sweep.report.comparisons.references import is_structured
+from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whole_numbers
+from sweep.report.naming import allocation_name
+from sweep.report.study import Trial, read_extra
+
+ANALYSIS = "analysis.json"
+MAX_ALLOCATIONS = 6
+MAX_BARS = 25
+MANY_PAIRS = 200
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One trial's allocation report and its leakage by group."""
+
+    name: str
+    trial: Trial
+    report: Mapping[str, Any]
+    leakage: Mapping[str, float]
+
+
+def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
+    """Draw one row of four panels per allocation, each from one trial that has an `analysis.json`.
+
+    The trial is, for each allocation and granularity, the one with the most documents and largest alpha.
+    """
+    found = analyses(store, trials)
+    if not found:
+        return None
+    with panels(len(found), 4, width=3.3, height=2.7, share_y=False) as (canvas, axes):
+        for row, analysis in zip(axes, found, strict=True):
+            _row(row, analysis)
+        documents = ", ".join(sorted({show_point(a.trial) for a in found}))
+        caption = (
+            f"From {documents}. Dashed: the mean. Load: groups on an entry. Jaccard: exact, over shingles. Shared: "
+            "hash functions that agree (SimSet, granularity dim), else entries in common over the mean number of "
+            "entries; the dashes on the diagonal are SimSet's promise, the line is the mean in steps of similarity."
+        )
+        return finish(canvas, "simset", "The memories that the allocations made", caption)
+
+
+def show_point(trial: Trial) -> str:
+    """Name the model and number of documents."""
+    return f"{trial.model} with {trial.get('num_documents')} documents"
+
+
+def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
+    """Read one analysis per allocation and granularity, at most `MAX_ALLOCATIONS`."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if is_structured(trial) and trial.status == "done":
+            groups.setdefault(allocation_name(trial), []).append(trial)
+    found = []
+    for name in sorted(groups):
+        ranked = sorted(groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha")), t.model, t.id))
+        for trial in ranked:
+            read = read_extra(store, trial, ANALYSIS)
+            if isinstance(read, dict) and isinstance(read.get("allocation"), dict):
+                found.append(Analysis(name, trial, read["allocation"], read.get("leakage_by_group") or {}))
+                break
+    return found[:MAX_ALLOCATIONS]
+
+
+def _row(row: Any, analysis: Analysis) -> None:
+    report = analysis.report
+    entries, load = np.asarray(report.get("entries", ())), np.asarray(report.get("load", ()))
+    _histogram(row[0], entries, "entries", "groups", f"{analysis.name}: entries per group")
+    _histogram(row[1], load, "groups on an entry", "entries", "load per entry")
+    _similarity(row[2], report.get("pairs") or (), entries)
+    ax, values = row[3], np.asarray(sorted(analysis.leakage.values()))
+    how = "hard" if analysis.trial.get("mode") == "hard" else f"alpha {analysis.trial.get('alpha'):g}"
+    ax.set(title=f"leakage by group ({how})", xlim=(0, 1), ylabel="groups")
+    if not values.size:
+        _nothing(ax)
+        return
+    _bars(ax, values, np.linspace(0, 1, 21))
+    ax.set_xlabel(f"leakage (mean {values.mean():.2f})")
+
+
+def _histogram(ax: Any, values: Any, name: str, counted: str, title: str) -> None:
+    ax.set(title=title, ylabel=counted)
+    if not values.size:
+        _nothing(ax)
+        return
+    low, high = int(values.min()), int(values.max())
+    step = max(1, -(-(high - low + 1) // MAX_BARS))
+    _bars(ax, values, np.arange(low - 0.5, high + step + 0.5, step))
+    ax.set_xlim(max(low - 1.5 * step, -0.9), high + 1.5 * step)
+    ax.set_xlabel(f"{name} (mean {values.mean():.1f})")
+    whole_numbers(ax)
+
+
+def _bars(ax: Any, values: Any, edges: Any) -> None:
+    """Draw a histogram with its mean as a dashed line."""
+    ax.hist(values, bins=edges, color=colour_of(0), edgecolor="white", linewidth=0.4)
+    ax.axvline(values.mean(), color=colour_of(1), linestyle="--")
+    whole_numbers(ax, "y")
+
+
+def _similarity(ax: Any, pairs: Sequence[Mapping[str, float]], entries: Any) -> None:
+    """Draw the share of entries that two groups share against their similarity, with its mean in steps."""
+    ax.set(title="shared entries and similarity", xlabel="exact Jaccard", ylabel="share of entries shared")
+    if not pairs:
+        _nothing(ax)
+        return
+    x = np.array([pair["jaccard"] for pair in pairs])
+    y = np.array([_shared(pair, entries) for pair in pairs])
+    many = len(pairs) > MANY_PAIRS
+    ax.scatter(x, y, s=6 if many else 16, alpha=0.15 if many else 0.7, color=colour_of(0), linewidths=0)
+    step = np.clip(np.digitize(x, np.linspace(x.min(), x.max() + 1e-9, STEPS + 1)) - 1, 0, STEPS - 1)
+    inside = [step == k for k in range(STEPS) if (step == k).sum() >= (3 if many else 1)]
+    ax.plot(
+        [x[m].mean() for m in inside],
+        [y[m].mean() for m in inside],
+        color=colour_of(1),
+        marker="o",
+        markersize=3.5,
+    )
+    top = max(float(x.max()), float(y.max()), 0.05) * 1.05
+    ax.plot([0, top], [0, top], color="#888888", linestyle="--", linewidth=1)
+    ax.set(xlim=(0, top), ylim=(-0.03 * top, top))
+
+
+def _shared(pair: Mapping[str, float], entries: Any) -> float:
+    """Return the share of hash functions that agree (SimSet), else of the two groups' entries that are shared."""
+    if "agreement" in pair:
+        return pair["agreement"]
+    return 2 * pair["shared"] / float(entries[int(pair["left"])] + entries[int(pair["right"])])
+
+
+def _nothing(ax: Any) -> None:
+    ax.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=ax.transAxes, color="#777777")

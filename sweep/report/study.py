@@ -1,0 +1,232 @@
+"""Read what one or several sweeps have left under a storage path.
+
+Only records, plan and choices are read here; predictions are read where they are compared. A sweep may be
+unfinished: the plan says which points it wants, and those without a record are counted as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.records.record import Record
+from sweep.records.store import Store
+from trainables.errors import ConfigError, DataError
+from trainables.trial.spec import unused_fields
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recorded trial.
+
+    Attributes:
+        id: trial id.
+        sweep: name of the sweep whose folder holds the record.
+        stage: stage that ran it.
+        status: `done`, `stopped` (early, by a scheduler), `diverged` or `failed`.
+        model: short model name.
+        point: identity fields, `model` and `data` as they are keyed (by content).
+        data: short name of the data.
+        metrics: final values by name.
+        curves: `[[epoch, value], …]` by name.
+        counts: pages and rows: `n_full`, `n_top`, `n_trunc`, …
+        num_blocks: blocks of the model, 0 where the record does not say.
+        folder: the record's folder, relative to the storage.
+        unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
+    """
+
+    id: str
+    sweep: str
+    stage: str
+    status: str
+    model: str
+    point: Mapping[str, Any]
+    data: str
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Sequence[Sequence[float]]]
+    counts: Mapping[str, int]
+    num_blocks: int
+    folder: str
+    unused: frozenset[str] = frozenset()
+
+    def get(self, name: str) -> Any:
+        """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
+        if name in self.unused:
+            return None
+        if name in ("model", "data"):
+            return self.model if name == "model" else self.data
+        return self.point.get(name)
+
+    def metric(self, name: str) -> float | None:
+        """Return a finite final metric of a finished trial, else None."""
+        value = self.metrics.get(name)
+        if self.status != "done" or value is None or not math.isfinite(value):
+            return None
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far one stage is.
+
+    Attributes:
+        name: its name.
+        planned: points planned.
+        done, stopped, diverged, failed: points recorded, by status.
+        awaited: ids of points without a record.
+        unknown: points whose ids follow from a choice that has not been made yet.
+    """
+
+    name: str
+    planned: int
+    done: int
+    stopped: int
+    diverged: int
+    failed: int
+    awaited: frozenset[str] = frozenset()
+    unknown: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Points planned that have no record."""
+        return len(self.awaited) + self.unknown
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep: its stages and the choices it made."""
+
+    name: str
+    space: str
+    stages: tuple[Stage, ...]
+    choices: Any = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a report is about.
+
+    Attributes:
+        store: the storage.
+        sweeps: the sweeps asked for.
+        trials: their trials, each id once, in the order of sweep and id.
+        unreadable: records that could not be read, and why.
+    """
+
+    store: Store
+    sweeps: tuple[Sweep, ...]
+    trials: tuple[Trial, ...]
+    unreadable: tuple[str, ...] = field(default=())
+
+    @property
+    def missing(self) -> int:
+        """Points planned that have no record yet; one that several stages or sweeps want counts once."""
+        stages = [stage for sweep in self.sweeps for stage in sweep.stages]
+        return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
+
+
+def split_location(location: str) -> tuple[Store, str | None]:
+    """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
+
+    Raises:
+        ConfigError: there is nothing of a sweep at the place.
+    """
+    store = Store(location.rstrip("/") or "/")
+    if store.files.exists("plan.json") or store.files.exists("trains"):
+        parent, _, name = store.uri.rstrip("/").rpartition("/")
+        return Store(parent or "/"), name
+    if store.sweeps():
+        return store, None
+    raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
+
+
+def load_study(store: Store, names: Sequence[str] = ()) -> Study:
+    """Read the records, plans and choices of the named sweeps, or of all in the storage.
+
+    A point of a named sweep's plan whose record lies in another sweep's folder is taken from there.
+
+    Raises:
+        ConfigError: no such sweep.
+    """
+    known = store.sweeps()
+    wanted = list(names) or known
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
+    plans = {name: _read_json(store, f"{name}/plan.json") or {} for name in wanted}
+    planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
+    index = store.index(set_aside=False)
+    heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
+    records = zip(heads, store.read_records(heads), strict=True)
+    trials = sorted((_trial(record, head.folder) for head, record in records), key=lambda t: (t.sweep, t.id))
+    status = {trial.id: trial.status for trial in trials}
+    sweeps = []
+    for name in wanted:
+        own = [trial for trial in trials if trial.sweep == name]
+        stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
+        choices = _read_json(store, f"{name}/choices.json")
+        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
+    return Study(store, tuple(sweeps), tuple(trials), tuple(index.warnings))
+
+
+def read_extra(store: Store, trial: Trial, name: str) -> Any:
+    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`), or None."""
+    return _read_json(store, f"{trial.folder}/{name}")
+
+
+def _sweep_of(folder: str) -> str:
+    return folder.partition("/")[0]
+
+
+def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
+    ids = list(entry.get("ids") or ())
+    found = [status.get(i) for i in ids]
+    unknown = max(0, int(entry.get("points") or 0) - len(ids))
+    return Stage(
+        name=str(entry.get("name", "")),
+        planned=len(ids) + unknown,
+        done=found.count("done"),
+        stopped=found.count("stopped"),
+        diverged=found.count("diverged"),
+        failed=found.count("failed"),
+        awaited=frozenset(i for i in ids if i not in status),
+        unknown=unknown,
+    )
+
+
+def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
+    """Make up stages where there is no plan: what is recorded is all there is."""
+    ids: dict[str, list[str]] = {}
+    for trial in trials:
+        ids.setdefault(trial.stage, []).append(trial.id)
+    status = {trial.id: trial.status for trial in trials}
+    return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
+
+
+def _trial(record: Record, folder: str) -> Trial:
+    point, model = dict(record["identity"]), record["model"]
+    data = record.get("data") or {}
+    return Trial(
+        id=str(record["id"]),
+        sweep=_sweep_of(folder),
+        stage=str(record["stage"]),
+        status=str(record["status"]),
+        model=str(model.get("name") or point["model"]),
+        point=point,
+        data=str(data.get("given") or point["data"]),
+        metrics=record["metrics"],
+        curves=record["curves"],
+        counts=record["counts"],
+        num_blocks=int(model.get("num_blocks") or 0),
+        folder=folder,
+        unused=unused_fields(point),
+    )
+
+
+def _read_json(store: Store, path: str) -> Any:
+    try:
+        return store.read_json(path)
+    except (OSError, DataError):
+        return None

@@ -1,0 +1,266 @@
+"""The tables of the notes, filled from whatever trials there are; a table without trials is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sweep.report.comparisons.references import References, is_baseline, is_plain, is_structured
+from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name, label_texts, labels_of
+from sweep.report.notes import CONTENTS
+from sweep.report.study import Study, Trial
+from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
+from sweep.report.tables.table import MISSING, Cell, Table, number, show
+
+QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
+TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)
+MAX_LEADERS = 15
+
+
+def study_tables(study: Study, references: References) -> dict[str, list[Table]]:
+    """Return the tables by section heading, sections without tables left out."""
+    trials = study.trials
+    sections = {
+        "Few-shot examples, pretrained models": few_shot(trials),
+        "What is memorised": memory_content(trials, references),
+        "Structure": structure(trials, references),
+        "Layers": layers(study, references),
+        "Inductive loss: alpha and allocation": inductive(trials, references),
+        "Size of the memory and clusters": sizes(trials),
+        "CounterFact": counterfact(trials),
+        "Best trials": leaders(trials),
+        "Data": [table for table in (data_table(trials),) if table],
+    }
+    return {heading: tables for heading, tables in sections.items() if tables}
+
+
+def _pivots(
+    trials: Sequence[Trial], layout: Layout, slug: str, title: str, metrics: Sequence[tuple[str, str, bool]]
+) -> list[Table]:
+    """Lay the same trials out once per metric."""
+    tables = []
+    for metric, name, lower in metrics:
+        asked = [t for t in trials if not metric.startswith("fever/") or "fever" in t.get("probes")]
+        chosen = replace(layout, metric=metric, lower_is_better=lower)
+        table = pivot(asked, chosen, f"{slug}_{metric.split('/')[-1]}", f"{title}: {name}")
+        if table and any(cell.value is not None for _, row in table.rows for cell in row):
+            tables.append(table)
+    return tables
+
+
+def few_shot(trials: Sequence[Trial]) -> list[Table]:
+    """Model x shots (note 000)."""
+    own = [trial for trial in trials if is_baseline(trial)]
+    layout = Layout(("model",), lambda t: t.get("num_shots"), ACCURACY, ignore=("num_shots",))
+    return _pivots(own, layout, "few_shot", "Model x shots", QUALITIES)
+
+
+def memory_content(trials: Sequence[Trial], references: References) -> list[Table]:
+    """Model x what is memorised x weight decay, beside the pretrained baseline (note 000)."""
+    memories = compared_over([t for t in trials if is_plain(t)], ("content", "template_loss"))
+    own = [*memories, *(t for t in trials if t.get("method") == "full_update")]
+    layout = Layout(
+        ("model", "method", "weight_decay"),
+        _content,
+        ACCURACY,
+        references={"pretrained": references.baseline},
+        ignore=("content", "template_loss"),
+        order=lambda column: (CONTENTS.index(column.split(" ")[0]), column),
+    )
+    return _pivots(own, layout, "content", "Model x what is memorised", QUALITIES)
+
+
+def structure(trials: Sequence[Trial], references: References) -> list[Table]:
+    """Hard entry sets by allocation and granularity, beside pretrained and unstructured memory (note 001)."""
+    own = [t for t in trials if is_structured(t) and t.get("mode") == "hard"]
+    layout = Layout(
+        ("model", "layer", "norm_and_gate"),
+        allocation_name,
+        NLL,
+        references={"pretrained": references.baseline, "unstructured": references.plain},
+        ignore=("allocation", "granularity", "entries_per_group"),
+        group=2,
+    )
+    return [
+        *_pivots(
+            own,
+            replace(layout, reference_metric=_nll_of_reference),
+            "structure",
+            "Hard entry sets",
+            TRAINED[:1],
+        ),
+        *_pivots(own, layout, "structure", "Hard entry sets", QUALITIES),
+    ]
+
+
+def _nll_of_reference(trial: Trial, other: Trial) -> float | None:
+    """Return what the documents cost before training, or after training a plain memory."""
+    return trial.metric("memory/nll_before") if is_baseline(other) else other.metric(NLL)
+
+
+def layers(study: Study, references: References) -> list[Table]:
+    """Best layer per model, and every layer with its error, accuracy and macro F1 (notes 001, 002)."""
+    plain = [t for t in study.trials if is_plain(t) and t.get("content") == "document"]
+    own = compared_over(plain, ("layer",))
+    if not own:
+        return []
+
+    def pretrained(trial: Trial) -> float | None:
+        other = references.baseline(trial)
+        return other.metric(ACCURACY) if other else None
+
+    measures = (*_measures(TRAINED), Measure("pretrained accuracy", pretrained))
+    return [best_layers(own), listing(own, ("model", "layer"), measures, "layers", "Model x layer")]
+
+
+def best_layers(trials: Sequence[Trial]) -> Table:
+    """Each model's layer with the lowest memorisation error, at its largest number of documents."""
+    rows = []
+    for model in dict.fromkeys(t.model for t in trials):
+        own = [t for t in trials if t.model == model and t.metric(NLL) is not None]
+        most = max((t.get("num_documents") for t in own), default=0)
+        ranked = sorted((t for t in own if t.get("num_documents") == most), key=lambda t: t.metric(NLL) or 0.0)
+        if not ranked:
+            continue
+        best = ranked[0]
+        depth = (best.get("layer") + 1) / best.num_blocks if best.num_blocks else None
+        others = dict.fromkeys(t.get("layer") for t in ranked if t.get("layer") != best.get("layer"))
+        runners_up = ", ".join(map(show, list(others)[:3])) or MISSING
+        cells = (
+            Cell(float(best.get("layer")), show(best.get("layer"))),
+            Cell(depth, MISSING if depth is None else f"{depth:.0%}"),
+            *(Cell(best.metric(name), number(best.metric(name))) for name in (NLL, ACCURACY, MACRO)),
+            Cell(runners_up, runners_up),
+        )
+        rows.append(((model, show(most)), cells))
+    columns = ("best layer", "depth", "NLL", "accuracy", "macro F1", "next best layers")
+    legend = ("Best: lowest memorisation error after training. Layers count from 0.",)
+    labels = ("model", "num_documents")
+    return Table("best_layer", "Best layer per model", labels, columns, tuple(rows), legend)
+
+
+def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
+    """Alpha x allocation, one table per number of documents and metric (note 002)."""
+    own = [t for t in trials if is_structured(t) and t.get("mode") == "inductive"]
+    tables = []
+    for documents in sorted({t.get("num_documents") for t in own}):
+        here = [t for t in own if t.get("num_documents") == documents]
+        layout = Layout(
+            ("model", "layer", "allocation"),
+            lambda t: t.get("alpha"),
+            NLL,
+            references={"0": references.plain},
+            ignore=("alpha", "num_documents"),
+            group=2,
+        )
+        slug, title = f"alpha_allocation_{documents}", f"Alpha x allocation, {documents} documents"
+        leaked = replace(layout, reference_metric=leakage_of_plain)
+        tables += _pivots(here, layout, slug, title, TRAINED)
+        tables += _pivots(here, leaked, slug, title, [(LEAKAGE, "leakage (share of energy outside)", True)])
+    note = "At alpha 0 the allocation does not matter: the column holds one trial, plain memorising."
+    return [replace(table, legend=(*table.legend, note)) for table in tables]
+
+
+def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
+    """Return how much a plain memory leaks out of the trial's entry sets; unknown for token sets."""
+    if trial.get("granularity") == "token":
+        return None
+    return plain.metric(f"{LEAKAGE}_{trial.get('allocation')}")
+
+
+def sizes(trials: Sequence[Trial]) -> list[Table]:
+    """Model x entries of the memory, and x number of clusters, where these were varied."""
+    memories = [t for t in trials if t.get("method") == "memory"]
+    rows = ("model", "layer", "allocation")
+    entries = Layout(rows, lambda t: t.get("memory_dim"), NLL, ignore=("memory_dim",), group=2)
+    clusters = Layout(rows, clusters_of, NLL, ignore=("num_clusters",), group=2)
+    return [
+        *_pivots(
+            compared_over(memories, ("memory_dim",)),
+            entries,
+            "memory_size",
+            "Entries of the memory",
+            TRAINED[:2],
+        ),
+        *_pivots(
+            compared_over(memories, ("num_clusters",)),
+            clusters,
+            "clusters",
+            "Clusters of documents",
+            TRAINED[:2],
+        ),
+    ]
+
+
+def clusters_of(trial: Trial) -> int | None:
+    """Return the number of groups of documents, None for a trial without entry sets."""
+    return (trial.get("num_clusters") or trial.get("num_documents")) if is_structured(trial) else None
+
+
+def counterfact(trials: Sequence[Trial]) -> list[Table]:
+    """Rates of true and counterfactual targets per trial (note 002)."""
+    own = [t for t in trials if any(name.startswith("counterfact/") for name in t.metrics)]
+    names = list(dict.fromkeys(n for t in own for n in t.metrics if n.startswith("counterfact/")))
+    if not names:
+        return []
+    measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
+    title = "Sampled answers: share that begins with the true or the new target, and word F1 with the true one"
+    return [listing(own, ("model", "method", "content"), measures, "counterfact", title)]
+
+
+def leaders(trials: Sequence[Trial]) -> list[Table]:
+    """The best trials by memorisation error and by accuracy, whatever they are."""
+    tables = []
+    for metric, name, lower in TRAINED[:2]:
+        found = [
+            (v, t) for t in trials if (v := t.metric(metric)) is not None and (metric != NLL or not is_baseline(t))
+        ]
+        ranked = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
+        if len(ranked) > 1:
+            slug, title = f"best_{metric.split('/')[-1]}", f"Best trials by {name}"
+            tables.append(trial_table(ranked, MAX_LEADERS, (NLL, ACCURACY, MACRO, LEAKAGE), slug, title))
+    return tables
+
+
+def trial_table(trials: Sequence[Trial], most: int, metrics: Sequence[str], slug: str, title: str) -> Table:
+    """List the first trials one per row: what varies among all of them, then metrics."""
+    labels = labels_of(trials)
+    rows = [
+        (label_texts(trial, labels), tuple(Cell(trial.metric(n), number(trial.metric(n))) for n in metrics))
+        for trial in trials[:most]
+    ]
+    return Table(slug, title, labels, tuple(n.split("/")[-1] for n in metrics), tuple(rows))
+
+
+def _measures(metrics: Sequence[tuple[str, str, bool | None]]) -> list[Measure]:
+    return [Measure(name.partition("/")[2], partial(_metric, name), lower) for name, _, lower in metrics]
+
+
+def _metric(name: str, trial: Trial) -> float | None:
+    return trial.metric(name)
+
+
+def data_table(trials: Sequence[Trial]) -> Table | None:
+    """What the documents and rows were: N_full, N_top, N_trunc and the rows behind them."""
+    names = list(dict.fromkeys(name for t in trials for name in t.counts))
+    rows: dict[tuple[str, ...], tuple[Cell, ...]] = {}
+    for trial in sorted(trials, key=lambda t: (t.data, t.get("num_documents"))):
+        if trial.counts:
+            cells = tuple(_count(trial.counts.get(name)) for name in names)
+            rows.setdefault((trial.data, show(trial.get("num_documents")), *(c.text for c in cells)), cells)
+    if not rows:
+        return None
+    labels = ("data", "num_documents")
+    body = tuple((key[:2], cells) for key, cells in rows.items())
+    return Table("data", "Pages and rows", labels, tuple(names), body)
+
+
+def _content(trial: Trial) -> str:
+    answer = " (answer loss)" if trial.get("template_loss") == "answer" else ""
+    return f"{trial.get('content')}{answer}"
+
+
+def _count(value: Any) -> Cell:
+    return Cell(None, MISSING) if value is None else Cell(float(value), f"{value:,}")

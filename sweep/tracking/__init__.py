@@ -1,0 +1,1 @@
+"""MLflow: what a run looks like there, the live feed, and publishing from records."""

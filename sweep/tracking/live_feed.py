@@ -1,0 +1,272 @@
+"""MLflow fed live from the driver, in the background, at nobody's expense.
+
+The sweep's thread only puts items into a queue. One background thread sends them, in batches, and rests
+between rounds; when the server is slow or away it waits, longer each time, and tries again. What it cannot send
+in the end it leaves to `sweep.publish`, which makes runs from records: nothing is lost but the live view.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sweep.records.record import Record
+from sweep.records.store import Store
+from sweep.tracking.client import RunHead, Runs
+from sweep.tracking.layout import Point, Tracking, epoch_points, metric_points, run_params
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 120.0
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+_Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class FeedReport:
+    """How a feed ended.
+
+    Attributes:
+        complete: trials whose runs hold all of their records.
+        left: trials begun or finished whose runs lack something; `sweep.publish` completes them.
+        trouble: the last error, one line; empty if there was none.
+    """
+
+    complete: int
+    left: int
+    trouble: str
+
+
+@dataclass
+class _Live:
+    """A trial on its way to MLflow."""
+
+    begun: Record
+    run: str = ""
+    create_tried: bool = False
+    params_sent: bool = False
+    abandoned: bool = False
+    final: Record | None = None
+    points: dict[_Key, Point] = field(default_factory=dict)
+    sent: set[_Key] = field(default_factory=set)
+
+    def unsent(self) -> list[Point]:
+        return [point for key, point in self.points.items() if key not in self.sent]
+
+    @property
+    def has_work(self) -> bool:
+        return not self.abandoned and (not self.run or bool(self.final) or len(self.points) > len(self.sent))
+
+
+class LiveFeed:
+    """Feeds the trials of one sweep, whose lock the caller holds. No method blocks for long or raises."""
+
+    def __init__(
+        self, store: Store, sweep: str, tracking: Tracking, *, interval_s: float = 3.0, capacity: int = 50_000
+    ) -> None:
+        """Start the background thread.
+
+        Args:
+            store: the sweep's storage.
+            sweep: name of the sweep.
+            tracking: where runs go.
+            interval_s: time between two rounds of sending, at least.
+            capacity: most metric values held while the server is away; beyond, trials are left to publish.
+        """
+        self._store, self._sweep, self._tracking = store, sweep, tracking
+        self._interval_s, self._capacity = interval_s, capacity
+        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=capacity)
+        self._lossy: set[str] = set()
+        self._trials: dict[str, _Live] = {}
+        self._earlier: dict[str, list[RunHead]] = {}
+        self._runs: Runs | None = None
+        self._held = self._complete = 0
+        self._trouble = ""
+        self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
+        self._closing = threading.Event()
+        self._deadline = math.inf
+        self._thread = threading.Thread(target=self._loop, name="mlflow-feed", daemon=True)
+        self._thread.start()
+
+    def start_trial(self, begun: Record) -> None:
+        """Announce a trial that starts, or goes on from its checkpoint, with its record as begun."""
+        self._put(begun["id"], lambda: self._begin(begun))
+
+    def epoch(self, trial: str, epoch: float, metrics: Mapping[str, float]) -> None:
+        """Hand over the metrics of one epoch, under the names that its record's curves will have."""
+        points = epoch_points(epoch, metrics, round(time.time() * 1000))
+        self._put(trial, lambda: self._add(trial, points))
+
+    def finish(self, record: Record) -> None:
+        """Hand over a trial's complete record."""
+        self._put(record["id"], lambda: self._finish(record))
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the feed from sending, in one line; empty while all is well."""
+        return self._trouble if self._retry_at else ""
+
+    def close(self, timeout_s: float = 30.0) -> FeedReport:
+        """Send what can still be sent, end the runs of unfinished trials as KILLED, and stop.
+
+        Args:
+            timeout_s: after so long the rest is left to publish.
+        """
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        self._put("", lambda: None)  # wakes the thread
+        self._thread.join(timeout_s + 1.0)
+        left = len(self._trials) + self._queue.qsize()
+        return FeedReport(self._complete, left, self._trouble)
+
+    def _put(self, trial: str, action: Callable[[], None]) -> None:
+        try:
+            self._queue.put_nowait(action)
+        except queue.Full:
+            self._lossy.add(trial)
+
+    # What follows runs in the background thread only.
+
+    def _loop(self) -> None:
+        wait_s = self._interval_s
+        while not self._closing.is_set():
+            self._take(wait_s)
+            if time.monotonic() >= self._retry_at:
+                begun = time.monotonic()
+                self._send()
+                rest_s = 4 * (time.monotonic() - begun)
+                wait_s = min(max(self._interval_s, rest_s), 4 * self._interval_s)
+        self._take(0)
+        self._send()
+        self._end_open()
+
+    def _take(self, wait_s: float) -> None:
+        """Apply what comes into the queue within `wait_s`."""
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                rest = 0 if self._closing.is_set() else until - time.monotonic()
+                action = self._queue.get(timeout=rest) if rest > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                action()
+            except Exception as error:
+                self._note(error)
+        while self._lossy:
+            self._abandon(self._lossy.pop())
+
+    def _begin(self, begun: Record) -> None:
+        self._trials.setdefault(begun["id"], _Live(begun))
+
+    def _add(self, trial: str, points: list[Point]) -> None:
+        live = self._trials.get(trial)
+        if live is None or live.abandoned:
+            return
+        for point in points:
+            if (point.name, point.step) not in live.points:  # an epoch repeated from a checkpoint is the same
+                live.points[point.name, point.step] = point
+                self._held += 1
+        if self._held > self._capacity:
+            self._abandon(trial)
+
+    def _finish(self, record: Record) -> None:
+        live = self._trials.setdefault(record["id"], _Live(record))
+        if live.abandoned:
+            return
+        points = metric_points(record)
+        for point in points:
+            before = live.points.get((point.name, point.step))
+            if before and not math.isclose(before.value, point.value, rel_tol=1e-9, abs_tol=1e-12):
+                self._abandon(record["id"])
+                return
+        live.final = record
+        self._add(record["id"], points)
+
+    def _abandon(self, trial: str) -> None:
+        live = self._trials.get(trial)
+        if live and not live.abandoned:
+            self._held -= len(live.points) - len(live.sent)
+            live.abandoned, live.final = True, None
+            live.points.clear()
+            live.sent.clear()
+
+    def _send(self) -> None:
+        """Send what every trial has to send, until the server fails or time is up.
+
+        A round is short, so that the rest after it is: sending computes in the driver's process.
+        """
+        end = math.inf if self._closing.is_set() else time.monotonic() + self._interval_s
+        for trial, live in list(self._trials.items()):
+            if not live.has_work:
+                continue
+            if time.monotonic() > self._deadline:
+                return
+            if time.monotonic() > end:
+                break
+            try:
+                self._send_one(self._connection(), trial, live)
+            except Exception as error:
+                self._note(error)
+                if getattr(error, "error_code", "") in _REFUSALS:
+                    self._abandon(trial)
+                    continue
+                self._retry_at = time.monotonic() + self._pause_s
+                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+                return
+        self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
+
+    def _send_one(self, runs: Runs, trial: str, live: _Live) -> None:
+        if not live.run:
+            earlier = self._earlier.pop(trial, [])
+            if live.create_tried:  # the first attempt may have made a run without our hearing of it
+                earlier = runs.find(self._sweep, trial)
+            live.create_tried = True
+            runs.delete(earlier)
+            live.run = runs.create(live.begun, self._members(live))
+        points, params = live.unsent(), {} if live.params_sent else run_params(live.begun)
+        if live.final:
+            runs.complete(live.run, live.final, points, params, self._members(live))
+            del self._trials[trial]
+            self._complete += 1
+        else:
+            runs.log(live.run, points, params)
+            live.params_sent = True
+            live.sent.update((p.name, p.step) for p in points)
+        self._held -= len(points)
+
+    def _members(self, live: _Live) -> dict[str, str]:
+        return {self._sweep: live.begun["stage"]}
+
+    def _connection(self) -> Runs:
+        """Open the connection once, and end what a killed run of this sweep has left open."""
+        if self._runs is None:
+            runs = Runs(self._tracking, self._store.storage_id())
+            for head in runs.find(self._sweep, unfinished=True):
+                if head.running:
+                    runs.end(head.run, "KILLED")
+                if head.trial:
+                    self._earlier.setdefault(head.trial, []).append(head)
+            self._runs = runs
+        return self._runs
+
+    def _end_open(self) -> None:
+        for live in self._trials.values():
+            if not live.run or self._runs is None or time.monotonic() > self._deadline:
+                continue
+            try:
+                self._runs.end(live.run, "KILLED")
+            except Exception as error:
+                self._note(error)
+                return
+
+    def _note(self, error: Exception) -> None:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if text != self._trouble:
+            log.debug("MLflow feed: %s", text)
+        self._trouble = text

@@ -1,0 +1,54 @@
+"""Put a report's folder onto the MLflow run of each sweep it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.records.store import Store
+from sweep.tracking.client import told_in_one_line
+from sweep.tracking.layout import Tracking, resolve_tracking
+
+ARTIFACTS = "report"
+
+
+def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None, experiment: str | None) -> list[str]:
+    """Log a folder as artifacts `report/` of the sweeps' own runs.
+
+    Args:
+        store: the storage whose sweeps these are.
+        names: sweeps.
+        folder: local folder of the report.
+        uri: tracking address, resolved as `sweep.tracking.layout.resolve_tracking` does.
+        experiment: experiment's name, likewise.
+
+    Returns:
+        One line for each sweep that has no run yet.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    tracking = resolve_tracking(store, uri, experiment)
+    if not _exists(tracking):
+        return [f"not in MLflow: {tracking.uri} does not exist yet; python -m sweep.publish {store.uri} makes it"]
+    lines = []
+    with told_in_one_line(tracking.uri):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=tracking.uri)
+        found = client.get_experiment_by_name(tracking.experiment)
+        for name in names:
+            wanted = {"kind": "sweep", "sweep": name, "storage": store.storage_id()}
+            terms = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
+            runs = client.search_runs([found.experiment_id], terms) if found else []
+            for run in runs:
+                client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
+            if not runs:
+                lines.append(f"not in MLflow: no run of {name}; python -m sweep.publish {store.full(name)} makes it")
+    return lines
+
+
+def _exists(tracking: Tracking) -> bool:
+    """Whether the address may hold runs: a missing SQLite file does not, and is not to be made here."""
+    prefix = "sqlite:///"
+    return not tracking.uri.startswith(prefix) or Path(tracking.uri[len(prefix) :]).exists()

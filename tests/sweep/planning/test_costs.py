@@ -1,0 +1,141 @@
+"""The cost model: against hand-made counts, and measured from records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweep.planning.costs import A100, estimate, measure
+from sweep.planning.expand import Plan, build_plan
+from sweep.planning.flops import FEVER_TEXTS, SAMPLE_TEXTS, CostModel, device_bytes, merge_alike, train_token_flops
+from sweep.planning.overrides import apply_overrides
+from sweep.planning.points import Point, PointMaker
+from sweep.space import ALL, Space, Stage
+from trainables.trial.spec import make_spec
+
+GRID = Space(
+    name="grid",
+    title="",
+    axes={"layer": [15, 31], "alpha": [0, 1], "allocation": ["simset1", "simset2"], "num_documents": [10, 100]},
+    fixed={"model": "llama2-7b", "data": "hub", "dtype": "bfloat16"},
+    stages=(
+        Stage(name="grid", axes={"layer": ALL, "alpha": ALL, "allocation": ALL, "num_documents": ALL}),
+        Stage(name="again", axes={"layer": ALL, "alpha": ALL, "allocation": ALL, "num_documents": ALL}),
+    ),
+)
+
+
+def point(**values: Any) -> Point:
+    return PointMaker().point(make_spec({"model": "llama2-7b", "data": "hub", "layer": 23, **values}))
+
+
+def plan_of(*settings: str, **kwargs: Any) -> Plan:
+    return build_plan(apply_overrides(GRID, settings), **kwargs)
+
+
+def test_training_pays_for_the_blocks_above_the_head_and_the_memory() -> None:
+    one = point(epochs=10, num_documents=20)
+    card = one.card
+    memory = 2 * 4096 * 128
+    assert train_token_flops(one.spec, card) == 4 * 8 * card.block_params + 4 * card.head_params + 6 * memory
+    assert CostModel({}).work(one).training == train_token_flops(one.spec, card) * 10 * 20 * FEVER_TEXTS.document_tokens
+
+
+def test_full_update_pays_for_all_weights_and_pretrained_for_none() -> None:
+    full, bare = point(method="full_update"), point(method="pretrained")
+    card = full.card
+    assert train_token_flops(full.spec, card) == 6 * (32 * card.block_params + card.head_params)
+    assert train_token_flops(bare.spec, card) == 0 == CostModel({}).work(bare).training
+    assert CostModel({}).trunk([full])[1] == 0 and CostModel({}).trunk([bare])[0]["float32"] > 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"epochs": 50}, {"num_documents": 20}, {"layer": 3}, {"memory_dim": 4096}, {"content": "document+template"},
+        {"eval_epochs": (1, 2)}, {"probes": ("fever", "counterfact")},
+    ],
+)  # fmt: skip
+def test_more_to_do_costs_more(more: dict[str, Any]) -> None:
+    model = CostModel({})
+    assert model.work(point(**more)).total > model.work(point()).total
+
+
+def test_the_trunk_runs_once_for_all_that_share_its_texts() -> None:
+    model = CostModel({})
+    one, _ = model.trunk([point(num_documents=100)])
+    smaller_sets_and_layers = [point(num_documents=100), point(num_documents=10), point(layer=3), point(alpha=1)]
+    flops, cached = model.trunk(smaller_sets_and_layers)
+    assert flops == one
+    assert cached == 2 * model.trunk([point(num_documents=100)])[1]
+    assert model.trunk([point(), point(dtype="bfloat16")])[0]["bfloat16"] > 0
+
+
+def test_other_seeds_ask_other_prompts_about_the_same_documents() -> None:
+    model = CostModel({})
+    one, two = model.trunk([point()])[1], model.trunk([point(), point(seed=1)])[1]
+    assert one < two < 2 * one
+
+
+def test_points_that_cost_the_same_are_merged() -> None:
+    merged = merge_alike([(point(alpha=1, allocation="simset1"), 1), (point(), 2), (point(layer=3), 1)])
+    assert [weight for _, weight in merged] == [3, 1]
+
+
+def test_an_estimate_covers_what_is_left_once() -> None:
+    plan = plan_of()
+    whole = estimate(plan)
+    assert whole.flops == pytest.approx(whole.staged_flops) == pytest.approx(whole.full_grid_flops)
+    assert whole.training_flops + whole.trunk_flops < whole.flops
+    assert whole.gpu_hours == pytest.approx(whole.flops / (312e12 * 0.4) / 3600) and whole.gpu is A100
+    assert estimate(plan_of("num_documents=10")).flops < whole.flops
+    everything = {p.id for p in plan.stages[0].points}
+    nothing = estimate(plan_of(done=everything))
+    assert (nothing.flops, nothing.gpu_hours, nothing.trunk_cache_bytes, nothing.disk_bytes) == (0, 0, 0, 0)
+    assert nothing.staged_flops == whole.staged_flops
+
+
+def test_float32_takes_longer_on_the_same_gpu() -> None:
+    assert estimate(plan_of("dtype=float32")).gpu_hours > 10 * estimate(plan_of()).gpu_hours
+
+
+def test_a_pack_must_fit_beside_the_upper_blocks() -> None:
+    one = point(layer=15, memory_dim=12288)
+    grown = device_bytes(one.spec, one.card, 40) - device_bytes(one.spec, one.card, 39)
+    assert grown == 2 * 4096 * 12288 * 16
+
+
+def record(of: Point, train_s: float, tokens: float, **parts: Any) -> dict[str, Any]:
+    flops = train_token_flops(of.spec, of.card) * of.spec.epochs * tokens * 8
+    return {
+        "id": of.id, "status": "done", "flops": flops, "timings": {"train_s": train_s, "load_s": 1.0, "pack_size": 4},
+        "counts": {"n_trunc": 8, "claims_selected": 40}, **parts,
+    }  # fmt: skip
+
+
+def test_records_give_speed_and_sizes() -> None:
+    plan = plan_of()
+    points = {p.id: p for p in plan.stages[0].points}
+    one, two, *_ = points.values()
+    measured = measure(points, [record(one, 3.0, 111), record(two, 5.0, 111), record(point(seed=9), 1.0, 5)])
+    assert measured is not None and measured.trials == 2
+    flops = record(one, 0, 111)["flops"] + record(two, 0, 111)["flops"]
+    assert measured.train_flop_per_s == pytest.approx(flops / 10.0)
+    assert measured.texts[one.data_key].document_tokens == pytest.approx(111)
+    assert measured.texts[one.data_key].claims == 5
+    told = estimate(plan, measured)
+    assert told.measured_hours == pytest.approx(told.training_flops / measured.train_flop_per_s / 3600)
+    assert told.flops < estimate(plan).flops and any("measured" in line for line in told.assumptions)
+
+
+def test_records_that_tell_nothing_are_passed_over() -> None:
+    plan = plan_of()
+    points = {p.id: p for p in plan.stages[0].points}
+    one = next(iter(points.values()))
+    silent = [record(one, 1.0, 5, flops=None), record(one, 1.0, 5, timings={}), record(one, 1.0, 5, flops=0.0)]
+    assert measure(points, silent) is None and measure(points, []) is None
+
+
+def test_the_sample_world_has_sizes_of_its_own() -> None:
+    assert CostModel({}).texts(PointMaker().point(make_spec({"layer": 1}))) == SAMPLE_TEXTS

@@ -1,0 +1,190 @@
+"""Storage: layout, whole writes, the scan for records, and one run at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweep.records.record import locks
+from sweep.records.store import Store
+from trainables.errors import ConfigError, DataError
+from trainables.lm.card import model_card
+from trainables.trial.spec import TrialSpec, canonical
+
+HOLD = """
+import sys, time
+from sweep.records.store import Store
+with Store(sys.argv[1]).lock("demo"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["folder", "object store"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out") if request.param == "folder" else "mock:///bucket/out")
+
+
+def test_a_written_file_reads_back_and_leaves_no_temporary_name(any_store: Store) -> None:
+    any_store.write_bytes("a/b.bin", b"one")
+    any_store.write_bytes("a/b.bin", b"two")
+    assert any_store.read_bytes("a/b.bin") == b"two"
+    if any_store.is_local:
+        assert os.listdir(any_store.full("a")) == ["b.bin"]
+
+
+def test_json_missing_is_none_and_broken_names_the_file(any_store: Store) -> None:
+    assert any_store.read_json("demo/plan.json") is None
+    any_store.write_json("demo/plan.json", {"space": "문서"})
+    assert any_store.read_json("demo/plan.json") == {"space": "문서"}
+    any_store.write_bytes("demo/plan.json", b"{")
+    with pytest.raises(DataError, match=r"demo/plan\.json"):
+        any_store.read_json("demo/plan.json")
+
+
+@pytest.mark.parametrize(
+    ("spec", "folder"),
+    [
+        (
+            TrialSpec(model="llama2-7b", layer=23, alpha=0.2, allocation="simset2", num_documents=50, mem_seed=3),
+            "s/trains/lm_llama2-7b/layer_23/50/simset2_3/alpha_0.2/ID",
+        ),
+        (
+            TrialSpec(model="llama2-7b", depth=0.75, alpha=1, allocation="random", num_documents=50, num_clusters=5),
+            "s/trains/lm_llama2-7b/layer_23/5/random_0/alpha_1.0/ID",
+        ),
+        (
+            TrialSpec(model="llama2-7b", method="pretrained", num_documents=50),
+            "s/trains/lm_llama2-7b/layer_none/50/none_0/alpha_0.0/ID",
+        ),
+    ],
+)
+def test_trial_folders_follow_the_notes(store: Store, spec: TrialSpec, folder: str) -> None:
+    assert store.trial_folder("s", canonical(spec), model_card(spec.model).name, "ID") == folder
+
+
+def test_the_index_finds_the_records_of_every_sweep(any_store: Store, finished) -> None:
+    records = [finished(seed=0), finished(seed=1, result={"status": "diverged"}), finished("other", seed=2)]
+    for record in records:
+        any_store.write_record(record, f"{record['sweep']}/trains/lm_x/{record['id']}")
+    index = any_store.index()
+    assert {h.id: (h.status, h.sweep) for h in index.values()} == {r["id"]: (r["status"], r["sweep"]) for r in records}
+    assert list(any_store.read_records(index[r["id"]] for r in records)) == records
+    assert any_store.sweeps() == ["demo", "other"] and not index.warnings
+
+
+def test_of_two_records_of_a_trial_the_one_with_a_result_counts(store: Store, finished) -> None:
+    failed = finished(result={"status": "failed", "error": {"class": "Bug", "message": "x"}})
+    done = finished("other")
+    store.write_record(failed, "demo/trains/a")
+    store.write_record(done, "other/trains/b")
+    assert [head.folder for head in store.index().values()] == ["other/trains/b"]
+
+
+@pytest.mark.parametrize("damage", ["half", "identity", "status", "not a record"])
+def test_a_broken_record_is_set_aside_and_named(any_store: Store, finished, damage: str) -> None:
+    record = finished()
+    any_store.write_record(record, "demo/trains/a")
+    data = any_store.read_bytes("demo/trains/a/record.json")
+    record["identity"]["alpha"] = 0.4
+    broken = {
+        "half": data[: len(data) // 2],
+        "identity": json.dumps(record).encode(),
+        "status": data.replace(b'"done"', b'"dome"'),
+        "not a record": b"[]",
+    }[damage]
+    any_store.write_bytes("demo/trains/a/record.json", broken)
+    assert "demo/trains/a/record.json" in any_store.index(set_aside=False).warnings[0]
+    index = any_store.index()
+    assert not index and "set aside as record.json.broken" in index.warnings[0]
+    assert any_store.read_bytes("demo/trains/a/record.json.broken") == broken
+    assert not any_store.index().warnings
+
+
+def test_a_record_of_another_version_is_left_alone(store: Store, finished) -> None:
+    store.write_record(finished(), "demo/trains/a")
+    path = Path(store.full("demo/trains/a/record.json"))
+    path.write_text(path.read_text().replace('"id_version": "1"', '"id_version": "9"'))
+    index = store.index()
+    assert not index and "another version" in index.warnings[0] and path.exists()
+
+
+def test_a_half_record_is_never_written(store: Store, begun) -> None:
+    with pytest.raises(DataError, match="status 'running'"):
+        store.write_record(begun(), "demo/trains/a")
+
+
+def test_a_second_run_on_a_name_is_told_who_holds_it(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
+    with any_store.lock("demo"):
+        with pytest.raises(ConfigError, match=f"pid {os.getpid()} on .*, since 20"):
+            with any_store.lock("demo"):
+                pass
+        with any_store.lock("other"):
+            pass
+    with any_store.lock("demo"):
+        pass
+
+
+def test_a_killed_run_holds_no_lock(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, store.uri], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout and child.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=f"pid {child.pid} "):
+            with store.lock("demo"):
+                pass
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+        with store.lock("demo"):
+            pass
+    finally:
+        child.kill()
+
+
+def test_an_abandoned_lease_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
+    store = Store("mock:///bucket/out")
+    lease = {"pid": 1, "host": "elsewhere", "since": "x", "token": "t", "renewed": time.time()}
+    store.write_json("demo/.lease.json", lease)
+    with pytest.raises(ConfigError, match="on elsewhere"):
+        with store.lock("demo"):
+            pass
+    store.write_json("demo/.lease.json", {**lease, "renewed": time.time() - locks.LEASE_S - 1})
+    with store.lock("demo"):
+        pass
+
+
+def test_a_storage_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(str(tmp_path / "file" / "out"))
+    for attempt in (store.check_writable, store.storage_id, store.lock("demo").__enter__):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            attempt()
+
+
+def test_an_address_that_means_nothing_is_the_users_error() -> None:
+    with pytest.raises(ConfigError, match="storage='nowhere://x'"):
+        Store("nowhere://x")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "mlartifacts", "x" * 101])
+def test_a_name_that_is_no_folder_name_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(ConfigError, match="name="):
+        store.lock(name)
+
+
+def test_opening_a_storage_touches_nothing(store: Store) -> None:
+    assert store.sweeps() == [] and not store.index() and not Path(store.uri).exists()
+
+
+def test_the_storage_id_stays(any_store: Store) -> None:
+    any_store.check_writable()
+    first = any_store.storage_id()
+    assert any_store.storage_id() == first and len(first) == 12

@@ -1,0 +1,100 @@
+"""CounterFact answers are compared record by record, with known answers on made-up samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sweep.records.store import Store
+from sweep.report.build import Options, build_report
+from sweep.report.comparisons.counterfact import SLUG, counterfact_comparisons, paired_difference
+from sweep.report.study import load_study
+from sweep.report.tables.of_comparisons import MAX_ROWS
+
+PROBE = {"probes": ("counterfact",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
+
+
+def samples(named: int, records: int = 30) -> list[dict]:
+    """Return records of which the first `named` are answered with the true target, by every one of two answers."""
+    return [
+        {
+            "prompt": f"Place {i} lies in",
+            "target_true": "Italy",
+            "target_new": "Peru",
+            "answers": [" Italy, I", " italy"] if i < named else [" the sea", " 3"],
+            "neighborhood_answers": [" Peru"],
+        }
+        for i in range(records)
+    ]
+
+
+@pytest.fixture
+def study(storage):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    storage.add("probe", "memory", layer=2, extra={"samples.json": samples(20)}, **PROBE)
+    storage.add("probe", "memory", layer=3, extra={"samples.json": samples(0)}, **PROBE)
+    storage.write_plans()
+    return load_study(Store(str(storage.root)))
+
+
+def test_a_clear_rise_is_told_and_equal_answers_are_no_difference(study):
+    found = {(c.trial.get("layer"), c.score): c for c in counterfact_comparisons(study)}
+    rise = found[2, "true_rate"]
+    assert rise.verdict == "higher" and rise.records == 30 and rise.reference == 0
+    assert rise.value == pytest.approx(2 / 3) and rise.interval[0] > 0.4 and rise.interval[1] < 0.9
+    for key in ((3, "true_rate"), (2, "neighborhood_new_rate"), (2, "new_rate")):
+        assert found[key].verdict == "no difference found" and found[key].p == 1
+    assert not any(score.startswith("paraphrase") for _, score in found), "no such answers were kept"
+
+
+def test_the_report_prints_them(study):
+    report = build_report(study, Options(resamples=2000))
+    tables = [table for section in report.sections for table in section.tables]
+    (table,) = [t for t in tables if t.slug == "counterfact_against_pretrained"]
+    assert ("higher", True) in {(cells[-1].text, cells[-1].best) for _, cells in table.rows}
+
+
+def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    for seed in range(16):
+        storage.add(
+            "probe",
+            "memory",
+            layer=2,
+            mem_seed=seed,
+            allocation="random",
+            alpha=1.0,
+            extra={"samples.json": samples(20 if seed == 7 else 0)},
+            **PROBE,
+        )
+    storage.write_plans()
+    report = build_report(load_study(Store(str(storage.root))), Options(resamples=10_000))
+    (table,) = [t for s in report.sections for t in s.tables if t.slug == SLUG]
+    rows = report.data[SLUG]
+    assert len(rows) == 16 * 5 and len(table.rows) == MAX_ROWS
+    assert f"{MAX_ROWS} of 80 rows are printed" in table.legend[-1]
+    assert table.rows[0][1][-1].text == "higher", "those that differ come first"
+    assert sum(row["result"] != "no difference found" for row in rows) == sum(
+        cells[-1].text != "no difference found" for _, cells in table.rows
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [{"counterfact": []}, [1, "x"], [{"prompt": "P"}], [{**samples(0, 1)[0], "answers": None}], "text", None]
+)
+def test_samples_in_another_form_are_left_out(storage, broken):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    storage.add("probe", "memory", layer=2, extra={"samples.json": broken}, **PROBE)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    assert counterfact_comparisons(study) == []
+    assert SLUG not in build_report(study).data
+
+
+def test_the_interval_of_a_known_difference():
+    rng = np.random.default_rng(1)
+    others = rng.normal(0, 1, 400)
+    (low, high), p = paired_difference(others + rng.normal(0.3, 1, 400), others)
+    assert low < 0.3 < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15) and p < 0.01
+    (low, high), p = paired_difference(others + rng.normal(0, 1, 400), others)
+    assert low < 0 < high and p > 0.05

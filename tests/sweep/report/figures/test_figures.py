@@ -1,0 +1,86 @@
+"""What the figures are made of: curves, targets, panels, analyses."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweep.records.store import Store
+from sweep.report.figures.alpha import default_target, epochs_to
+from sweep.report.figures.drawing import finish, heat_map, panels
+from sweep.report.figures.layers import mean_curve, nll_curve, plain_by_layer
+from sweep.report.figures.simset import analyses
+from sweep.report.study import load_study
+
+FALL = [(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)]
+
+
+@pytest.mark.parametrize("target, epoch", [(3.5, 0.0), (2.0, 1.0), (1.5, 1.5), (0.9, None)])
+def test_epochs_to_a_target_are_read_between_epochs(target, epoch):
+    assert epochs_to(FALL, target) == epoch
+
+
+def test_the_default_target_is_most_of_what_plain_memorising_reaches():
+    assert default_target(FALL, []) == pytest.approx(3.0 - 0.8 * 2.0)
+    assert default_target([], [[(0.0, 3.0), (1.0, 2.5)], FALL]) == pytest.approx(3.0 - 0.8 * 2.0)
+    assert default_target([], []) is None
+
+
+def test_curves_of_several_seeds_are_averaged_where_all_have_a_value():
+    assert mean_curve([[(0, 1.0), (1, 3.0)], [(0, 2.0), (1, 1.0), (2, 0.0)], []]) == [(0, 1.5), (1, 2.0)]
+    assert mean_curve([]) == []
+
+
+def test_the_error_curve_starts_before_training(storage):
+    curves = {"train/nll": [[1, 2.0], [2, 1.0]], "memory/nll": [[2, 0.9]]}
+    storage.add("s", "all", depth=0.5, metrics={"memory/nll": 0.9, "memory/nll_before": 3.0}, curves=curves)
+    (trial,) = load_study(Store(str(storage.root))).trials
+    assert nll_curve(trial) == FALL
+
+
+def test_layers_are_compared_at_the_most_documents_and_equal_settings(storage):
+    for layer in (1, 2, 3):
+        for documents in (10, 20):
+            storage.add(
+                "s",
+                "all",
+                model="pythia-1b",
+                layer=layer,
+                num_documents=documents,
+                metrics={"memory/nll": 1.0},
+            )
+    storage.add("s", "all", model="pythia-1b", layer=9, num_documents=20, lr=0.1, metrics={"memory/nll": 1.0})
+    storage.add("s", "all", model="pythia-70m", layer=1, metrics={"memory/nll": 1.0})
+    found = plain_by_layer(load_study(Store(str(storage.root))).trials)
+    assert list(found) == ["pythia-1b"]
+    assert {layer: [t.get("num_documents") for t in own] for layer, own in found["pythia-1b"].items()} == {
+        1: [20], 2: [20], 3: [20],
+    }  # fmt: skip
+
+
+def test_one_analysis_per_allocation_with_the_most_documents(storage):
+    storage.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10, 20), alphas=(0.2,), with_analysis=True)
+    study = load_study(Store(str(storage.root)))
+    found = analyses(study.store, study.trials)
+    assert [a.name for a in found] == ["partitioned", "random", "simset1-dim", "simset2-dim", "simset3-dim"]
+    assert all(len(a.report["entries"]) == 20 for a in found)
+
+
+def test_a_missing_cell_of_a_heat_map_stays_empty():
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    values = np.array([[0.1, float("nan")], [0.3, 0.4]])
+    with panels(1, 1) as (canvas, axes):
+        heat_map(axes[0, 0], values, ["a", "b"], ["0", "1"], ("viridis", Normalize(0, 1)), 2)
+        assert sorted(text.get_text() for text in axes[0, 0].texts) == ["0.10", "0.30", "0.40"]
+        figure = finish(canvas, "slug", "Title", "Caption")
+    assert figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg
+
+
+def test_figures_leave_matplotlib_as_it_was():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with panels(1, 2) as (canvas, _):
+        finish(canvas, "slug", "Title", "Caption")
+    assert dict(matplotlib.rcParams) == before

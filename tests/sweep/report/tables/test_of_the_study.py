@@ -1,0 +1,191 @@
+"""The notes' tables: what stands in which cell, bold, missing, seeds, and the notes' own numbers."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow.parquet as pq
+
+from sweep.records.store import Store
+from sweep.report.answers import read_answers
+from sweep.report.comparisons.references import References
+from sweep.report.notes import CONTENT, FEW_SHOT, FULL_UPDATE, note_value
+from sweep.report.render import markdown_table
+from sweep.report.study import load_study
+from sweep.report.tables.of_comparisons import beside_the_notes, seeds_table
+from sweep.report.tables.of_the_study import study_tables
+from sweep.report.tables.table import records_of, to_csv, to_parquet
+
+
+def tables_of(storage):
+    """Return every table by its file name."""
+    study = load_study(Store(str(storage.root)))
+    references = References(study.trials, read_answers(study.store, study.trials))
+    sections = study_tables(study, references)
+    return {table.slug: table for tables in sections.values() for table in tables}
+
+
+def cells(table):
+    """Return the printed cells by row label, the best marked by a star."""
+    return {
+        labels: dict(zip(table.columns, (c.text + "*" * c.best for c in row), strict=True))
+        for labels, row in table.rows
+    }
+
+
+def fever(accuracy: float, macro: float = 0.1) -> dict[str, float]:
+    return {"fever/accuracy": accuracy, "fever/f1_macro": macro}
+
+
+def test_model_by_shots_with_best_bold_and_missing_cells_shown(storage):
+    for shots, accuracy in ((0, 0.1), (1, 0.46), (3, 0.4)):
+        storage.add("few", "all", model="pythia-1b", method="pretrained", num_shots=shots, metrics=fever(accuracy))
+    storage.add("few", "all", model="pythia-70m", method="pretrained", num_shots=1, status="failed")
+    table = tables_of(storage)["few_shot_accuracy"]
+    assert table.columns == ("0", "1", "3")
+    assert cells(table)["pythia-1b",] == {"0": "0.100", "1": "0.460*", "3": "0.400"}
+    assert cells(table)["pythia-70m",] == {"0": "—", "1": "failed", "3": "—"}
+    assert "| pythia-1b | 0.100 | **0.460** | 0.400 |" in markdown_table(table)
+    assert any(line.startswith("—: no result") for line in table.legend)
+
+
+def test_what_is_memorised_by_weight_decay_beside_the_baseline(storage):
+    storage.add("c", "all", model="pythia-1b", method="pretrained", metrics=fever(0.3))
+    for decay in (0.05, 0.01):
+        for content, accuracy in (("document", 0.31), ("template", 0.33), ("document+template", 0.32)):
+            storage.add(
+                "c", "all", model="pythia-1b", depth=0.75, content=content, weight_decay=decay,
+                template_loss="answer", metrics=fever(accuracy + decay),
+            )  # fmt: skip
+    table = tables_of(storage)["content_accuracy"]
+    assert table.columns[:2] == ("pretrained", "document")
+    row = cells(table)["pythia-1b", "memory", "0.05"]
+    assert list(row.values()) == ["0.300", "0.360", "0.380*", "0.370"]
+    assert list(cells(table)["pythia-1b", "memory", "0.01"].values()) == ["0.300", "0.320", "0.340", "0.330"]
+
+
+def test_structure_has_pretrained_and_unstructured_beside_each_allocation(storage):
+    shared = {"model": "pythia-1b", "num_documents": 10}
+    storage.add("s", "all", method="pretrained", metrics=fever(0.5), **shared)
+    storage.add("s", "all", layer=3, metrics={**fever(0.6), "memory/nll": 1.0}, **shared)
+    for granularity in ("dim", "token"):
+        storage.add(
+            "s", "all", layer=3, allocation="simset1", granularity=granularity, mode="hard",
+            metrics={**fever(0.4), "memory/nll": 1.5, "memory/nll_before": 3.0}, **shared,
+        )  # fmt: skip
+    found = tables_of(storage)
+    row = cells(found["structure_accuracy"])["pythia-1b", "3", "yes"]
+    assert row == {
+        "pretrained": "0.500", "unstructured": "0.600*", "simset1-dim": "0.400", "simset1-token": "0.400",
+    }  # fmt: skip
+    assert cells(found["structure_nll"])["pythia-1b", "3", "yes"]["pretrained"] == "3.000"
+
+
+def test_alpha_by_allocation_shares_the_plain_trial_at_alpha_zero(storage):
+    storage.add("i", "all", depth=0.5, metrics={"memory/nll": 1.0, "memory/leakage_random": 0.8})
+    for allocation in ("random", "partitioned"):
+        storage.add(
+            "i", "all", depth=0.5, allocation=allocation, alpha=0.2,
+            metrics={"memory/nll": 0.9, "memory/leakage": 0.3},
+        )  # fmt: skip
+    storage.add("i", "all", depth=0.5, allocation="random", alpha=5, write=False)
+    found = tables_of(storage)
+    nll = cells(found["alpha_allocation_10_nll"])
+    assert {labels[2]: row for labels, row in nll.items()} == {
+        "partitioned": {"0": "1.000", "0.2": "0.900*"}, "random": {"0": "1.000", "0.2": "0.900*"},
+    }  # fmt: skip
+    leakage = {labels[2]: row["0"] for labels, row in cells(found["alpha_allocation_10_leakage"]).items()}
+    assert leakage == {"partitioned": "—", "random": "0.800"}
+
+
+def test_best_layer_is_the_one_with_the_lowest_error(storage):
+    for layer, nll in ((1, 1.2), (3, 0.8), (5, 0.9)):
+        storage.add("l", "all", model="pythia-1b", layer=layer, metrics={"memory/nll": nll})
+    table = tables_of(storage)["best_layer"]
+    ((labels, row),) = table.rows
+    assert labels == ("pythia-1b", "10")
+    assert [cell.text for cell in row][:3] == ["3", "25%", "0.800"]
+    assert row[-1].text == "5, 1"
+
+
+def test_whatever_else_differs_gets_its_own_rows(storage):
+    for lr in (0.001, 0.01):
+        for layer in (1, 2):
+            storage.add("l", "all", model="pythia-1b", layer=layer, lr=lr, metrics={"memory/nll": 1 + lr * layer})
+    table = tables_of(storage)["layers"]
+    assert table.labels == ("model", "layer", "lr")
+    assert len(table.rows) == 4
+
+
+def test_seeds_share_a_cell_and_get_an_interval(storage):
+    for seed, accuracy in enumerate((0.4, 0.5, 0.6)):
+        storage.add("few", "all", method="pretrained", seed=seed, metrics=fever(accuracy))
+    found = tables_of(storage)
+    assert next(iter(cells(found["few_shot_accuracy"]).values())) == {"1": "0.500 ± 0.100"}
+    study = load_study(Store(str(storage.root)))
+    table = seeds_table(study.trials)
+    ((_, row),) = table.rows
+    assert [row[0].text, row[3].text, row[4].text] == ["3", "0.500 ± 0.100", "[0.252, 0.748]"]
+
+
+def test_a_sampled_axis_makes_no_table_of_a_hundred_columns(storage):
+    for index in range(20):
+        storage.add(
+            "t",
+            "all",
+            depth=0.5,
+            allocation="random",
+            alpha=0.1 + 0.01 * index,
+            metrics={"memory/nll": 1.0 + index},
+        )
+    found = tables_of(storage)
+    assert not any(slug.startswith("alpha_allocation") for slug in found)
+    assert found["best_nll"].rows[0][1][0].text == "1.000"
+
+
+def test_csv_and_parquet_hold_the_raw_numbers(storage):
+    storage.add("few", "all", model="pythia-1b", method="pretrained", num_shots=0, metrics=fever(0.123456789))
+    storage.add("few", "all", model="pythia-70m", method="pretrained", num_shots=0, status="diverged")
+    rows = records_of(tables_of(storage)["few_shot_accuracy"])
+    assert rows == [{"model": "pythia-1b", "0": 0.123456789}, {"model": "pythia-70m", "0": "diverged"}]
+    assert to_csv(rows) == "model,0\npythia-1b,0.123456789\npythia-70m,diverged\n"
+    assert pq.read_table(io.BytesIO(to_parquet(rows)))["0"].to_pylist() == ["0.123456789", "diverged"]
+
+
+def test_the_notes_stand_beside_the_same_point_at_full_scale_only(storage):
+    shared = {"model": "llama2_chat-7b", "num_documents": 100}
+    storage.add("n", "all", method="pretrained", n_trunc=99, metrics=fever(0.64, 0.46), accuracy=None, **shared)
+    storage.add("n", "all", method="pretrained", num_shots=2, n_trunc=90, metrics=fever(0.5), accuracy=None, **shared)
+    storage.add("n", "all", depth=0.75, weight_decay=0.01, n_trunc=99, metrics=fever(0.64), accuracy=None, **shared)
+    storage.add("n", "all", depth=0.3, weight_decay=0.01, n_trunc=99, metrics=fever(0.64), accuracy=None, **shared)
+    study = load_study(Store(str(storage.root)))
+    table = beside_the_notes(study.trials)
+    found = {labels[1]: [c.text for c in row] for labels, row in table.rows}
+    assert found == {
+        "pretrained": ["0.640", "0.636", "+0.004", "0.460", "0.457", "+0.003"],
+        "document": ["0.640", "0.639", "+0.001", "0.100", "—", "—"],
+    }
+
+
+def test_note_001_at_449_pages(storage):
+    shared = {"model": "llama2_chat-7b", "num_documents": 500, "layer": 24, "n_trunc": 449, "accuracy": None}
+    storage.add("n", "all", metrics=fever(0.6), **shared)
+    hard = {"mode": "hard", "allocation": "simset2", "granularity": "token"}
+    storage.add("n", "all", metrics=fever(0.6), norm_and_gate=False, **hard, **shared)
+    storage.add("n", "all", metrics=fever(0.6), norm_and_gate=True, **hard, **shared)
+    study = load_study(Store(str(storage.root)))
+    notes = {(t.get("allocation"), t.get("norm_and_gate")): note_value(t) for t in study.trials}
+    assert notes["none", True].accuracy == 0.652
+    assert notes["simset2", False].accuracy == 0.653
+    assert notes["simset2", True] is None
+
+
+def test_the_notes_numbers_are_whole():
+    assert len(FEW_SHOT) == 12 and all(len(row) == 6 for pair in FEW_SHOT.values() for row in pair)
+    assert FEW_SHOT["llama2-13b"][0][1] == 0.460 and FEW_SHOT["llama2-13b"][1][1] == 0.319
+    assert FEW_SHOT["pythia-1.4b"] == (
+        (0.059, 0.009, 0.139, 0.177, 0.275, 0.176), (0.067, 0.008, 0.102, 0.133, 0.178, 0.176),
+    )  # fmt: skip
+    assert len(CONTENT[0.05]) == 12 and len(CONTENT[0.01]) == 3
+    assert CONTENT[0.01]["llama2_chat-7b"] == (0.639, 0.650, 0.642)
+    assert FULL_UPDATE["pythia-410m", "document+template"] == 0.024

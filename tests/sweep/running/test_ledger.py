@@ -1,0 +1,166 @@
+"""The ledger alone: stages open group by group, choices stay, failures stop a hopeless sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.plan import plan_of
+from sweep.planning.overrides import apply_overrides
+from sweep.records.store import Store
+from sweep.records.table import manifest_stages, results_table
+from sweep.running.ledger import Ledger, Packing
+from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage, checked
+
+BEST = Best(field="layer", stage="select", per=("model",))
+SPACE = checked(
+    Space(
+        name="staged",
+        title="staged",
+        axes={"model": ["sample-llama", "sample-neox"], "layer": [1, 3], "alpha": [0, 1.0], "num_documents": [2, 4]},
+        fixed={"allocation": "partitioned"},
+        stages=(
+            Stage(name="select", axes={"model": ALL, "layer": ALL, "num_documents": LARGEST}, fixed={"alpha": 0}),
+            Stage(name="most", axes={"model": ALL, "alpha": ALL, "num_documents": LARGEST}, take=BEST),
+            Stage(name="fewer", axes={"model": ALL, "alpha": ALL, "num_documents": OTHERS}, take=BEST),
+        ),
+    )
+)
+
+
+def open_ledger(folder: Path, size: int = 1, **options: Any) -> tuple[Ledger, list[str]]:
+    store, said = Store(str(folder)), []
+    index = store.index()
+    choices = store.read_json("staged/choices.json") or {}
+    plan = plan_of(SPACE, index, choices, store, "staged", retry_failed=options.get("retry_failed", False))
+    ledger = Ledger(
+        plan,
+        store,
+        "staged",
+        index,
+        choices,
+        Packing(lambda point: size, 1),
+        options.get("retry_failed", False),
+        said.append,
+    )
+    return ledger, said
+
+
+def take(ledger: Ledger) -> list[tuple[str, dict]]:
+    """Everything that is ready now, one (pack, begun record) per trial."""
+    found = []
+    while (pack := ledger.next_pack()) is not None:
+        found += [(pack[0].id, begun) for begun in pack[1].values()]
+    return found
+
+
+def give(ledger: Ledger, pack: str, begun: dict, status: str = "done", **metrics: float) -> None:
+    error = {"class": "bug", "message": "broken", "traceback": "..."} if status == "failed" else None
+    ledger.finish(pack, {"id": begun["id"], "status": status, "metrics": metrics, "error": error})
+    ledger.end_pack(pack)
+
+
+def test_a_model_goes_on_while_another_still_selects(tmp_path):
+    ledger, said = open_ledger(tmp_path)
+    first = take(ledger)
+    assert len(first) == 4 and not ledger.exhausted
+    for pack, begun in first:
+        if begun["model"]["name"] == "sample-llama":
+            give(ledger, pack, begun, **{"memory/nll": float(begun["identity"]["layer"])})
+    opened = take(ledger)
+    assert {begun["model"]["name"] for _, begun in opened} == {"sample-llama"}
+    assert {begun["identity"]["layer"] for _, begun in opened} == {1}
+    assert len(opened) == 3  # alpha 1 at four documents, both alphas at two; alpha 0 at four is the chosen trial
+    assert any("sample-llama is 1" in line for line in said)
+
+
+def finish_all(ledger: Ledger, best: int) -> None:
+    while ready := take(ledger):
+        for pack, begun in ready:
+            give(ledger, pack, begun, **{"memory/nll": abs(begun["identity"]["layer"] - best) + 1.0})
+
+
+def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    finish_all(ledger, best=3)
+    assert ledger.exhausted and ledger.outcome()["missing"] == 0
+    store = Store(str(tmp_path))
+    choices = store.read_json("staged/choices.json")
+    for head in store.index().values():
+        record = store.read_record(head.folder)
+        if record["identity"]["layer"] == 1:
+            record["metrics"]["memory/nll"] = 0.0
+            store.write_record(record, head.folder)
+    again, said = open_ledger(tmp_path)
+    assert take(again) == [] and again.exhausted
+    assert store.read_json("staged/choices.json") == choices
+    assert any("stays 3" in line for line in said)
+
+
+def test_failed_trials_wait_until_they_are_to_be_retried(tmp_path):
+    ledger, said = open_ledger(tmp_path, size=4)
+    for pack, begun in take(ledger):
+        give(ledger, pack, begun, "failed" if begun["identity"]["layer"] == 1 else "done", **{"memory/nll": 1.0})
+    assert {begun["identity"]["layer"] for _, begun in take(ledger)} == {3}
+    assert take(open_ledger(tmp_path)[0])
+    retried, _ = open_ledger(tmp_path, retry_failed=True)
+    assert {b["identity"]["layer"] for _, b in take(retried)} >= {1}
+
+
+def test_the_same_failure_from_the_start_stops_the_sweep(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    for pack, begun in take(ledger)[:3]:
+        give(ledger, pack, begun, "failed")
+    assert "failed alike" in ledger.stopping and ledger.exhausted and ledger.next_pack() is None
+    assert Path(ledger.stop_file).is_file()
+
+
+def test_one_success_keeps_it_going(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    ready = take(ledger)
+    give(ledger, *ready[0], **{"memory/nll": 1.0})
+    for pack, begun in ready[1:]:
+        give(ledger, pack, begun, "failed")
+    assert not ledger.stopping
+
+
+def test_a_pack_whose_process_died_for_good_fails_its_trials(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    pack, _ = take(ledger)[0]
+    (record,) = ledger.end_pack(pack, {"class": "preemption", "message": "its node died"})
+    assert record["status"] == "failed" and record["error"]["class"] == "preemption"
+
+
+def test_a_result_that_comes_twice_is_recorded_once(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    pack, begun = take(ledger)[0]
+    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 1.0}})
+    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 9.0}}) is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_every_trial_is_handed_out_once_whatever_the_pack_size(tmp_path, size):
+    ledger, _ = open_ledger(tmp_path, size)
+    seen: list[str] = []
+    while ready := take(ledger):
+        seen += [begun["id"] for _, begun in ready]
+        for pack, begun in ready:
+            ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 1.0}})
+        for pack in {pack for pack, _ in ready}:
+            ledger.end_pack(pack)
+    assert len(seen) == len(set(seen)) == 10
+
+
+def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    finish_all(ledger, best=3)
+    store, before = Store(str(tmp_path)), dict(manifest_stages(Store(str(tmp_path)), "staged"))
+    narrow = apply_overrides(SPACE, ["model=sample-neox"])
+    index, choices = store.index(), store.read_json("staged/choices.json")
+    plan = plan_of(narrow, index, choices, store, "staged", until_stage="most")
+    Ledger(plan, store, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
+    after = dict(manifest_stages(store, "staged"))
+    assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
+    assert results_table(store, "staged").num_rows == 10

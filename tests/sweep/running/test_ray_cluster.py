@@ -1,0 +1,104 @@
+"""A sweep on a cluster of two raylets, one of which dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PORT = 26390
+ADDRESS = f"127.0.0.1:{PORT}"
+ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_DISABLE_IMPORT_WARNING": "1", "MLFLOW_TRACKING_URI": ""}
+SPACE = """
+from sweep.space import ALL, Space, Stage
+
+space = Space(
+    name="wide",
+    title="a flat grid",
+    axes={"layer": [0, 1, 2, 3], "lr": [1e-3, 3e-3], "num_documents": [2, 3]},
+    fixed={"model": %(model)r, "data": %(data)r, "memory_dim": 16, "epochs": %(epochs)d, "segment_tokens": 32,
+           "claims_per_page": 1, "checkpoint_every_s": 0},
+    stages=(Stage(name="all", axes={"layer": ALL, "lr": ALL, "num_documents": ALL}),),
+)
+"""
+
+
+def started(before: set[int], name: str) -> list[int]:
+    """Processes of that name that were not there before."""
+    found = (p for p in psutil.process_iter(["name", "cmdline"]) if p.pid not in before)
+    return [p.pid for p in found if any(name in part for part in p.info["cmdline"] or [])]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A head and a second node, each a raylet of its own with one CPU; gives the second raylet's process id."""
+    before = set(psutil.pids())
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
+    short = Path(f"/tmp/ms-{os.getpid()}")
+    head = [*ray, "--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={short}"]
+    subprocess.run(head, check=True, capture_output=True, env=ENV, timeout=90)
+    first = set(started(before, "raylet/raylet"))
+    subprocess.run([*ray, f"--address={ADDRESS}"], check=True, capture_output=True, env=ENV, timeout=90)
+    (second,) = set(started(before, "raylet/raylet")) - first
+    yield second
+    for pid in [p for p in set(psutil.pids()) - before if _is_ray(p)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _is_ray(pid: int) -> bool:
+    try:
+        return any("ray" in part for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(400)
+def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, tmp_path, tiny_models, sample_data):
+    space = tmp_path / "wide.py"
+    space.write_text(SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data), "epochs": 60})
+    storage = tmp_path / "out"
+    away = tmp_path / "elsewhere"
+    away.mkdir()
+    driver = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "sweep.run",
+            str(space),
+            "--address",
+            ADDRESS,
+            "--storage",
+            str(storage),
+            "--pack-size",
+            "1",
+        ],
+        cwd=ROOT,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    nodes: set[str] = set()
+    while time.monotonic() < deadline and len(nodes) < 2:
+        nodes = {json.loads(p.read_text())["node"] for p in storage.rglob("record.json")}
+        time.sleep(0.5)
+    assert len(nodes) == 2, "one node did all the work"
+    os.kill(cluster, signal.SIGKILL)
+    out, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, out
+    found = [json.loads(p.read_text()) for p in storage.rglob("record.json")]
+    assert len(found) == 16 and {r["status"] for r in found} == {"done"}
+    assert "Traceback" not in out

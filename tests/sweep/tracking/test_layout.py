@@ -1,0 +1,210 @@
+"""How a trial looks in MLflow, and the live feed into a real SQLite store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from sweep.records.store import Store
+from sweep.tracking.client import Runs, TrackingError
+from sweep.tracking.layout import (
+    Tracking,
+    compare_url,
+    complete_mark,
+    epoch_points,
+    metric_points,
+    not_finite,
+    resolve_tracking,
+    run_name,
+    run_params,
+    run_tags,
+    totals,
+    ui_command,
+)
+from sweep.tracking.live_feed import LiveFeed
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "llama2-7b L23 a0.2 simset2 n1000"),
+        ({"alpha": 0, "depth": 0.5, "layer": None}, "llama2-7b L15 a0 n1000"),
+        (
+            {"num_clusters": 10, "granularity": "token", "seed": 3},
+            "llama2-7b L23 a0.2 simset2-token n1000 g10 s3",
+        ),
+        ({"mode": "hard", "content": "template"}, "llama2-7b L23 hard simset2 n1000 template"),
+        ({"method": "pretrained"}, "llama2-7b pretrained n1000"),
+    ],
+)
+def test_run_names_read_at_a_glance(begun, fields: dict, name: str) -> None:
+    assert run_name(begun(**fields)) == name
+
+
+def test_params_are_named_as_in_the_notes_and_are_plain_numbers(begun) -> None:
+    params = run_params(begun(num_clusters=50, norm_and_gate=False))
+    expected = {
+        "selected_docs": "1000",
+        "num_clusters": "50",
+        "hook_layer": "23",
+        "lm_size": "llama2-7b",
+        "memory_allocation": "simset2",
+        "mem_seed": "0",
+        "alpha": "0.2",
+        "memory_dim": "4096",
+        "epochs": "3",
+        "lr": "0.001",
+        "norm_and_gate": "0",
+        "shots": "1",
+        "hook_depth": "0.75",
+        "data": "sample",
+    }
+    assert expected.items() <= params.items() and len(params) < 100 and "" not in params.values()
+
+
+def test_tags_tell_the_sweep_the_stage_and_where_it_ran(finished) -> None:
+    error = {"class": "Bug", "message": "m" * 9000, "traceback": ""}
+    record = finished(result={"status": "failed", "error": error, "metrics": {"memory/nll": float("nan")}})
+    tags = run_tags(record, "store-1", {"demo": "layers", "second": "inductive"})
+    expected = {
+        "kind": "trial",
+        "storage": "store-1",
+        "sweep": "demo",
+        "trial_id": record["id"],
+        "pack": "pack-1",
+        "status": "failed",
+        "in_demo": "layers",
+        "in_second": "inductive",
+        "count.n_trunc": "9",
+        "not_finite": "memory/nll",
+    }
+    assert expected.items() <= tags.items() and tags["host"] and tags["code_version"]
+    assert tags["error"].startswith("Bug: mmm") and max(map(len, tags.values())) <= 5000
+
+
+def test_curves_go_by_epoch_and_finals_to_one_fixed_step(finished) -> None:
+    curves = {"train/loss": [[1, 3.0], [2, None]], "memory/nll": [[1, 2.0], [3, 1.5]]}
+    record = finished(result={"metrics": {"memory/nll": 1.25, "fever/f1_macro": 0.5}, "curves": curves})
+    points = {(p.name, p.step): p.value for p in metric_points(record)}
+    assert points == {
+        ("train/loss", 1): 3.0,
+        ("memory/nll", 1): 2.0,
+        ("memory/nll", 3): 1.25,
+        ("fever/f1_macro", 0): 0.5,
+        ("time/train_s", 0): 30.0,
+        ("time/pack_size", 0): 4.0,
+    }
+    assert not_finite(record) == {"train/loss"}
+
+
+def test_epoch_values_that_are_not_finite_are_left_out() -> None:
+    points = epoch_points(2, {"train/loss": float("nan"), "train/nll": float("inf"), "train/leak": 0.5}, 7)
+    assert [(p.name, p.step, p.value, p.time_ms) for p in points] == [("train/leak", 2, 0.5, 7)]
+
+
+def test_the_option_beats_the_environment_beats_the_default(store, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    default = resolve_tracking(store)
+    assert default.uri == f"sqlite:///{store.uri}/mlflow.db" and default.experiment == "memory-sweep"
+    assert default.artifacts == Path(store.uri, "mlartifacts").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000")
+    served = resolve_tracking(store, experiment="mine")
+    assert (served.uri, served.experiment, served.artifacts) == ("http://lab:5000", "mine", None)
+    assert resolve_tracking(store, "http://x:1").uri == "http://x:1"
+
+
+def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_tracking(Store("mock:///bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_the_user_is_told_how_to_look(store) -> None:
+    assert ui_command(resolve_tracking(store)) == f"mlflow ui --backend-store-uri sqlite:///{store.uri}/mlflow.db"
+    assert ui_command(Tracking("https://me:secret@lab:5000", "x")) == "https://lab:5000"
+    url = unquote(compare_url("http://127.0.0.1:5000/", "1", "demo"))
+    assert url.startswith('http://127.0.0.1:5000/#/experiments/1/runs?searchFilter=tags.`in_demo` LIKE "%"&')
+
+
+def test_totals_count_trials_and_hours(finished) -> None:
+    sums = totals([finished(), finished(seed=1, result={"status": "diverged"})])
+    assert (sums["trials/done"], sums["trials/diverged"], sums["time/trial_hours"]) == (1, 1, 60 / 3600)
+
+
+def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, begun, finished) -> None:
+    record = finished()
+    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed.start_trial(begun())
+    for _ in range(2):  # a trial that goes on from its checkpoint repeats epochs
+        for epoch in (1, 2):
+            at = {name: dict(map(tuple, curve))[epoch] for name, curve in record["curves"].items()}
+            feed.epoch(record["id"], epoch, at)
+        time.sleep(0.2)
+    feed.finish(record)
+    report = feed.close(60)
+    assert (report.complete, report.left, report.trouble) == (1, 0, "")
+    runs = Runs(tracking, store.storage_id())
+    (head,) = runs.find("demo")
+    assert head.complete == complete_mark(record) and not head.running
+    run = runs._client.get_run(head.run)
+    assert run.info.status == "FINISHED" and run.data.params == run_params(record)
+    assert run.data.metrics["memory/nll"] == 1.25 and run.data.tags["in_demo"] == "inductive"
+    history = runs._client.get_metric_history(head.run, "train/loss")
+    assert sorted((m.step, m.value) for m in history) == [(1, 3.0), (2, 2.0), (3, 1.5)]
+
+
+def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(store, tracking, begun, finished) -> None:
+    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed.start_trial(begun())
+    assert feed.close(60).left == 1
+    runs = Runs(tracking, store.storage_id())
+    (first,) = runs.find()
+    assert not first.running and not first.complete
+    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed.start_trial(begun())
+    feed.finish(finished())
+    assert feed.close(60).complete == 1
+    (second,) = runs.find()
+    assert second.run != first.run and second.complete
+
+
+def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(store, tracking, begun) -> None:
+    runs = Runs(tracking, store.storage_id())
+    remnant = runs.create(begun(), {})
+    elsewhere = Runs(tracking, "another-storage").create(begun(), {})
+    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed.start_trial(begun(seed=1))
+    feed.close(60)
+    status = {run: runs._client.get_run(run).info.status for run in (remnant, elsewhere)}
+    assert status == {remnant: "KILLED", elsewhere: "RUNNING"}
+
+
+def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(store, tracking, begun, finished, wait_until) -> None:
+    feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
+    feed.start_trial(begun())
+    feed.epoch(begun()["id"], 1, {"train/loss": 2.9})
+    wait_until(lambda: bool(runs.find()))
+    feed.finish(finished())
+    assert feed.close(60).left == 1
+    (head,) = runs.find()
+    assert not head.complete and not head.running
+
+
+def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkeypatch) -> None:
+    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05, capacity=20)
+    feed.start_trial(begun())
+    for epoch in range(200):
+        feed.epoch(begun()["id"], epoch, {"a": 1.0, "b": 2.0})
+    report = feed.close(30)
+    assert report.complete == 0 and report.left >= 1 and feed._held <= 20
+
+
+def test_a_deleted_experiment_is_told_in_one_line(tracking) -> None:
+    runs = Runs(tracking, "s")
+    runs._client.delete_experiment(runs.experiment_id)
+    with pytest.raises(TrackingError, match="experiment='memory-sweep'"):
+        Runs(tracking, "s")

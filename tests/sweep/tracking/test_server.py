@@ -1,0 +1,159 @@
+"""The live feed and publish against a real MLflow server that dies, and one that never answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweep.publish import publish
+from sweep.tracking.client import Runs
+from sweep.tracking.layout import metric_points, resolve_tracking
+from sweep.tracking.live_feed import LiveFeed
+
+
+class Server:
+    """An MLflow server of this test, on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = f"{sys.executable} -m mlflow server --workers 1 --host 127.0.0.1 --port {self.port}"
+        stores = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        stores += ["--artifacts-destination", str(self.folder / "artifacts")]
+        env = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        self.process = subprocess.Popen(
+            [*command.split(), *stores],
+            env=env,
+            cwd=self.folder,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).read()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise AssertionError("the MLflow server did not start")
+
+    def kill(self) -> None:
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, store, tracking) -> Iterator[Server]:
+    server = Server(Path(store.uri))
+    yield server
+    server.kill()
+
+
+def timed(calls: list[float], action, *args) -> None:
+    begin = time.perf_counter()
+    action(*args)
+    calls.append(time.perf_counter() - begin)
+
+
+def assert_whole(runs: Runs, records: list[dict]) -> None:
+    """Each record has exactly one run, whose histories hold each of its values exactly once."""
+    trials = [head for head in runs.find() if head.trial]
+    assert sorted(head.trial for head in trials) == sorted(record["id"] for record in records)
+    heads = {head.trial: head for head in trials}
+    for record in records:
+        head = heads[record["id"]]
+        assert head.complete and not head.running
+        names = {point.name for point in metric_points(record)}
+        stored = Counter((n, m.step, m.value) for n in names for m in runs._client.get_metric_history(head.run, n))
+        assert stored == Counter((p.name, p.step, p.value) for p in metric_points(record))
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
+    server, store, begun, finished, save, wait_until
+) -> None:
+    records = [finished(seed=seed) for seed in range(6)]
+    for record in records:
+        save(record)
+    tracking = resolve_tracking(store, server.uri)
+    server.start()
+    feed, calls = LiveFeed(store, "demo", tracking, interval_s=0.2), []
+    runs = Runs(tracking, store.storage_id())
+
+    def live(some: list[dict], epoch: int) -> None:
+        for record in some:
+            at = {name: dict(map(tuple, curve))[epoch] for name, curve in record["curves"].items()}
+            timed(calls, feed.epoch, record["id"], epoch, at)
+
+    for record in records[:4]:
+        timed(calls, feed.start_trial, begun(seed=record["seed"]))
+    live(records[:4], 1)
+    timed(calls, feed.finish, records[0])
+    wait_until(lambda: len(runs.find()) == 4)
+
+    server.kill()
+    live(records[1:4], 2)
+    timed(calls, feed.finish, records[1])
+    wait_until(lambda: bool(feed.trouble))
+
+    server.start()  # the feed catches up by itself
+    live(records[2:4], 3)
+    timed(calls, feed.finish, records[2])
+    wait_until(lambda: sum(bool(head.complete) for head in runs.find()) == 3)
+    wait_until(lambda: not feed.trouble)
+
+    server.kill()  # and stays away
+    for record in records[4:]:
+        timed(calls, feed.start_trial, begun(seed=record["seed"]))
+    for record in records[3:]:
+        timed(calls, feed.finish, record)
+    begin = time.monotonic()
+    report = feed.close(timeout_s=5)
+    assert time.monotonic() - begin < 7
+    assert (report.complete, report.left) == (3, 3) and report.trouble
+    assert max(calls) < 0.1
+
+    server.start()
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["unchanged"], counts["completed"], counts["created"]) == (3, 1, 3)
+    assert_whole(runs, records)
+    assert publish(store, ["demo"], tracking)["unchanged"] == 7
+    assert_whole(runs, records)
+
+
+def test_a_server_that_never_answers_holds_nobody_up(store, tracking, begun, finished) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        feed, calls = LiveFeed(store, "demo", resolve_tracking(store, uri), interval_s=0.05), []
+        for seed in range(50):
+            timed(calls, feed.start_trial, begun(seed=seed))
+            timed(calls, feed.epoch, begun(seed=seed)["id"], 1, {"train/loss": 1.0})
+            timed(calls, feed.finish, finished(seed=seed))
+        begin = time.monotonic()
+        report = feed.close(timeout_s=0.5)
+        assert time.monotonic() - begin < 3 and report.complete == 0 and report.left >= 50
+        assert max(calls) < 0.1

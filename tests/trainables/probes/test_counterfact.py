@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.data.counterfact import CounterfactRecord
+from trainables.probes.counterfact import CounterfactProbe
+from trainables.probes.targets import METRICS, begins_with, token_f1
+
+RECORDS = [
+    CounterfactRecord(
+        3,
+        "{} was made in",
+        "Tetris",
+        "Russia",
+        "Norway",
+        ("Where is Tetris from? It is from",),
+        ("Pong was made in", "Snake was made in"),
+    ),
+    CounterfactRecord(8, "The home of {} is", "Röyksopp", "Norway", "Russia"),
+]
+
+
+class SaysText:
+    """A model sure of one text after every prompt, and of the end after that."""
+
+    def __init__(self, tokenizer: Any, text: str) -> None:
+        known = tokenizer("in", add_special_tokens=False)["input_ids"]
+        new = tokenizer("in" + text, add_special_tokens=False)["input_ids"][len(known) :]
+        self.tokens = [*new, tokenizer.eos_token_id]
+        self.size = len(tokenizer)
+
+    def next_logits(self, sequences: list[list[int]]) -> Tensor:
+        logits = torch.zeros(len(sequences), self.size)
+        for row, sequence in enumerate(sequences):
+            said = next(n for n in range(len(self.tokens), -1, -1) if sequence[-n:] == self.tokens[:n] or n == 0)
+            logits[row, self.tokens[said]] = 100.0
+        return logits
+
+
+class LastToken:
+    """A model whose logits are a random function of the last two tokens."""
+
+    def __init__(self, size: int) -> None:
+        self.table = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
+        self.largest = 0
+
+    def next_logits(self, sequences: list[list[int]]) -> Tensor:
+        assert len({tuple(sequence) for sequence in sequences}) == len(sequences)
+        self.largest = max(self.largest, len(sequences))
+        last = torch.tensor([sequence[-2:] for sequence in sequences])
+        return self.table[last[:, 0]] + 2 * self.table[last[:, 1]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "expected"),
+    [
+        (" Norway.", "Norway", True),
+        ("\nNORWAY", " Norway", True),
+        ("the Norway", "Norway", False),
+        ("", "x", False),
+    ],
+)
+def test_a_target_is_named_when_the_answer_begins_with_it(answer: str, target: str, expected: bool) -> None:
+    assert begins_with(answer, target) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("Norway", "norway!", 1.0),
+        ("in the Norway", "Norway", 2 / 3),
+        ("Sweden", "Norway", 0.0),
+        ("", "Norway", 0.0),
+        ("Los Los Angeles", "Los Angeles", 0.8),
+        ("the", "a", 1.0),
+    ],
+)
+def test_token_f1_counts_words_as_squad_does(answer: str, target: str, score: float) -> None:
+    assert token_f1(answer, target) == pytest.approx(score)
+
+
+def test_rates_tell_true_from_new_targets_on_every_kind_of_prompt(tokenizer: Any) -> None:
+    probe = CounterfactProbe(RECORDS, tokenizer, num_answers=3, answer_tokens=12)
+    result = probe.run(SaysText(tokenizer, " Norway"), seed=0)
+    assert set(result.metrics) == set(METRICS)
+    assert result.metrics == pytest.approx(
+        {
+            "true_rate": 0.5,
+            "new_rate": 0.5,
+            "token_f1": 0.5,
+            "paraphrase_true_rate": 0.0,
+            "paraphrase_new_rate": 1.0,
+            "neighborhood_true_rate": 0.0,
+            "neighborhood_new_rate": 1.0,
+        }
+    )
+    assert result.samples[1] == {
+        "prompt": "The home of Röyksopp is",
+        "target_true": "Norway",
+        "target_new": "Russia",
+        "answers": [" Norway"] * 3,
+        "paraphrase_answers": [],
+        "neighborhood_answers": [],
+    }
+
+
+def test_metrics_without_prompts_are_left_out(tokenizer: Any) -> None:
+    result = CounterfactProbe(RECORDS[1:], tokenizer).run(LastToken(len(tokenizer)), seed=0)
+    assert set(result.metrics) == {"true_rate", "new_rate", "token_f1"}
+    empty = CounterfactProbe([], tokenizer).run(LastToken(len(tokenizer)), seed=0)
+    assert empty.metrics == {} and empty.samples == []
+
+
+def test_answers_depend_on_seed_and_record_alone(tokenizer: Any) -> None:
+    model = LastToken(len(tokenizer))
+    both = CounterfactProbe(RECORDS, tokenizer).run(model, seed=5).samples
+    alone = CounterfactProbe(RECORDS[1:], tokenizer).run(model, seed=5).samples
+    assert both[1] == alone[0]
+    other = CounterfactProbe(RECORDS[1:], tokenizer).run(model, seed=6).samples
+    assert other[0]["answers"] != alone[0]["answers"]
+    assert len(set(alone[0]["answers"])) > 1
+
+
+def test_a_low_temperature_makes_answers_agree(tokenizer: Any) -> None:
+    cold = CounterfactProbe(RECORDS, tokenizer, temperature=1e-4).run(LastToken(len(tokenizer)), seed=0)
+    assert all(len(set(sample["answers"])) == 1 for sample in cold.samples)

@@ -1,0 +1,254 @@
+"""Allocations: which memory entries each group of documents may use (notes 001 and 002).
+
+`none`, `random`, `partitioned`, and SimSet (`simset1` … `simset3`): MinHash over token shingles, so that
+groups share entries in proportion to how similar their texts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.adapters.memory.shingles import HashFamily, mix64, seeded_keys, shingle_ids, shingle_set
+from trainables.errors import ConfigError, nearest
+from trainables.lm.token_tree import TokenTree
+
+GroupSequences = Sequence[Sequence[Sequence[int]]]
+"""Group -> segments of all its documents -> token ids."""
+
+_SHINGLE_WIDTHS = {"simset1": 1, "simset2": 2, "simset3": 3}
+_NAMES = ("none", "random", "partitioned", *_SHINGLE_WIDTHS)
+_KEPT_BYTES = 256 * 2**20
+_CHEAP_FUNCTIONS = 64  # with so few hash functions, hashing a token again costs no more than unpacking it
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The entries of every group, and the masks made of them.
+
+    Attributes:
+        name: `none`, `random`, `partitioned`, `simset1`, `simset2` or `simset3`.
+        memory_dim: Number of entries of the memory.
+        entries_per_group: Mean entries per group of `partitioned`; for SimSet its n, the hash functions.
+        table: `[groups, memory_dim]` bool, True where an entry belongs to a group. With token granularity: to
+            any token of the group's texts.
+        signatures: `[groups, n]` the entry each hash function gives each group; SimSet with granularity
+            `dim`.
+        addresses: What gives each token its entries; SimSet with granularity `token`.
+    """
+
+    name: str
+    memory_dim: int
+    entries_per_group: int
+    table: NDArray[np.bool_]
+    signatures: NDArray[np.int64] | None = None
+    addresses: TokenAddresses | None = None
+
+    @property
+    def granularity(self) -> str:
+        """`dim`: one set for all tokens of a group; `token`: a set for each token."""
+        return "dim" if self.addresses is None else "token"
+
+    @property
+    def shingle_width(self) -> int:
+        """Tokens per shingle; 1 for allocations that do not look at the text."""
+        return _SHINGLE_WIDTHS.get(self.name, 1)
+
+    def entries(self, group: int) -> NDArray[np.int64]:
+        """Return the entries of one group, ascending."""
+        return np.flatnonzero(self.table[group])
+
+    def mask(
+        self, groups: Sequence[int], trees: Sequence[TokenTree], device: torch.device | str = "cpu"
+    ) -> Tensor | None:
+        """Return which entries each token of some texts may use.
+
+        Args:
+            groups: Group of each text; with token granularity it does not matter.
+            trees: The texts, as many.
+            device: Where the mask is to be.
+
+        Returns:
+            Bool `[nodes of all trees, memory_dim]`, True = allowed, tree after tree. None for `none`.
+        """
+        if self.name == "none":
+            return None
+        lengths = [len(tree) for tree in trees]
+        if self.addresses is None:
+            sets = torch.from_numpy(self.table[np.asarray(groups, dtype=np.int64)]).to(device)
+            return sets.repeat_interleave(torch.tensor(lengths, device=device), dim=0, output_size=sum(lengths))
+        rows = np.zeros((sum(lengths), self.memory_dim), dtype=np.bool_)
+        for tree, part in zip(trees, np.split(rows, np.cumsum(lengths[:-1])), strict=True):
+            self.addresses.write(tree, part)
+        return torch.from_numpy(rows).to(device)
+
+
+class TokenAddresses:
+    """The entries of a token by the shingle that ends at it (`token` granularity of note 001).
+
+    Equal shingles address equal entries whatever the document. The first `width - 1` tokens of a text use the
+    shorter shingle that ends there (ours).
+    """
+
+    def __init__(self, width: int, family: HashFamily) -> None:
+        """Start with nothing kept.
+
+        Args:
+            width: Tokens per shingle.
+            family: Hash functions and their maps onto entries.
+        """
+        self._width, self._family = width, family
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+        self._free_bytes = _KEPT_BYTES
+
+    def write(self, tree: TokenTree, out: NDArray[np.bool_]) -> None:
+        """Set `out`, `[len(tree), memory_dim]` and False so far, to the entries of the tree's tokens.
+
+        Rows that are slow to hash are kept as bits, as long as there is room: training asks every epoch.
+        """
+        kept = self._kept.get(tree.digest())
+        if kept is not None:
+            out[:] = np.unpackbits(kept, axis=1, count=out.shape[1]).view(np.bool_)
+            return
+        shingles = shingle_ids(tree.tokens, tree.parents, self._width)
+        np.put_along_axis(out, self._family.addresses(shingles), True, axis=1)
+        if len(self._family.keys) > _CHEAP_FUNCTIONS and out.size // 8 <= self._free_bytes:
+            self._kept[tree.digest()] = np.packbits(out, axis=1)
+            self._free_bytes -= self._kept[tree.digest()].nbytes
+
+    def group_entries(self, segments: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        """Return the entries that any token of these segments addresses, `[memory_dim]` bool."""
+        ids = [shingle_ids(tokens, range(-1, len(tokens) - 1), self._width) for tokens in segments]
+        found = np.zeros(self._family.memory_dim, dtype=np.bool_)
+        found[self._family.addresses(np.unique(np.concatenate(ids)))] = True
+        return found
+
+
+def build_allocation(
+    name: str,
+    granularity: str,
+    group_sequences: GroupSequences,
+    memory_dim: int,
+    mem_seed: int = 0,
+    entries_per_group: int | None = None,
+) -> Allocation:
+    """Allocate memory entries to groups of documents.
+
+    A function of its arguments only, the same in every process. SimSet: for hash functions i = 1 … n a group
+    takes entry `slot_i(min over its shingles s of hash_i(s))`, so two groups agree in entry i with
+    probability J + (1 - J) / memory_dim, where J is the Jaccard similarity of their shingle sets. n and the
+    slots are ours.
+
+    Args:
+        name: The allocation.
+        granularity: `dim` or `token`; matters for SimSet only.
+        group_sequences: Group -> segments of its documents -> token ids. Shingles do not span segments.
+        memory_dim: Number of entries.
+        mem_seed: Seed of `random` and of SimSet's hash functions; `partitioned` is the same for all.
+        entries_per_group: SimSet's n; default the mean entries per group of `partitioned`, at least 1.
+
+    Raises:
+        ConfigError: Unknown name, a group without tokens, or fewer entries than groups where every group
+            needs its own.
+    """
+    if name not in _NAMES:
+        raise ConfigError(f"allocation {name!r} is unknown{nearest(name, _NAMES)}; one of {', '.join(_NAMES)}")
+    num_groups = len(group_sequences)
+    lengths = [sum(len(segment) for segment in segments) for segments in group_sequences]
+    if 0 in lengths:
+        raise ConfigError(f"group {lengths.index(0)} has no tokens: leave out its empty documents")
+    mean_entries = max(1, round(memory_dim / num_groups))
+    if name == "none":
+        everything = np.ones((num_groups, memory_dim), dtype=np.bool_)
+        return Allocation(name, memory_dim, memory_dim, everything)
+    if name in ("random", "partitioned"):
+        _require_entries(name, memory_dim, num_groups)
+        sizes = partition_sizes(lengths, memory_dim)
+        table = _partitioned(sizes) if name == "partitioned" else _random(sizes, mem_seed)
+        return Allocation(name, memory_dim, mean_entries, table)
+
+    width, functions = _SHINGLE_WIDTHS[name], entries_per_group or mean_entries
+    family = HashFamily.seeded(mem_seed, functions, memory_dim)
+    if granularity == "token":
+        addresses = TokenAddresses(width, family)
+        table = np.stack([addresses.group_entries(segments) for segments in group_sequences])
+        return Allocation(name, memory_dim, functions, table, addresses=addresses)
+    signatures = np.stack([family.signature(shingle_set(segments, width)) for segments in group_sequences])
+    table = np.zeros((num_groups, memory_dim), dtype=np.bool_)
+    np.put_along_axis(table, signatures, True, axis=1)
+    return Allocation(name, memory_dim, functions, table, signatures=signatures)
+
+
+def partition_sizes(lengths: Sequence[int], memory_dim: int) -> list[int]:
+    """Divide all entries among groups in proportion to their lengths, each at least one (note 001).
+
+    Groups whose proportional share is below one get one; the other entries are divided among the other groups
+    by largest remainder, ties to the earlier group (ours). Whole-number arithmetic.
+
+    Args:
+        lengths: Tokens of each group, at least 1.
+        memory_dim: Number of entries, at least the number of groups.
+
+    Returns:
+        Entries of each group; they add up to `memory_dim`.
+    """
+    sharing = list(range(len(lengths)))
+    left, total = memory_dim, sum(lengths)
+    while small := [g for g in sharing if lengths[g] * left < total]:
+        sharing = [g for g in sharing if lengths[g] * left >= total]
+        left, total = left - len(small), total - sum(lengths[g] for g in small)
+    sizes = [1] * len(lengths)
+    for group in sharing:
+        sizes[group] = lengths[group] * left // total
+    missing = memory_dim - sum(sizes)
+    for group in sorted(sharing, key=lambda g: -(lengths[g] * left % total))[:missing]:
+        sizes[group] += 1
+    return sizes
+
+
+def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Combine the members' masks of the same texts into the bank's.
+
+    Args:
+        masks: Per member `[tokens, memory_dim]`, or None for every entry. Members with one allocation should pass
+            the same tensor: it is then not copied.
+
+    Returns:
+        `[1 | K, tokens, memory_dim]`, or None when no member has a mask.
+    """
+    given = [mask for mask in masks if mask is not None]
+    if not given:
+        return None
+    if all(mask is masks[0] for mask in masks):
+        return given[0].unsqueeze(0)
+    everything = torch.ones((1, 1), dtype=torch.bool, device=given[0].device).expand_as(given[0])
+    return torch.stack([everything if mask is None else mask for mask in masks])
+
+
+def _require_entries(name: str, memory_dim: int, num_groups: int) -> None:
+    if memory_dim < num_groups:
+        raise ConfigError(
+            f"allocation {name!r} gives every group an entry, but memory_dim is {memory_dim} and there are "
+            f"{num_groups} groups: raise memory_dim to {num_groups} or lower num_clusters"
+        )
+
+
+def _partitioned(sizes: Sequence[int]) -> NDArray[np.bool_]:
+    """Return contiguous blocks of entries, `[groups, sum(sizes)]`."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    blocks: NDArray[np.bool_] = owner[None, :] == np.arange(len(sizes))[:, None]
+    return blocks
+
+
+def _random(sizes: Sequence[int], mem_seed: int) -> NDArray[np.bool_]:
+    """Return for every group the `size` entries with the smallest hash of (seed, group, entry)."""
+    entry_keys = seeded_keys(mem_seed, 3, sum(sizes))
+    table = np.zeros((len(sizes), sum(sizes)), dtype=np.bool_)
+    for group, (size, key) in enumerate(zip(sizes, seeded_keys(mem_seed, 4, len(sizes)), strict=True)):
+        table[group, np.argsort(mix64(entry_keys ^ key))[:size]] = True
+    return table

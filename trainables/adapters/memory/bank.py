@@ -1,0 +1,189 @@
+"""The memory module of note 000, alone (`Memory`) and as K of them in one forward pass (`MemoryBank`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Memory(nn.Module):
+    """One memory: `LayerNorm(down(GELU(up(x)))) * gate`, to be added to the residual stream (note 000).
+
+    Both linears start orthogonal with gain sqrt(2) and zero bias (ours; the note names `layer_init` only),
+    `up` drawn before `down` from a CPU generator seeded with `seed`: the same values on every device.
+    Parameters are float32. The class is the plain reference for `MemoryBank` and the form that is saved.
+    """
+
+    def __init__(self, model_dim: int, memory_dim: int, norm_and_gate: bool = True, seed: int | None = 0) -> None:
+        """Draw the initial values; the global random state is left alone.
+
+        Args:
+            model_dim: Width of the residual stream.
+            memory_dim: Number of entries (hidden units).
+            norm_and_gate: Whether LayerNorm and gate are there (note 001 compares both).
+            seed: Seed of the initial values; None leaves the linears unset, for a state to be loaded.
+        """
+        super().__init__()
+        self.up = nn.Linear(model_dim, memory_dim, device="meta").to_empty(device="cpu")
+        self.down = nn.Linear(memory_dim, model_dim, device="meta").to_empty(device="cpu")
+        self.ln = nn.LayerNorm(model_dim) if norm_and_gate else None
+        self.gate = nn.Parameter(torch.ones(1)) if norm_and_gate else None
+        if seed is None:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        for linear in (self.up, self.down):
+            nn.init.orthogonal_(linear.weight, gain=math.sqrt(2.0), generator=generator)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what is to be added to `hidden`.
+
+        Args:
+            hidden: `[..., model_dim]`, any float dtype; computed in float32.
+            mask: Bool, broadcastable to `[..., memory_dim]`; entries where it is False are silenced (hard
+                mode).
+
+        Returns:
+            `[..., model_dim]` in the dtype of `hidden`.
+        """
+        activations = F.gelu(self.up(hidden.float()))
+        if mask is not None:
+            activations = torch.where(mask, activations, 0.0)
+        out: Tensor = self.down(activations)
+        if self.ln is not None and self.gate is not None:
+            out = self.ln(out) * self.gate
+        return out.to(hidden.dtype)
+
+
+class MemoryBank(nn.Module):
+    """K memories of one shape as stacked parameters, applied by batched matrix products (idea 5).
+
+    Members never mix: every output row, gradient and NaN belongs to one member. Member k starts equal to
+    `Memory(..., seed=seeds[k])`. The bank stays on the device it is built on, because the optimiser works on
+    views of its storage.
+
+    Attributes (K members, M = memory_dim, D = model_dim; all float32 parameters):
+        up_weight, up_bias: `[K, M, D]`, `[K, M]`.
+        down_weight, down_bias: `[K, D, M]`, `[K, D]`.
+        ln_weight, ln_bias, gate: `[K, D]`, `[K, D]`, `[K, 1]`; only with `norm_and_gate`.
+    """
+
+    up_weight: nn.Parameter
+    up_bias: nn.Parameter
+    down_weight: nn.Parameter
+    down_bias: nn.Parameter
+    ln_weight: nn.Parameter
+    ln_bias: nn.Parameter
+    gate: nn.Parameter
+
+    def __init__(
+        self,
+        model_dim: int,
+        memory_dim: int,
+        norm_and_gate: bool,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Draw the initial values of every member.
+
+        Args:
+            model_dim: Width of the residual stream.
+            memory_dim: Number of entries of each member.
+            norm_and_gate: Whether LayerNorm and gate are there, for all members.
+            seeds: One seed per member; their number is K.
+            device: Where the parameters live.
+        """
+        super().__init__()
+        self.model_dim, self.memory_dim, self.norm_and_gate = model_dim, memory_dim, norm_and_gate
+        self.num_members = len(seeds)
+        for name, value in _initial_stacks(model_dim, memory_dim, norm_and_gate, seeds, device).items():
+            self.register_parameter(_attribute(name), nn.Parameter(value))
+        self._names = [name for name, _ in Memory(1, 1, norm_and_gate, seed=None).named_parameters()]
+        self._views = [
+            {name: nn.Parameter(self._stack(name).data[k]) for name in self._names} for k in range(self.num_members)
+        ]
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None = None, members: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Apply every member, or some of them, to their hidden states.
+
+        Args:
+            hidden: `[K, ..., D]`, or `[1, ..., D]` when all members see the same; any float dtype.
+            mask: Bool, broadcastable to `[K, ..., M]`, True where an entry may be used (hard mode), or None.
+            members: Which members; K is then their number.
+
+        Returns:
+            What is to be added to the residual stream, `[K, ..., D]` in the dtype of `hidden`; and the
+            activations after GELU and before the mask, `[K, ..., M]` float32.
+        """
+        positions = hidden.shape[1:-1]
+        up_bias, up_weight = self.up_bias[members], self.up_weight[members]
+        flat = hidden.float().flatten(1, -2).expand(len(up_bias), -1, -1)
+        flat_activations = F.gelu(torch.baddbmm(up_bias.unsqueeze(1), flat, up_weight.mT))
+        activations = flat_activations.view(len(up_bias), *positions, self.memory_dim)
+        used = flat_activations
+        if mask is not None:
+            used = torch.where(mask, activations, 0.0).flatten(1, -2)
+        out = torch.baddbmm(self.down_bias[members].unsqueeze(1), used, self.down_weight[members].mT)
+        if self.norm_and_gate:
+            out = F.layer_norm(out, (self.model_dim,))
+            out = out * self.ln_weight[members].unsqueeze(1) + self.ln_bias[members].unsqueeze(1)
+            out = out * self.gate[members].unsqueeze(1)
+        added = out.view(len(up_bias), *positions, self.model_dim).to(hidden.dtype)
+        return added, activations
+
+    def member_parameters(self, member: int) -> dict[str, nn.Parameter]:
+        """Return one member's parameters, named as in `Memory`: views that share the stacks' storage.
+
+        The same objects on every call, so that an optimiser of a library can hold them.
+        """
+        return self._views[member]
+
+    def bind_grads(self) -> None:
+        """Make every member view's `.grad` the view of its stack's `.grad` (None where there is none)."""
+        for name in self._names:
+            grad = self._stack(name).grad
+            for member, views in enumerate(self._views):
+                views[name].grad = None if grad is None else grad[member]
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return a CPU copy of one member's parameters, as `Memory.load_state_dict` takes them."""
+        return {name: view.detach().clone().cpu() for name, view in self._views[member].items()}
+
+    @torch.no_grad()
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Set one member's parameters from a state as `member_state` returns it."""
+        for name, view in self._views[member].items():
+            view.copy_(state[name])
+
+    def single(self, member: int) -> Memory:
+        """Return one member as a plain `Memory` of its own storage, on the CPU."""
+        memory = Memory(self.model_dim, self.memory_dim, self.norm_and_gate, seed=None)
+        memory.load_state_dict(self.member_state(member))
+        return memory
+
+    def _stack(self, name: str) -> nn.Parameter:
+        return self.get_parameter(_attribute(name))
+
+
+def _attribute(name: str) -> str:
+    """Return the bank's attribute for a parameter name of `Memory`: `up.weight` -> `up_weight`."""
+    return name.replace(".", "_")
+
+
+def _initial_stacks(
+    model_dim: int, memory_dim: int, norm_and_gate: bool, seeds: Sequence[int], device: torch.device | str
+) -> dict[str, Tensor]:
+    """Return the stacked initial values; members of one seed share the (slow) orthogonal draw."""
+    stacks: dict[str, Tensor] = {}
+    for seed in dict.fromkeys(seeds):
+        members = [k for k, other in enumerate(seeds) if other == seed]
+        for name, value in Memory(model_dim, memory_dim, norm_and_gate, seed).state_dict().items():
+            stack = stacks.setdefault(name, torch.empty((len(seeds), *value.shape), device=device))
+            stack[members] = value.to(device)
+    return stacks

@@ -1,0 +1,81 @@
+"""One trained memory as a file: safetensors, with the place in the model it was trained for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainables.adapters.memory.bank import Memory
+from trainables.errors import DataError
+
+FORMAT = "memory-sweep/1"
+
+
+class SavedMemory(NamedTuple):
+    """A memory read from a file.
+
+    Attributes:
+        memory: The module, on the CPU.
+        layer: Index of the block at whose output it is added.
+        model: Key of the language model it was trained with (`ModelCard.key`).
+    """
+
+    memory: Memory
+    layer: int
+    model: str
+
+
+def save_memory(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, layer: int, model: str) -> None:
+    """Write one memory's state (`MemoryBank.member_state` or `Memory.state_dict`), atomically.
+
+    The metadata hold layer, model, memory_dim, model_dim and norm_and_gate, as text.
+
+    Args:
+        path: The file to write.
+        state: Parameter name of `Memory` -> tensor.
+        layer: Index of the block at whose output the memory is added.
+        model: Key of the language model.
+    """
+    memory_dim, model_dim = state["up.weight"].shape
+    metadata = {
+        "format": FORMAT,
+        "layer": str(layer),
+        "model": model,
+        "memory_dim": str(memory_dim),
+        "model_dim": str(model_dim),
+        "norm_and_gate": str("gate" in state),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_memory(path: str | os.PathLike[str]) -> SavedMemory:
+    """Read a file that `save_memory` wrote.
+
+    Raises:
+        DataError: The file is missing, broken, or not a memory.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not readable as a memory file ({error}); train the trial again") from error
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise DataError(f"{path}: not a memory file: its format is {found}, expected {FORMAT}")
+    model_dim, memory_dim = int(metadata["model_dim"]), int(metadata["memory_dim"])
+    memory = Memory(model_dim, memory_dim, metadata["norm_and_gate"] == "True", seed=None)
+    memory.load_state_dict(state)
+    return SavedMemory(memory, int(metadata["layer"]), metadata["model"])

@@ -1,0 +1,117 @@
+"""AdamW, cosine schedule and gradient clipping for a pack: one step call, every member exactly on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.adapters.memory.bank import MemoryBank
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def cosine_with_warmup(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Return the factor on the learning rate before step number `step` (from 0).
+
+    Linear from 0 over the warm-up, then half a cosine to 0: the values of
+    `transformers.get_cosine_schedule_with_warmup`.
+    """
+    if step < warmup_steps:
+        return step / max(1, warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+class PackOptimiser:
+    """Trains the members of a bank, each as if it were alone (note 000: AdamW, cosine, clipping).
+
+    One `torch.optim.AdamW` holds one parameter group per member: views of the bank's stacks. Learning rate,
+    weight decay, gradient clipping, step count and moments are the member's own. A member that is not active
+    in a step keeps its parameters, moments and place in the schedule.
+
+    Attributes:
+        steps: Steps taken so far, per member.
+    """
+
+    def __init__(
+        self,
+        bank: MemoryBank,
+        lrs: Sequence[float],
+        weight_decays: Sequence[float],
+        warmup_steps: int,
+        total_steps: int,
+        grad_clips: Sequence[float],
+    ) -> None:
+        """Start at step 0.
+
+        Args:
+            bank: The members' parameters.
+            lrs: Peak learning rate per member.
+            weight_decays: Decoupled weight decay per member.
+            warmup_steps: Warm-up of the schedule, in steps; the same for all members.
+            total_steps: Length of the schedule, in steps.
+            grad_clips: Largest gradient norm per member, over all its parameters.
+        """
+        self._bank = bank
+        self._lrs, self._grad_clips = list(lrs), list(grad_clips)
+        self._warmup_steps, self._total_steps = warmup_steps, total_steps
+        self._members = [bank.member_parameters(k) for k in range(bank.num_members)]
+        self._adamw = torch.optim.AdamW(
+            [
+                {"params": list(parameters.values()), "lr": lr, "weight_decay": weight_decay}
+                for parameters, lr, weight_decay in zip(self._members, lrs, weight_decays, strict=True)
+            ],
+            fused=True,
+        )
+        self.steps = [0] * bank.num_members
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the bank."""
+        self._bank.zero_grad(set_to_none=True)
+        self._bank.bind_grads()
+
+    def step(self, active: Sequence[bool]) -> Tensor:
+        """Take one step of every active member from the gradients in the bank's stacks.
+
+        Args:
+            active: One flag per member; False freezes it (it has diverged or finished).
+
+        Returns:
+            Gradient norm of each member before clipping, `[K]` float32; NaN for inactive members.
+        """
+        self._bank.bind_grads()
+        device = self._bank.up_weight.device
+        norms = [torch.tensor(math.nan, device=device)] * self._bank.num_members
+        for member, group in enumerate(self._adamw.param_groups):
+            if not active[member]:
+                for parameter in group["params"]:
+                    parameter.grad = None
+                continue
+            factor = cosine_with_warmup(self.steps[member], self._warmup_steps, self._total_steps)
+            group["lr"] = self._lrs[member] * factor
+            norms[member] = torch.nn.utils.clip_grad_norm_(group["params"], self._grad_clips[member])
+            self.steps[member] += 1
+        self._adamw.step()
+        return torch.stack(norms)
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return CPU copies of one member's moments and step count; continuing from them is bit-identical."""
+        state = {"step": torch.tensor(self.steps[member])}
+        for name, parameter in self._members[member].items():
+            held = self._adamw.state.get(parameter, {})
+            state |= {f"{moment}.{name}": held[moment].clone().cpu() for moment in _MOMENTS if moment in held}
+        return state
+
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Set one member's moments and step count from what `member_state` returned."""
+        self.steps[member] = int(state["step"])
+        for name, parameter in self._members[member].items():
+            self._adamw.state.pop(parameter, None)
+            if self.steps[member] == 0:
+                continue
+            moments = {moment: state[f"{moment}.{name}"].to(parameter.device, copy=True) for moment in _MOMENTS}
+            step = torch.tensor(float(self.steps[member]), device=parameter.device)
+            self._adamw.state[parameter] = {"step": step, **moments}

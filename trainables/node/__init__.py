@@ -1,0 +1,1 @@
+"""What a node has: storage client, cache folder, devices."""

@@ -1,0 +1,32 @@
+"""What a node has, and what the driver asks of it before trials run there."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from trainables.node.storage import delete, read_bytes, write_bytes
+
+
+def probe_storage(probe: str, token: str) -> str:
+    """Read what the driver wrote at `probe` and write beside it; return what is wrong, or an empty string."""
+    try:
+        if read_bytes(probe).decode() != token:
+            return "it reads something else there"
+        write_bytes(f"{probe}-{socket.gethostname()}", b"")
+        delete(f"{probe}-{socket.gethostname()}")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_bytes() -> float:
+    """Return the memory of this process's GPU."""
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory)

@@ -1,0 +1,1 @@
+"""K trials in one forward pass: process cache, training, metric log, checkpoint, result."""

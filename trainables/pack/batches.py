@@ -1,0 +1,182 @@
+"""Training texts with their hidden states as batches on the device, and how to batch what is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.lm.token_tree import TokenTree
+from trainables.pack.texts import TrainingText
+
+PASS_TOKENS = {"cpu": 16, "cuda": 256}
+"""What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
+PASS_FLOPS = {"cpu": 5e8, "cuda": 5e11}
+"""What starting one more forward pass costs, in FLOPs (ours)."""
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Some texts one after the other, without padding.
+
+    Attributes:
+        texts: the texts.
+        hidden: `[tokens, model_dim]`, states at the memory's block.
+        positions: int64 `[tokens]`, of each token within its text.
+        targets: int64 `[n]`, tokens from which a target is predicted.
+        labels: int64 `[n]`, the tokens to predict there.
+    """
+
+    texts: list[TrainingText]
+    hidden: Tensor
+    positions: Tensor
+    targets: Tensor
+    labels: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(text.tree) for text in self.texts]
+
+    @property
+    def trees(self) -> list[TokenTree]:
+        """The texts as trees."""
+        return [text.tree for text in self.texts]
+
+    @property
+    def documents(self) -> list[int]:
+        """Index of each text's document."""
+        return [text.document for text in self.texts]
+
+    def part(self, texts: slice) -> TextBatch:
+        """Return some of the texts, which stand next to each other, as a batch."""
+        chosen = self.texts[texts]
+        if len(chosen) == len(self.texts):
+            return self
+        before = self.texts[: texts.start]
+        start, first = sum(len(text.tree) for text in before), sum(text.num_targets for text in before)
+        end = start + sum(len(text.tree) for text in chosen)
+        last = first + sum(text.num_targets for text in chosen)
+        return TextBatch(
+            chosen,
+            self.hidden[start:end],
+            self.positions[start:end],
+            self.targets[first:last] - start,
+            self.labels[first:last],
+        )
+
+
+class TextBatches:
+    """Makes batches of the same texts again and again.
+
+    Args:
+        texts: what is memorised or measured.
+        hidden: states of every text, `[tokens, model_dim]`; moved to the device at once where they fit there.
+        device: where batches go.
+    """
+
+    def __init__(self, texts: Sequence[TrainingText], hidden: Sequence[Tensor], device: torch.device) -> None:
+        """Keep texts and states side by side."""
+        self.texts = list(texts)
+        self.device = device
+        self.hidden = list(hidden)
+        if device.type == "cuda":
+            size = sum(state.nbytes for state in hidden)
+            free, _ = torch.cuda.mem_get_info(device)
+            if size < free // 5:
+                self.hidden = [state.to(device) for state in hidden]
+        self.num_tokens = sum(len(text.tree) for text in self.texts)
+        self.num_targets = sum(text.num_targets for text in self.texts)
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.texts)
+
+    def batch(self, indices: Sequence[int]) -> TextBatch:
+        """Return the texts at `indices` as one batch, by length: attention takes texts of one length together."""
+        order = sorted(indices, key=lambda i: len(self.texts[i].tree))
+        chosen = [self.texts[i] for i in order]
+        starts = np.cumsum([0, *[len(text.tree) for text in chosen]])
+        targets = [
+            np.arange(start + text.first_target - 1, end - 1)
+            for text, start, end in zip(chosen, starts, starts[1:], strict=False)
+        ]
+        labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in chosen]
+
+        def to_device(parts: Sequence[NDArray[np.int64]]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts)).to(self.device)
+
+        return TextBatch(
+            texts=chosen,
+            hidden=torch.cat([self.hidden[i] for i in order]).to(self.device, non_blocking=True),
+            positions=to_device([text.tree.positions for text in chosen]),
+            targets=to_device(targets),
+            labels=to_device(labels),
+        )
+
+    def steps(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
+        """Yield the texts of each step, in the order given; the last step may have fewer.
+
+        Args:
+            order: indices of the texts.
+            batch_size: texts a step.
+        """
+        for start in range(0, len(order), batch_size):
+            yield self.batch(order[start : start + batch_size].tolist())
+
+    def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
+        """Yield all texts once, the shortest first: at most `max_tokens` a batch, or one longer text."""
+        group: list[int] = []
+        tokens = 0
+        for index in sorted(range(len(self.texts)), key=lambda i: len(self.texts[i].tree)):
+            length = len(self.texts[index].tree)
+            if group and tokens + length > max_tokens:
+                yield self.batch(group)
+                group, tokens = [], 0
+            group.append(index)
+            tokens += length
+        if group:
+            yield self.batch(group)
+
+
+def pass_tokens(weights: int, device: torch.device, members: int = 1) -> float:
+    """Return what one more forward pass costs, in tokens of each member of a pack.
+
+    Args:
+        weights: numbers that a pass reads.
+        device: where it runs.
+        members: trials in the pack.
+    """
+    return (PASS_TOKENS[device.type] + PASS_FLOPS[device.type] / (4 * weights)) / members
+
+
+def similar_lengths(lengths: Sequence[int], max_tokens: int, pass_tokens: float) -> list[list[int]]:
+    """Split many texts into batches by length: one more text joins as long as padding costs less than a pass.
+
+    Args:
+        lengths: tokens of each text.
+        max_tokens: largest batch, padding included; a longer text is a batch of its own.
+        pass_tokens: what one more forward pass costs, in tokens.
+    """
+    groups: list[list[int]] = []
+    padding = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        width = lengths[index]
+        if groups:
+            more = len(groups[-1]) * (width - lengths[groups[-1][-1]])
+            if padding + more <= pass_tokens and (len(groups[-1]) + 1) * width <= max_tokens:
+                groups[-1].append(index)
+                padding += more
+                continue
+        groups.append([index])
+        padding = 0
+    return groups
+
+
+def epoch_order(num_texts: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of texts in one epoch, a function of the seed and the epoch only."""
+    return np.random.default_rng([seed, epoch]).permutation(num_texts)

@@ -1,0 +1,101 @@
+"""Which entries each member of a pack may use for each text: allocations, built once and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.adapters.memory.allocation import Allocation, build_allocation, stack_masks
+from trainables.adapters.memory.analysis import allocation_report
+from trainables.adapters.memory.grouping import group_documents
+from trainables.lm.token_tree import TokenTree
+from trainables.pack.texts import TrainingText
+from trainables.trial.spec import TrialSpec
+
+
+class EntrySets:
+    """Builds allocations over the same documents, each different one once.
+
+    Args:
+        texts: the documents' segments; shingles and lengths come from these.
+        num_documents: documents there are, with or without text.
+        memory_dim: entries of the memory.
+    """
+
+    def __init__(self, texts: Sequence[TrainingText], num_documents: int, memory_dim: int) -> None:
+        """Collect the segments of each document."""
+        self._segments: list[list[list[int]]] = [[] for _ in range(num_documents)]
+        for text in texts:
+            self._segments[text.document].append(list(text.tree.tokens))
+        self._memory_dim = memory_dim
+        self._groups: dict[int, list[int]] = {}
+        self._built: dict[tuple[object, ...], EntrySet] = {}
+
+    def of(self, spec: TrialSpec, allocation: str | None = None) -> EntrySet:
+        """Return the entry set of a trial, or of a trial like it with another allocation."""
+        name = allocation or spec.allocation
+        clusters = min(spec.groups, len(self._segments))
+        key = (name, spec.granularity, spec.entries_per_group, spec.mem_seed, clusters)
+        if key not in self._built:
+            groups = self.groups(clusters)
+            sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
+            for document, group in enumerate(groups):
+                sequences[group] += self._segments[document]
+            built = build_allocation(
+                name, spec.granularity, sequences, self._memory_dim, spec.mem_seed, spec.entries_per_group
+            )
+            self._built[key] = EntrySet(built, groups, sequences)
+        return self._built[key]
+
+    def groups(self, num_clusters: int) -> list[int]:
+        """Return the group of every document."""
+        if num_clusters not in self._groups:
+            tokens = [[t for segment in segments for t in segment] for segments in self._segments]
+            self._groups[num_clusters] = group_documents(tokens, num_clusters)
+        return self._groups[num_clusters]
+
+
+class EntrySet:
+    """An allocation with the group of every document.
+
+    Attributes:
+        allocation: which entries each group, or each token, uses.
+        groups: the group of every document.
+        sequences: group -> segments -> token ids.
+    """
+
+    def __init__(self, allocation: Allocation, groups: list[int], sequences: list[list[list[int]]]) -> None:
+        """Keep the parts together."""
+        self.allocation = allocation
+        self.groups = groups
+        self.sequences = sequences
+        self._analysis: dict[str, Any] | None = None
+
+    def analysis(self) -> dict[str, Any]:
+        """Return the allocation's analysis (`allocation_report`), made once."""
+        if self._analysis is None:
+            self._analysis = allocation_report(self.allocation, self.sequences)
+        return self._analysis
+
+    def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
+        """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is."""
+        groups = [self.groups[document] for document in documents]
+        return self.allocation.mask(groups, trees, device)
+
+
+def member_masks(
+    sets: Sequence[EntrySet | None],
+    documents: Sequence[int],
+    trees: Sequence[TokenTree],
+    device: torch.device,
+) -> Tensor | None:
+    """Return the masks of several members: bool `[members or 1, nodes of all trees, memory_dim]`.
+
+    A member without a set may use every entry; None when that holds for all. A set that several members share is
+    made once; when all share one, the first dimension is 1.
+    """
+    made = {id(s): s.mask(documents, trees, device) for s in sets if s is not None}
+    return stack_masks([None if s is None else made[id(s)] for s in sets])
