@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.records.record import locks
+from sweep.records import locks
 from sweep.records.store import Store
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
