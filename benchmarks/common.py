@@ -16,13 +16,16 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
+from trainables.adapters.split import SplitAdapter
 from trainables.data.sources import resolve_sources
 from trainables.errors import ConfigError
 from trainables.lm.card import ALIASES
 from trainables.node.cache_dir import cache_dir
 from trainables.node.probe import usable_cores
-from trainables.pack.memory_run import PackRun
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache, StudyTexts
+from trainables.pack.run import PackRun
+from trainables.probes.fever.probe import FeverProbe
+from trainables.probes.fever.questions import FeverQuestions
 from trainables.trial.spec import TrialSpec, identity, trial_id
 from trainables.trial.task import TrialTask
 
@@ -122,10 +125,23 @@ def check_close(name: str, what: str, mine: Sequence[float], theirs: Sequence[fl
             raise NotTheSame(f"{name}: {what} differ by {abs(one - other):.2e}, more than {tolerance:g}")
 
 
-def start_pack(specs: Sequence[TrialSpec], bench: Workbench, folder: str) -> PackRun:
+def fever_questions(texts: StudyTexts) -> FeverQuestions:
+    """Return the claims of a trial that asks FEVER about pages with claims."""
+    probe = texts.probes["fever"]
+    assert isinstance(probe, FeverProbe)
+    return probe.questions
+
+
+def split_of(run: PackRun) -> SplitAdapter[Any]:
+    """Return the adapter of a run that acts between two blocks."""
+    assert isinstance(run.adapter, SplitAdapter)
+    return run.adapter
+
+
+def start_pack(specs: Sequence[TrialSpec], cache: ProcessCache, folder: str) -> PackRun:
     """Start some trials as one pack that writes into `folder`; loading and the trunk pass are done on return."""
     tasks = [TrialTask(trial_id(identity(spec)), spec, folder, f"{folder}/checkpoint") for spec in specs]
-    return PackRun(tasks, bench, (), [None] * len(tasks))
+    return PackRun(tasks, cache, (), [None] * len(tasks))
 
 
 def ask_process(module: str, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> Table:

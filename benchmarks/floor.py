@@ -41,19 +41,21 @@ from benchmarks.common import (
     OutFile,
     Repeats,
     Table,
+    fever_questions,
     keep,
     local_model,
+    split_of,
     spread,
     start_pack,
     told,
 )
+from trainables.adapters import split
 from trainables.lm.card import ModelCard
 from trainables.lm.head_loss import token_nll
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
-from trainables.pack import training
-from trainables.pack.process_cache import StudyTexts, Workbench
-from trainables.pack.texts import TrainingText
-from trainables.probes.fever import FeverQuestions
+from trainables.pack.process_cache import ProcessCache, StudyTexts
+from trainables.probes.fever.questions import FeverQuestions
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
@@ -131,13 +133,13 @@ def _predicting(card: ModelCard, layer: int, memory_dim: int, texts: Sequence[Tr
 
 def needed(spec: TrialSpec, card: ModelCard, texts: StudyTexts) -> dict[str, Needed]:
     """Return what the parts of a trial need, by the names of their timings."""
-    assert spec.layer is not None and texts.questions is not None
-    shape = (card, spec.layer, spec.memory_dim)
+    assert spec.layer is not None
+    shape, questions = (card, spec.layer, spec.memory_dim), fever_questions(texts)
     epoch = training_flops(*shape, texts.train)
     return {
         "train_s": Needed(*(spec.epochs * value for value in vars(epoch).values())),
         "measure_s": _predicting(*shape, texts.segments),
-        "evaluate_s": forward_flops(*shape, texts.questions.trees, nodes_read(texts.questions)),
+        "evaluate_s": forward_flops(*shape, questions.trees, nodes_read(questions)),
     }
 
 
@@ -189,9 +191,9 @@ def matmul_speed(card: ModelCard, rows: int) -> Speed:
 class _Trial:
     """One trial, with a count of passes through the upper blocks and of their tokens, padding included."""
 
-    def __init__(self, spec: TrialSpec, bench: Workbench, folder: str) -> None:
-        self.run = start_pack([spec], bench, folder)
-        self.bench = bench
+    def __init__(self, spec: TrialSpec, cache: ProcessCache, folder: str) -> None:
+        self.run = start_pack([spec], cache, folder)
+        self.cache = cache
         self.passes = self.tokens = 0
 
     def _count(self, module: Any, args: tuple[Any, ...]) -> None:
@@ -200,9 +202,9 @@ class _Trial:
 
     def seconds(self) -> tuple[dict[str, float], dict[str, int]]:
         """Run to the end; return the seconds of every part, and what was counted in training and after it."""
-        handle = self.run.upper.register_forward_pre_hook(self._count)
+        handle = split_of(self.run).upper.register_forward_pre_hook(self._count)
         try:
-            self.bench.take_timings()
+            self.cache.take_timings()
             while not self.run.done:
                 self.run.step()
             counted = {"train_passes": self.passes, "train_tokens": self.tokens}
@@ -248,7 +250,7 @@ def _head_marked() -> Iterator[None]:
         with record_function(HEAD):
             return token_nll(*args)
 
-    with mock.patch.object(training, "token_nll", marked):
+    with mock.patch.object(split, "token_nll", marked):
         yield
 
 
@@ -297,18 +299,18 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
     """
     spec = canonical(make_spec(dict(settings)))
     assert spec.layer is not None
-    bench = Workbench(torch.device("cpu"), None)
-    card, texts = bench.card(spec), bench.texts(spec)
+    cache = ProcessCache(torch.device("cpu"), None)
+    card, texts = cache.card(spec), cache.texts(spec)
     tokens = sum(len(text.tree) for text in texts.train)
     rows = max(1, tokens * spec.batch_size // len(texts.train))
     speeds, rounds = [], []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        _, counted = _Trial(spec, bench, folder).seconds()
+        _, counted = _Trial(spec, cache, folder).seconds()
         speeds.append(matmul_speed(card, rows))
         for _ in range(repeats):
-            rounds.append(_Trial(spec, bench, folder).seconds()[0])
+            rounds.append(_Trial(spec, cache, folder).seconds()[0])
             speeds.append(matmul_speed(card, rows))
-        wall, by_kind = _Trial(spec, bench, folder).profiled_epoch()
+        wall, by_kind = _Trial(spec, cache, folder).profiled_epoch()
     during = [(before.kept + after.kept) / 2 for before, after in pairwise(speeds)]
     speed, best = fmean(during), max(speed.best for speed in speeds)
     flops = {part: found.total for part, found in needed(spec, card, texts).items()}
@@ -320,7 +322,7 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
         "documents": len(texts.documents),
         "segments": len(texts.train),
         "tokens": tokens,
-        "claims": len(texts.questions or ()),
+        "claims": len(fever_questions(texts)),
         "epochs": spec.epochs,
         "layer": spec.layer,
         "blocks": card.num_blocks,
@@ -335,9 +337,8 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
         },
         "fraction_of_best_call": {name: spread([work[name] / best / took for took in seconds[name]]) for name in whole},
     }
-    assert texts.questions is not None
     trained, shown = (sum(len(text.tree) - 1 for text in found) for found in (texts.train, texts.segments))
-    nodes = sum(len(tree) for tree in texts.questions.trees)
+    nodes = sum(len(tree) for tree in fever_questions(texts).trees)
     table["passes_per_step"] = counted["train_passes"] / spec.epochs / -(-len(texts.train) // spec.batch_size)
     table["tokens_per_needed"] = {
         "training": counted["train_tokens"] / spec.epochs / trained,

@@ -14,7 +14,18 @@ import torch
 import typer
 from scipy.stats import linregress
 
-from benchmarks.common import OUT, Epochs, MemoryDim, Model, OutFile, Table, keep, own_data, rising_numbers
+from benchmarks.common import (
+    OUT,
+    Epochs,
+    MemoryDim,
+    Model,
+    OutFile,
+    Table,
+    fever_questions,
+    keep,
+    own_data,
+    rising_numbers,
+)
 from benchmarks.sweeps import SPACES, Swept, model_path, sweep
 
 DOCUMENTS, SAMPLE_DOCUMENTS, TRIALS = (10, 30, 100, 300, 1000), (4, 8, 16, 32, 60), (6, 12, 24, 48, 96)
@@ -107,16 +118,16 @@ def _sizes(settings: Mapping[str, Any]) -> dict[str, int]:
     """Return the documents that remain, and the tokens and claims that a trial works on."""
     from sweep.planning.load import load_space
     from sweep.space import stage_base
-    from trainables.pack.process_cache import Workbench
+    from trainables.pack.process_cache import ProcessCache
     from trainables.trial.spec import canonical, make_spec
 
     space = load_space(SPACES / "one_trial.py")
     spec = canonical(make_spec({**stage_base(space, space.stages[0]), **settings}))
-    texts = Workbench(torch.device("cpu"), None).texts(spec)
+    texts = ProcessCache(torch.device("cpu"), None).texts(spec)
     return {
         "documents": len(texts.documents),
         "tokens": sum(len(text.tree) for text in texts.train),
-        "claims": len(texts.questions.questions) if texts.questions else 0,
+        "claims": len(fever_questions(texts)),
     }
 
 

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from sweep.records.record import Origin, Record, begin_record, complete_record, record_bytes
 from sweep.records.store import Store
 from sweep.tracking.layout import EXPERIMENT, Tracking
+from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
-from trainables.trial.spec import ALLOCATIONS, TrialSpec, canonical, identity, make_spec
+from trainables.trial.spec import TrialSpec, canonical, identity, make_spec
 
 MODELS = ("pythia-6.9b", "llama2-7b")
 DEPTHS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)

@@ -17,10 +17,10 @@ import torch
 import transformers.models.gpt_neox.modeling_gpt_neox
 import transformers.models.llama.modeling_llama
 
-from benchmarks.common import start_pack
+from benchmarks.common import split_of, start_pack
 from benchmarks.plain import run_plain
 from trainables.lm.weights import model_folder
-from trainables.pack.process_cache import StudyTexts, Workbench
+from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 SAMPLE_EVERY_S = 0.002
@@ -105,8 +105,8 @@ def measure(contender: str, settings: Mapping[str, Any], device: torch.device) -
         device: where to compute.
     """
     spec = canonical(make_spec(dict(settings)))
-    bench = Workbench(device, None)
-    texts = bench.texts(spec)
+    cache = ProcessCache(device, None)
+    texts = cache.texts(spec)
     before = _resident()["all"] if _STATUS.exists() else 0
     peak = CudaPeak() if device.type == "cuda" else HostPeak()
     phases: dict[str, Bytes] = {}
@@ -115,35 +115,35 @@ def measure(contender: str, settings: Mapping[str, Any], device: torch.device) -
         phases[phase] = peak.take()
 
     run: Callable[..., dict[str, Any]] = {"trial": _trial, "trunk": _trunk, "plain": _plain}[contender]
-    found = run(spec, bench, texts, end)
+    found = run(spec, cache, texts, end)
     peak.close()
     return {"before": before, "phases": phases, **found}
 
 
-def _trial(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
+def _trial(spec: TrialSpec, cache: ProcessCache, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        run = start_pack([spec], bench, folder)
+        run = start_pack([spec], cache, folder)
         end("load")
         while not run.done:
             run.step()
         end("train")
         (result,) = run.finish()
         end("evaluate")
-        weights = sum(parameter.nbytes for parameter in run.upper.parameters())
+        weights = sum(parameter.nbytes for parameter in split_of(run).upper.parameters())
         return {"weights": weights, "curve": [value for _, value in result.curves["train/nll"]]}
 
 
-def _trunk(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
+def _trunk(spec: TrialSpec, cache: ProcessCache, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
     assert spec.layer is not None
-    trees = [text.tree for text in texts.segments] + (texts.questions.trees if texts.questions else [])
-    states = bench.hidden_states(spec).get(trees, spec.layer)
+    trees = [text.tree for text in texts.segments] + [tree for probe in texts.probes.values() for tree in probe.prompts]
+    states = cache.hidden_states(spec).get(trees, spec.layer)
     end("trunk")
     return {"hidden": sum(state.nbytes for state in states)}
 
 
-def _plain(spec: TrialSpec, bench: Workbench, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
-    card, tokenizer = bench.card(spec), bench.tokenizer(spec)
-    curve = run_plain(card, spec, texts, tokenizer, device=bench.device).curve
+def _plain(spec: TrialSpec, cache: ProcessCache, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
+    card, tokenizer = cache.card(spec), cache.tokenizer(spec)
+    curve = run_plain(card, spec, texts, tokenizer, device=cache.device).curve
     end("all")
     return {"weights": sum(file.stat().st_size for file in model_folder(card).glob("*.safetensors")), "curve": curve}
 

@@ -38,7 +38,7 @@ from benchmarks.common import (
 )
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.points import PointMaker
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 DEFAULT_MODELS = ("sample-neox", "pythia-160m")
@@ -56,11 +56,11 @@ def member_specs(settings: dict[str, Any], members: int) -> list[TrialSpec]:
     return specs
 
 
-def train(specs: Sequence[TrialSpec], bench: Workbench) -> tuple[float, list[list[float]]]:
+def train(specs: Sequence[TrialSpec], cache: ProcessCache) -> tuple[float, list[list[float]]]:
     """Train some trials as one pack; return the seconds of training and each member's losses by epoch."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        run = start_pack(specs, bench, folder)
-        if bench.device.type == "cuda":
+        run = start_pack(specs, cache, folder)
+        if cache.device.type == "cuda":
             torch.cuda.synchronize()
 
         def epochs() -> None:
@@ -68,7 +68,7 @@ def train(specs: Sequence[TrialSpec], bench: Workbench) -> tuple[float, list[lis
                 run.step()
 
         taken = seconds(epochs)
-        return taken, [[value for _, value in curves["train/loss"]] for curves in run.board.curves]
+        return taken, [[value for _, value in curves["train/loss"]] for curves in run.log.curves]
 
 
 def compare(
@@ -87,17 +87,17 @@ def compare(
         NotTheSame: a member's losses depend on the size of its pack.
     """
     sizes = sorted({1, *sizes})
-    bench = Workbench(torch.device(device), None)
+    cache = ProcessCache(torch.device(device), None)
     specs = member_specs(settings, sizes[-1])
     first = specs[0]
-    tolerance, card, texts = TOLERANCE[first.dtype], bench.card(first), bench.texts(first)
-    _, (first_alone,) = train(specs[:1], bench)
-    _, (last_alone,) = train(specs[-1:], bench)
+    tolerance, card, texts = TOLERANCE[first.dtype], cache.card(first), cache.texts(first)
+    _, (first_alone,) = train(specs[:1], cache)
+    _, (last_alone,) = train(specs[-1:], cache)
 
     def pack_s(size: int) -> float:
         times: list[float] = []
         while sum(times) < least_s:
-            taken_s, losses = train(specs[:size], bench)
+            taken_s, losses = train(specs[:size], cache)
             times.append(taken_s)
             check_close(f"{card.name}, member 1 of {size}", "losses", losses[0], first_alone, tolerance)
             if size == sizes[-1]:
@@ -105,7 +105,7 @@ def compare(
         return mean(times)
 
     for size in sizes:  # the first pass of a size takes longer: memory is allocated, kernels are chosen
-        train(specs[:size], bench)
+        train(specs[:size], cache)
     taken = in_turn({str(size): partial(pack_s, size) for size in sizes}, repeats)
     tokens = first.epochs * sum(len(text.tree) for text in texts.train)
     speeds = {size: spread([size * tokens / found for found in taken[str(size)]]) for size in sizes}

@@ -27,24 +27,24 @@ from benchmarks.common import (
     Repeats,
     Table,
     check_close,
+    fever_questions,
     in_turn,
     keep,
     local_model,
     ratio,
     seconds,
+    start_pack,
     told,
 )
 from benchmarks.trial import run_ours
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.lm.batches import TextBatch, TextBatches, epoch_order
 from trainables.lm.head_loss import token_nll
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.batches import TextBatch, TextBatches, epoch_order
-from trainables.pack.entry_sets import EntrySet
-from trainables.pack.evaluate import Responder
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 PACK = 8
@@ -53,10 +53,10 @@ Contenders = dict[str, Callable[[], float]]
 """`ours` and `reference`: each returns its seconds."""
 
 
-def head_loss(bench: Workbench, spec: TrialSpec) -> Contenders:
+def head_loss(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """Loss through the frozen head without keeping logits, against cross-entropy of the logits."""
     assert spec.layer is not None
-    upper = bench.upper(spec, spec.layer)
+    upper = cache.upper(spec, spec.layer)
     weight, bias = upper.head_weight, upper.head_bias
     tokens = spec.batch_size * spec.segment_tokens
     generator = torch.Generator().manual_seed(0)
@@ -79,14 +79,14 @@ def head_loss(bench: Workbench, spec: TrialSpec) -> Contenders:
     return {"ours": lambda: ours()[0], "reference": lambda: reference()[0]}
 
 
-def padding(bench: Workbench, spec: TrialSpec) -> Contenders:
+def padding(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """A step's texts one after the other, attention text by text, against one padded batch; forward and backward."""
     assert spec.layer is not None
-    upper = bench.upper(spec, spec.layer)
-    texts = bench.texts(spec).train
-    states = bench.hidden_states(spec).get([text.tree for text in texts], spec.layer)
+    upper = cache.upper(spec, spec.layer)
+    texts = cache.texts(spec).train
+    states = cache.hidden_states(spec).get([text.tree for text in texts], spec.layer)
     order = epoch_order(len(texts), spec.seed, 0)
-    batches = list(TextBatches(texts, states, bench.device).steps(order, spec.batch_size))
+    batches = list(TextBatches(texts, states, cache.device).steps(order, spec.batch_size))
 
     def gradients(final: Callable[[TextBatch, torch.Tensor], torch.Tensor]) -> tuple[float, list[torch.Tensor]]:
         found: list[torch.Tensor] = []
@@ -117,18 +117,13 @@ def padding(bench: Workbench, spec: TrialSpec) -> Contenders:
     return {"ours": lambda: ours()[0], "reference": lambda: reference()[0]}
 
 
-def tree(bench: Workbench, spec: TrialSpec) -> Contenders:
+def tree(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """Claims as trees with shared examples, against every prompt in full; hidden states cached in both."""
     assert spec.layer is not None
-    questions = bench.texts(spec).questions
-    assert questions is not None
-    material = bench.hidden_states(spec)
-    bank = MemoryBank(bench.card(spec).model_dim, spec.memory_dim, True, [spec.seed], bench.device)
-    budget = spec.micro_batch_tokens
-    none: list[EntrySet | None] = [None]
-    respond = Responder(material, spec.layer, bench.upper(spec, spec.layer), bank, none, bench.device, budget)
-    prompts = [TokenTree.chain(question.prompt) for question in questions.questions]
-    documents = [question.document for question in questions.questions]
+    questions = fever_questions(cache.texts(spec))
+    respond = start_pack([spec], cache, folder="").adapter.next_tokens
+    prompts = [TokenTree.chain(asked.prompt) for asked in questions.prompts]
+    documents = [asked.document for asked in questions.prompts]
     ends = [[len(prompt) - 1] for prompt in prompts]
     paths = [
         _end_of(prompt, questions.trees, questions.tree_documents, number)
@@ -153,34 +148,34 @@ def tree(bench: Workbench, spec: TrialSpec) -> Contenders:
     return {"ours": lambda: seconds(ours), "reference": lambda: seconds(reference)}
 
 
-def trunk_layers(bench: Workbench, spec: TrialSpec) -> Contenders:
+def trunk_layers(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """Hidden states of three blocks from one pass, against one pass each."""
-    layers = _three(bench, spec)
-    texts = [text.tree for text in bench.texts(spec).segments]
+    layers = _three(cache, spec)
+    texts = [text.tree for text in cache.texts(spec).segments]
 
     def ours() -> object:
-        with _states(bench, spec) as states:
+        with _states(cache, spec) as states:
             return states.get(texts, layers[-1], layers)
 
     def reference() -> object:
-        return [_from_tokens(bench, spec, texts, layer) for layer in layers]
+        return [_from_tokens(cache, spec, texts, layer) for layer in layers]
 
     return {"ours": lambda: seconds(ours), "reference": lambda: seconds(reference)}
 
 
-def trunk_goes_on(bench: Workbench, spec: TrialSpec) -> Contenders:
+def trunk_goes_on(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """A deeper block from the files of a shallower one, against from the tokens."""
-    _, shallow, deep = _three(bench, spec)
-    texts = [text.tree for text in bench.texts(spec).segments]
+    _, shallow, deep = _three(cache, spec)
+    texts = [text.tree for text in cache.texts(spec).segments]
 
     def ours() -> tuple[float, list[torch.Tensor]]:
-        with _states(bench, spec) as states:
+        with _states(cache, spec) as states:
             states.get(texts, shallow)
             found: list[torch.Tensor] = []
             return seconds(lambda: found.extend(part.clone() for part in states.get(texts, deep))), found
 
     def reference() -> list[torch.Tensor]:
-        return _from_tokens(bench, spec, texts, deep)
+        return _from_tokens(cache, spec, texts, deep)
 
     scale = max(float(part.abs().max()) for part in reference())
     worst = max(float((a - b).abs().max()) for a, b in zip(ours()[1], reference(), strict=True))
@@ -188,12 +183,12 @@ def trunk_goes_on(bench: Workbench, spec: TrialSpec) -> Contenders:
     return {"ours": lambda: ours()[0], "reference": lambda: seconds(reference)}
 
 
-def optimiser(bench: Workbench, spec: TrialSpec) -> Contenders:
+def optimiser(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """One fused AdamW over a pack, against one optimiser, clipping and schedule for each member."""
     from transformers import get_cosine_schedule_with_warmup
 
-    dim = bench.card(spec).model_dim
-    bank = MemoryBank(dim, spec.memory_dim, True, [0] * PACK, bench.device)
+    dim = cache.card(spec).model_dim
+    bank = MemoryBank(dim, spec.memory_dim, True, [0] * PACK, cache.device)
     fused = PackOptimiser(bank, [spec.lr] * PACK, [spec.weight_decay] * PACK, 10, 1000, [spec.grad_clip] * PACK)
     members = [[p.detach().clone().requires_grad_() for p in bank.member_parameters(k).values()] for k in range(PACK)]
     adamws = [torch.optim.AdamW(group, lr=spec.lr, weight_decay=spec.weight_decay) for group in members]
@@ -239,7 +234,7 @@ def optimiser(bench: Workbench, spec: TrialSpec) -> Contenders:
     return {"ours": many(ours), "reference": many(reference)}
 
 
-PARTS: dict[str, Callable[[Workbench, TrialSpec], Contenders]] = {
+PARTS: dict[str, Callable[[ProcessCache, TrialSpec], Contenders]] = {
     "logits not kept": head_loss,
     "no padding": padding,
     "prefix tree": tree,
@@ -256,21 +251,20 @@ def measure(settings: dict[str, Any], repeats: int) -> Table:
         NotTheSame: the two do not compute the same.
     """
     spec = canonical(make_spec(settings))
-    bench = Workbench(torch.device("cpu"), None)
-    assert spec.layer is not None
-    bench.material(spec, spec.layer, ())
-    table: Table = {"model": bench.card(spec).name, "settings": settings, "repeats": repeats, "parts": {}}
+    cache = ProcessCache(torch.device("cpu"), None)
+    start_pack([spec], cache, folder="")  # fills the caches
+    table: Table = {"model": cache.card(spec).name, "settings": settings, "repeats": repeats, "parts": {}}
     for name, make in PARTS.items():
-        found = in_turn(make(bench, spec), repeats)
+        found = in_turn(make(cache, spec), repeats)
         table["parts"][name] = {"seconds": found, "ratio": ratio(found["reference"], found["ours"])}
-    table["bfloat16"] = bfloat16(spec, bench)
+    table["bfloat16"] = bfloat16(spec, cache)
     return table
 
 
-def bfloat16(spec: TrialSpec, bench: Workbench) -> Table:
+def bfloat16(spec: TrialSpec, cache: ProcessCache) -> Table:
     """Run one trial in both number types: what changes in its results, and how long it takes."""
     rounded = replace(spec, dtype="bfloat16")
-    exact, other = run_ours(spec, bench), run_ours(rounded, bench)
+    exact, other = run_ours(spec, cache), run_ours(rounded, cache)
     return {
         "train_s": {"float32": exact.train_s, "bfloat16": other.train_s},
         "nll": {"float32": exact.curve[-1], "bfloat16": other.curve[-1]},
@@ -318,7 +312,7 @@ def _check(name: str, difference: float) -> None:
     check_close(name, "results", [difference], [0.0], TOLERANCE["float32"])
 
 
-def _three(bench: Workbench, spec: TrialSpec) -> tuple[int, int, int]:
+def _three(cache: ProcessCache, spec: TrialSpec) -> tuple[int, int, int]:
     assert spec.layer is not None
     deep = spec.layer
     return max(0, deep - 2), max(0, deep - 1), deep
@@ -343,12 +337,12 @@ def _end_of(prompt: TokenTree, trees: Sequence[TokenTree], documents: Sequence[i
 
 
 @contextmanager
-def _states(bench: Workbench, spec: TrialSpec) -> Iterator[HiddenStates]:
+def _states(cache: ProcessCache, spec: TrialSpec) -> Iterator[HiddenStates]:
     with tempfile.TemporaryDirectory() as folder:
-        cache = HiddenCache(Path(folder), None)
-        yield HiddenStates(bench.card(spec), getattr(torch, spec.dtype), bench.device, cache)
+        empty = HiddenCache(Path(folder), None)
+        yield HiddenStates(cache.card(spec), getattr(torch, spec.dtype), cache.device, empty)
 
 
-def _from_tokens(bench: Workbench, spec: TrialSpec, texts: Sequence[TokenTree], layer: int) -> list[torch.Tensor]:
-    with _states(bench, spec) as states:
+def _from_tokens(cache: ProcessCache, spec: TrialSpec, texts: Sequence[TokenTree], layer: int) -> list[torch.Tensor]:
+    with _states(cache, spec) as states:
         return [part.clone() for part in states.get(texts, layer)]

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
+from benchmarks.common import fever_questions
 from trainables.adapters.memory.bank import Memory
+from trainables.adapters.memory.entry_sets import EntrySet, EntrySets
+from trainables.adapters.memory.plan import MemoryPlan
+from trainables.lm.batches import epoch_order
 from trainables.lm.card import ModelCard
 from trainables.lm.reference import attach_memory
 from trainables.lm.weights import model_folder
-from trainables.pack.batches import epoch_order
-from trainables.pack.entry_sets import EntrySet, EntrySets
 from trainables.pack.process_cache import StudyTexts
 from trainables.probes.answers import MAX_ANSWER_TOKENS, parse_answer
 from trainables.trial.spec import TrialSpec
@@ -106,7 +108,7 @@ def run_plain(
     trained = time.perf_counter()
     nll = _memorisation_error(model, texts, spec.batch_size)
     measured = time.perf_counter()
-    prompts = [list(question.prompt) for question in texts.questions.questions] if texts.questions else []
+    prompts = [list(asked.prompt) for asked in fever_questions(texts).prompts]
     letters = _evaluate(model, tokenizer, prompts)
     handle.remove()
     taken = (loaded - start, trained - loaded, measured - trained, time.perf_counter() - measured)
@@ -119,7 +121,8 @@ def _train(
     """Train the memory; return the mean NLL per target and, with an entry set, the mean leakage per token, by epoch."""
     entries: EntrySet | None = None
     if spec.allocation != "none":
-        entries = EntrySets(texts.segments, len(texts.documents), spec.memory_dim).of(spec)
+        plan = MemoryPlan.from_fields(vars(spec))
+        entries = EntrySets(texts.segments, len(texts.documents), spec.memory_dim).of(plan)
     optimiser = torch.optim.AdamW(memory.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
     steps = -(-len(texts.train) // spec.batch_size) * spec.epochs
     schedule = get_cosine_schedule_with_warmup(optimiser, spec.warmup_steps, steps)

@@ -61,16 +61,16 @@ def main(
     from ray import tune
 
     from trainables.data.sources import data_key
-    from trainables.pack.process_cache import Workbench
+    from trainables.pack.process_cache import ProcessCache
     from trainables.trial.spec import canonical, make_spec
 
     found = apply_overrides(load_space(space), settings or [])
     (stage,) = found.stages
     fixed, axes = stage_base(found, stage), stage_axes(found, stage)
     first = make_spec(fixed | {name: values[0] for name, values in axes.items()})
-    bench = Workbench(torch.device("cpu"), None)
-    card = bench.card(first)
-    texts, tokenizer = bench.texts(canonical(first, card)), bench.tokenizer(first)
+    cache = ProcessCache(torch.device("cpu"), None)
+    card = cache.card(first)
+    texts, tokenizer = cache.texts(canonical(first, card)), cache.tokenizer(first)
     shared = {"card": card, "data_key": data_key(first.data), "texts": texts, "tokenizer": tokenizer}
     out.mkdir(parents=True, exist_ok=True)
     ray.init(address="local", include_dashboard=False, log_to_driver=False)

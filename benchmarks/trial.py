@@ -35,25 +35,25 @@ from benchmarks.common import (
     told,
 )
 from benchmarks.plain import Measured, run_plain
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 RIVALS = ("plain", "plain-nograd")
 PARTS = ("load_s", "train_s", "evaluate_s", "warm_s", "measure_s")
 
 
-def run_ours(spec: TrialSpec, bench: Workbench) -> Measured:
+def run_ours(spec: TrialSpec, cache: ProcessCache) -> Measured:
     """Run one trial as a pack of one; loading and the trunk pass are counted apart."""
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
         start = time.perf_counter()
-        run = start_pack([spec], bench, folder)
-        bench.take_timings()
+        run = start_pack([spec], cache, folder)
+        cache.take_timings()
         loaded = time.perf_counter()
         while not run.done:
             run.step()
         trained = time.perf_counter()
-        with bench.timing("all"):
+        with cache.timing("all"):
             (result,) = run.finish()
         letters = pq.read_table(Path(folder) / "predictions.parquet")["parsed"].to_pylist()
         curve = [value for _, value in result.curves["train/nll"]]
@@ -94,11 +94,11 @@ def compare(settings: dict[str, Any], repeats: int, rivals: Sequence[str] = RIVA
         NotTheSame: a rival gave other losses or answers.
     """
     spec = canonical(make_spec(settings))
-    bench = Workbench(torch.device("cpu"), None)
-    card, texts, tokenizer = bench.card(spec), bench.texts(spec), bench.tokenizer(spec)
+    cache = ProcessCache(torch.device("cpu"), None)
+    card, texts, tokenizer = cache.card(spec), cache.texts(spec), cache.tokenizer(spec)
     rows: dict[str, list[Measured]] = {name: [] for name in ("ours", *rivals)}
     for _ in range(repeats):
-        rows["ours"].append(run_ours(spec, bench))
+        rows["ours"].append(run_ours(spec, cache))
         for name in rivals:
             rows[name].append(run_plain(card, spec, texts, tokenizer, nograd=name == "plain-nograd"))
             check_same(rows["ours"][-1], rows[name][-1], name)

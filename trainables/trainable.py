@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, choose_device, library_versions, prepare_process
 
 
@@ -33,12 +33,12 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         settings = work["settings"]
         device = choose_device(settings["device"])
         prepare_process(device, settings["threads"])
-        self._bench = Workbench(device, settings["cache_bytes"])
-        self._work = PackWork(work, self._bench)
+        self._cache = ProcessCache(device, settings["cache_bytes"])
+        self._work = PackWork(work, self._cache)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process."""
-        self._work = PackWork(json.loads(new_config["work"]), self._bench)
+        self._work = PackWork(json.loads(new_config["work"]), self._cache)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from statistics import median
 from typing import Any
 
 from sweep.planning.expand import Plan
-from sweep.planning.flops import CostModel, Texts, device_bytes, disk_bytes, merge_alike, train_token_flops
+from sweep.planning.flops import CostModel, device_bytes, disk_bytes, merge_alike, train_token_flops
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.points import Point
+from trainables.adapters.registry import ADAPTERS
+from trainables.probes.plan import TextSizes
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Measured:
 
     train_flop_per_s: float
     trials: int
-    texts: Mapping[str, Texts] = field(default_factory=dict)
+    texts: Mapping[str, TextSizes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def measure(points: Mapping[str, Point], records: Iterable[Mapping[str, Any]]) -
     for record in records:
         point = points.get(record["id"])
         spent = sum(value for name, value in record["timings"].items() if name.endswith("_s") and value)
-        if point is None or point.spec.method != "memory" or not record.get("flops") or not spent:
+        if point is None or not ADAPTERS[point.spec.method].packs or not record.get("flops") or not spent:
             continue
         flops, seconds, trials = flops + record["flops"], seconds + spent, trials + 1
         pages = record["counts"].get("n_trunc")

@@ -16,6 +16,7 @@ from typing import Any
 from sweep.planning.choices import Question, make_question, settled
 from sweep.planning.points import Point, PointMaker
 from sweep.space import EVERY_LAYER, Space, Stage, middle, stage_axes, stage_base, stage_named, without
+from trainables.adapters.registry import ADAPTERS
 from trainables.errors import ConfigError
 from trainables.trial.spec import TrialSpec, coerce, digest, make_spec
 
@@ -190,7 +191,7 @@ def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[
 
     Args:
         points: trials to run.
-        pack_size: members of a pack at most. Only trained memories share a pack.
+        pack_size: members of a pack at most. Adapters that do not pack are each a pack of their own.
         slots: packs that can run at once; packs stay smaller where that keeps all of them busy.
 
     Returns:
@@ -202,7 +203,7 @@ def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[
         alike.setdefault(point.pack_key, []).append(point)
     packs = []
     for members in sorted(alike.values(), key=_place):
-        most = size if members[0].spec.method == "memory" else 1
+        most = size if ADAPTERS[members[0].spec.method].packs else 1
         number = -(-len(members) // most)
         cuts = [round(i * len(members) / number) for i in range(number + 1)]
         packs += [_pack(members[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]

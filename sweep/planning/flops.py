@@ -13,16 +13,15 @@ from operator import itemgetter
 from typing import Any
 
 from sweep.planning.points import Point
+from trainables.adapters.registry import adapter_plan
 from trainables.lm.card import ModelCard
+from trainables.probes.plan import Reading, TextSizes
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import TrialSpec
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
-TRAINED_PARAMETER_BYTES = 16  # value, gradient and two moments, float32
 RECORD_BYTES = 20_000
 PREDICTION_BYTES = 60
-ANSWER_POSITIONS = 5  # read per claim: the end of the prompt and the answer path
-COUNTERFACT_PROMPTS = 13  # per record: the prompt, two paraphrases, ten of the neighbourhood
-COUNTERFACT_PROMPT_TOKENS = 12
 
 _cost_fields = itemgetter(
     "method", "content", "layer", "num_documents", "segment_tokens", "max_segments", "epochs", "memory_dim",
@@ -33,27 +32,8 @@ _document_fields = itemgetter("dtype", "detokenize", "segment_tokens", "max_segm
 _prompt_fields = itemgetter("dtype", "detokenize", "seed", "num_shots", "notes_labels", "claims_per_page", "content")
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Sizes of a data set's texts.
-
-    Attributes:
-        document_tokens: mean length of a page.
-        claims: validation claims of a page.
-        train_claims: training claims of a page.
-        claim_tokens: one claim with its `Claim:` and `A: (x)`.
-        header_tokens: the template's first two lines.
-    """
-
-    document_tokens: float
-    claims: float
-    train_claims: float = 10
-    claim_tokens: float = 22
-    header_tokens: float = 40
-
-
-FEVER_TEXTS = Texts(document_tokens=300, claims=12)
-SAMPLE_TEXTS = Texts(document_tokens=75, claims=14, train_claims=5)
+FEVER_TEXTS = TextSizes(document_tokens=300, claims=12)
+SAMPLE_TEXTS = TextSizes(document_tokens=75, claims=14, train_claims=5)
 
 
 @dataclass(frozen=True)
@@ -76,11 +56,11 @@ class CostModel:
         texts: measured sizes by data key; FEVER's or the sample world's are assumed for the others.
     """
 
-    def __init__(self, texts: Mapping[str, Texts]) -> None:
+    def __init__(self, texts: Mapping[str, TextSizes]) -> None:
         """Start with the sizes that are known."""
         self._texts = texts
 
-    def texts(self, point: Point) -> Texts:
+    def texts(self, point: Point) -> TextSizes:
         """Return the sizes of a point's texts."""
         known = self._texts.get(point.data_key)
         return known or (SAMPLE_TEXTS if point.data_key.startswith("sample@") else FEVER_TEXTS)
@@ -99,10 +79,11 @@ class CostModel:
         cards: dict[Any, tuple[ModelCard, str]] = {}
         for point in points:
             spec, card = point.spec, point.card
-            if spec.method == "full_update":
+            layer = adapter_plan(vars(spec)).trunk_layer(card)
+            if layer is None:
                 continue
-            documents, templates, prompts = _tokens(spec, self.texts(point))
-            layer = card.num_blocks - 1 if spec.layer is None else spec.layer
+            documents, templates = _tokens(spec, self.texts(point))
+            prompts = _reading(spec, self.texts(point)).above_trunk
             for fields, size in ((_document_fields, documents), (_prompt_fields, templates + prompts)):
                 key = (card.key, point.data_key, fields, fields(vars(spec)))
                 layers.setdefault(key, set()).add(layer)
@@ -126,68 +107,49 @@ def merge_alike(points: Iterable[tuple[Point, float]]) -> list[tuple[Point, floa
     return list(merged.values())
 
 
-def _tokens(spec: TrialSpec, texts: Texts) -> tuple[float, float, float]:
-    """Return the tokens of documents, of training templates, and of prompts, shared prefixes once."""
+def _tokens(spec: TrialSpec, texts: TextSizes) -> tuple[float, float]:
+    """Return the tokens of documents and of training templates."""
     documents = spec.num_documents * min(texts.document_tokens, spec.segment_tokens * spec.max_segments)
     one = texts.header_tokens + (spec.num_shots + 1) * texts.claim_tokens
-    templates = spec.num_documents * texts.train_claims * one if "template" in spec.content else 0.0
-    asked = texts.header_tokens + (spec.num_shots + _claims(spec, texts)) * texts.claim_tokens
-    return documents, templates, spec.num_documents * asked if "fever" in spec.probes else 0.0
+    return documents, spec.num_documents * texts.train_claims * one if "template" in spec.content else 0.0
 
 
-def _claims(spec: TrialSpec, texts: Texts) -> float:
-    return min(texts.claims, spec.claims_per_page or texts.claims)
+def _reading(spec: TrialSpec, texts: TextSizes) -> Reading:
+    """Return what all probes of a trial read."""
+    found = [plan.reading(texts, spec.num_documents) for plan in probe_plans(vars(spec))]
+    return Reading(
+        above_trunk=sum(reading.above_trunk for reading in found),
+        heads=sum(reading.heads for reading in found),
+        whole=sum(reading.whole for reading in found),
+    )
 
 
-def _work(spec: TrialSpec, card: ModelCard, texts: Texts) -> Work:
-    documents, templates, prompts = _tokens(spec, texts)
+def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
+    documents, templates = _tokens(spec, texts)
     train_tokens = templates + (documents if "document" in spec.content else 0)
-    head, above = card.head_params, card.block_params * _trial_blocks(spec, card) + _memory_params(spec, card)
-    answers = spec.num_documents * _claims(spec, texts) * ANSWER_POSITIONS if prompts else 0.0
-    once = 2 * above * (documents + prompts) + 2 * head * (documents + answers)
-    if "counterfact" in spec.probes:
-        tokens = COUNTERFACT_PROMPT_TOKENS + spec.num_answers * spec.answer_tokens
-        whole = card.num_blocks * card.block_params + head + _memory_params(spec, card)
-        once += 2 * whole * spec.counterfact_records * COUNTERFACT_PROMPTS * tokens
+    adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
+    head, added = card.head_params, adapter.added_params(card)
+    above, whole = card.block_params * adapter.trial_blocks(card) + added, card.num_blocks * card.block_params + head
+    once = 2 * above * (documents + reading.above_trunk) + 2 * head * (documents + reading.heads)
+    once += 2 * (whole + added) * reading.whole
     return Work(
-        training=train_token_flops(spec, card) * train_tokens * spec.epochs,
+        training=adapter.train_token_flops(card) * train_tokens * spec.epochs,
         evaluation=once * (1 + len(spec.eval_epochs)),
     )
 
 
 def train_token_flops(spec: TrialSpec, card: ModelCard) -> float:
     """Return the FLOPs of training on one token."""
-    blocks = card.block_params * _trial_blocks(spec, card)
-    if spec.method == "full_update":
-        return 6 * (blocks + card.head_params)
-    if spec.method == "memory":
-        return 4 * (blocks + card.head_params) + 6 * _memory_params(spec, card)
-    return 0
+    return adapter_plan(vars(spec)).train_token_flops(card)
 
 
-def _trial_blocks(spec: TrialSpec, card: ModelCard) -> int:
-    """Return the blocks that run in each trial again, rather than once in the trunk."""
-    if spec.method == "full_update":
-        return card.num_blocks
-    return 0 if spec.layer is None else card.num_blocks - 1 - spec.layer
-
-
-def _memory_params(spec: TrialSpec, card: ModelCard) -> int:
-    return 2 * card.model_dim * spec.memory_dim if spec.method == "memory" else 0
-
-
-def disk_bytes(spec: TrialSpec, card: ModelCard, texts: Texts) -> float:
+def disk_bytes(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> float:
     """Return what a trial leaves in the storage: record, predictions, memory."""
-    kept = NUMBER_BYTES["float32"] * _memory_params(spec, card) if spec.keep_memory else 0
-    return RECORD_BYTES + PREDICTION_BYTES * spec.num_documents * _claims(spec, texts) + kept
+    kept = NUMBER_BYTES["float32"] * adapter_plan(vars(spec)).stored_params(card) if spec.keep_memory else 0
+    claims = min(texts.claims, spec.claims_per_page or texts.claims)
+    return RECORD_BYTES + PREDICTION_BYTES * spec.num_documents * claims + kept
 
 
 def device_bytes(spec: TrialSpec, card: ModelCard, pack_size: int) -> float:
-    """Return the larger of trunk and upper part with its pack: they are never loaded together."""
-    number = NUMBER_BYTES[spec.dtype]
-    if spec.method == "full_update":
-        return card.params * TRAINED_PARAMETER_BYTES
-    above = _trial_blocks(spec, card)
-    trunk = number * (card.block_params * (card.num_blocks - above) + card.head_params)
-    upper = number * (card.block_params * above + card.head_params)
-    return max(trunk, upper + pack_size * _memory_params(spec, card) * TRAINED_PARAMETER_BYTES)
+    """Return the memory for weights and trained parameters of a pack, activations left out."""
+    return adapter_plan(vars(spec)).device_bytes(card, NUMBER_BYTES[spec.dtype], pack_size)

@@ -10,9 +10,9 @@ from benchmarks.floor import compare, forward_flops, kind_of, lines, training_fl
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.lm.card import model_card
 from trainables.lm.head_loss import token_nll
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import load_upper
-from trainables.pack.texts import TrainingText
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])

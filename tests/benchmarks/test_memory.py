@@ -10,7 +10,7 @@ import torch
 from benchmarks.memory import CONTENDERS, compare, lines
 from benchmarks.memory_child import HostPeak, measure
 from benchmarks.plain import run_plain
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import canonical, make_spec
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -64,7 +64,7 @@ def test_a_peak_is_seen_although_it_is_over():
 @pytest.mark.gpu
 def test_the_plain_trial_on_a_gpu_has_the_same_losses(tiny_models, sample_data):
     spec = canonical(make_spec(settings(tiny_models, sample_data)))
-    bench = Workbench(torch.device("cpu"), None)
-    card, texts, tokenizer = bench.card(spec), bench.texts(spec), bench.tokenizer(spec)
+    cache = ProcessCache(torch.device("cpu"), None)
+    card, texts, tokenizer = cache.card(spec), cache.texts(spec), cache.tokenizer(spec)
     found = run_plain(card, spec, texts, tokenizer, device="cuda").curve
     assert found == pytest.approx(run_plain(card, spec, texts, tokenizer).curve, abs=1e-3)

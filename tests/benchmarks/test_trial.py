@@ -10,7 +10,7 @@ import torch
 from benchmarks.common import NotTheSame
 from benchmarks.plain import run_plain
 from benchmarks.trial import check_same, compare, run_ours
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import canonical, make_spec
 
 
@@ -55,12 +55,12 @@ def test_the_inductive_loss_is_the_same_too(family, allocation, granularity, tin
             }
         )
     )
-    bench = Workbench(torch.device("cpu"), None)
-    ours = run_ours(spec, bench)
-    plain = run_plain(bench.card(spec), spec, bench.texts(spec), bench.tokenizer(spec))
+    cache = ProcessCache(torch.device("cpu"), None)
+    ours = run_ours(spec, cache)
+    plain = run_plain(cache.card(spec), spec, cache.texts(spec), cache.tokenizer(spec))
     check_same(ours, plain, "plain")
     assert len(plain.leakage) == 3 and plain.leakage[-1] < plain.leakage[0] - 0.01
-    without = run_plain(bench.card(spec), replace(spec, alpha=0.1), bench.texts(spec), bench.tokenizer(spec))
+    without = run_plain(cache.card(spec), replace(spec, alpha=0.1), cache.texts(spec), cache.tokenizer(spec))
     with pytest.raises(NotTheSame, match="curves differ"):
         check_same(ours, without, "another alpha")
 

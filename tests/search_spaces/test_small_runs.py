@@ -14,19 +14,19 @@ from sweep.planning.load import load_space
 from sweep.planning.overrides import small_form
 from sweep.records.store import Store
 from sweep.running.ledger import Ledger, Packing
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, library_versions
 
 SPACES = sorted(p for p in (Path(__file__).parents[2] / "search_spaces").glob("*.py") if p.stem != "__init__")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def cache() -> ProcessCache:
     torch.set_num_threads(2)
-    return Workbench(torch.device("cpu"), None)
+    return ProcessCache(torch.device("cpu"), None)
 
 
-def run_here(path: Path, store: Store, bench: Workbench) -> tuple[Ledger, list[str]]:
+def run_here(path: Path, store: Store, cache: ProcessCache) -> tuple[Ledger, list[str]]:
     """Run a space's small form without Ray."""
     space = small_form(load_space(path))
     index = store.index()
@@ -35,7 +35,7 @@ def run_here(path: Path, store: Store, bench: Workbench) -> tuple[Ledger, list[s
     ledger = Ledger(plan, store, space.name, index, {}, Packing(lambda point: 8, 1), False, said.append)
     while (found := ledger.next_pack()) is not None:
         pack, _ = found
-        work = PackWork({"trials": [ledger.task(p).to_dict() for p in pack.points], "trunk_layers": []}, bench)
+        work = PackWork({"trials": [ledger.task(p).to_dict() for p in pack.points], "trunk_layers": []}, cache)
         report: dict[str, Any] = {"done": False}
         while not report["done"]:
             report = work.step()
@@ -46,9 +46,9 @@ def run_here(path: Path, store: Store, bench: Workbench) -> tuple[Ledger, list[s
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, bench: Workbench) -> None:
+def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
     store = Store(str(tmp_path))
-    ledger, said = run_here(path, store, bench)
+    ledger, said = run_here(path, store, cache)
     outcome = ledger.outcome()
     assert outcome["done"] > 0 and outcome["missing"] == 0 and outcome["failed"] == 0, (outcome, said)
     records = [json.loads(p.read_text()) for p in tmp_path.rglob("record.json")]
@@ -59,5 +59,5 @@ def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, bench: Workb
         if record["identity"]["method"] != "pretrained":
             curve = record["curves"]["train/nll"]
             assert len(curve) == record["identity"]["epochs"]
-    again, _ = run_here(path, store, bench)
+    again, _ = run_here(path, store, cache)
     assert again.outcome() == outcome

@@ -52,6 +52,12 @@ class WholeModel(nn.Module):
             )
         self.model = model.eval().requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
+
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Return next-token logits, `[batch, seq, vocab]`.
 

@@ -17,13 +17,13 @@ class Checkpoint:
 
     Attributes:
         epoch: epochs done.
-        memory: the memory's parameters.
+        weights: the trained parameters; under `memory/` in the file, whatever the adapter.
         optimiser: the optimiser's moments and step count.
         notes: curves, timings and status so far, as plain JSON values.
     """
 
     epoch: int
-    memory: dict[str, Tensor]
+    weights: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     notes: dict[str, Any]
 
@@ -32,7 +32,7 @@ def write_checkpoint(location: str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
     from safetensors.torch import save
 
-    tensors = {f"memory/{name}": value for name, value in checkpoint.memory.items()}
+    tensors = {f"memory/{name}": value for name, value in checkpoint.weights.items()}
     tensors |= {f"optimiser/{name}": value for name, value in checkpoint.optimiser.items()}
     notes = json.dumps({"epoch": checkpoint.epoch, "notes": checkpoint.notes})
     write_bytes(location, save(tensors, {"checkpoint": notes}))

@@ -1,4 +1,4 @@
-"""What a worker process keeps from one pack to the next: model parts, data, hidden states, questions.
+"""What a worker process keeps from one pack to the next: model parts, data, hidden states, probes.
 
 Everything here depends on the model, the layer and the texts, never on a member; a reused process therefore loads,
 tokenises and looks up each of them once for many packs. Only the latest of each kind is kept.
@@ -7,8 +7,8 @@ tokenises and looks up each of them once for many packs. Only the latest of each
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,16 +20,13 @@ from trainables.lm.card import ModelCard, model_card
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.reference import WholeModel
+from trainables.lm.texts import TrainingText
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
-from trainables.pack.asking import counterfact_records, select_documents
-from trainables.pack.batches import TextBatches
-from trainables.pack.entry_sets import EntrySets
-from trainables.pack.evaluate import document_nll
-from trainables.pack.texts import TrainingText, document_texts, training_texts
-from trainables.probes.counterfact import CounterfactProbe
-from trainables.probes.fever import FeverQuestions
+from trainables.pack.texts import document_texts, select_documents, template_texts
+from trainables.probes.probe import Probe
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
@@ -42,38 +39,19 @@ class StudyTexts:
     Attributes:
         documents: the pages memorised, in rank order.
         counts: N_full, N_top, N_trunc and the row counts.
-        segments: the documents' segments, on which the memorisation error is measured.
+        segments: the documents' segments, on which the memorisation error is evaluated.
         train: texts that are trained on; the segments themselves where only documents are memorised.
-        questions: FEVER prompts, or None where no page has a claim or FEVER is not asked.
-        counterfact: CounterFact prompts, or None where they are not asked.
+        probes: what is asked, by name; one that has nothing to ask about these documents is left out.
     """
 
     documents: tuple[Document, ...]
     counts: dict[str, int]
     segments: list[TrainingText]
     train: list[TrainingText]
-    questions: FeverQuestions | None
-    counterfact: CounterfactProbe | None
+    probes: dict[str, Probe[Any]]
 
 
-@dataclass
-class Material:
-    """The same as tensors at one layer, shared by the members of a pack.
-
-    Attributes:
-        train: texts that are trained on.
-        segments: the documents' segments.
-        entry_sets: builds allocations over the segments.
-        nll_before: memorisation error of the pretrained model.
-    """
-
-    train: TextBatches
-    segments: TextBatches
-    entry_sets: EntrySets
-    nll_before: float
-
-
-class Workbench:
+class ProcessCache:
     """Loads on demand and keeps the latest.
 
     Args:
@@ -87,7 +65,7 @@ class Workbench:
     def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
         """Start empty."""
         self.device = device
-        self._cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
+        self._hidden_cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
         self._inner_s = 0.0
@@ -135,7 +113,7 @@ class Workbench:
         """Return the source of hidden states."""
         card, dtype = self.card(spec), getattr(torch, spec.dtype)
         return self._keep(
-            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._cache), "load_s"
+            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._hidden_cache), "load_s"
         )
 
     def upper(self, spec: TrialSpec, layer: int) -> Upper:
@@ -153,11 +131,13 @@ class Workbench:
         """Return the texts and questions of trials like this one."""
         return self._keep("texts", self._text_key(spec), lambda: self._make_texts(spec), "data_s")
 
-    def material(self, spec: TrialSpec, layer: int, trunk_layers: tuple[int, ...]) -> Material:
-        """Return what packs like this one share; `trunk_layers` are computed in the same trunk pass."""
-        texts = self.texts(spec)
-        key = (self._text_key(spec), spec.dtype, layer, spec.memory_dim)
-        return self._keep("material", key, lambda: self._make_material(spec, texts, layer, trunk_layers), None)
+    def parts(self, spec: TrialSpec) -> SpecParts:
+        """Return the model of trials like this one, as an adapter sees it."""
+        return SpecParts(self, spec)
+
+    def keep(self, spec: TrialSpec, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+        """Keep what an adapter makes of the texts of trials like this one."""
+        return self._keep(kind, (self._text_key(spec), spec.dtype, key), make, None)
 
     def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
         return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
@@ -166,45 +146,54 @@ class Workbench:
         corpus = self._keep(
             "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
         )
-        selection = select_documents(corpus, spec)
+        selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
         documents = selection.documents
         tokenizer = self.tokenizer(spec)
-        segments = document_texts(documents, tokenizer, spec)
-        questions = probe = None
-        if "fever" in spec.probes and any(document.claims for document in documents):
-            questions = FeverQuestions(
-                documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, spec.claims_per_page
+        segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)
+        train = list(segments) if spec.content == "document+template" else []
+        if spec.content != "document":
+            answer_only = spec.template_loss == "answer"
+            train += template_texts(
+                documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
-        if "counterfact" in spec.probes:
-            records = counterfact_records(spec, {document.title for document in documents})
-            probe = CounterfactProbe(records, tokenizer, spec.num_answers, spec.answer_tokens, spec.temperature)
+        probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in probe_plans(vars(spec))}
         return StudyTexts(
             documents=documents,
             counts=dict(selection.counts),
             segments=segments,
-            train=segments if spec.content == "document" else training_texts(documents, tokenizer, spec),
-            questions=questions,
-            counterfact=probe,
+            train=segments if spec.content == "document" else train,
+            probes={name: probe for name, probe in probes.items() if probe is not None},
         )
 
-    def _make_material(self, spec: TrialSpec, texts: StudyTexts, layer: int, trunk_layers: tuple[int, ...]) -> Material:
-        states = self.hidden_states(spec)
-        train = [] if texts.train is texts.segments else texts.train
-        trees = [text.tree for text in [*texts.segments, *train]]
-        trees += texts.questions.trees if texts.questions else []
-        with self.timing("trunk_s"):
-            found = states.get(trees, layer, trunk_layers)
-        first, last = len(texts.segments), len(texts.segments) + len(train)
-        segments = TextBatches(texts.segments, found[:first], self.device)
-        upper = self.upper(spec, layer)
-        with self.timing("measure_s"):
-            before = document_nll(upper, segments, None, [None], spec.micro_batch_tokens)
-        return Material(
-            train=TextBatches(train, found[first:last], self.device) if train else segments,
-            segments=segments,
-            entry_sets=EntrySets(texts.segments, len(texts.documents), spec.memory_dim),
-            nll_before=float(before[0]),
-        )
+
+class SpecParts:
+    """The model of one trial and its like, as `trainables.adapters.adapter.ModelParts` wants it."""
+
+    def __init__(self, cache: ProcessCache, spec: TrialSpec) -> None:
+        """Load nothing yet."""
+        self._cache, self._spec = cache, spec
+        self.card, self.device = cache.card(spec), cache.device
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+
+    def hidden_states(self) -> HiddenStates:
+        """Return the source of hidden states."""
+        return self._cache.hidden_states(self._spec)
+
+    def upper(self, layer: int) -> Upper:
+        """Return the blocks above a layer."""
+        return self._cache.upper(self._spec, layer)
+
+    def whole_model(self) -> WholeModel:
+        """Return the whole model, frozen."""
+        return self._cache.whole_model(self._spec)
+
+    def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made for the same model, texts and key if it was the latest of its kind, else make it."""
+        return self._cache.keep(self._spec, kind, key, make)
+
+    def timing(self, part: str) -> AbstractContextManager[None]:
+        """Count the time of a `with` block under a part's name."""
+        return self._cache.timing(part)
 
 
 _TEXT_FIELDS = (

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from trainables.node.storage import join, write_bytes
-from trainables.probes.fever import Answer
 
 
 @dataclass
@@ -46,41 +40,7 @@ class TrialResult:
         return asdict(self)
 
 
-def save_member_files(
-    folder: str, samples: Mapping[str, Any], memory: Mapping[str, Tensor] | None, layer: int, model_key: str
-) -> None:
-    """Write predictions, analysis, samples and the trained memory into a trial's folder, each atomically."""
-    if "answers" in samples:
-        write_bytes(join(folder, "predictions.parquet"), predictions_bytes(samples["answers"]))
-    for name in ("analysis", "samples"):
-        if name in samples:
-            write_bytes(join(folder, f"{name}.json"), json.dumps(samples[name]).encode())
-    if memory is not None:
-        from trainables.adapters.memory.io import save_memory
-
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "memory.safetensors"
-            save_memory(path, memory, layer=layer, model=model_key)
-            write_bytes(join(folder, "memory.safetensors"), path.read_bytes())
-
-
-def predictions_bytes(answers: Sequence[Answer]) -> bytes:
-    """Return a Parquet file of answers: claim_id, page, label, rows, answer, parsed, correct."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table(
-        {
-            "claim_id": pa.array([str(a.claim_id) for a in answers], pa.string()),
-            "page": pa.array([a.page for a in answers], pa.string()),
-            "label": pa.array([a.label for a in answers], pa.string()),
-            "rows": pa.array([a.rows for a in answers], pa.int32()),
-            "answer": pa.array([a.text for a in answers], pa.string()),
-            "parsed": pa.array([a.letter for a in answers], pa.string()),
-            "correct": pa.array([a.correct for a in answers], pa.bool_()),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+def write_member_files(folder: str, files: Mapping[str, bytes]) -> None:
+    """Write a trial's files into its folder, each atomically."""
+    for name, content in files.items():
+        write_bytes(join(folder, name), content)

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from trainables.adapters.registry import ADAPTERS
 from trainables.errors import failure_kind
 from trainables.node.storage import exists
 from trainables.pack.checkpoint import read_checkpoint
-from trainables.pack.full_update_run import FullUpdateRun
-from trainables.pack.memory_run import PackRun
-from trainables.pack.process_cache import Workbench
+from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
+from trainables.pack.run import PackRun
 from trainables.trial.task import TrialTask
 
 
@@ -47,20 +47,19 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def start_runs(
-    tasks: Sequence[TrialTask], bench: Workbench, trunk_layers: Sequence[int]
-) -> list[PackRun | FullUpdateRun]:
-    """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs."""
+def start_runs(tasks: Sequence[TrialTask], cache: ProcessCache, trunk_layers: Sequence[int]) -> list[PackRun]:
+    """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs.
+
+    Where the adapter does not pack, each task is a run of its own.
+    """
     found = {task.id: read_checkpoint(task.checkpoint) for task in tasks}
-    if tasks[0].spec.method == "full_update":
-        return [FullUpdateRun(task, bench, found[task.id]) for task in tasks]
-    by_epoch: dict[int, list[TrialTask]] = {}
+    packs = ADAPTERS[tasks[0].spec.method].packs
+    groups: dict[Any, list[TrialTask]] = {}
     for task in tasks:
         state = found[task.id]
-        by_epoch.setdefault(0 if state is None else state.epoch, []).append(task)
-    return [
-        PackRun(group, bench, trunk_layers, [found[task.id] for task in group]) for _, group in sorted(by_epoch.items())
-    ]
+        groups.setdefault((0 if state is None else state.epoch) if packs else task.id, []).append(task)
+    ordered = sorted(groups.items()) if packs else groups.items()
+    return [PackRun(group, cache, trunk_layers, [found[task.id] for task in group]) for _, group in ordered]
 
 
 class PackWork:
@@ -71,16 +70,16 @@ class PackWork:
     Args:
         config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, and `stop_file`: when this file is there, the
             run under way writes its checkpoints after the epoch and ends without results.
-        bench: the process's workbench.
+        cache: what the process keeps from one pack to the next.
     """
 
-    def __init__(self, config: Mapping[str, Any], bench: Workbench) -> None:
+    def __init__(self, config: Mapping[str, Any], cache: ProcessCache) -> None:
         """Queue the pack; nothing is loaded before the first step."""
-        self._bench = bench
+        self._cache = cache
         self._trunk_layers = [int(layer) for layer in config["trunk_layers"]]
         self._stop_file = str(config.get("stop_file", ""))
         self._queue = [[TrialTask.from_dict(plain) for plain in config["trials"]]]
-        self._runs: list[PackRun | FullUpdateRun] = []
+        self._runs: list[PackRun] = []
 
     def step(self) -> dict[str, Any]:
         """Do one epoch, or start or finish a run.
@@ -92,7 +91,7 @@ class PackWork:
         report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": []}
         try:
             if not self._runs:
-                self._runs = start_runs(self._queue[0], self._bench, self._trunk_layers)
+                self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers)
                 self._queue.pop(0)
             run = self._runs[0]
             tasks = run.tasks

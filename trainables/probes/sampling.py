@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Sampler(Protocol):
+class NextLogits(Protocol):
     """One member's language model, memory included, as sampling needs it."""
 
     def next_logits(self, sequences: list[list[int]]) -> Tensor:
@@ -84,7 +84,7 @@ class AnswerSampler:
         self._eos: int | None = tokenizer.eos_token_id
 
     def sample(
-        self, model: Sampler, prompts: Sequence[Sequence[int]], uniforms: NDArray[np.float64]
+        self, model: NextLogits, prompts: Sequence[Sequence[int]], uniforms: NDArray[np.float64]
     ) -> list[list[str]]:
         """Sample answers to every prompt.
 
@@ -108,7 +108,7 @@ class AnswerSampler:
             texts += [self._decoder.text(prompt, new) for (prompt, _), new in zip(batch, generated, strict=True)]
         return [texts[at * num_answers : (at + 1) * num_answers] for at in range(len(prompts))]
 
-    def _grow(self, model: Sampler, batch: Sequence[tuple[list[int], NDArray[np.float64]]]) -> list[list[int]]:
+    def _grow(self, model: NextLogits, batch: Sequence[tuple[list[int], NDArray[np.float64]]]) -> list[list[int]]:
         """Return the tokens generated for every (prompt, draws), end of sequence left out."""
         generated: list[list[int]] = [[] for _ in batch]
         growing = list(range(len(batch)))

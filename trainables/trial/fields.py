@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -15,7 +15,7 @@ def identity_field(
     default: Any,
     doc: str,
     *,
-    choices: tuple[Any, ...] = (),
+    choices: Collection[Any] = (),
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -26,7 +26,7 @@ def identity_field(
     return field(default=default, metadata={"kind": "identity", "doc": doc, "packs": packs, **rule})
 
 
-def other_field(kind: str, default: Any, doc: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
+def other_field(kind: str, default: Any, doc: str, *, choices: Collection[Any] = (), low: float | None = None) -> Any:
     """Declare a field that changes no result: `resource` or `label`."""
     rule = {"choices": choices, "low": low, "high": None, "above": None}
     return field(default=default, metadata={"kind": kind, "doc": doc, "packs": True, **rule})

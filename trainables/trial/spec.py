@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from trainables.adapters.memory.plan import ALLOCATIONS
+from trainables.adapters.registry import ADAPTERS
 from trainables.data.sources import data_key as key_of_data
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import ModelCard, model_card
+from trainables.probes.registry import PROBES
 from trainables.trial.fields import identity_field, other_field, rules_of
 
 ID_VERSION = "1"
-PROBES = ("fever", "counterfact")
-ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class TrialSpec:
     dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
     data: str = identity_field("sample", "sources joined by commas: sample, hub or folders")
     detokenize: bool = identity_field(False, "undo FEVER's tokenisation in page texts")
-    method: str = identity_field("memory", "what is trained", choices=("memory", "pretrained", "full_update"))
+    method: str = identity_field("memory", "what is trained", choices=ADAPTERS)
     content: str = identity_field(
         "document", "what is memorised", choices=("document", "template", "document+template")
     )

@@ -20,7 +20,7 @@ from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial
 from sweep.report.tables.of_comparisons import interval_text, most_telling, p_text
 from sweep.report.tables.table import Cell, Table, number
-from trainables.probes.targets import METRICS, sample_scores
+from trainables.probes.counterfact.targets import METRICS, sample_scores
 
 SLUG = "counterfact_against_pretrained"
 SAME_FIELDS = ("model", "dtype", "data", "seed", "num_answers", "answer_tokens", "temperature")

@@ -17,8 +17,9 @@ import pytest
 
 from sweep.records.record import FORMAT, ID_VERSION, record_bytes
 from sweep.records.store import Store
+from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
-from trainables.trial.spec import ALLOCATIONS, TrialSpec, canonical, identity, trial_id
+from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 DATA_KEY = "made-up@1"

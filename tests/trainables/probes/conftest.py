@@ -31,7 +31,7 @@ from transformers import (
 from trainables.data.documents import Claim, Document
 from trainables.data.prompts import HEADER, POOL
 from trainables.lm.token_tree import TokenTree, collate
-from trainables.probes.fever import FeverQuestions
+from trainables.probes.fever.questions import FeverQuestions
 
 torch.set_num_threads(1)
 
@@ -128,7 +128,7 @@ def answering_models(tokenizer: Any, tiny_model: Callable[[Any, int], Any], docu
     prompts = [
         list(question.prompt)
         for num_shots in (0, 1)
-        for question in FeverQuestions(documents, tokenizer, num_shots=num_shots).questions
+        for question in FeverQuestions(documents, tokenizer, num_shots=num_shots).prompts
     ]
     generator = torch.Generator().manual_seed(0)
     texts = [tokenizer(f"A:{spelling}", add_special_tokens=False)["input_ids"] for spelling in SPELLINGS]

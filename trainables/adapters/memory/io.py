@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.adapters.memory.bank import Memory
@@ -42,6 +43,16 @@ def save_memory(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, la
         layer: Index of the block at whose output the memory is added.
         model: Key of the language model.
     """
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(memory_bytes(state, layer=layer, model=model))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def memory_bytes(state: Mapping[str, Tensor], *, layer: int, model: str) -> bytes:
+    """Return the content of the file that `save_memory` writes."""
     memory_dim, model_dim = state["up.weight"].shape
     metadata = {
         "format": FORMAT,
@@ -52,12 +63,8 @@ def save_memory(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, la
         "norm_and_gate": str("gate" in state),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content: bytes = save(tensors, metadata)
+    return content
 
 
 def load_memory(path: str | os.PathLike[str]) -> SavedMemory:
@@ -67,14 +74,31 @@ def load_memory(path: str | os.PathLike[str]) -> SavedMemory:
         DataError: The file is missing, broken, or not a memory.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise DataError(f"{path}: not readable as a memory file ({error}); train the trial again") from error
+    return read_memory(content, str(path))
+
+
+def read_memory(content: bytes, where: str) -> SavedMemory:
+    """Read what `memory_bytes` gave.
+
+    Args:
+        content: Of the file.
+        where: Its name, for messages.
+
+    Raises:
+        DataError: The content is broken, or not a memory.
+    """
+    try:
+        state = load(content)
+        header_bytes = int.from_bytes(content[:8], "little")
+        metadata: dict[str, str] = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"{where}: not readable as a memory file ({error}); train the trial again") from error
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
-        raise DataError(f"{path}: not a memory file: its format is {found}, expected {FORMAT}")
+        raise DataError(f"{where}: not a memory file: its format is {found}, expected {FORMAT}")
     model_dim, memory_dim = int(metadata["model_dim"]), int(metadata["memory_dim"])
     memory = Memory(model_dim, memory_dim, metadata["norm_and_gate"] == "True", seed=None)
     memory.load_state_dict(state)

@@ -6,22 +6,21 @@ sum of their losses gives each its own gradient. A pack of one is the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.entry_sets import EntrySet, member_masks
 from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.adapters.memory.plan import MemoryPlan
+from trainables.adapters.split import member_nll, slices
 from trainables.errors import OutOfMemory, failure_kind
-from trainables.lm.head_loss import token_nll
+from trainables.lm.batches import TextBatch, TextBatches, epoch_order
 from trainables.lm.upper import Upper
-from trainables.pack.batches import TextBatch, TextBatches, epoch_order
-from trainables.pack.entry_sets import EntrySet, member_masks
-from trainables.trial.spec import TrialSpec
 
 
 @dataclass
@@ -29,27 +28,27 @@ class PackMembers:
     """The members of a pack, side by side.
 
     Attributes:
-        specs: one per member; they agree in all that is not marked as free within a pack.
+        plans: one per member; they agree in all that is not marked as free within a pack.
         sets: each member's entry set, or None for a member that has none.
         active: False once a member's loss was not a number.
     """
 
-    specs: Sequence[TrialSpec]
+    plans: Sequence[MemoryPlan]
     sets: Sequence[EntrySet | None]
     active: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Start with every member active."""
-        self.active = self.active or [True] * len(self.specs)
+        self.active = self.active or [True] * len(self.plans)
 
     @property
     def hard(self) -> list[EntrySet | None]:
         """Sets that act as masks."""
-        return [s if spec.mode == "hard" else None for spec, s in zip(self.specs, self.sets, strict=True)]
+        return [s if plan.mode == "hard" else None for plan, s in zip(self.plans, self.sets, strict=True)]
 
     @property
     def leaking(self) -> bool:
-        """Whether any member has a set, so that leakage is worth measuring."""
+        """Whether any member has a set, so that there is leakage to evaluate."""
         return any(s is not None for s in self.sets)
 
 
@@ -102,37 +101,35 @@ class PackTraining:
         micro_batch_tokens: int,
     ) -> None:
         """Set up the optimiser; the schedule spans all epochs."""
-        first = members.specs[0]
+        first = members.plans[0]
         self.members, self.batches, self.upper, self.bank = members, batches, upper, bank
         self.micro_batch_tokens = micro_batch_tokens
-        self.epoch = 0
-        self._alphas = torch.tensor([s.alpha for s in members.specs], device=batches.device)
+        self._alphas = torch.tensor([s.alpha for s in members.plans], device=batches.device)
         self._batch_size, self._seed = first.batch_size, first.seed
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
             bank,
-            [s.lr for s in members.specs],
-            [s.weight_decay for s in members.specs],
+            [s.lr for s in members.plans],
+            [s.weight_decay for s in members.plans],
             first.warmup_steps,
             steps * first.epochs,
-            [s.grad_clip for s in members.specs],
+            [s.grad_clip for s in members.plans],
         )
 
-    def run_epoch(self) -> list[dict[str, float]]:
-        """Train one epoch and return each member's means over it.
+    def run_epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train epoch number `epoch` and return each member's means over it.
 
         A member whose loss is not finite stops being updated; the others go on.
 
         Raises:
             OutOfMemory: one text of one member does not fit.
         """
-        sums = EpochSums.zeros(len(self.members.specs))
-        order = epoch_order(len(self.batches), self._seed, self.epoch)
+        sums = EpochSums.zeros(len(self.members.plans))
+        order = epoch_order(len(self.batches), self._seed, epoch)
         for batch in self.batches.steps(order, self._batch_size):
             self._step(batch, sums)
             if not any(self.members.active):
                 break
-        self.epoch += 1
         return sums.means()
 
     def _step(self, batch: TextBatch, sums: EpochSums) -> None:
@@ -159,7 +156,7 @@ class PackTraining:
     def _gradients(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of one step; return each member's mean NLL and leakage, `[members]`."""
         self.bank.zero_grad(set_to_none=True)
-        count = len(self.members.specs)
+        count = len(self.members.plans)
         nll, leak = torch.zeros(2, count, device=self.batches.device)
         for who, texts in slices(count, batch.lengths, self.micro_batch_tokens):
             nll_sum, leak_sum = self._losses(batch.part(texts), who)
@@ -174,53 +171,11 @@ class PackTraining:
         """Return NLL and leakage of some members on some texts, summed over tokens: `[members]` each."""
         hard = member_masks(self.members.hard[who], batch.documents, batch.trees, self.batches.device)
         added, activations = self.bank(batch.hidden[None], hard, who)
-        nll = member_nll(self.upper, batch, added).sum(dim=1)
+        nll = member_nll(self.upper, batch, batch.hidden[None] + added).sum(dim=1)
         if not self.members.leaking:
             return nll, torch.zeros_like(nll)
         allowed = member_masks(self.members.sets[who], batch.documents, batch.trees, self.batches.device)
         return nll, leakage(activations, allowed).sum(dim=1)
-
-
-def member_nll(upper: Upper, batch: TextBatch, added: Tensor) -> Tensor:
-    """Return the NLL of every target token of some texts: `[members, targets]`, float32.
-
-    Args:
-        upper: blocks above the memory.
-        batch: the texts.
-        added: `[members, tokens, model_dim]`, what the memories add.
-    """
-    final = upper(batch.hidden[None] + added, positions=batch.positions[None], lengths=batch.lengths)
-    picked = final[:, batch.targets].flatten(0, 1)
-    labels = batch.labels.repeat(len(added))
-    return token_nll(picked, upper.head_weight, upper.head_bias, labels).reshape(len(added), -1)
-
-
-def slices(members: int, lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[slice, slice]]:
-    """Split a step into forward passes of at most `max_tokens` tokens: by members first, then by texts.
-
-    Args:
-        members: members of the pack.
-        lengths: tokens of each text.
-        max_tokens: over all members of a pass; one text of one member is always a pass.
-
-    Yields:
-        Which members, and which texts.
-    """
-    if (tokens := sum(lengths)) <= max_tokens:
-        together = max_tokens // max(1, tokens)
-        for start in range(0, members, together):
-            yield slice(start, min(members, start + together)), slice(0, len(lengths))
-        return
-    ends, room = [0], max_tokens
-    for place, length in enumerate(lengths):
-        if length > room and place > ends[-1]:
-            ends.append(place)
-            room = max_tokens
-        room -= length
-    ends.append(len(lengths))
-    for member in range(members):
-        for start, end in pairwise(ends):
-            yield slice(member, member + 1), slice(start, end)
 
 
 def _halve(tokens: int, width: int, error: BaseException) -> int:

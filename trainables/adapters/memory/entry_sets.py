@@ -11,9 +11,9 @@ from torch import Tensor
 from trainables.adapters.memory.allocation import Allocation, build_allocation, stack_masks
 from trainables.adapters.memory.analysis import allocation_report
 from trainables.adapters.memory.grouping import group_documents
+from trainables.adapters.memory.plan import MemoryPlan
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.texts import TrainingText
-from trainables.trial.spec import TrialSpec
 
 
 class EntrySets:
@@ -34,18 +34,22 @@ class EntrySets:
         self._groups: dict[int, list[int]] = {}
         self._built: dict[tuple[object, ...], EntrySet] = {}
 
-    def of(self, spec: TrialSpec, allocation: str | None = None) -> EntrySet:
-        """Return the entry set of a trial, or of a trial like it with another allocation."""
-        name = allocation or spec.allocation
-        clusters = min(spec.groups, len(self._segments))
-        key = (name, spec.granularity, spec.entries_per_group, spec.mem_seed, clusters)
+    def of(self, plan: MemoryPlan, allocation: str | None = None) -> EntrySet:
+        """Return the entry set of a memory, or of one like it with another allocation.
+
+        Raises:
+            ConfigError: fewer entries than groups, where each group needs its own.
+        """
+        name = allocation or plan.allocation
+        clusters = min(plan.groups, len(self._segments))
+        key = (name, plan.granularity, plan.entries_per_group, plan.mem_seed, clusters)
         if key not in self._built:
             groups = self.groups(clusters)
             sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
             for document, group in enumerate(groups):
                 sequences[group] += self._segments[document]
             built = build_allocation(
-                name, spec.granularity, sequences, self._memory_dim, spec.mem_seed, spec.entries_per_group
+                name, plan.granularity, sequences, self._memory_dim, plan.mem_seed, plan.entries_per_group
             )
             self._built[key] = EntrySet(built, groups, sequences)
         return self._built[key]

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables.adapters.split import slices
+from trainables.lm.batches import TextBatches, similar_lengths
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.batches import TextBatches, similar_lengths
-from trainables.pack.texts import TrainingText
-from trainables.pack.training import slices
 
 LENGTHS = (5, 3, 9, 3, 2)
 

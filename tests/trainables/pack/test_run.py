@@ -12,8 +12,8 @@ import torch
 
 from trainables.adapters.memory.io import load_memory
 from trainables.errors import OutOfMemory
-from trainables.pack import memory_run
-from trainables.pack.process_cache import Workbench
+from trainables.pack import run as pack_run
+from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
 from trainables.trial.spec import canonical, identity, make_spec, trial_id
 from trainables.trial.task import TrialTask
@@ -22,14 +22,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def cache() -> ProcessCache:
     torch.set_num_threads(1)
-    return Workbench(CPU, 10**9)
+    return ProcessCache(CPU, 10**9)
 
 
 @pytest.fixture(scope="module")
-def gpu() -> Workbench:
-    return Workbench(torch.device("cuda"), 10**9)
+def gpu() -> ProcessCache:
+    return ProcessCache(torch.device("cuda"), 10**9)
 
 
 @pytest.fixture(params=["llama", "gpt_neox"])
@@ -63,8 +63,8 @@ def finish(work: PackWork) -> dict[str, dict]:
     raise AssertionError("the pack does not end")
 
 
-def run(tasks: list[TrialTask], bench: Workbench) -> dict[str, dict]:
-    return finish(PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, bench))
+def run(tasks: list[TrialTask], cache: ProcessCache) -> dict[str, dict]:
+    return finish(PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, cache))
 
 
 VARIANTS = (
@@ -87,133 +87,133 @@ def assert_same(one: dict, other: dict, tolerance: float) -> None:
         assert [v for _, v in curve] == pytest.approx([v for _, v in other["curves"][name]], abs=tolerance), name
 
 
-@pytest.mark.parametrize(("device", "tolerance"), [("bench", 2e-5), pytest.param("gpu", 1e-4, marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(("device", "tolerance"), [("cache", 2e-5), pytest.param("gpu", 1e-4, marks=pytest.mark.gpu)])
 def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, tolerance, request, tmp_path):
-    bench = request.getfixturevalue(device)
-    packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], bench)
+    cache = request.getfixturevalue(device)
+    packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], cache)
     assert {r["status"] for r in packed.values()} == {"done"}
     for variant in VARIANTS:
         alone = task({**base, **variant}, tmp_path / "alone")
-        assert_same(run([alone], bench)[alone.id], packed[alone.id], tolerance)
+        assert_same(run([alone], cache)[alone.id], packed[alone.id], tolerance)
         answers = [pq.read_table(tmp_path / where / alone.id / "predictions.parquet") for where in ("packed", "alone")]
         assert answers[0].equals(answers[1])
 
 
-def test_a_trial_run_twice_is_bit_identical(base, bench, tmp_path):
+def test_a_trial_run_twice_is_bit_identical(base, cache, tmp_path):
     tasks = [[task({**base, **VARIANTS[2]}, tmp_path / str(i))] for i in range(2)]
-    first, second = (run(t, bench)[t[0].id] for t in tasks)
+    first, second = (run(t, cache)[t[0].id] for t in tasks)
     assert_same(first, second, 0.0)
 
 
-def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_result(base, bench, tmp_path):
+def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_result(base, cache, tmp_path):
     tasks = [task({**base, **v}, tmp_path) for v in VARIANTS[:3]]
-    whole = run([replace(t, checkpoint=t.checkpoint + "-unused") for t in tasks], bench)
-    interrupted = PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, bench)
+    whole = run([replace(t, checkpoint=t.checkpoint + "-unused") for t in tasks], cache)
+    interrupted = PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, cache)
     interrupted.step()
     interrupted.step()
     interrupted.checkpoint()
-    again = PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, bench)
+    again = PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": [1]}, cache)
     assert again.step()["epoch"] == 3
-    results = run(tasks, bench)
+    results = run(tasks, cache)
     for t in tasks:
         assert_same(whole[t.id], results[t.id], 1e-6)
         kept = [load_memory(tmp_path / t.id / "memory.safetensors")]
         assert all(torch.isfinite(p).all() for p in kept[0].memory.parameters())
 
 
-def test_members_whose_checkpoints_stand_at_different_epochs_all_finish(base, bench, tmp_path):
+def test_members_whose_checkpoints_stand_at_different_epochs_all_finish(base, cache, tmp_path):
     tasks = [task({**base, **v}, tmp_path) for v in VARIANTS[:2]]
-    ahead = PackWork({"trials": [tasks[0].to_dict()], "trunk_layers": [1]}, bench)
+    ahead = PackWork({"trials": [tasks[0].to_dict()], "trunk_layers": [1]}, cache)
     ahead.step()
     ahead.checkpoint()
-    results = run(tasks, bench)
+    results = run(tasks, cache)
     assert {r["status"] for r in results.values()} == {"done"} and len(results) == 2
 
 
-def test_a_broken_checkpoint_means_starting_over(base, bench, tmp_path):
+def test_a_broken_checkpoint_means_starting_over(base, cache, tmp_path):
     one = task({**base}, tmp_path)
     Path(one.checkpoint).parent.mkdir(parents=True)
     Path(one.checkpoint).write_bytes(b"not a checkpoint")
-    assert run([one], bench)[one.id]["status"] == "done"
+    assert run([one], cache)[one.id]["status"] == "done"
 
 
-def test_leakage_falls_as_alpha_grows(base, bench, tmp_path):
+def test_leakage_falls_as_alpha_grows(base, cache, tmp_path):
     tasks = [
         task({**base, "alpha": a, "allocation": "partitioned", "epochs": 8, "lr": 1e-2}, tmp_path)
         for a in (0.2, 1.0, 5.0)
     ]
-    results = run(tasks, bench)
+    results = run(tasks, cache)
     leaks = [results[t.id]["metrics"]["memory/leakage"] for t in tasks]
     assert leaks[0] > leaks[1] > leaks[2]
 
 
-def test_alpha_zero_is_plain_memorising_bit_for_bit_whatever_shares_its_pack(base, bench, tmp_path):
+def test_alpha_zero_is_plain_memorising_bit_for_bit_whatever_shares_its_pack(base, cache, tmp_path):
     plain = task({**base}, tmp_path / "plain")
-    alone = run([plain], bench)[plain.id]
+    alone = run([plain], cache)[plain.id]
     states = []
     for where in ("a", "b"):
         tasks = [task({**base}, tmp_path / where), task({**base, **VARIANTS[1]}, tmp_path / where)]
-        run(tasks[: 1 if where == "a" else 2], bench)
+        run(tasks[: 1 if where == "a" else 2], cache)
         states.append(load_memory(tmp_path / where / plain.id / "memory.safetensors").memory.state_dict())
     assert alone["status"] == "done"
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], atol=1e-5)
 
 
-def test_at_alpha_zero_leakage_is_reported_for_every_allocation(base, bench, tmp_path):
+def test_at_alpha_zero_leakage_is_reported_for_every_allocation(base, cache, tmp_path):
     plain = task({**base}, tmp_path)
-    metrics = run([plain], bench)[plain.id]["metrics"]
+    metrics = run([plain], cache)[plain.id]["metrics"]
     for name in ("random", "partitioned", "simset1", "simset2", "simset3"):
         assert 0 < metrics[f"memory/leakage_{name}"] < 1
 
 
-def test_a_loss_that_is_not_a_number_is_recorded_as_diverged_and_leaves_the_others_alone(base, bench, tmp_path):
+def test_a_loss_that_is_not_a_number_is_recorded_as_diverged_and_leaves_the_others_alone(base, cache, tmp_path):
     wild = task({**base, "lr": 1e30, "warmup_steps": 0, "norm_and_gate": False}, tmp_path)
     calm = task({**base, "norm_and_gate": False, "warmup_steps": 0}, tmp_path)
-    results = run([wild, calm], bench)
+    results = run([wild, calm], cache)
     assert results[wild.id]["status"] == "diverged" and results[wild.id]["error"]["class"] == "diverged"
     json.dumps(results[wild.id], allow_nan=False)
-    alone = run([task({**base, "norm_and_gate": False, "warmup_steps": 0}, tmp_path / "alone")], bench)[calm.id]
+    alone = run([task({**base, "norm_and_gate": False, "warmup_steps": 0}, tmp_path / "alone")], cache)[calm.id]
     assert_same(alone, results[calm.id], 2e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 60])
 @pytest.mark.parametrize("variant", [VARIANTS[1], VARIANTS[3], {"mode": "hard", "allocation": "partitioned"}])
-def test_small_micro_batches_change_nothing(base, bench, tmp_path, tokens, variant):
+def test_small_micro_batches_change_nothing(base, cache, tmp_path, tokens, variant):
     variant = {**base, **variant}
     whole = task(variant, tmp_path / "whole")
     parts = task({**variant, "micro_batch_tokens": tokens}, tmp_path / "parts")
     assert whole.id == parts.id
-    assert_same(run([whole], bench)[whole.id], run([parts], bench)[parts.id], 2e-5)
+    assert_same(run([whole], cache)[whole.id], run([parts], cache)[parts.id], 2e-5)
 
 
-def test_out_of_memory_splits_a_pack_and_fails_a_single_trial(base, bench, tmp_path, monkeypatch):
+def test_out_of_memory_splits_a_pack_and_fails_a_single_trial(base, cache, tmp_path, monkeypatch):
 
     tasks = [task({**base, **v}, tmp_path) for v in VARIANTS[:3]]
-    real = memory_run.PackRun.__init__
+    real = pack_run.PackRun.__init__
 
     def small_device(self, members, *args):
         if len(members) > 1 or members[0].id == tasks[2].id:
             raise OutOfMemory("no room")
         real(self, members, *args)
 
-    monkeypatch.setattr(memory_run.PackRun, "__init__", small_device)
-    results = run(tasks, bench)
+    monkeypatch.setattr(pack_run.PackRun, "__init__", small_device)
+    results = run(tasks, cache)
     assert [results[t.id]["status"] for t in tasks] == ["done", "done", "failed"]
     assert results[tasks[2].id]["error"]["class"] == "memory"
 
 
-def test_an_unexpected_error_fails_the_trials_with_its_traceback(base, bench, tmp_path, monkeypatch):
+def test_an_unexpected_error_fails_the_trials_with_its_traceback(base, cache, tmp_path, monkeypatch):
 
-    monkeypatch.setattr(memory_run.PackRun, "step", lambda self: 1 / 0)
-    result = next(iter(run([task(base, tmp_path)], bench).values()))
+    monkeypatch.setattr(pack_run.PackRun, "step", lambda self: 1 / 0)
+    result = next(iter(run([task(base, tmp_path)], cache).values()))
     assert result["status"] == "failed" and result["error"]["class"] == "bug"
     assert "ZeroDivisionError" in result["error"]["traceback"]
 
 
-def test_a_pretrained_trial_trains_nothing_and_is_evaluated(base, bench, tmp_path):
+def test_a_pretrained_trial_trains_nothing_and_is_evaluated(base, cache, tmp_path):
     one = task({**base, "method": "pretrained", "layer": None}, tmp_path)
-    result = run([one], bench)[one.id]
+    result = run([one], cache)[one.id]
     assert result["status"] == "done" and result["flops"] == 0
     assert result["metrics"]["memory/nll"] == pytest.approx(result["metrics"]["memory/nll_before"])
     assert "fever/accuracy" in result["metrics"]
@@ -222,15 +222,15 @@ def test_a_pretrained_trial_trains_nothing_and_is_evaluated(base, bench, tmp_pat
 
 @pytest.mark.parametrize("content", ["template", "document+template"])
 @pytest.mark.parametrize("loss", ["full", "answer"])
-def test_templates_are_trained_with_loss_on_all_or_on_the_answer_only(base, bench, tmp_path, content, loss):
+def test_templates_are_trained_with_loss_on_all_or_on_the_answer_only(base, cache, tmp_path, content, loss):
     one = task({**base, "content": content, "template_loss": loss, "epochs": 6, "lr": 5e-3}, tmp_path)
-    curve = run([one], bench)[one.id]["curves"]["train/nll"]
+    curve = run([one], cache)[one.id]["curves"]["train/nll"]
     assert curve[-1][1] < curve[0][1]
 
 
-def test_evaluation_at_chosen_epochs_gives_curves(base, bench, tmp_path):
+def test_evaluation_at_chosen_epochs_gives_curves(base, cache, tmp_path):
     one = task({**base, "eval_epochs": (0, 2)}, tmp_path)
-    curves = run([one], bench)[one.id]["curves"]
+    curves = run([one], cache)[one.id]["curves"]
     assert [e for e, _ in curves["fever/accuracy"]] == [0, 2, 3]
     assert [e for e, _ in curves["memory/nll"]] == [0, 2, 3]
     assert [e for e, _ in curves["train/nll"]] == [1, 2, 3]
@@ -239,48 +239,48 @@ def test_evaluation_at_chosen_epochs_gives_curves(base, bench, tmp_path):
 FULL = {"method": "full_update", "layer": None, "content": "document+template", "epochs": 4}
 
 
-def test_a_full_update_trains_all_weights_with_the_same_records(base, bench, tmp_path):
+def test_a_full_update_trains_all_weights_with_the_same_records(base, cache, tmp_path):
     one = task({**base, **FULL}, tmp_path)
-    result = run([one], bench)[one.id]
+    result = run([one], cache)[one.id]
     assert result["status"] == "done" and result["flops"] > 0
     assert result["metrics"]["memory/nll"] < result["metrics"]["memory/nll_before"]
     assert {"fever/accuracy", "train/nll"} <= result["metrics"].keys()
 
 
-def test_an_interrupted_full_update_goes_on_to_the_same_result(base, bench, tmp_path):
+def test_an_interrupted_full_update_goes_on_to_the_same_result(base, cache, tmp_path):
     one = task({**base, **FULL}, tmp_path)
-    whole = run([replace(one, checkpoint=one.checkpoint + "-unused")], bench)[one.id]
-    interrupted = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, bench)
+    whole = run([replace(one, checkpoint=one.checkpoint + "-unused")], cache)[one.id]
+    interrupted = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, cache)
     interrupted.step()
     interrupted.step()
     interrupted.checkpoint()
-    assert_same(whole, run([one], bench)[one.id], 1e-6)
+    assert_same(whole, run([one], cache)[one.id], 1e-6)
 
 
-def test_counterfact_prompts_are_answered_and_samples_kept(base, bench, tmp_path):
+def test_counterfact_prompts_are_answered_and_samples_kept(base, cache, tmp_path):
     base = {**base, "probes": ("counterfact",), "counterfact_records": 3, "num_answers": 2}
-    packed = run([task({**base, **v}, tmp_path) for v in VARIANTS[:2]], bench)
+    packed = run([task({**base, **v}, tmp_path) for v in VARIANTS[:2]], cache)
     for result in packed.values():
         assert {"counterfact/true_rate", "counterfact/new_rate", "counterfact/token_f1"} <= result["metrics"].keys()
         samples = json.loads((tmp_path / result["id"] / "samples.json").read_text())
         assert len(samples) == 3 and all(len(s["answers"]) == 2 for s in samples)
     alone = task({**base, **VARIANTS[1]}, tmp_path / "alone")
-    assert_same(run([alone], bench)[alone.id], packed[alone.id], 2e-5)
+    assert_same(run([alone], cache)[alone.id], packed[alone.id], 2e-5)
 
 
-def test_a_saved_memory_put_onto_a_plain_model_gives_the_recorded_nll(base, bench, tmp_path):
+def test_a_saved_memory_put_onto_a_plain_model_gives_the_recorded_nll(base, cache, tmp_path):
     from transformers import AutoModelForCausalLM
 
     from trainables.lm.reference import attach_memory
 
     one = task({**base, "lr": 1e-2}, tmp_path)
-    recorded = run([one], bench)[one.id]["metrics"]["memory/nll"]
+    recorded = run([one], cache)[one.id]["metrics"]["memory/nll"]
     saved = load_memory(tmp_path / one.id / "memory.safetensors")
     model = AutoModelForCausalLM.from_pretrained(base["model"])
     attach_memory(model, saved.memory, saved.layer)
     total, count = 0.0, 0
     with torch.no_grad():
-        for text in bench.texts(one.spec).segments:
+        for text in cache.texts(one.spec).segments:
             tokens = torch.tensor([text.tree.tokens])
             targets = tokens.shape[1] - 1
             total, count = total + float(model(tokens, labels=tokens).loss) * targets, count + targets
@@ -289,17 +289,17 @@ def test_a_saved_memory_put_onto_a_plain_model_gives_the_recorded_nll(base, benc
 
 def test_what_a_process_keeps_never_reaches_a_pack_with_other_texts(base, tmp_path):
     variants = [{"num_documents": n, "segment_tokens": t} for n in (2, 3, 4) for t in (32, 48)] * 2
-    kept = Workbench(CPU, None)
+    kept = ProcessCache(CPU, None)
     expected: dict[str, dict] = {}
     for number, variant in enumerate(variants):
         one = task({**base, **variant, "epochs": 1}, tmp_path / str(number))
-        fresh = expected.setdefault(one.id, run([one], Workbench(CPU, None))[one.id])
+        fresh = expected.setdefault(one.id, run([one], ProcessCache(CPU, None))[one.id])
         assert_same(fresh, run([one], kept)[one.id], 0.0)
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_results_of_the_processor(base, bench, gpu, tmp_path):
-    here, there = (run([task({**base, **v}, tmp_path / on.device.type) for v in VARIANTS], on) for on in (bench, gpu))
+def test_a_gpu_gives_the_results_of_the_processor(base, cache, gpu, tmp_path):
+    here, there = (run([task({**base, **v}, tmp_path / on.device.type) for v in VARIANTS], on) for on in (cache, gpu))
     assert {result["status"] for result in (*here.values(), *there.values())} == {"done"}
     for name, result in here.items():
         losses, others = ([v for _, v in found["curves"]["train/nll"]] for found in (result, there[name]))

@@ -10,13 +10,13 @@ import torch
 
 from trainables.data.documents import Document
 from trainables.probes.answers import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
-from trainables.probes.fever import Answer, FeverQuestions
+from trainables.probes.fever.questions import Answer, FeverQuestions
 
 
 def generated_letters(questions: FeverQuestions, model: Any, tokenizer: Any) -> list[str | None]:
     """What `generate` and the decoded continuation say, claim by claim."""
     letters = []
-    for question in questions.questions:
+    for question in questions.prompts:
         prompt = torch.tensor([question.prompt])
         output = model.generate(
             prompt,
@@ -109,7 +109,7 @@ def test_unusual_spellings_are_followed_to_their_end(
 def test_an_answer_that_never_shows_its_letter_ends_unparsed(documents: list[Document], tokenizer: Any) -> None:
     questions = FeverQuestions(documents, tokenizer)
     text = ContinuationDecoder(tokenizer).text
-    space = next(i for i in range(len(tokenizer)) if text(questions.questions[0].prompt, [i]) == " ")
+    space = next(i for i in range(len(tokenizer)) if text(questions.prompts[0].prompt, [i]) == " ")
     calls = []
 
     def respond(trees: Any, about: Any, nodes: Any) -> Any:
@@ -126,7 +126,7 @@ def test_every_tree_is_about_one_page_and_small_enough(documents: list[Document]
     questions = FeverQuestions(documents, tokenizer, max_tree_tokens=200)
     assert set(questions.tree_documents) == {0, 2}
     assert questions.tree_documents == sorted(questions.tree_documents)
-    longest = max(len(question.prompt) for question in questions.questions)
+    longest = max(len(question.prompt) for question in questions.prompts)
     assert all(len(tree) <= max(200, longest + MAX_ANSWER_TOKENS) for tree in questions.trees)
 
 
@@ -141,14 +141,14 @@ def test_the_size_of_trees_does_not_change_answers(
 
 def test_prompts_of_a_page_are_run_once_where_they_agree(documents: list[Document], tokenizer: Any) -> None:
     questions = FeverQuestions(documents, tokenizer)
-    assert sum(map(len, questions.trees)) < 0.5 * sum(len(q.prompt) for q in questions.questions)
+    assert sum(map(len, questions.trees)) < 0.5 * sum(len(q.prompt) for q in questions.prompts)
 
 
 def test_claims_per_page_keeps_a_choice_that_does_not_depend_on_their_order(
     documents: list[Document], tokenizer: Any
 ) -> None:
     def ids(pages: list[Document], most: int) -> list[str]:
-        return [q.claim.id for q in FeverQuestions(pages, tokenizer, claims_per_page=most).questions]
+        return [q.claim.id for q in FeverQuestions(pages, tokenizer, claims_per_page=most).prompts]
 
     turned = [replace(document, claims=document.claims[::-1]) for document in documents]
     assert Counter(ids(documents, 4)) == Counter(ids(turned, 4))
@@ -183,7 +183,7 @@ class Script:
         plain = tokenizer("A:", add_special_tokens=False)["input_ids"]
         new = tokenizer(f"A:{text}", add_special_tokens=False)["input_ids"][len(plain) :]
         self.tokens = [*new, tokenizer.eos_token_id]
-        self.prompts = {question.prompt for question in questions.questions}
+        self.prompts = {question.prompt for question in questions.prompts}
         self.rounds = 0
 
     def __call__(self, trees: Any, about: Any, nodes: Any) -> Any:

@@ -12,13 +12,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.documents import LETTERS, Claim, Document
 from trainables.data.prompts import choose_examples, render_prompt
+from trainables.lm.members import NextTokens
 from trainables.lm.token_tree import TokenTree, build_trees
 from trainables.lm.tokens import encode
 from trainables.probes.answers import (
@@ -35,27 +36,8 @@ Path = tuple[int, ...]
 """Token ids generated after a prompt."""
 
 
-class Respond(Protocol):
-    """The models' side of the questions: K memories around one frozen language model."""
-
-    def __call__(
-        self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
-    ) -> NDArray[np.int64]:
-        """Return the most likely next token at every node asked for.
-
-        Args:
-            trees: what to run; may be empty.
-            documents: for every tree, the index of the document it is about (in the list of documents that
-                the questions were made from).
-            nodes: for every tree, the nodes to read.
-
-        Returns:
-            `[K, nodes in all]` token ids, nodes in the order given, tree after tree.
-        """
-
-
 @dataclass(frozen=True)
-class Question:
+class ClaimPrompt:
     """One claim, ready to be asked.
 
     Attributes:
@@ -109,7 +91,7 @@ class FeverQuestions:
     """The validation claims of some documents, as token trees; shared by all members and epochs.
 
     Attributes:
-        questions: one per claim, in the documents' order.
+        prompts: one per claim, in the documents' order.
         trees: all prompts with the beginnings of the answers; every tree is about one page.
         tree_documents: for every tree, the index of its document.
     """
@@ -137,7 +119,7 @@ class FeverQuestions:
         """
         self._decoder = ContinuationDecoder(tokenizer)
         self._eos: int | None = tokenizer.eos_token_id
-        self.questions: list[Question] = []
+        self.prompts: list[ClaimPrompt] = []
         beginnings: list[Path] | None = None
         for index, document in enumerate(documents):
             claims = _first_claims(document.claims, claims_per_page)
@@ -147,20 +129,20 @@ class FeverQuestions:
             for claim in claims:
                 text = render_prompt(examples, claim.text)
                 prompt = tuple(encode(tokenizer, text))
-                self.questions.append(Question(index, document.title, claim, prompt))
+                self.prompts.append(ClaimPrompt(index, document.title, claim, prompt))
                 if beginnings is None:
                     beginnings = _answer_beginnings(tokenizer, text)
         self._max_tree_tokens = max_tree_tokens
         paths: list[Path] = [(), *(beginnings or [])]
-        self._first = self._grow((number, path) for number in range(len(self.questions)) for path in paths)
+        self._first = self._grow((number, path) for number in range(len(self.prompts)) for path in paths)
         self.trees: list[TokenTree] = self._first.trees
         self.tree_documents: list[int] = self._first.documents
 
     def __len__(self) -> int:
         """Return the number of claims asked."""
-        return len(self.questions)
+        return len(self.prompts)
 
-    def answer(self, respond: Respond) -> list[list[Answer]]:
+    def answer(self, respond: NextTokens) -> list[list[Answer]]:
         """Let K members answer every claim greedily.
 
         The letters are those of `generate(do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS)` followed by
@@ -172,16 +154,16 @@ class FeverQuestions:
                 there are no claims it is called once, with nothing to read, and gives `[K, 0]`.
 
         Returns:
-            For each member, one answer per claim, in the order of `questions`.
+            For each member, one answer per claim, in the order of `prompts`.
 
         Raises:
             ValueError: `respond` returned another number of tokens than asked for.
         """
-        tokens = _ask(respond, self._first)
+        tokens = _read(respond, self._first)
         known: dict[tuple[int, Path], list[int]] = {}
         answers: list[dict[int, Answer]] = [{} for _ in tokens]
         walks: dict[tuple[int, int], Path] = {
-            (member, number): () for member in range(len(tokens)) for number in range(len(self.questions))
+            (member, number): () for member in range(len(tokens)) for number in range(len(self.prompts))
         }
         reading = self._first
         while walks:
@@ -197,14 +179,14 @@ class FeverQuestions:
             if walks:
                 wanted = {(number, path) for (_, number), path in walks.items()}
                 reading = self._grow(sorted(wanted))
-                tokens = _ask(respond, reading)
-        return [[found[number] for number in range(len(self.questions))] for found in answers]
+                tokens = _read(respond, reading)
+        return [[found[number] for number in range(len(self.prompts))] for found in answers]
 
     def _follow(
         self, member: int, number: int, path: Path, known: dict[tuple[int, Path], list[int]]
     ) -> tuple[str, Path, bool]:
         """Go on from `path` as far as tokens are known; return text, path and whether that settles it."""
-        prompt = self.questions[number].prompt
+        prompt = self.prompts[number].prompt
         text = self._decoder.text(prompt, path)
         while (number, path) in known:
             token = known[number, path][member]
@@ -217,16 +199,16 @@ class FeverQuestions:
         return text, path, False
 
     def _answer(self, number: int, text: str) -> Answer:
-        question, claim = self.questions[number], self.questions[number].claim
+        question, claim = self.prompts[number], self.prompts[number].claim
         return Answer(claim.id, question.page, claim.label, claim.rows, text, parse_answer(text))
 
     def _grow(self, wanted: Iterable[tuple[int, Path]]) -> _Reading:
         """Build trees, page by page, in which every (question, path) wanted can be read at its last token."""
         reading = _Reading([], [], [], {})
         nodes_read = 0
-        for document, group in groupby(wanted, key=lambda key: self.questions[key[0]].document):
+        for document, group in groupby(wanted, key=lambda key: self.prompts[key[0]].document):
             keys = list(group)
-            sequences = [(*self.questions[number].prompt, *path) for number, path in keys]
+            sequences = [(*self.prompts[number].prompt, *path) for number, path in keys]
             trees, ends = build_trees(sequences, self._max_tree_tokens)
             nodes: list[list[int]] = [[] for _ in trees]
             places: dict[tuple[int, int], int] = {}
@@ -241,7 +223,7 @@ class FeverQuestions:
         return reading
 
 
-def _ask(respond: Respond, reading: _Reading) -> NDArray[np.int64]:
+def _read(respond: NextTokens, reading: _Reading) -> NDArray[np.int64]:
     tokens = np.asarray(respond(reading.trees, reading.documents, reading.nodes))
     wanted = sum(map(len, reading.nodes))
     if tokens.ndim != 2 or tokens.shape[1] != wanted:

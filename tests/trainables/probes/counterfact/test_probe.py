@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trainables.data.counterfact import CounterfactRecord
-from trainables.probes.counterfact import CounterfactProbe
-from trainables.probes.targets import METRICS, begins_with, token_f1
+from trainables.probes.counterfact.plan import CounterfactPlan
+from trainables.probes.counterfact.probe import CounterfactProbe
+from trainables.probes.counterfact.targets import METRICS, begins_with, token_f1
 
 RECORDS = [
     CounterfactRecord(
@@ -22,6 +23,12 @@ RECORDS = [
     ),
     CounterfactRecord(8, "The home of {} is", "Röyksopp", "Norway", "Russia"),
 ]
+
+
+def probe(records: list[CounterfactRecord], tokenizer: Any, **settings: Any) -> CounterfactProbe:
+    usual = {"num_answers": 5, "answer_tokens": 5, "temperature": 1.0, "seed": 0}
+    plan = CounterfactPlan(data="", counterfact_records=len(records), **usual | settings)
+    return CounterfactProbe(plan, records, tokenizer)
 
 
 class SaysText:
@@ -84,8 +91,7 @@ def test_token_f1_counts_words_as_squad_does(answer: str, target: str, score: fl
 
 
 def test_rates_tell_true_from_new_targets_on_every_kind_of_prompt(tokenizer: Any) -> None:
-    probe = CounterfactProbe(RECORDS, tokenizer, num_answers=3, answer_tokens=12)
-    result = probe.run(SaysText(tokenizer, " Norway"), seed=0)
+    result = probe(RECORDS, tokenizer, num_answers=3, answer_tokens=12).ask_one(SaysText(tokenizer, " Norway"))
     assert set(result.metrics) == set(METRICS)
     assert result.metrics == pytest.approx(
         {
@@ -98,7 +104,7 @@ def test_rates_tell_true_from_new_targets_on_every_kind_of_prompt(tokenizer: Any
             "neighborhood_new_rate": 1.0,
         }
     )
-    assert result.samples[1] == {
+    assert result.answers[1] == {
         "prompt": "The home of Röyksopp is",
         "target_true": "Norway",
         "target_new": "Russia",
@@ -109,22 +115,22 @@ def test_rates_tell_true_from_new_targets_on_every_kind_of_prompt(tokenizer: Any
 
 
 def test_metrics_without_prompts_are_left_out(tokenizer: Any) -> None:
-    result = CounterfactProbe(RECORDS[1:], tokenizer).run(LastToken(len(tokenizer)), seed=0)
+    result = probe(RECORDS[1:], tokenizer, seed=0).ask_one(LastToken(len(tokenizer)))
     assert set(result.metrics) == {"true_rate", "new_rate", "token_f1"}
-    empty = CounterfactProbe([], tokenizer).run(LastToken(len(tokenizer)), seed=0)
-    assert empty.metrics == {} and empty.samples == []
+    empty = probe([], tokenizer, seed=0).ask_one(LastToken(len(tokenizer)))
+    assert empty.metrics == {} and empty.answers == []
 
 
 def test_answers_depend_on_seed_and_record_alone(tokenizer: Any) -> None:
     model = LastToken(len(tokenizer))
-    both = CounterfactProbe(RECORDS, tokenizer).run(model, seed=5).samples
-    alone = CounterfactProbe(RECORDS[1:], tokenizer).run(model, seed=5).samples
+    both = probe(RECORDS, tokenizer, seed=5).ask_one(model).answers
+    alone = probe(RECORDS[1:], tokenizer, seed=5).ask_one(model).answers
     assert both[1] == alone[0]
-    other = CounterfactProbe(RECORDS[1:], tokenizer).run(model, seed=6).samples
+    other = probe(RECORDS[1:], tokenizer, seed=6).ask_one(model).answers
     assert other[0]["answers"] != alone[0]["answers"]
     assert len(set(alone[0]["answers"])) > 1
 
 
 def test_a_low_temperature_makes_answers_agree(tokenizer: Any) -> None:
-    cold = CounterfactProbe(RECORDS, tokenizer, temperature=1e-4).run(LastToken(len(tokenizer)), seed=0)
-    assert all(len(set(sample["answers"])) == 1 for sample in cold.samples)
+    cold = probe(RECORDS, tokenizer, temperature=1e-4, seed=0).ask_one(LastToken(len(tokenizer)))
+    assert all(len(set(sample["answers"])) == 1 for sample in cold.answers)

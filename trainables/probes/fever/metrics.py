@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainables.data.documents import LABELS, LETTERS
-from trainables.probes.fever import Answer
+from trainables.probes.fever.questions import Answer
 
 UNPARSED = "unparsed"
 _NAMES = {"SUPPORTS": "f1_supports", "REFUTES": "f1_refutes", "NOT ENOUGH INFO": "f1_nei"}

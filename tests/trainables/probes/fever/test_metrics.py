@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.data.documents import LABELS
-from trainables.probes.fever import Answer
-from trainables.probes.metrics import fever_metrics
+from trainables.probes.fever.metrics import fever_metrics
+from trainables.probes.fever.questions import Answer
 
 ANSWERS = st.lists(
     st.builds(

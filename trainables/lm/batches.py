@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.texts import TrainingText
 
 PASS_TOKENS = {"cpu": 16, "cuda": 256}
 """What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
@@ -74,7 +74,7 @@ class TextBatches:
     """Makes batches of the same texts again and again.
 
     Args:
-        texts: what is memorised or measured.
+        texts: what is memorised, or whose error is evaluated.
         hidden: states of every text, `[tokens, model_dim]`; moved to the device at once where they fit there.
         device: where batches go.
     """

@@ -1,0 +1,1 @@
+"""Training all weights of a language model instead of a memory."""

@@ -1,0 +1,129 @@
+"""Memories as an adapter: K of them at one block, in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from trainables.adapters.adapter import Findings, MemberState, ModelParts, PackTexts
+from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.document_leakage import document_leakage
+from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
+from trainables.adapters.memory.io import memory_bytes, read_memory
+from trainables.adapters.memory.plan import ALLOCATIONS, MemoryPlan
+from trainables.adapters.memory.training import PackMembers, PackTraining
+from trainables.adapters.split import SplitAdapter
+from trainables.errors import ConfigError
+from trainables.lm.reference import WholeModel
+from trainables.lm.token_tree import TokenTree
+
+STORED = "memory.safetensors"
+
+
+class MemoryAdapter(SplitAdapter[MemoryPlan]):
+    """K memories (notes 000 to 002), with their entry sets, each with the optimiser of its own.
+
+    Raises:
+        ConfigError: fewer entries than groups of documents.
+    """
+
+    def __init__(self, plans: Sequence[MemoryPlan], parts: ModelParts, texts: PackTexts) -> None:
+        """Build the bank and the optimiser."""
+        first = plans[0]
+        layer = parts.card.num_blocks - 1 if first.layer is None else first.layer
+        super().__init__(plans, parts, texts, layer, first.micro_batch_tokens)
+        self._entry_sets = parts.keep(
+            "entry_sets",
+            first.memory_dim,
+            lambda: EntrySets(texts.segments, texts.num_documents, first.memory_dim),
+        )
+        self.sets: list[EntrySet | None] = [
+            None if plan.allocation == "none" else self._entry_sets.of(plan) for plan in plans
+        ]
+        self._members = PackMembers(plans, self.sets)
+        seeds = [plan.seed for plan in plans]
+        self.bank = MemoryBank(parts.card.model_dim, first.memory_dim, first.norm_and_gate, seeds, parts.device)
+        self.training = PackTraining(self._members, self.states.train, self.upper, self.bank, first.micro_batch_tokens)
+
+    def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
+        """Add what the memories give; in hard mode, from the entries that a tree's document may use."""
+        masks = member_masks(self._members.hard[who], documents, trees, self.parts.device)
+        added, _ = self.bank(hidden, masks, who)
+        states: Tensor = hidden + added
+        return states
+
+    def train_epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train one epoch; `train/leakage` only for members that have an entry set."""
+        self._members.active = list(self.active)
+        means = self.training.run_epoch(epoch)
+        self.active = list(self._members.active)
+        return [
+            {name: value for name, value in found.items() if name != "train/leakage" or own is not None}
+            for found, own in zip(means, self.sets, strict=True)
+        ]
+
+    def train_flops(self, epochs: int) -> float:
+        """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
+        card, train = self.parts.card, self.states.train
+        blocks = (card.num_blocks - 1 - self.layer) * card.block_params
+        memory = self.plans[0].added_params(card)
+        per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
+        return float(epochs * per_epoch)
+
+    def state(self, member: int) -> MemberState:
+        """Return copies of a memory and of its moments."""
+        return MemberState(self.bank.member_state(member), self.training.optimiser.member_state(member))
+
+    def load_state(self, member: int, state: MemberState) -> None:
+        """Set a memory and its moments."""
+        self.bank.load_member_state(member, state.weights)
+        self.training.optimiser.load_member_state(member, state.optimiser)
+
+    def stored(self, member: int) -> dict[str, bytes]:
+        """Return the memory as a file that `load_memory` reads."""
+        state = self.bank.member_state(member)
+        return {STORED: memory_bytes(state, layer=self.layer, model=self.parts.card.key)}
+
+    def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
+        """Set a memory from its file."""
+        self.bank.load_member_state(member, read_memory(files[STORED], STORED).memory.state_dict())
+
+    @contextmanager
+    def attached(self, member: int) -> Iterator[WholeModel]:
+        """Attach a copy of the memory to the whole model by a hook; no entry is masked."""
+        whole = self.parts.whole_model()
+        with whole.with_memory(self.bank.single(member).to(self.parts.device), self.layer):
+            yield whole
+
+    def findings(self) -> list[Findings]:
+        """Return leakage under each member's own set; under every allocation for a member that has none."""
+        metrics: list[dict[str, float]] = [{} for _ in self.plans]
+        analyses: list[dict[str, object] | None] = [None] * self.num_members
+        own = [k for k, entry_set in enumerate(self.sets) if entry_set is not None]
+        for k, by_group in self._leakage(self.sets, own):
+            entry_set = self.sets[k]
+            assert entry_set is not None
+            metrics[k]["memory/leakage"] = by_group[-1]
+            analyses[k] = {
+                "allocation": entry_set.analysis(),
+                "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
+            }
+        free = [k for k, entry_set in enumerate(self.sets) if entry_set is None]
+        for name in ALLOCATIONS[1:] if free else ():
+            try:
+                sets = [self._entry_sets.of(plan, name) for plan in self.plans]
+            except ConfigError:
+                continue  # fewer entries than documents: there is no such allocation to leak under
+            for k, by_group in self._leakage(sets, free):
+                metrics[k][f"memory/leakage_{name}"] = by_group[-1]
+        return [Findings(found, analysis) for found, analysis in zip(metrics, analyses, strict=True)]
+
+    def _leakage(
+        self, sets: Sequence[EntrySet | None], members: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, float]]]:
+        """Yield the leakage by group of those members that are asked for."""
+        if members:
+            found = document_leakage(self.states.segments, self.bank, sets, self.max_tokens)
+            yield from ((k, found[k]) for k in members)

@@ -1,0 +1,73 @@
+"""The memory as planning sees it: a small module whose output is added to the hidden states after one block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from trainables.adapters.plan import TrainingPlan
+from trainables.lm.card import ModelCard
+
+if TYPE_CHECKING:
+    from trainables.adapters.memory.adapter import MemoryAdapter
+
+ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan(TrainingPlan):
+    """One memory.
+
+    Attributes:
+        layer: block whose output it adds to.
+        memory_dim: its entries (hidden units).
+        norm_and_gate: LayerNorm and gate after its second linear map.
+        allocation: how entries are given to documents, of `ALLOCATIONS`.
+        mode: `inductive` (a loss keeps others' entries silent) or `hard` (a mask does).
+        alpha: weight of the inductive loss.
+        granularity: entries per document (`dim`) or per token.
+        entries_per_group: hash functions of simset; None for a default by `memory_dim`.
+        mem_seed: seed of the allocation.
+        num_clusters: groups of documents; None for one each.
+        num_documents: documents asked for.
+    """
+
+    name: ClassVar[str] = "memory"
+    packs: ClassVar[bool] = True
+
+    layer: int | None
+    memory_dim: int
+    norm_and_gate: bool
+    allocation: str
+    mode: str
+    alpha: float
+    granularity: str
+    entries_per_group: int | None
+    mem_seed: int
+    num_clusters: int | None
+    num_documents: int
+
+    @property
+    def groups(self) -> int:
+        """Groups asked for: `num_clusters`, or one per document."""
+        return self.num_clusters or self.num_documents
+
+    def trunk_layer(self, card: ModelCard) -> int | None:
+        """Return the memory's block."""
+        return card.num_blocks - 1 if self.layer is None else self.layer
+
+    def added_params(self, card: ModelCard) -> int:
+        """Return the weights of the memory's two linear maps."""
+        return 2 * card.model_dim * self.memory_dim
+
+    def train_token_flops(self, card: ModelCard) -> float:
+        """Count blocks and head forward and, for activations only, backward; the memory also for its parameters."""
+        blocks = card.block_params * self.trial_blocks(card)
+        return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
+
+    @classmethod
+    def load(cls) -> type[MemoryAdapter]:
+        """Import the adapter."""
+        from trainables.adapters.memory.adapter import MemoryAdapter
+
+        return MemoryAdapter

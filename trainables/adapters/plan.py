@@ -1,0 +1,103 @@
+"""What planning needs to know of an adapter: settings, FLOPs, bytes. Imports no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainables.lm.card import ModelCard
+from trainables.registry import Plan
+
+if TYPE_CHECKING:
+    from trainables.adapters.adapter import Adapter
+
+TRAINED_PARAMETER_BYTES = 16
+"""Value, gradient and AdamW's two moments, float32 each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterPlan(Plan, ABC):
+    """An adapter with its settings, before anything is loaded.
+
+    To add an adapter: one file with a subclass of this and one of `trainables.adapters.adapter.Adapter` (two files,
+    where the second's imports would slow planning down), the plan's name in `trainables.adapters.registry`, and its
+    settings in the list of `tests/trainables/adapters/test_conformance.py`.
+
+    Counted are the multiplications with weights, two FLOPs each; attention scores and norms are left out.
+
+    Attributes:
+        name: the trial field `method` that means it.
+        packs: whether members of one pack may share forward passes; else each trial is a run of its own. Members of
+            a pack agree in all fields that are not marked as free within a pack.
+        trains: whether there are epochs at all.
+    """
+
+    packs: ClassVar[bool]
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def trunk_layer(self, card: ModelCard) -> int | None:
+        """Return the block up to which the model stays as it is, so that its output can be kept; None for nowhere."""
+
+    @abstractmethod
+    def train_token_flops(self, card: ModelCard) -> float:
+        """Return the FLOPs of training on one token: forward and backward, that of the trunk left out."""
+
+    def added_params(self, card: ModelCard) -> int:
+        """Return the parameters that come on top of the model's, in every forward pass."""
+        return 0
+
+    def stored_params(self, card: ModelCard) -> int:
+        """Return the parameters that are stored with a trial's record, float32."""
+        return self.added_params(card)
+
+    def trial_blocks(self, card: ModelCard) -> int:
+        """Return the blocks that run in each trial again, rather than once in the trunk."""
+        layer = self.trunk_layer(card)
+        return card.num_blocks if layer is None else card.num_blocks - 1 - layer
+
+    def device_bytes(self, card: ModelCard, number_bytes: int, pack_size: int) -> float:
+        """Return the memory for weights and trained parameters, activations left out.
+
+        It is the larger of trunk and upper part with its pack: they are never loaded together.
+
+        Args:
+            card: the model.
+            number_bytes: bytes of one of the frozen model's numbers.
+            pack_size: members that share a forward pass.
+        """
+        above = self.trial_blocks(card)
+        trunk = number_bytes * (card.block_params * (card.num_blocks - above) + card.head_params)
+        upper = number_bytes * (card.block_params * above + card.head_params)
+        return max(trunk, upper + pack_size * self.added_params(card) * TRAINED_PARAMETER_BYTES)
+
+    @classmethod
+    @abstractmethod
+    def load(cls) -> type[Adapter[Any]]:
+        """Import and return the adapter itself, in a worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(AdapterPlan):
+    """What every adapter that is trained is set to.
+
+    Attributes:
+        epochs: passes over the texts.
+        batch_size: texts a step.
+        lr: peak learning rate.
+        weight_decay: decoupled.
+        warmup_steps: of the cosine schedule.
+        grad_clip: largest gradient norm.
+        seed: of initial values and of the order of texts.
+        micro_batch_tokens: tokens, over all members, in one forward pass.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_steps: int
+    grad_clip: float
+    seed: int
+    micro_batch_tokens: int

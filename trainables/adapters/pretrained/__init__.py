@@ -1,0 +1,1 @@
+"""The language model as it comes, to compare with."""

@@ -1,0 +1,215 @@
+"""Adapters that change the hidden states after one block: only the blocks above run again in every trial.
+
+The states up to that block are computed once and kept. A subclass says how it changes them; asking and evaluating
+are here, for one member, many, or none that changes anything.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.adapters.adapter import Adapter, ModelParts, PackTexts, PlanT
+from trainables.lm.batches import TextBatch, TextBatches, pass_tokens, similar_lengths
+from trainables.lm.head_loss import token_nll
+from trainables.lm.texts import TrainingText
+from trainables.lm.token_tree import Batch, TokenTree, collate
+from trainables.lm.upper import Upper
+
+
+@dataclass
+class TextStates:
+    """The texts of a pack with their hidden states after one block.
+
+    Attributes:
+        train: texts that are trained on.
+        segments: the documents' segments.
+        nll_before: memorisation error of the pretrained model.
+    """
+
+    train: TextBatches
+    segments: TextBatches
+    nll_before: float
+
+
+class SplitAdapter(Adapter[PlanT]):
+    """Members that act between a block and the one above it.
+
+    Attributes:
+        layer: that block.
+        upper: the blocks above, frozen.
+        states: the texts, kept from pack to pack.
+        max_tokens: tokens, over all members, in one forward pass.
+    """
+
+    def __init__(
+        self, plans: Sequence[PlanT], parts: ModelParts, texts: PackTexts, layer: int, max_tokens: int
+    ) -> None:
+        """Load the blocks above and compute the hidden states, unless the process has them."""
+        super().__init__(plans, parts, texts)
+        self.layer, self.max_tokens = layer, max_tokens
+        self.states = parts.keep("states", layer, lambda: text_states(parts, texts, layer, max_tokens))
+        self.upper = parts.upper(layer)
+
+    @abstractmethod
+    def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
+        """Return some members' hidden states, given the frozen model's.
+
+        Args:
+            hidden: `[1, nodes of all trees, model_dim]`, tree after tree.
+            documents: for every tree, the document it is about.
+            trees: the texts.
+            who: which members.
+
+        Returns:
+            `[members, nodes, model_dim]`, same dtype.
+        """
+
+    @property
+    def nll_before(self) -> float:
+        """The memorisation error of the model as it comes."""
+        return self.states.nll_before
+
+    @torch.no_grad()
+    def nll(self, texts: Sequence[TrainingText]) -> list[float]:
+        """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
+        if texts is self.texts.segments:
+            batches = self.states.segments
+        else:
+            hidden = self.parts.hidden_states().get([text.tree for text in texts], self.layer)
+            batches = TextBatches(texts, hidden, self.parts.device)
+        total = torch.zeros(self.num_members, dtype=torch.float64)
+        for part, who in passes(batches, self.num_members, self.max_tokens):
+            states = self.changed(part.hidden[None], part.documents, part.trees, who)
+            total[who] += member_nll(self.upper, part, states).double().sum(dim=1).cpu()
+        return [float(value) for value in total / batches.num_targets]
+
+    @torch.no_grad()
+    def next_tokens(
+        self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
+    ) -> NDArray[np.int64]:
+        """Return the most likely next token at nodes of trees, `[K, nodes in all]` (`ModelMembers`)."""
+        count, device = self.num_members, self.parts.device
+        hidden = self.parts.hidden_states().get(trees, self.layer)
+        starts = np.cumsum([0, *[len(read) for read in nodes]])
+        out = np.zeros((count, int(starts[-1])), dtype=np.int64)
+        one_more = pass_tokens(self.upper.num_weights, device, count)
+        for rows in similar_lengths([len(tree) for tree in trees], self.max_tokens // count, one_more):
+            read = [(place, node) for place, row in enumerate(rows) for node in nodes[row]]
+            if not read:
+                continue
+            where = np.concatenate([np.arange(starts[r], starts[r + 1]) for r in rows])
+            chosen, about = [trees[r] for r in rows], [documents[r] for r in rows]
+            batch = collate(chosen, device)
+            states = torch.cat([hidden[r] for r in rows]).to(device)[None]
+            places = torch.tensor(read, device=device)
+            per_pass = max(1, self.max_tokens // batch.tokens.numel())
+            for start in range(0, count, per_pass):
+                who = slice(start, min(count, start + per_pass))
+                found = self._argmax(self.changed(states, about, chosen, who), batch, places)
+                out[who, where] = found.cpu().numpy()
+        return out
+
+    def _argmax(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
+        """Return the argmax token at `places` `[n, 2]` (row, node): `[members, n]`.
+
+        Args:
+            states: `[members, nodes of all trees, model_dim]`, tree after tree.
+            batch: the trees.
+            places: what to read.
+        """
+        rows, width = batch.tokens.shape
+        padded = states.new_zeros(len(states), rows, width, states.shape[-1])
+        padded[:, torch.arange(width, device=self.parts.device) < batch.lengths[:, None]] = states
+        final = self.upper(padded.flatten(0, 1), batch.attention_mask, batch.positions)
+        read = final.reshape(padded.shape)[:, places[:, 0], places[:, 1]]
+        return self.upper.logits(read).argmax(dim=-1)
+
+
+def text_states(parts: ModelParts, texts: PackTexts, layer: int, max_tokens: int) -> TextStates:
+    """Compute the hidden states of a pack's texts, and of its prompts along with them, and the error before training.
+
+    Args:
+        parts: the frozen model.
+        texts: the texts.
+        layer: block after which.
+        max_tokens: tokens in one forward pass of the blocks above.
+    """
+    train = [] if texts.train is texts.segments else texts.train
+    trees = [*(text.tree for text in texts.segments), *(text.tree for text in train), *texts.prompts]
+    with parts.timing("trunk_s"):
+        found = parts.hidden_states().get(trees, layer, texts.trunk_layers)
+    first, last = len(texts.segments), len(texts.segments) + len(train)
+    segments = TextBatches(texts.segments, found[:first], parts.device)
+    upper = parts.upper(layer)
+    with parts.timing("measure_s"), torch.no_grad():
+        total = torch.zeros(1, dtype=torch.float64)
+        for part, _ in passes(segments, 1, max_tokens):
+            total += member_nll(upper, part, part.hidden[None]).double().sum(dim=1).cpu()
+    return TextStates(
+        train=TextBatches(train, found[first:last], parts.device) if train else segments,
+        segments=segments,
+        nll_before=float(total[0] / segments.num_targets),
+    )
+
+
+def member_nll(upper: Upper, batch: TextBatch, states: Tensor) -> Tensor:
+    """Return the NLL of every target token of some texts: `[members, targets]`, float32.
+
+    Args:
+        upper: blocks above the adapter.
+        batch: the texts.
+        states: `[members, tokens, model_dim]`, as the members change them.
+    """
+    final = upper(states, positions=batch.positions[None], lengths=batch.lengths)
+    picked = final[:, batch.targets].flatten(0, 1)
+    labels = batch.labels.repeat(len(states))
+    return token_nll(picked, upper.head_weight, upper.head_bias, labels).reshape(len(states), -1)
+
+
+def passes(batches: TextBatches, members: int, max_tokens: int) -> Iterator[tuple[TextBatch, slice]]:
+    """Yield all texts for all members: texts of one forward pass, and which members it is for.
+
+    Args:
+        batches: the texts.
+        members: members of the pack.
+        max_tokens: over all members of a pass.
+    """
+    for batch in batches.by_length(max_tokens):
+        for who, texts in slices(members, batch.lengths, max_tokens):
+            yield batch.part(texts), who
+
+
+def slices(members: int, lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[slice, slice]]:
+    """Split a step into forward passes of at most `max_tokens` tokens: by members first, then by texts.
+
+    Args:
+        members: members of the pack.
+        lengths: tokens of each text.
+        max_tokens: over all members of a pass; one text of one member is always a pass.
+
+    Yields:
+        Which members, and which texts.
+    """
+    if (tokens := sum(lengths)) <= max_tokens:
+        together = max_tokens // max(1, tokens)
+        for start in range(0, members, together):
+            yield slice(start, min(members, start + together)), slice(0, len(lengths))
+        return
+    ends, room = [0], max_tokens
+    for place, length in enumerate(lengths):
+        if length > room and place > ends[-1]:
+            ends.append(place)
+            room = max_tokens
+        room -= length
+    ends.append(len(lengths))
+    for member in range(members):
+        for start, end in pairwise(ends):
+            yield slice(member, member + 1), slice(start, end)

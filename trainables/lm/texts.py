@@ -1,0 +1,27 @@
+"""A text that is trained on or whose error is evaluated, as a token tree with the place where its loss begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.lm.token_tree import TokenTree
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """One text.
+
+    Attributes:
+        tree: its tokens, a chain.
+        document: index of the document it belongs to.
+        first_target: index of the first token that is predicted; those before it carry no loss.
+    """
+
+    tree: TokenTree
+    document: int
+    first_target: int = 1
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.tree) - self.first_target

@@ -1,0 +1,135 @@
+"""The life of a pack: K trials that share adapter, model, texts and schedule, from first epoch to results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from trainables.adapters.adapter import Adapter, MemberState, PackTexts
+from trainables.adapters.registry import adapter_plan
+from trainables.errors import ConfigError
+from trainables.pack.checkpoint import Checkpoint, write_checkpoint
+from trainables.pack.metric_log import MetricLog
+from trainables.pack.process_cache import ProcessCache
+from trainables.pack.result import TrialResult, write_member_files
+from trainables.probes.probe import answers_bytes
+from trainables.trial.task import TrialTask
+
+
+class PackRun:
+    """Trains and evaluates the members of one pack, an epoch at a time, whatever their adapter.
+
+    Args:
+        tasks: the members; all have done the same number of epochs.
+        cache: what the process keeps.
+        trunk_layers: layers of the same model that other packs will want; their hidden states are made along.
+        checkpoints: each member's checkpoint, or None to start from scratch.
+
+    Attributes:
+        adapter: what is trained.
+        log: metrics so far.
+        epoch: epochs done.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TrialTask],
+        cache: ProcessCache,
+        trunk_layers: Sequence[int],
+        checkpoints: Sequence[Checkpoint | None],
+    ) -> None:
+        """Load what is shared, build the adapter, and go on from the checkpoints."""
+        self.tasks, self._cache = list(tasks), cache
+        self._spec = tasks[0].spec
+        self.log = MetricLog([task.id for task in tasks])
+        plans = [adapter_plan(vars(task.spec)) for task in tasks]
+        self._trains = plans[0].trains
+        self._texts = cache.texts(self._spec)
+        if self._trains and not self._texts.train:
+            raise ConfigError(f"content={self._spec.content}: the chosen pages have no text of this kind to train on")
+        self._probes = list(self._texts.probes.values())
+        shared = PackTexts(
+            self._texts.train,
+            self._texts.segments,
+            len(self._texts.documents),
+            [tree for probe in self._probes for tree in probe.prompts],
+            tuple(trunk_layers),
+        )
+        self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
+        self.epoch = 0
+        for k, found in enumerate(checkpoints):
+            if found is None:
+                continue
+            self.epoch = found.epoch
+            self.adapter.load_state(k, MemberState(found.weights, found.optimiser))
+            self.log.load_state(k, found.notes)
+            self.adapter.active[k] = self.log.diverged_at[k] is None
+        self._last_checkpoint = time.monotonic()
+        self._train_s = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether training is over and `finish` is due."""
+        return not self._trains or self.epoch >= self._spec.epochs or not any(self.adapter.active)
+
+    def step(self) -> dict[str, dict[str, float]]:
+        """Train one epoch, evaluate where asked, write checkpoints when due.
+
+        Returns:
+            Trial id -> the epoch's metrics.
+        """
+        if self.epoch == 0 and 0 in self._spec.eval_epochs:
+            self._evaluate()
+        start = time.perf_counter()
+        means = self.adapter.train_epoch(self.epoch)
+        self.epoch += 1
+        self._train_s += time.perf_counter() - start
+        for k, found in enumerate(means):
+            if not self.adapter.active[k] and self.log.diverged_at[k] is None:
+                self.log.diverged_at[k] = self.epoch
+            self.log.add(k, self.epoch, found)
+        if self.epoch in self._spec.eval_epochs and not self.done:
+            self._evaluate()
+        if not self.done and time.monotonic() - self._last_checkpoint >= self._spec.checkpoint_every_s:
+            self.checkpoint()
+        return self.log.progress()
+
+    def checkpoint(self) -> None:
+        """Write every member's checkpoint; there is none before the first epoch."""
+        if self.epoch == 0:
+            return
+        for k, task in enumerate(self.tasks):
+            state = self.adapter.state(k)
+            found = Checkpoint(self.epoch, dict(state.weights), dict(state.optimiser), self.log.state(k))
+            write_checkpoint(task.checkpoint, found)
+        self._last_checkpoint = time.monotonic()
+
+    def finish(self) -> list[TrialResult]:
+        """Evaluate, write each member's files and return the results."""
+        self._evaluate()
+        for k, task in enumerate(self.tasks):
+            stored = task.spec.keep_memory and self.log.diverged_at[k] is None
+            write_member_files(task.folder, self.log.files[k] | (self.adapter.stored(k) if stored else {}))
+        timings = self._cache.take_timings() | {"train_s": self._train_s}
+        return self.log.results(self._texts.counts, timings, self.adapter.train_flops(self.epoch))
+
+    def _evaluate(self) -> None:
+        """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""
+        with self._cache.timing("measure_s"):
+            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+                self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
+                self.log.add(k, self.epoch, {"memory/nll": nll})
+            for k, found in enumerate(self.adapter.findings()):
+                self.log.add(k, self.epoch, found.metrics)
+                if found.analysis is not None:
+                    self.log.add_json(k, "analysis.json", found.analysis)
+        for probe in self._probes:
+            with self._cache.timing("evaluate_s"):
+                for k, finding in enumerate(probe.ask(self.adapter)):
+                    name = probe.plan.name
+                    self.log.add(k, self.epoch, {f"{name}/{metric}": v for metric, v in finding.metrics.items()})
+                    self.log.files[k][probe.plan.answers_file] = answers_bytes(probe.plan, finding.answers)

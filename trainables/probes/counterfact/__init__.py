@@ -1,0 +1,1 @@
+"""CounterFact prompts, completed by sampling."""

@@ -1,0 +1,61 @@
+"""The CounterFact probe as planning sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from trainables.probes.counterfact.targets import METRICS
+from trainables.probes.plan import ProbePlan, Reading, TextSizes
+
+if TYPE_CHECKING:
+    from trainables.probes.counterfact.probe import CounterfactProbe
+
+PROMPTS = 13
+"""Prompts per record: its own, two paraphrases, ten of the neighbourhood."""
+PROMPT_TOKENS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterfactPlan(ProbePlan):
+    """CounterFact records, those about the trial's documents first.
+
+    Attributes:
+        data: the sources, joined by commas.
+        counterfact_records: records asked.
+        num_answers: answers sampled per prompt.
+        answer_tokens: tokens per answer; a target that needs more can never be named.
+        temperature: of the sampling, above 0.
+        seed: of the sampling.
+    """
+
+    name: ClassVar[str] = "counterfact"
+    metrics: ClassVar = dict.fromkeys(METRICS, (0.0, 1.0))
+    answers: ClassVar = {
+        "prompt": "string",
+        "target_true": "string",
+        "target_new": "string",
+        "answers": "list<string>",
+        "paraphrase_answers": "list<string>",
+        "neighborhood_answers": "list<string>",
+    }
+    answers_file: ClassVar[str] = "samples.json"
+
+    data: str
+    counterfact_records: int
+    num_answers: int
+    answer_tokens: int
+    temperature: float
+    seed: int
+
+    def reading(self, sizes: TextSizes, num_documents: int) -> Reading:
+        """Return prompts and answers, token by token."""
+        tokens = PROMPT_TOKENS + self.num_answers * self.answer_tokens
+        return Reading(whole=self.counterfact_records * PROMPTS * tokens)
+
+    @classmethod
+    def load(cls) -> type[CounterfactProbe]:
+        """Import the probe."""
+        from trainables.probes.counterfact.probe import CounterfactProbe
+
+        return CounterfactProbe

@@ -1,0 +1,1 @@
+"""FEVER claims about the documents, judged in the few-shot template."""
