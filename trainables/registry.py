@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from trainables.errors import ConfigError, nearest
@@ -23,6 +24,7 @@ class Plan:
     name: ClassVar[str]
 
     @classmethod
+    @cache
     def uses(cls) -> tuple[str, ...]:
         """Return the names of the trial's fields that matter to it."""
         return tuple(f.name for f in fields(cls))

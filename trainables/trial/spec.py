@@ -96,13 +96,14 @@ class TrialSpec:
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.method == "memory" and (self.layer is None) == (self.depth is None):
-            raise ConfigError("layer, depth: a memory needs exactly one; set layer=INDEX or depth=SHARE")
+        used = ADAPTERS[self.method].uses()
+        if "layer" in used and (self.layer is None) == (self.depth is None):
+            raise ConfigError(f"layer, depth: a {self.method} needs exactly one; set layer=INDEX or depth=SHARE")
         if self.num_clusters is not None and self.num_clusters > self.num_documents:
             raise ConfigError(
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
-        if self.method == "memory" and self.allocation in ("random", "partitioned"):
+        if "allocation" in used and self.allocation in ("random", "partitioned"):
             groups = self.num_clusters or self.num_documents
             if self.memory_dim < groups:
                 raise ConfigError(
@@ -218,19 +219,23 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         ConfigError: the layer lies beyond the model.
     """
     card = card or model_card(spec.model, spec.revision)
-    new = dict(_without_use(spec.method, "counterfact" in spec.probes))
+    new = dict(_without_use(spec.method, spec.probes))
+    adapter, asked = ADAPTERS[spec.method], _asked_with(spec.probes)
     if not card.is_hub:
         new["revision"] = "main"
-    if spec.method == "memory":
-        new |= _canonical_memory(spec, card)
-    if spec.method != "pretrained" and spec.eval_epochs:
+    if "layer" in adapter.uses():
+        new |= {"layer": _canonical_layer(spec, card), "depth": None}
+    if "allocation" in adapter.uses():
+        new |= _canonical_entries(spec)
+    if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
-    if spec.content == "document" or spec.method == "pretrained":
+    templates = adapter.trains and spec.content != "document"
+    if not templates:
         new["template_loss"] = "full"
-    if "fever" not in spec.probes:
+    if "claims_per_page" not in asked:
         new["claims_per_page"] = None
-        if spec.content == "document" or spec.method == "pretrained":
-            new |= {"num_shots": 1, "notes_labels": False}
+    if "num_shots" not in asked and not templates:
+        new |= {"num_shots": 1, "notes_labels": False}
     if spec.num_shots == 0:
         new["notes_labels"] = False
     stated = vars(spec)
@@ -244,33 +249,41 @@ def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
     Args:
         stated: an identity, as `identity` states it or as a record holds it.
     """
-    return frozenset(_without_use(stated["method"], "counterfact" in stated["probes"]))
+    if stated["method"] not in ADAPTERS:
+        return frozenset()
+    return frozenset(_without_use(stated["method"], tuple(stated["probes"])))
 
 
 @cache
-def _without_use(method: str, counterfact: bool) -> Mapping[str, Any]:
+def _asked_with(probes: tuple[str, ...]) -> frozenset[str]:
+    """Return the fields that some of the probes use."""
+    return frozenset(field for name in probes if name in PROBES for field in PROBES[name].uses())
+
+
+@cache
+def _without_use(method: str, probes: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the fields that a method and its probes have no use for, with what they are set to."""
-    values: dict[str, Any] = {}
-    if method != "memory":
-        values |= _NO_MEMORY
-    if method == "pretrained":
-        values |= _NO_TRAINING
-    if not counterfact:
-        values |= _NO_SAMPLES
-    return values
+    adapter = ADAPTERS[method]
+    used = {*adapter.uses(), *(("depth",) if "layer" in adapter.uses() else ()), *_asked_with(probes)}
+    values = {name: value for name, value in (_NO_MEMORY | _NO_SAMPLES).items() if name not in used}
+    return values if adapter.trains else values | _NO_TRAINING
 
 
-def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:
+def _canonical_layer(spec: TrialSpec, card: ModelCard) -> int:
     layer = spec.layer if spec.depth is None else layer_index(spec.depth, card.num_blocks)
     assert layer is not None
     if layer >= card.num_blocks:
         raise ConfigError(
             f"layer={layer}: {spec.model} has {card.num_blocks} blocks, 0 to {card.num_blocks - 1}; choose one of them"
         )
-    new: dict[str, Any] = {"layer": layer, "depth": None}
+    return layer
+
+
+def _canonical_entries(spec: TrialSpec) -> dict[str, Any]:
+    new: dict[str, Any] = {}
     plain = spec.allocation == "none" or (spec.mode == "inductive" and spec.alpha == 0)
     if plain:
-        return new | _NO_ENTRY_SETS
+        return _NO_ENTRY_SETS
     if spec.mode == "hard":
         new["alpha"] = 0.0
     if spec.num_clusters == spec.num_documents:
