@@ -1,0 +1,75 @@
+"""What the suites of both seams share: a process's cache, the fields of a small trial, the toys, and their members."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.adapters.adapter import Adapter, PackTexts
+from trainables.adapters.registry import ADAPTERS, adapter_plan
+from trainables.pack.process_cache import ProcessCache
+from trainables.probes.registry import PROBES
+from trainables.trial.spec import TrialSpec, canonical, make_spec
+
+
+def _load(file: str) -> ModuleType:
+    path = Path(__file__).parent / file
+    spec = importlib.util.spec_from_file_location(f"toy_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toys() -> None:
+    """Register the toy adapter and the toy probe, as another package would its own."""
+    ADAPTERS.add(_load("adapters/shift.py").ShiftPlan)
+    PROBES.add(_load("probes/recital.py").RecitalPlan)
+
+
+@pytest.fixture(scope="session")
+def process_cache() -> ProcessCache:
+    torch.set_num_threads(1)
+    return ProcessCache(torch.device("cpu"), 10**9)
+
+
+@pytest.fixture(scope="session")
+def small_trial(tiny_models: dict[str, Path], sample_data: Path) -> Callable[..., TrialSpec]:
+    """Return a maker of small canonical trials."""
+    usual = {
+        "model": str(tiny_models["llama"]),
+        "data": str(sample_data),
+        "num_documents": 4,
+        "segment_tokens": 48,
+        "claims_per_page": 2,
+        "epochs": 3,
+        "warmup_steps": 2,
+        "memory_dim": 32,
+        "checkpoint_every_s": 0,
+    }
+
+    def make(**values: Any) -> TrialSpec:
+        return canonical(make_spec({**usual, **values}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build(process_cache: ProcessCache) -> Callable[..., Adapter]:
+    """Return a maker of adapters: the members of a pack, as a run makes them."""
+
+    def make(*specs: TrialSpec) -> Adapter:
+        texts = process_cache.texts(specs[0])
+        plans = [adapter_plan(vars(spec)) for spec in specs]
+        shared = PackTexts(texts.train, texts.segments, len(texts.documents))
+        return plans[0].load()(plans, process_cache.parts(specs[0]), shared)
+
+    return make
