@@ -21,7 +21,7 @@ from trainables.data.sources import resolve_sources
 from trainables.errors import ConfigError
 from trainables.lm.card import ALIASES
 from trainables.node.cache_dir import cache_dir
-from trainables.node.probe import usable_cores
+from trainables.node.machine import usable_cores
 from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.pack.run import PackRun
 from trainables.probes.fever.probe import FeverProbe

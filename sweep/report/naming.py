@@ -28,7 +28,7 @@ def variant(trial: Trial) -> str:
     method = trial.get("method")
     if method == "pretrained":
         return "pretrained"
-    words = [*(["full update"] if method == "full_update" else []), str(trial.get("content"))]
+    words = [*([] if method == "memory" else [str(method).replace("_", " ")]), str(trial.get("content"))]
     if is_structured(trial):
         mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"
         words += [allocation_name(trial), mode]

@@ -15,7 +15,7 @@ from typing import Any
 
 from sweep.records.store import Store
 from trainables.errors import ConfigError
-from trainables.node.probe import device_bytes, probe_storage
+from trainables.node.machine import check_storage, gpu_memory_bytes
 from trainables.node.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
@@ -101,7 +101,7 @@ def check_shared_storage(store: Store) -> None:
     probe = join(store.full(), f".probe-{token[:8]}")
     write_bytes(probe, token.encode())
     try:
-        task = ray.remote(num_cpus=0)(probe_storage)
+        task = ray.remote(num_cpus=0)(check_storage)
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
@@ -127,7 +127,7 @@ def pack_memory_bytes(gpus: float, slots: int) -> float:
         return float(psutil.virtual_memory().total) / 2 / slots
     import ray
 
-    found: float = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(device_bytes).remote())
+    found: float = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(gpu_memory_bytes).remote())
     return found * min(1.0, gpus)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 from sweep.records.record import STATUSES, Record, record_hash, seconds_since_epoch
 from sweep.records.store import Store
+from trainables.adapters.registry import ADAPTERS
 
 EXPERIMENT = "memory-sweep"
 LAYOUT = 1  # raise it when runs change their look: publish then builds them anew
@@ -99,21 +100,11 @@ def sqlite_file(uri: str) -> Path | None:
 def run_name(record: Record) -> str:
     """Return a readable name, such as `llama2-7b L23 a0.2 simset2 n1000`."""
     stated, model = record["identity"], record["model"]["name"]
-    parts = [model]
-    if stated["method"] == "memory":
-        parts.append(f"L{stated['layer']}")
-        if stated["mode"] == "hard":
-            parts.append("hard")
-        else:
-            parts.append(f"a{stated['alpha']:g}")
-        if stated["allocation"] != "none":
-            parts.append(stated["allocation"] + ("-token" if stated["granularity"] == "token" else ""))
-    else:
-        parts.append(stated["method"])
-    parts.append(f"n{stated['num_documents']}")
+    adapter = ADAPTERS[stated["method"]]
+    parts = [model, *adapter.words(stated), f"n{stated['num_documents']}"]
     if stated["num_clusters"]:
         parts.append(f"g{stated['num_clusters']}")
-    if stated["content"] != "document" and stated["method"] != "pretrained":
+    if stated["content"] != "document" and adapter.trains:
         parts.append(stated["content"])
     if stated["seed"]:
         parts.append(f"s{stated['seed']}")

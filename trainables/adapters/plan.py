@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -71,6 +72,15 @@ class AdapterPlan(Plan, ABC):
         trunk = number_bytes * (card.block_params * (card.num_blocks - above) + card.head_params)
         upper = number_bytes * (card.block_params * above + card.head_params)
         return max(trunk, upper + pack_size * self.added_params(card) * TRAINED_PARAMETER_BYTES)
+
+    @classmethod
+    def words(cls, identity: Mapping[str, Any]) -> list[str]:
+        """Return a few short words that tell this trial from its neighbours, for the names of runs.
+
+        Args:
+            identity: of the trial, as a record holds it.
+        """
+        return [cls.name]
 
     @classmethod
     @abstractmethod

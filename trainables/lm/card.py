@@ -1,7 +1,7 @@
 """Which model a name means, and its shape, without loading it.
 
 A model is an alias of the study's tables, a hub id, a local folder, or one of the two sample models.
-`ModelCard` carries what planning needs: how many blocks there are and how large they are.
+`ModelCard` has what planning needs: how many blocks there are and how large they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a finished trial hands back, and the files it leaves in its folder."""
+"""What a finished trial returns, and the files that it leaves in its folder."""
 
 from __future__ import annotations
 

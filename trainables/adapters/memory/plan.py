@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.adapters.plan import TrainingPlan
 from trainables.lm.card import ModelCard
@@ -64,6 +65,14 @@ class MemoryPlan(TrainingPlan):
         """Count blocks and head forward and, for activations only, backward; the memory also for its parameters."""
         blocks = card.block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
+
+    @classmethod
+    def words(cls, identity: Mapping[str, Any]) -> list[str]:
+        """Return the block, how entries are kept apart, and how they are allocated: `L23 a0.2 simset2`."""
+        words = [f"L{identity['layer']}", "hard" if identity["mode"] == "hard" else f"a{identity['alpha']:g}"]
+        if identity["allocation"] != "none":
+            words.append(identity["allocation"] + ("-token" if identity["granularity"] == "token" else ""))
+        return words
 
     @classmethod
     def load(cls) -> type[MemoryAdapter]:

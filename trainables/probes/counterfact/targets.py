@@ -18,7 +18,7 @@ METRICS = (
     "neighborhood_true_rate",
     "neighborhood_new_rate",
 )
-"""Names of what is measured, without the `counterfact/` of flat metric names."""
+"""Names of the metrics, without the `counterfact/` of flat metric names."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

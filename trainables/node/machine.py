@@ -8,13 +8,13 @@ import socket
 from trainables.node.storage import delete, read_bytes, write_bytes
 
 
-def probe_storage(probe: str, token: str) -> str:
-    """Read what the driver wrote at `probe` and write beside it; return what is wrong, or an empty string."""
+def check_storage(file: str, token: str) -> str:
+    """Read what the driver wrote into a file and write beside it; return what is wrong, or an empty string."""
     try:
-        if read_bytes(probe).decode() != token:
+        if read_bytes(file).decode() != token:
             return "it reads something else there"
-        write_bytes(f"{probe}-{socket.gethostname()}", b"")
-        delete(f"{probe}-{socket.gethostname()}")
+        write_bytes(f"{file}-{socket.gethostname()}", b"")
+        delete(f"{file}-{socket.gethostname()}")
     except OSError as error:
         return str(error)
     return ""
@@ -25,7 +25,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device_bytes() -> float:
+def gpu_memory_bytes() -> float:
     """Return the memory of this process's GPU."""
     import torch
 
