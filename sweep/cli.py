@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -44,3 +45,16 @@ def user_errors() -> Iterator[None]:
     except (ConfigError, DataError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USER_ERROR) from None
+
+
+class Shown(Protocol):
+    """What can be printed for a person, or as JSON for a program."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        ...
+
+
+def show(shown: Shown, as_json: bool) -> None:
+    """Print something, as text or as one JSON object."""
+    print(json.dumps(shown.to_dict(), indent=2) if as_json else shown)

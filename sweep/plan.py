@@ -17,10 +17,10 @@ from sweep.cli import (
     SpaceArgument,
     StageOption,
     StorageOption,
+    show,
     user_errors,
 )
 from sweep.planning.plan_of import plan_sweep
-from sweep.planning.show import show_plan
 
 EXAMPLES = """
 Examples:
@@ -61,7 +61,7 @@ def main(
             stage=stage,
             retry_failed=retry_failed,
         )
-        show_plan(costed, as_json)
+        show(costed, as_json)
 
 
 if __name__ == "__main__":

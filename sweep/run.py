@@ -19,11 +19,11 @@ from sweep.cli import (
     SpaceArgument,
     StageOption,
     StorageOption,
+    show,
     user_errors,
 )
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
-from sweep.planning.show import show_plan
 from sweep.records.store import Store, check_name
 from sweep.running.results import Results
 from sweep.running.sweep import RunOptions, run_space
@@ -102,7 +102,7 @@ def main(
         found = asked_space(space, settings=settings or (), small=small, select_by=select_by, data=data, seed=seed)
         store, sweep_name = Store(storage), check_name(name or found.name)
         if plan or as_json:
-            show_plan(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
+            show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
             return
         results = run_space(found, store, sweep_name, options, progress=True)
     _show(results, tracking_uri, experiment)

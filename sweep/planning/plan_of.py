@@ -11,6 +11,7 @@ from sweep.planning.choices import NoCandidate, decide, settled
 from sweep.planning.costs import Estimate, estimate, measure
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
+from sweep.planning.show import plan_json, plan_text
 from sweep.records.record import timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.records.table import manifest_stages
@@ -35,6 +36,14 @@ class CostedPlan:
     plan: Plan
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        """In words, as `python -m sweep.plan` prints it."""
+        return plan_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, as `--json` prints it."""
+        return plan_json(self)
 
 
 def plan_sweep(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.packs import auto_pack_size, make_packs
-from sweep.planning.plan_of import CostedPlan
 
-
-def show_plan(costed: CostedPlan, as_json: bool) -> None:
-    """Print a plan, as text or as one JSON object."""
-    print(json.dumps(plan_json(costed), indent=2) if as_json else plan_text(costed))
+if TYPE_CHECKING:
+    from sweep.planning.plan_of import CostedPlan
 
 
 def count_packs(plan: Plan) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback
+from ray.tune import Callback, TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -118,12 +118,24 @@ class RayTune:
                     failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
                 ),
             )
-            tuner.fit()
+            with _own_errors():
+                tuner.fit()
 
     def _gpus_of_a_pack(self, nodes: Nodes) -> float:
         if self._resources.gpus is not None:
             return self._resources.gpus
         return float(any(nodes.gpus) and self._settings.device != "cpu")
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise what the exchange raised, which Tune wraps into its own error with the traceback as text."""
+    try:
+        yield
+    except TuneError as error:
+        if error.__context__ is None:
+            raise
+        raise error.__context__ from None
 
 
 def _name(trial: Any) -> str:
