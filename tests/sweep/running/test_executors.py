@@ -267,9 +267,8 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
     small = {**space.fixed, "model": space.axes["model"][0], "layer": 2, "alpha": 1.0}
     stage = "Stage(name='only', axes={})"
     file = tmp_path / "small.py"
-    file.write_text(
-        f"from sweep.space import *\nspace = Space(name='small', title='', axes={{}}, fixed={small!r}, stages=({stage},))"
-    )
+    stated = f"name='small', title='', axes={{}}, fixed={small!r}, stages=({stage},)"
+    file.write_text(f"from sweep import Space, Stage\nspace = Space({stated})\n")
     code = (
         "import runpy, sys\n"
         "sys.modules['ray'] = None\n"
