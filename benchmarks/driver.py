@@ -20,7 +20,7 @@ import typer
 
 from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
-from sweep.plan import show_plan
+from sweep.planning.plan_of import costed_plan
 from sweep.publish import publish
 from sweep.records.record import Record
 from sweep.records.store import Store
@@ -62,7 +62,7 @@ def plan(points: int, folder: Path) -> Table:
     """Plan a large space, costs and packs included."""
     space, store = space_of(points), Store(str(folder / "none"))
     with redirect_stdout(io.StringIO()):
-        return {"points": points, **taken(lambda: show_plan(space, store, "large", None, False, False))}
+        return {"points": points, **taken(lambda: print(costed_plan(space, store, "large")))}
 
 
 def after(records: int, few: int, folder: Path) -> Table:

@@ -20,10 +20,12 @@ from ray import tune
 from benchmarks.made_up import EPOCHS, own_tracking
 from sweep.planning.expand import build_plan
 from sweep.records.store import Store
+from sweep.running.exchange import PackExchange
+from sweep.running.executor import WorkerSettings
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.progress import Display
 from sweep.running.ray_cluster import ray_session
-from sweep.running.ray_tune import Resources, run_tune
+from sweep.running.ray_tune import PackResources, RayTune
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.layout import Tracking
 from sweep.tracking.live_feed import LiveFeed
@@ -77,12 +79,12 @@ def run_ours(trials: int, live: bool, storage: str) -> dict[str, float]:
     store = Store(storage)
     index = store.index()
     plan = build_plan(space_of(trials), (), {})
-    with store.lock("noop"), ray_session(None) as nodes:
-        slots = nodes.slots(1, 0)
-        ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, slots), False, print)
+    executor = RayTune(WorkerSettings("cpu"), PackResources(1, 0), trainable=NothingTrainable)
+    with store.lock("noop"), executor.session(store) as capacity:
+        ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, capacity.slots), False, print)
         feed = LiveFeed(store, "noop", own_tracking(store) if live else Tracking(NOWHERE, "noop"))
         start, cpu = time.perf_counter(), time.process_time()
-        run_tune(ledger, feed, Display(trials), Resources(1, 0, slots, "cpu", None), {}, NothingTrainable)
+        executor.run(PackExchange(ledger, feed, Display(trials), {}))
         found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         found["fed"] = feed.close(0.1).complete
     if len(store.index()) != trials:

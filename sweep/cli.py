@@ -1,14 +1,40 @@
-"""What the doors (`python -m sweep.<door>`) share."""
+"""What the entry points (`python -m sweep.<name>`) share: options, and the user's mistakes told in one line."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
+
+import typer
 
 from trainables.errors import ConfigError, DataError
 
 EXIT_USER_ERROR = 2
+
+SpaceArgument = Annotated[
+    str,
+    typer.Argument(metavar="SPACE", help="a Python file with a `space`, or the name of a space that is shipped"),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=V[,V...]", help="restrict or override an axis or a fixed field"),
+]
+SmallOption = Annotated[bool, typer.Option("--small", help="the space's small form, on the sample world")]
+StageOption = Annotated[str | None, typer.Option("--stage", help="only up to this stage")]
+SelectByOption = Annotated[
+    str | None, typer.Option("--select-by", metavar="METRIC", help="metric that decides between stages")
+]
+StorageOption = Annotated[str, typer.Option("--storage", help="where results are kept: a folder or s3://...")]
+NameOption = Annotated[str | None, typer.Option("--name", help="name of the sweep; default: the space's")]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="PATH|sample|hub", help="folders, the sample world or the hub; may be repeated"),
+]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
 
 
 @contextmanager
@@ -19,3 +45,16 @@ def user_errors() -> Iterator[None]:
     except (ConfigError, DataError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USER_ERROR) from None
+
+
+class Shown(Protocol):
+    """What can be printed for a person, or as JSON for a program."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        ...
+
+
+def show(shown: Shown, as_json: bool) -> None:
+    """Print something, as text or as one JSON object."""
+    print(json.dumps(shown.to_dict(), indent=2) if as_json else shown)

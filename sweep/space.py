@@ -101,7 +101,7 @@ class Sampling:
     Attributes:
         fields: distribution of each sampled field.
         num_samples: trials for each combination of the stage's axes.
-        metric: what the sampler and the scheduler (ASHA) look at, reported after each epoch.
+        metric: what the sampler and early stopping (successive halving) look at, reported after each epoch.
         mode: whether less or more of it is better.
         grace_epochs: epochs that every trial gets.
         reduction: of the trials that reach a rung, one in so many goes on.
@@ -211,6 +211,7 @@ def checked(space: Space) -> Space:
     Raises:
         ConfigError: unknown fields, bad values, no stages, or stages that do not fit together.
     """
+    _check_forms(space)
     if not space.stages:
         raise ConfigError(f"{space.name}: the space has no stages; give it at least one Stage")
     names = [stage.name for stage in space.stages]
@@ -232,6 +233,52 @@ def checked(space: Space) -> Space:
     for stage in space.stages:
         _check_stage(space, stage)
     return space
+
+
+def _check_forms(space: Space) -> None:
+    """Refuse a stage, a name or a value where several in a tuple are due, and a list where a mapping is due."""
+    _check_tuple(space.name, "stages", space.stages, Stage, "Stage(...)")
+    for stage in space.stages:
+        place = f"stage {stage.name}"
+        for part, given in (("axes", stage.axes), ("fixed", stage.fixed)):
+            _check_mapping(place, part, given)
+        if stage.take is not None:
+            if not isinstance(stage.take, Best):
+                raise ConfigError(f"{place}: take={stage.take!r}: must be a Best(...)")
+            _check_tuple(place, "per", stage.take.per, str, '"model"')
+        if stage.sampling is not None:
+            _check_sampling(place, stage.sampling)
+    for part, given in (("axes", space.axes), ("fixed", space.fixed), ("small", space.small)):
+        _check_mapping(space.name, part, given)
+
+
+def _check_tuple(place: str, part: str, given: Any, kind: type, example: str) -> None:
+    if isinstance(given, kind):
+        raise ConfigError(f"{place}: {part} is one {kind.__name__}, not a tuple of them; write {part}=({example},)")
+    if not isinstance(given, (tuple, list)) or not all(isinstance(entry, kind) for entry in given):
+        raise ConfigError(f"{place}: {part}={given!r}: must be a tuple; write {part}=({example},)")
+
+
+def _check_mapping(place: str, part: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{place}: {part}={given!r}: must be a dict of fields")
+
+
+def _check_sampling(place: str, sampling: Any) -> None:
+    if not isinstance(sampling, Sampling):
+        raise ConfigError(f"{place}: sampling={sampling!r}: must be a Sampling(...)")
+    _check_mapping(place, "fields", sampling.fields)
+    for name, spread in sampling.fields.items():
+        if not isinstance(spread, (Uniform, LogUniform, OneOf)):
+            raise ConfigError(f"{place}: {name}={spread!r}: must be a Uniform, LogUniform or OneOf")
+        if isinstance(spread, OneOf) and not isinstance(spread.values, (tuple, list)):
+            raise ConfigError(f"{place}: {name}: OneOf({spread.values!r}): must be a tuple; write OneOf((value,))")
+    for name, least in (("num_samples", 1), ("grace_epochs", 1), ("reduction", 2)):
+        value = getattr(sampling, name)
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{place}: {name}={value!r}: must be a whole number of at least {least}")
+    if sampling.mode not in ("min", "max"):
+        raise ConfigError(f"{place}: mode={sampling.mode!r}: must be 'min' or 'max'")
 
 
 def _values(name: str, values: Sequence[Any], place: str) -> tuple[Any, ...]:

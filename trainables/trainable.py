@@ -42,11 +42,9 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return one epoch's report; a pack of one also reports its metrics by name, for Tune's schedulers."""
+        """Return one epoch's report."""
         report = self._work.step()
         report |= {"versions": library_versions(), "node": ray.get_runtime_context().get_node_id()}
-        for metrics in report["progress"].values() if len(report["progress"]) == 1 else ():
-            report |= metrics
         return report
 
     def cleanup(self) -> None:

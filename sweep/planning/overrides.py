@@ -59,7 +59,7 @@ def small_form(space: Space) -> Space:
     return checked(small)
 
 
-def select_by(space: Space, metric: str) -> Space:
+def select_by_metric(space: Space, metric: str) -> Space:
     """Let another metric decide what stages take from earlier ones.
 
     Raises:

@@ -1,9 +1,15 @@
-"""How many trials share one forward pass when `--pack-size auto` leaves it to us."""
+"""Packs: which trials share one forward pass, and how many when `--pack-size auto` leaves it to us."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from sweep.planning.flops import train_token_flops
 from sweep.planning.points import Point
+from trainables.adapters.registry import ADAPTERS
+from trainables.trial.spec import digest
 
 CPU_PLATEAU_FLOPS = 2e10
 """FLOPs of a step beyond which a CPU computes all the time, so that larger packs gain nothing (ours)."""
@@ -11,6 +17,52 @@ PLATEAU_TOKENS = 16_384
 """Tokens of a pack in one forward pass beyond which larger packs gain nothing (ours)."""
 LARGEST = 32
 _BYTES_PER_PARAMETER = 16  # value, gradient and two moments, float32
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Trials that run in one forward pass.
+
+    Attributes:
+        id: hash of its members' ids.
+        points: the members.
+    """
+
+    id: str
+    points: tuple[Point, ...]
+
+
+def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[Pack]:
+    """Put trials that may share a forward pass into packs of about equal size.
+
+    Args:
+        points: trials to run.
+        pack_size: members of a pack at most. Adapters that do not pack are each a pack of their own.
+        slots: packs that can run at once; packs stay smaller where that keeps all of them busy.
+
+    Returns:
+        Packs ordered by model and layer, so that a worker keeps its model.
+    """
+    size = max(1, min(pack_size, -(-len(points) // max(1, slots))))
+    alike: dict[tuple[Any, ...], list[Point]] = {}
+    for point in points:
+        alike.setdefault(point.pack_key, []).append(point)
+    packs = []
+    for members in sorted(alike.values(), key=_place):
+        most = size if ADAPTERS[members[0].spec.method].packs else 1
+        number = -(-len(members) // most)
+        cuts = [round(i * len(members) / number) for i in range(number + 1)]
+        packs += [_pack(members[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return packs
+
+
+def _place(members: Sequence[Point]) -> tuple[str, int]:
+    first = members[0]
+    return first.card.key, -1 if first.spec.layer is None else first.spec.layer
+
+
+def _pack(members: Sequence[Point]) -> Pack:
+    return Pack(digest(sorted(point.id for point in members)), tuple(members))
 
 
 def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.records.location import split_location as split_location
 from sweep.records.record import Record
 from sweep.records.store import Store
 from trainables.errors import ConfigError, DataError
@@ -125,21 +126,6 @@ class Study:
         """Points planned that have no record yet; one that several stages or sweeps want counts once."""
         stages = [stage for sweep in self.sweeps for stage in sweep.stages]
         return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
-
-
-def split_location(location: str) -> tuple[Store, str | None]:
-    """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
-
-    Raises:
-        ConfigError: there is nothing of a sweep at the place.
-    """
-    store = Store(location.rstrip("/") or "/")
-    if store.files.exists("plan.json") or store.files.exists("trains"):
-        parent, _, name = store.uri.rstrip("/").rpartition("/")
-        return Store(parent or "/"), name
-    if store.sweeps():
-        return store, None
-    raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
 
 
 def load_study(store: Store, names: Sequence[str] = ()) -> Study:

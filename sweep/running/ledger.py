@@ -1,6 +1,6 @@
 """What is done, what runs and what comes next, while a sweep runs.
 
-The ledger lives in the driver. The searcher takes packs from it, the callback gives results to it; every result may
+The ledger lives in the driver. An executor takes packs from it and gives results to it; every result may
 settle a choice, and a settled choice opens the stages that wait for it, one group at a time.
 """
 
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.planning.choices import NoCandidate, Question, decide, reconcile
-from sweep.planning.expand import Pack, Plan, make_packs, stage_points
+from sweep.planning.expand import Plan, stage_points
+from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import RecordIndex, Store
 from sweep.records.table import manifest_stages
-from sweep.running.optuna_draws import Sampler
+from sweep.running.optuna_draws import StageDraws
 from trainables.trial.task import TrialTask
 
 HOPELESS_AFTER = 3
@@ -80,18 +81,18 @@ class Ledger:
         self._settled: dict[str, Any] = {}
         self._hopeless: dict[str, str] | None = {}
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
-        planned = {stage.name for stage in plan.stages}
-        self._samplers = {
-            stage.name: Sampler(plan, stage, store, name, self._known)
-            for stage in plan.space.stages
-            if stage.sampling and stage.name in planned
+        self._draws = {
+            stage.name: StageDraws(plan, stage, store, name, self._known)
+            for stage in plan.stages
+            if stage.stage.sampling
         }
+        self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
         self._manifest = dict(manifest_stages(store, name))
         store.files.delete(f"{name}/stop")
         self.refresh()
 
-    # -- what the searcher asks
+    # -- what the executor asks
 
     def next_pack(self) -> tuple[Pack, dict[str, Record]] | None:
         """Return the next pack with its begun records; None when nothing is ready."""
@@ -112,7 +113,7 @@ class Ledger:
         """Whether nothing is left to hand out, now or later."""
         if self.stopping:
             return True
-        more = any(sampler.has_more for sampler in self._samplers.values()) and bool(self._running)
+        more = any(draws.has_more for draws in self._draws.values()) and bool(self._running)
         return not (self._queue or self._running or more)
 
     @property
@@ -143,14 +144,27 @@ class Ledger:
         self.stopping = reason
         self.store.files.write(f"{self.name}/stop", reason.encode())
 
-    # -- what the callback tells
+    # -- what the executor tells
 
     def epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Remember an epoch of a sampled trial, which a scheduler may end."""
-        curves = self._curves.get(trial)
-        for name, value in metrics.items() if curves is not None else ():
+        """Remember an epoch of a sampled trial, which may be stopped early."""
+        if trial not in self._curves:
+            return
+        self._latest[trial] = dict(metrics)
+        for name, value in metrics.items():
             if name.startswith("train/"):
-                curves.setdefault(name, []).append([epoch, value])  # type: ignore[union-attr]
+                curve = self._curves[trial].setdefault(name, [])
+                if not curve or curve[-1][0] < epoch:  # a worker that died repeats epochs
+                    curve.append([epoch, value])
+
+    def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether a sampled trial is to be stopped after this epoch, by its stage's metric, mode, grace and reduction.
+
+        Asked once an epoch, while the trial could go on. A trial of a grid is never stopped.
+        """
+        if trial not in self._curves or self.stopping:
+            return False
+        return self._draws[self._tasks[trial].spec.stage].falls_behind(trial, epoch, metrics)
 
     def finish(self, pack: str, result: Mapping[str, Any]) -> Record | None:
         """Write a finished trial's record; None when this trial has been recorded before."""
@@ -164,16 +178,16 @@ class Ledger:
         self.store.files.delete(self.checkpoint(point.id))
         self.statuses[point.id] = record["status"]
         self._records[point.id] = record
-        if point.spec.stage in self._samplers:
-            self._samplers[point.spec.stage].tell(point.id)
+        if point.spec.stage in self._draws:
+            self._draws[point.spec.stage].tell(point.id)
         self._judge(record)
         return record
 
     def end_pack(self, pack: str, error: Mapping[str, str] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.
 
-        Members without a result fail with `error`; without one, a sampled trial was stopped early by the scheduler,
-        and any other waits for a later run.
+        Members without a result fail with `error`; without one, a sampled trial was stopped early, and any other
+        waits for a later run.
         """
         made = []
         for trial in list(self._running.get(pack, {})):
@@ -181,7 +195,7 @@ class Ledger:
             if error:
                 result: dict[str, Any] = {"status": "failed", "error": dict(error)}
             elif curves and not self.stopping:
-                result = {"status": "stopped", "metrics": {n: c[-1][1] for n, c in curves.items()}, "curves": curves}
+                result = {"status": "stopped", "metrics": self._latest[trial], "curves": curves}
             else:
                 continue
             record = self.finish(pack, {"id": trial, **result})
@@ -199,8 +213,8 @@ class Ledger:
             return
         fresh: list[Point] = []
         for stage in self.plan.stages:
-            if stage.name in self._samplers:
-                self.members[stage.name] = self._samplers[stage.name].ids
+            if stage.name in self._draws:
+                self.members[stage.name] = self._draws[stage.name].ids
                 continue
             points = stage_points(self.plan, stage.name, self._settled)
             self.members[stage.name] = [point.id for point in points]
@@ -266,13 +280,13 @@ class Ledger:
         return counts
 
     def _sampled_pack(self) -> Pack | None:
-        """Draw a trial of a sampled stage; it runs alone, so that a scheduler sees it."""
-        for name, sampler in self._samplers.items():
-            point = sampler.next(self._settled)
+        """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""
+        for name, draws in self._draws.items():
+            point = draws.next(self._settled)
             if point is not None:
                 self._tasks[point.id] = point
                 self._curves[point.id] = {}
-                self.members[name] = sampler.ids
+                self.members[name] = draws.ids
                 self.write_manifest()
                 return make_packs([point], 1)[0]
         return None

@@ -1,58 +1,63 @@
-"""Sampled stages: Optuna draws the trials, and what it has learnt follows from the records.
+"""Sampled stages: Optuna draws the trials and says which fall behind; what it has learnt follows from the records.
 
 There is no study to restore: the values drawn are listed in the sweep's `sampled.json` before they run, and a study is
 built anew from that list and the records. A trial that was drawn and not finished is run again first.
+
+Early stopping is Optuna's asynchronous successive halving (ASHA), the same whatever executes the trials: after
+`grace_epochs`, and after `reduction` times as many each time, a trial goes on if it is in the best part, one in
+`reduction`, of those that got so far. Stages, and the combinations of a stage's axes, are judged each by itself.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
-from itertools import product
 from typing import Any
 
-from sweep.planning.expand import Choices, Plan, sampled_point
+from sweep.planning.expand import Choices, Plan, StagePlan, sampled_point
 from sweep.planning.points import Point
 from sweep.records.store import Store
-from sweep.space import Distribution, LogUniform, OneOf, Stage, stage_axes
-from trainables.errors import ConfigError
+from sweep.space import Distribution, LogUniform, OneOf, middle
 from trainables.trial.spec import TrialSpec
 
 MOST_REPEATS = 20
 """Draws of trials that are known already before a study counts as exhausted."""
 
 
-class Sampler:
+class StageDraws:
     """Draws the trials of one sampled stage, one study for each combination of its axes.
 
     Args:
         plan: of the space.
-        stage: a stage with `sampling`.
+        stage: one with `sampling`.
         store: where the list of draws is kept.
         name: of the sweep.
-        metric_of: gives a finished trial's status and metrics, or None.
+        record_of: gives a finished trial's record (`status`, `metrics` and `curves` are read), or None.
     """
 
     def __init__(
         self,
         plan: Plan,
-        stage: Stage,
+        stage: StagePlan,
         store: Store,
         name: str,
-        metric_of: Callable[[str], Mapping[str, Any] | None],
+        record_of: Callable[[str], Mapping[str, Any] | None],
     ) -> None:
-        """Build the studies from what earlier runs drew."""
-        assert stage.sampling is not None
-        self.stage, self.sampling = stage, stage.sampling
-        self._plan, self._store, self._metric_of = plan, store, metric_of
+        """Read what earlier runs drew."""
+        assert stage.stage.sampling is not None
+        self.stage, self.sampling = stage.stage, stage.stage.sampling
+        self._plan, self._store, self._record_of = plan, store, record_of
         self._path = f"{name}/sampled.json"
-        axes = stage_axes(plan.space, stage)
-        self._groups = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+        self._groups = self.stage.combinations
+        self._middle = {name: middle(name, spread) for name, spread in self.sampling.fields.items()}
         self._draws: list[dict[str, Any]] = [
-            draw for draw in store.read_json(self._path) or [] if draw["stage"] == stage.name
+            draw for draw in store.read_json(self._path) or [] if draw["stage"] == self.stage.name
         ]
-        self._waiting = [draw for draw in self._draws if metric_of(draw["id"]) is None]
+        self._waiting = [draw for draw in self._draws if record_of(draw["id"]) is None]
         self._studies: dict[int, Any] = {}
         self._asked: dict[str, tuple[int, Any]] = {}
+        self._epochs: dict[str, int] = {}
 
     @property
     def ids(self) -> list[str]:
@@ -66,50 +71,71 @@ class Sampler:
 
     def next(self, choices: Choices) -> Point | None:
         """Return a trial to run; None when a choice is still open or nothing is left."""
-        while self._waiting:
-            draw = self._waiting.pop(0)
+        for draw in list(self._waiting):
             point = self._point(draw["group"], draw["values"], choices)
-            if point is not None and point.id == draw["id"] and draw["group"] in self._groups:
-                self._asked.setdefault(point.id, (self._groups.index(draw["group"]), None))
+            if point is None:
+                continue  # its group's choice is still open
+            self._waiting.remove(draw)
+            if point.id == draw["id"] and draw["group"] in self._groups:
+                number = self._groups.index(draw["group"])
+                fits = self._fits(draw["values"])
+                self._asked.setdefault(point.id, (number, self._ask(number, draw["values"]) if fits else None))
                 return point
         for number, group in enumerate(self._groups):
-            for _ in range(MOST_REPEATS if self._left(number) else 0):
-                study = self._study(number)
-                trial = study.ask({n: _optuna(n, d) for n, d in self.sampling.fields.items()})
+            if not self._left(number) or self._point(group, self._middle, choices) is None:
+                continue  # nothing is left, or its choice is still open
+            for _ in range(MOST_REPEATS):
+                trial = self._ask(number)
                 point = self._point(group, trial.params, choices)
-                if point is None:
-                    break
-                known = self._metric_of(point.id)
+                assert point is not None
+                known = self._record_of(point.id)
                 if known is None and point.id not in self._asked:
                     self._keep(group, trial.params, point.id)
                     self._asked[point.id] = (number, trial)
                     return point
-                self._tell(study, trial, known)
+                self._learn(number, trial, known)
         return None
+
+    def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Take note of a trial's epoch and say whether to stop it; epochs that are repeated change nothing."""
+        _, asked = self._asked.get(trial, (0, None))
+        value = metrics.get(self.sampling.metric)
+        if asked is None or value is None or not math.isfinite(value) or epoch <= self._epochs.get(trial, 0):
+            return False
+        self._epochs[trial] = epoch
+        asked.report(value, epoch)
+        return bool(asked.should_prune())
 
     def tell(self, trial: str) -> None:
         """Let the study learn from a finished trial's record."""
         number, asked = self._asked.get(trial, (0, None))
         if asked is not None:
-            self._tell(self._study(number), asked, self._metric_of(trial))
+            self._end(number, asked, self._record_of(trial))
 
     def _left(self, number: int) -> int:
         drawn = {draw["id"] for draw in self._draws if draw["group"] == self._groups[number]}
         return max(0, self.sampling.num_samples - len(drawn))
 
     def _point(self, group: Mapping[str, Any], values: Mapping[str, Any], choices: Choices) -> Point | None:
-        try:
-            return sampled_point(self._plan, self.stage.name, {**group, **values}, choices)
-        except ConfigError as error:
-            if "not chosen yet" in str(error):
-                return None
-            raise
+        return sampled_point(self._plan, self.stage.name, {**group, **values}, choices)
 
     def _keep(self, group: Mapping[str, Any], values: Mapping[str, Any], trial: str) -> None:
         """Write the draw down before it runs."""
         others = [d for d in self._store.read_json(self._path) or [] if d["stage"] != self.stage.name]
         self._draws.append({"stage": self.stage.name, "group": dict(group), "values": dict(values), "id": trial})
         self._store.write_json(self._path, others + self._draws)
+
+    def _fits(self, values: Mapping[str, Any]) -> bool:
+        """Whether values that were drawn once could be drawn from the distributions of now."""
+        fields = self.sampling.fields
+        return values.keys() == fields.keys() and all(_holds(fields[name], value) for name, value in values.items())
+
+    def _ask(self, number: int, values: Mapping[str, Any] | None = None) -> Any:
+        """Return a trial of a group's study, with new values or the given ones."""
+        study = self._study(number)
+        if values is not None:
+            study.enqueue_trial(dict(values))
+        return study.ask({name: _optuna(name, spread) for name, spread in self.sampling.fields.items()})
 
     def _study(self, number: int) -> Any:
         """Return the study of one group, made from its draws and their records."""
@@ -118,48 +144,63 @@ class Sampler:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        seed = int(self._plan.space.fixed.get("seed", TrialSpec.seed))
         drawn = [draw for draw in self._draws if draw["group"] == self._groups[number]]
+        seed = int(self.stage.base.get("seed", TrialSpec.seed)) + len(drawn)
         study = optuna.create_study(
             direction="minimize" if self.sampling.mode == "min" else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed + len(drawn)),
+            sampler=optuna.samplers.RandomSampler(seed),  # cheap, while what is known is told
+            pruner=optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=self.sampling.grace_epochs,
+                reduction_factor=self.sampling.reduction,
+                min_early_stopping_rate=0,
+            ),
         )
-        spreads = {name: _optuna(name, spread) for name, spread in self.sampling.fields.items()}
-        for draw in drawn:
-            known = self._metric_of(draw["id"])
-            value = None if known is None else known["metrics"].get(self.sampling.metric)
-            if value is None:
-                continue
-            pruned = known is not None and known["status"] == "stopped"
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=draw["values"],
-                    distributions=spreads,
-                    value=None if pruned else value,
-                    intermediate_values={_last_epoch(known): value},
-                    state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE,
-                )
-            )
         self._studies[number] = study
+        for draw in drawn:
+            known = self._record_of(draw["id"])
+            if known is not None and self._fits(draw["values"]):
+                self._learn(number, self._ask(number, draw["values"]), known)
+        with warnings.catch_warnings():  # both were experimental in Optuna 4 and are the default in 5
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         return study
 
-    def _tell(self, study: Any, trial: Any, known: Mapping[str, Any] | None) -> None:
-        from optuna.trial import TrialState
+    def _learn(self, number: int, trial: Any, known: Mapping[str, Any] | None) -> None:
+        """Tell a study of a trial that ran earlier, epoch by epoch."""
+        record = known or {}
+        curve = record.get("curves", {}).get(self.sampling.metric) or []
+        if not curve and record.get("metrics", {}).get(self.sampling.metric) is not None:
+            curve = [[_last_epoch(record), record["metrics"][self.sampling.metric]]]
+        for epoch, value in curve:
+            if value is not None:
+                trial.report(value, int(epoch))
+                trial.should_prune()  # the pruner notes what each trial had when it got so far
+        self._end(number, trial, known)
 
+    def _end(self, number: int, trial: Any, known: Mapping[str, Any] | None) -> None:
+        study = self._study(number)
         value = None if known is None else known["metrics"].get(self.sampling.metric)
         if known is None or value is None or known["status"] in ("failed", "diverged"):
-            study.tell(trial, state=TrialState.FAIL)
-            return
-        trial.report(value, _last_epoch(known))
-        if known["status"] == "stopped":
-            study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=_state("FAIL"))
+        elif known["status"] == "stopped":
+            study.tell(trial, state=_state("PRUNED"))
         else:
             study.tell(trial, value)
 
 
-def _last_epoch(known: Mapping[str, Any] | None) -> int:
-    curves = (known or {}).get("curves", {})
-    return max((int(curve[-1][0]) for curve in curves.values() if curve), default=0)
+def _state(name: str) -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState[name]
+
+
+def _last_epoch(record: Mapping[str, Any]) -> int:
+    return max((int(curve[-1][0]) for curve in record.get("curves", {}).values() if curve), default=0)
+
+
+def _holds(spread: Distribution, value: Any) -> bool:
+    """Whether a distribution can give a value."""
+    return value in spread.values if isinstance(spread, OneOf) else bool(spread.low <= value <= spread.high)
 
 
 def _optuna(name: str, spread: Distribution) -> Any:

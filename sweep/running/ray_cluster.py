@@ -53,6 +53,15 @@ class Nodes:
         return count
 
 
+def set_environment(address: str | None) -> None:
+    """Set what Ray reads from the environment; to be called before Ray is imported."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if _wanted(address) == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
 @contextmanager
 def ray_session(address: str | None) -> Iterator[Nodes]:
     """Attach to the cluster at `address` (or RAY_ADDRESS), or start a Ray of our own and stop it at the end.
@@ -60,12 +69,8 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     Raises:
         ConfigError: the cluster cannot be attached (`check_reachable` says so sooner).
     """
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    set_environment(address)
     wanted = _wanted(address)
-    if wanted == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
     try:

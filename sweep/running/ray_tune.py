@@ -1,4 +1,4 @@
-"""One Ray Tune run for a whole sweep: a searcher hands out packs, a callback takes in results.
+"""Ray Tune executes a whole sweep in one run: a searcher hands out packs, a callback takes in reports.
 
 Tune schedules, reuses processes and retries what dies with its node. It keeps no state of its own worth restoring:
 records and checkpoints are ours.
@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune import Callback, TuneError
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sweep.records.record import Record
-from sweep.running.ledger import Ledger
-from sweep.running.progress import Display
-from sweep.space import Sampling
-from sweep.tracking.live_feed import LiveFeed
+from sweep.records.store import Store
+from sweep.running.exchange import PackExchange
+from sweep.running.executor import Capacity, WorkerSettings
+from sweep.running.ray_cluster import Nodes, check_reachable, check_shared_storage, pack_memory_bytes, ray_session
 from trainables.trainable import PackTrainable
 
 MAX_DEATHS = 4
@@ -41,22 +39,107 @@ _TUNE_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Resources:
+class PackResources:
     """What each pack gets.
 
     Attributes:
         cpus: CPUs, also torch's threads.
-        gpus: GPUs, may be a fraction.
-        concurrent: packs at once.
-        device: auto, cpu or cuda.
-        cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
+        gpus: GPUs, may be a fraction; None for one where there are any.
+        max_concurrent: packs at once; None for as many as fit.
     """
 
-    cpus: float
-    gpus: float
-    concurrent: int
-    device: str
-    cache_bytes: int | None
+    cpus: float = 1.0
+    gpus: float | None = None
+    max_concurrent: int | None = None
+
+
+class RayTune:
+    """The executor `ray`; see `sweep.running.executor.Executor` for the contract.
+
+    Args:
+        settings: device and cache of every worker.
+        resources: of each pack.
+        address: of the cluster; None for RAY_ADDRESS or a Ray of our own.
+        trainable: what runs a pack; another one must report as `PackTrainable` does.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        resources: PackResources,
+        address: str | None = None,
+        trainable: type[tune.Trainable] = PackTrainable,
+    ) -> None:
+        """Keep the settings; nothing is started before `session`."""
+        self._settings, self._resources, self._address, self._trainable = settings, resources, address, trainable
+        self._gpus, self._slots = 0.0, 1
+
+    def check(self) -> None:
+        """Refuse a cluster that cannot be reached."""
+        check_reachable(self._address)
+
+    @contextmanager
+    def session(self, store: Store) -> Iterator[Capacity]:
+        """Attach to the cluster, or start a Ray of our own and stop it at the end."""
+        with ray_session(self._address) as nodes:
+            self._gpus = self._gpus_of_a_pack(nodes)
+            fitting = nodes.slots(self._resources.cpus, self._gpus)
+            self._slots = min(fitting, self._resources.max_concurrent or fitting)
+            if len(nodes.cpus) > 1:
+                check_shared_storage(store)
+            yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
+
+    def run(self, exchange: PackExchange) -> None:
+        """Run all packs in one Tune run."""
+        os.environ.update(_TUNE_SETTINGS)
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        settings = {
+            "device": self._settings.device,
+            "threads": max(1, int(self._resources.cpus)),
+            "cache_bytes": self._settings.cache_bytes,
+        }
+        with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(self._trainable, {"cpu": self._resources.cpus, "gpu": self._gpus}),
+                tune_config=tune.TuneConfig(
+                    scheduler=EarlyStopping(exchange),
+                    search_alg=PackSearcher(exchange, settings),
+                    num_samples=-1,
+                    max_concurrent_trials=self._slots,
+                    reuse_actors=True,
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[ReportsCallback(exchange)],
+                    failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
+                ),
+            )
+            with _own_errors():
+                tuner.fit()
+
+    def _gpus_of_a_pack(self, nodes: Nodes) -> float:
+        if self._resources.gpus is not None:
+            return self._resources.gpus
+        return float(any(nodes.gpus) and self._settings.device != "cpu")
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise what the exchange raised, which Tune wraps into its own error with the traceback as text."""
+    try:
+        yield
+    except TuneError as error:
+        if error.__context__ is None:
+            raise
+        raise error.__context__ from None
+
+
+def _name(trial: Any) -> str:
+    return f"pack_{trial.config['pack'][:8]}_{trial.trial_id[:6]}"
 
 
 class _Inert:
@@ -67,43 +150,25 @@ class _Inert:
 
 
 class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
-    """Gives Tune the ledger's packs as they become ready.
+    """Gives Tune the packs as they become ready.
 
     Args:
-        ledger: the sweep's state.
+        exchange: hands them out.
         settings: device, threads and cache of a worker.
-        trunk_layers: layers of each model (by key) whose hidden states are made in one pass.
-        started: called with a pack's begun records when it is handed out.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        settings: Mapping[str, Any],
-        trunk_layers: Mapping[str, list[int]],
-        started: Callable[[Mapping[str, Record]], None],
-    ) -> None:
+    def __init__(self, exchange: PackExchange, settings: dict[str, Any]) -> None:
         """Keep the parts."""
         super().__init__()
-        self._ledger, self._settings = ledger, dict(settings)
-        self._trunk_layers, self._started = trunk_layers, started
+        self._exchange, self._settings = exchange, settings
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next pack's config, None to be asked again, or that the sweep is over."""
-        found = self._ledger.next_pack()
-        if found is None:
-            return str(Searcher.FINISHED) if self._ledger.exhausted else None
-        pack, begun = found
-        self._started(begun)
-        key = pack.points[0].card.key
-        work = {
-            "trials": [self._ledger.task(point).to_dict() for point in pack.points],
-            "trunk_layers": self._trunk_layers.get(key, []),
-            "settings": self._settings,
-            "stop_file": self._ledger.stop_file,
-            "sampled": self._ledger.is_sampled(pack.points[0].id),
-        }
-        return {"pack": pack.id, "work": json.dumps(work)}
+        pack = self._exchange.next_pack()
+        if pack is None:
+            return str(Searcher.FINISHED) if self._exchange.over else None
+        work = json.dumps({**pack.job, "settings": self._settings})
+        return {"pack": pack.id, "work": work, "sampled": pack.sampled}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Do nothing: the callback hears of it too."""
@@ -115,160 +180,47 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
         """Do nothing: the state is in the records."""
 
 
-class ResultsCallback(_Inert, Callback):  # type: ignore[misc]
-    """Takes results from Tune: records, MLflow, display.
+class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
+    """Passes on what packs report, and their ends."""
 
-    Args:
-        ledger: the sweep's state.
-        feed: MLflow, live.
-        display: what the user sees.
-    """
-
-    def __init__(self, ledger: Ledger, feed: LiveFeed, display: Display) -> None:
-        """Keep the parts."""
-        self._ledger, self._feed, self._display = ledger, feed, display
+    def __init__(self, exchange: PackExchange) -> None:
+        """Keep the exchange."""
+        self._exchange = exchange
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        """Pass on an epoch's metrics and write the records of finished trials."""
-        for member, metrics in result.get("progress", {}).items():
-            self._feed.epoch(member, result["epoch"], metrics)
-            self._ledger.epoch(member, result["epoch"], metrics)
-        outcomes = result.get("results", [])
-        for outcome in outcomes:
-            told = {"versions": result["versions"], "node": result["node"]}
-            self._record(self._ledger.finish(trial.config["pack"], {**outcome, **told}))
-        outcomes.clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
+        """Pass on a report."""
+        if "progress" in result:
+            self._exchange.report(trial.config["pack"], result)
+            result["results"].clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Close a pack that is done, or a sampled trial that the scheduler stopped."""
-        for record in self._ledger.end_pack(trial.config["pack"]):
-            self._record(record)
+        """Close a pack that is done, or a sampled trial that was stopped early."""
+        self._exchange.close(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record the trials of a pack whose process died once too often as failed."""
-        if self._ledger.stopping:
-            return
         message = f"its process or node died {MAX_DEATHS + 1} times"
-        for record in self._ledger.end_pack(trial.config["pack"], {"class": "preemption", "message": message}):
-            self._record(record)
+        error = None if self._exchange.stopping else {"class": "preemption", "message": message}
+        self._exchange.close(trial.config["pack"], error)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Show progress."""
-        self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
-
-    def _record(self, record: Record | None) -> None:
-        if record is None:
-            return
-        self._feed.finish(record)
-        self._display.finish_trial(record["status"], record["error"])
+        self._exchange.show_progress()
 
 
-class SampledOnly(_Inert, AsyncHyperBandScheduler):  # type: ignore[misc]
-    """ASHA for the sampled trials; packs of a grid run to their end.
+class EarlyStopping(_Inert, FIFOScheduler):  # type: ignore[misc]
+    """Runs packs in their order, and stops sampled trials that fall behind: their stage's own draws say which."""
 
-    Args:
-        sampling: of the sampled stage.
-        epochs: of its trials.
-    """
-
-    def __init__(self, sampling: Sampling, epochs: int) -> None:
-        """Set the rungs by epoch."""
-        super().__init__(
-            time_attr="epoch",
-            metric=sampling.metric,
-            mode=sampling.mode,
-            max_t=max(epochs, sampling.grace_epochs),
-            grace_period=sampling.grace_epochs,
-            reduction_factor=sampling.reduction,
-        )
+    def __init__(self, exchange: PackExchange) -> None:
+        """Keep the exchange."""
+        super().__init__()
+        self._exchange = exchange
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a sampled trial that reports its metric."""
-        if not json.loads(trial.config["work"])["sampled"] or self._metric not in result:
-            return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(controller, trial, result))
-
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Take note of a sampled trial's last metric."""
-        if json.loads(trial.config["work"])["sampled"] and self._metric in result:
-            super().on_trial_complete(controller, trial, result)
-
-
-def _scheduler(ledger: Ledger) -> SampledOnly | None:
-    """Return ASHA for the first sampled stage, if there is one."""
-    for stage in ledger.plan.space.stages:
-        if stage.sampling:
-            points = ledger.plan.stage(stage.name).points if stage.name in ledger.members else ()
-            return SampledOnly(stage.sampling, max((p.spec.epochs for p in points), default=1))
-    return None
-
-
-@contextmanager
-def _interrupts(ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
-    """One Ctrl-C (or SIGTERM) stops after the running epochs; a second one ends at once."""
-
-    def handler(number: int, frame: Any) -> None:
-        if ledger.stopping:
-            raise KeyboardInterrupt
-        ledger.stop("interrupted")
-        say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
-
-    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
-
-
-def run_tune(
-    ledger: Ledger,
-    feed: LiveFeed,
-    display: Display,
-    resources: Resources,
-    trunk_layers: Mapping[str, list[int]],
-    trainable: type[tune.Trainable] = PackTrainable,
-) -> None:
-    """Run what the ledger has to run, to its end or until it is stopped.
-
-    Args:
-        ledger: the sweep's state; its `stopping` says why a run ended early.
-        feed: MLflow, live.
-        display: what the user sees.
-        resources: of each pack.
-        trunk_layers: layers of each model whose hidden states are made in one pass.
-        trainable: what runs a pack; another one must report as `PackTrainable` does.
-    """
-    os.environ.update(_TUNE_SETTINGS)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    settings = {
-        "device": resources.device,
-        "threads": max(1, int(resources.cpus)),
-        "cache_bytes": resources.cache_bytes,
-    }
-
-    def started(begun: Mapping[str, Record]) -> None:
-        for record in begun.values():
-            feed.start_trial(record)
-
-    with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch, _interrupts(ledger, display.say):
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
-            tune_config=tune.TuneConfig(
-                scheduler=_scheduler(ledger),
-                search_alg=PackSearcher(ledger, settings, trunk_layers, started),
-                num_samples=-1,
-                max_concurrent_trials=resources.concurrent,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: f"pack_{trial.config['pack'][:8]}_{trial.trial_id[:6]}",
-                trial_dirname_creator=lambda trial: f"pack_{trial.config['pack'][:8]}_{trial.trial_id[:6]}",
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[ResultsCallback(ledger, feed, display)],
-                failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
-            ),
-        )
-        tuner.fit()
+        """Decide on a sampled trial after an epoch; `result` is Tune's flat form of a report."""
+        sampled = trial.config["sampled"]
+        prefix = f"progress/{sampled}/"
+        metrics = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+        if sampled and metrics and self._exchange.falls_behind(sampled, result["epoch"], metrics):
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sweep.plan import plan_of
 from sweep.planning.load import load_space
 from sweep.planning.overrides import small_form
+from sweep.planning.plan_of import plan_of
 from sweep.records.store import Store
 from sweep.running.ledger import Ledger, Packing
 from trainables.pack.process_cache import ProcessCache

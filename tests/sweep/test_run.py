@@ -44,6 +44,9 @@ def write_space(folder: Path, tiny_models, sample_data, epochs: int = 2, text: s
     return path
 
 
+ONE_PACK = [sys.executable, "-m", "sweep.run", "--max-concurrent", "1"]
+
+
 def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "sweep.run", *map(str, args), "--max-concurrent", "2"]
 
@@ -154,11 +157,12 @@ def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_
     assert not list((storage / "tiny" / "checkpoints").glob("*"))
 
 
-def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sample_data):
+@pytest.mark.parametrize("executor", ["ray", "local"])
+def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sample_data, executor):
     space = write_space(tmp_path, tiny_models, sample_data, epochs=4000)
     storage = tmp_path / "out"
     driver = subprocess.Popen(
-        command(space, "--storage", storage, "--set", "checkpoint_every_s=1000"),
+        [*ONE_PACK, space, "--executor", executor, "--storage", storage, "--set", "checkpoint_every_s=1000"],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,

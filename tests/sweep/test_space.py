@@ -95,3 +95,44 @@ def test_the_middle_of_a_distribution_has_the_fields_type() -> None:
 
 def test_every_layer_is_written_all() -> None:
     assert str(EVERY_LAYER) == "all"
+
+
+SAMPLED = Stage(name="s", axes={}, sampling=Sampling(fields={"alpha": Uniform(0, 1)}, num_samples=3))
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            replace(SPACE, stages=FIRST),
+            r"demo: stages is one Stage, not a tuple of them; write stages=\(Stage\(...\),\)",
+        ),
+        (replace(SPACE, stages=3), "stages=3: must be a tuple"),
+        (replace(SPACE, stages=(FIRST, "second")), "must be a tuple"),
+        (replace(SPACE, axes=["alpha"]), "axes=.*must be a dict"),
+        (replace(SPACE, fixed={"alpha"}), "fixed=.*must be a dict"),
+        (replace(SPACE, stages=(replace(FIRST, axes=("model",)),)), "stage first: axes=.*must be a dict"),
+        (replace(SPACE, stages=(FIRST, replace(SECOND, take="layer"))), "stage second: take='layer': must be a Best"),
+        (
+            replace(SPACE, stages=(FIRST, replace(SECOND, take=Best(field="layer", stage="first", per="model")))),
+            r'per is one str, not a tuple of them; write per=\("model",\)',
+        ),
+        (replace(SPACE, stages=(replace(SAMPLED, sampling=LogUniform(1, 2)),)), "must be a Sampling"),
+        *(
+            (replace(SPACE, stages=(replace(SAMPLED, sampling=replace(SAMPLED.sampling, **changed)),)), said)
+            for changed, said in [
+                ({"num_samples": 0}, "num_samples=0: must be a whole number of at least 1"),
+                ({"grace_epochs": 0}, "grace_epochs=0"),
+                ({"reduction": 1}, "reduction=1: must be a whole number of at least 2"),
+                ({"mode": "least"}, "mode='least'"),
+                ({"fields": {"alpha": (0, 1)}}, r"alpha=\(0, 1\): must be a Uniform"),
+                ({"fields": {"alpha": OneOf(3)}}, r"write OneOf\(\(value,\)\)"),
+                ({"fields": LogUniform(1, 2)}, "fields=.*must be a dict"),
+            ]
+        ),
+    ],
+)
+def test_one_value_where_several_belong_is_said_in_one_line(space: Space, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        checked(space)
+    assert "\n" not in str(caught.value)

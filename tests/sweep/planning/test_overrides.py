@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.planning.overrides import apply_overrides, select_by, small_form
+from sweep.planning.overrides import apply_overrides, select_by_metric, small_form
 from sweep.space import ALL, EVERY_LAYER, LARGEST, OTHERS, Best, LogUniform, Sampling, Space, Stage, stage_axes
 from trainables.errors import ConfigError
 
@@ -119,9 +119,9 @@ def test_the_small_form_is_a_space_of_another_name() -> None:
 
 
 def test_another_metric_may_decide_with_its_own_direction() -> None:
-    take = select_by(SPACE, "fever/accuracy").stages[1].take
+    take = select_by_metric(SPACE, "fever/accuracy").stages[1].take
     assert take is not None and (take.by, take.mode) == ("fever/accuracy", "max")
-    leakage = select_by(SPACE, "memory/leakage_simset1").stages[1].take
+    leakage = select_by_metric(SPACE, "memory/leakage_simset1").stages[1].take
     assert leakage is not None and leakage.mode == "min"
 
 
@@ -146,4 +146,4 @@ def test_a_bad_setting_is_refused_in_one_line(setting: str, message: str) -> Non
 
 def test_a_metric_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'memory/nll'"):
-        select_by(SPACE, "memry/nll")
+        select_by_metric(SPACE, "memry/nll")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sweep.plan import plan_of
 from sweep.planning.overrides import apply_overrides
+from sweep.planning.plan_of import plan_of
 from sweep.records.store import Store
 from sweep.records.table import manifest_stages, results_table
 from sweep.running.ledger import Ledger, Packing

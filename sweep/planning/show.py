@@ -1,0 +1,132 @@
+"""A plan in words and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sweep.planning.costs import A100, Estimate
+from sweep.planning.expand import Plan
+from sweep.planning.packs import auto_pack_size, make_packs
+
+if TYPE_CHECKING:
+    from sweep.planning.plan_of import CostedPlan
+
+
+def count_packs(plan: Plan) -> int:
+    """Return the packs that the trials left would make on the GPU that costs are stated for."""
+    total = 0
+    for stage in plan.stages:
+        if stage.to_run:
+            size = auto_pack_size(stage.to_run[0], A100.memory_bytes)
+            total += len(make_packs(stage.to_run, size)) * stage.copies
+    return total
+
+
+def plan_json(costed: CostedPlan) -> dict[str, Any]:
+    """Return a plan as plain data, for `--json`."""
+    plan, costs = costed.plan, costed.costs
+    return {
+        "space": plan.space.name,
+        "title": plan.space.title,
+        "name": costed.name,
+        "arithmetic": plan.arithmetic,
+        "grid_points": plan.grid_points,
+        "unique_points": len(plan.grid),
+        "stages": [
+            {
+                "name": stage.name,
+                "combinations": stage.combinations,
+                "points": stage.num_points,
+                "equivalent": stage.equivalent,
+                "done": stage.done,
+                "to_run": stage.num_to_run,
+                "waits_for": stage.waits_for,
+            }
+            for stage in plan.stages
+        ],
+        "trials_to_run": plan.num_to_run,
+        "packs": count_packs(plan),
+        "estimate": {
+            "flops": costs.flops,
+            "training_flops": costs.training_flops,
+            "trunk_flops": costs.trunk_flops,
+            "gpu": costs.gpu.name,
+            "gpu_hours": costs.gpu_hours,
+            "measured_hours": costs.measured_hours,
+            "trunk_cache_bytes": round(costs.trunk_cache_bytes),
+            "disk_bytes": round(costs.disk_bytes),
+            "device_memory_bytes": round(costs.device_memory_bytes),
+            "staged_flops": costs.staged_flops,
+            "full_grid_flops": costs.full_grid_flops,
+            "assumptions": list(costs.assumptions),
+        },
+    }
+
+
+def plan_text(costed: CostedPlan) -> str:
+    """Return a plan for people."""
+    plan, costs = costed.plan, costed.costs
+    different = len(plan.grid)
+    lines = [
+        f"{costed.name}: {plan.space.title}",
+        "",
+        f"full grid   {' x '.join(plan.space.grid.axes)}",
+        f"            {plan.arithmetic} points, {different:,} different"
+        + (f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""),
+        "",
+        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "to run", "waits for"),
+    ]
+    for stage in plan.stages:
+        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.num_to_run)
+        lines.append(f"{stage.name:<20}" + _row(*numbers, stage.waits_for or ""))
+    if len(plan.stages) > 1:
+        names = ("combinations", "num_points", "equivalent", "done", "num_to_run")
+        sums = [sum(getattr(stage, name) for stage in plan.stages) for name in names]
+        points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
+        lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
+    for question in plan.questions:
+        choice = costed.choices.get(question.key)
+        if choice:
+            lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
+    lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
+    return "\n".join(lines + _cost_lines(costs)) + "\n"
+
+
+def _row(*cells: int | str) -> str:
+    texts = [f"{cell:,}" if isinstance(cell, int) else cell for cell in cells]
+    return ("".join(f"{text:>12}" for text in texts[:-1]) + f"  {texts[-1]}").rstrip()
+
+
+def _cost_lines(costs: Estimate) -> list[str]:
+    time = f"{_duration(costs.gpu_hours)} of one {costs.gpu.name}"
+    if costs.measured_hours is not None:
+        time += f"; {_duration(costs.measured_hours)} of one worker, as measured here"
+    lines = [
+        f"computing   {costs.flops:.3g} FLOP, of which training {_share(costs.training_flops, costs.flops)}, "
+        f"trunk {_share(costs.trunk_flops, costs.flops)}: about {time}",
+        f"disk        {_size(costs.disk_bytes)} of records and memories; {_size(costs.trunk_cache_bytes)} of "
+        "cached hidden states on a node",
+        f"memory      {_size(costs.device_memory_bytes)} on the device, activations on top",
+    ]
+    if costs.staged_flops < 0.99 * costs.full_grid_flops:
+        share = _share(costs.staged_flops, costs.full_grid_flops)
+        lines.append(f"{'':<12}all stages cost {share} of the full grid")
+    return lines + [f"{'assuming' if not i else '':<12}{line}" for i, line in enumerate(costs.assumptions)]
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.3g} hours"
+    return f"{hours * 60:.2g} minutes" if hours >= 1 / 60 else f"{hours * 3600:.2g} seconds"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "0%"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

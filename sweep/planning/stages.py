@@ -1,0 +1,96 @@
+"""A space with everything filled in: what each stage shares, varies, takes and samples.
+
+`resolve` reads a checked `Space` once. Everything after it (points, questions, packs, draws, costs) works from what it
+returns and never goes back to the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from sweep.space import Best, Sampling, Space, middle, stage_axes, stage_base, stage_named, without
+
+
+@dataclass(frozen=True)
+class ResolvedStage:
+    """One stage, or the full grid, as plain values.
+
+    Attributes:
+        name: of the stage; empty for the full grid.
+        base: values that all its trials share, taken, varied and sampled fields left out.
+        axes: values of each axis, the parts of the grid's axes filled in.
+        take: what an earlier stage decides, if anything.
+        source: that earlier stage.
+        sampling: further fields, sampled.
+    """
+
+    name: str
+    base: Mapping[str, Any]
+    axes: Mapping[str, tuple[Any, ...]]
+    take: Best | None = None
+    source: ResolvedStage | None = None
+    sampling: Sampling | None = None
+
+    @property
+    def copies(self) -> int:
+        """Trials for each combination of the axes."""
+        return self.sampling.num_samples if self.sampling else 1
+
+    @property
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every combination of the axes' values."""
+        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+    @property
+    def typical_axes(self) -> dict[str, tuple[Any, ...]]:
+        """The axes, and a value from the middle of its distribution for every sampled field."""
+        spreads = self.sampling.fields if self.sampling else {}
+        return {**self.axes, **{name: (middle(name, spread),) for name, spread in spreads.items()}}
+
+
+@dataclass(frozen=True)
+class ResolvedSpace:
+    """A space as plain values.
+
+    Attributes:
+        name: of the space.
+        title: one line for people.
+        grid: the full grid, as the study's notes count it.
+        stages: what is really run, in order.
+    """
+
+    name: str
+    title: str
+    grid: ResolvedStage
+    stages: tuple[ResolvedStage, ...]
+
+
+def resolve(space: Space, until_stage: str | None = None) -> ResolvedSpace:
+    """Fill in a space.
+
+    Args:
+        space: checked, overrides applied.
+        until_stage: leave out the stages after this one.
+
+    Raises:
+        ConfigError: no stage of that name.
+    """
+    stages = space.stages
+    if until_stage is not None:
+        stages = stages[: stages.index(stage_named(space, until_stage)) + 1]
+    found: dict[str, ResolvedStage] = {}
+    for stage in stages:
+        found[stage.name] = ResolvedStage(
+            name=stage.name,
+            base=stage_base(space, stage),
+            axes=stage_axes(space, stage),
+            take=stage.take,
+            source=found[stage.take.stage] if stage.take else None,
+            sampling=stage.sampling,
+        )
+    axes = {name: tuple(values) for name, values in space.axes.items()}
+    grid = ResolvedStage("", without(space.fixed, space.axes), axes)
+    return ResolvedSpace(space.name, space.title, grid, tuple(found.values()))

@@ -1,0 +1,83 @@
+"""The seam between a sweep and what executes its packs: Ray Tune, or this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sweep.records.store import Store
+from sweep.running.exchange import PackExchange
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker process is set up with.
+
+    Attributes:
+        device: auto, cpu or cuda.
+        cache_bytes: limit of a node's cache of hidden states; None for half of its free disk.
+    """
+
+    device: str = "auto"
+    cache_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an executor offers.
+
+    Attributes:
+        slots: packs that run at once.
+        on_gpu: whether a pack computes on a GPU.
+        pack_memory_bytes: says how much memory of its device one pack has; may ask a worker, so it takes seconds.
+    """
+
+    slots: int
+    on_gpu: bool
+    pack_memory_bytes: Callable[[], float]
+
+
+class Executor(Protocol):
+    """Runs packs and reports.
+
+    Of one executor, `check` is called first, then `session` entered, and within it `run` once for each sweep.
+
+    Who owns what: the executor owns processes, devices and the order in which ready packs start; the exchange owns
+    every record, choice and file of the sweep. Checkpoints are the trials' own files, written by the worker. An
+    executor keeps no state that outlives `run`.
+
+    Ordering: the exchange is called from the thread that called `run`, and from no other. A pack is taken with
+    `next_pack` when there is a free slot for it; its reports follow in the order of its steps, none left out; `close`
+    is called once, after the last of them. A trial that the exchange calls falling behind takes no further step. While
+    a pack is under way, `show_progress` is called at least after each report.
+
+    Ends: `run` returns when `over` holds and every pack taken is closed. When a sweep is stopped (`stopping`, or the
+    stop file), packs under way end after their epoch with a checkpoint and without results; they are closed without an
+    error, and `run` returns. A trial that is taken up again goes on from its checkpoint.
+
+    Failures: what goes wrong in a trial is a result of that trial, whatever its kind, and the other trials go on. A
+    pack whose process died for good is closed with an error of class `preemption`. `KeyboardInterrupt` passes through
+    at once; so does what the exchange raises (a storage that cannot be written). Nothing else is raised by `run`.
+    """
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is prepared.
+
+        Raises:
+            ConfigError: what is asked for is not there.
+        """
+        ...
+
+    def session(self, store: Store) -> AbstractContextManager[Capacity]:
+        """Make ready what runs packs, for the time of a `with` block.
+
+        Raises:
+            ConfigError: on entering: it cannot be started, or does not reach the storage.
+        """
+        ...
+
+    def run(self, exchange: PackExchange) -> None:
+        """Run packs until there are no more, or the sweep is stopped."""
+        ...

@@ -1,0 +1,65 @@
+"""What a run of a sweep gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sweep.records.frame import load_results
+from sweep.records.record import Record
+from sweep.records.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep after a run of it.
+
+    Attributes:
+        name: of the sweep.
+        exit_code: 0 when every trial has a result (a diverged one counts), 1 when some failed or are missing, 130 when
+            it was interrupted.
+        counts: the sweep's trials by status: `done`, `stopped`, `diverged`, `failed`, and `missing` without a record.
+        num_run: trials that were to run; 0 when every one had a record.
+        stopped: why the run ended early; empty if it did not.
+        choices: what earlier stages decided: `field`, `value`, `metric`, `group`, `runners_up`, … by question key.
+        failures: one line for each kind of failure, with its count.
+        notes: what a person was told on the way, a line each.
+        paths: full paths of the sweep's `folder`, and in it `plan`, `choices` and `results` (a Parquet table).
+        tracking_uri: MLflow's address.
+        tracking_trouble: why MLflow lacks something that `python -m sweep.publish` can complete; empty if it does not.
+        on_sample_world: whether trials ran on the generated models, which say nothing about real ones.
+        seconds: that the run took.
+        store: the storage.
+    """
+
+    name: str
+    exit_code: int
+    counts: Mapping[str, int]
+    num_run: int
+    stopped: str
+    choices: Mapping[str, Mapping[str, Any]]
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    paths: Mapping[str, str]
+    tracking_uri: str
+    tracking_trouble: str
+    on_sample_world: bool
+    seconds: float
+    store: Store = field(repr=False)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row for each trial of the sweep that has a record; see `load_results`."""
+        return load_results(self.paths["folder"])
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The same trials' records, in the rows' order: all that is known of each, curves and versions included."""
+        return [self.store.read_record(folder) for folder in self.rows["folder"]]

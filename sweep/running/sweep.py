@@ -1,0 +1,344 @@
+"""One run of a sweep, from its plan to its results."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweep.planning.load import asked_space
+from sweep.planning.packs import auto_pack_size
+from sweep.planning.plan_of import plan_of
+from sweep.records.store import Store, check_name
+from sweep.records.table import manifest_stages
+from sweep.running.exchange import PackExchange
+from sweep.running.executor import Capacity, Executor, WorkerSettings
+from sweep.running.interrupts import INTERRUPTED, graceful_interrupts
+from sweep.running.ledger import Ledger, Packing
+from sweep.running.progress import Display
+from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.space import Space
+from sweep.tracking.layout import Tracking
+from trainables.errors import ConfigError, nearest
+
+EXECUTORS = ("ray", "local")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a sweep is run; what is run is the space's matter.
+
+    Attributes:
+        executor: `ray`, or `local`: packs one after the other in this process, without Ray.
+        stage: the last stage to run; None for all.
+        retry_failed: run failed trials again.
+        device: auto, cpu or cuda.
+        pack_size: trials in a pack at most; None to choose.
+        address: of the Ray cluster; None for RAY_ADDRESS or a Ray of our own.
+        gpus: GPUs of a pack, may be a fraction; None for one where there are any. Ray only.
+        cpus: CPUs of a pack, also torch's threads; None for 1 with Ray, and for torch's own number in this process.
+        max_concurrent: packs at once; None for as many as fit. Ray only.
+        tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
+        experiment: MLflow experiment.
+        cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
+    """
+
+    executor: str = "ray"
+    stage: str | None = None
+    retry_failed: bool = False
+    device: str = "auto"
+    pack_size: int | None = None
+    address: str | None = None
+    gpus: float | None = None
+    cpus: float | None = None
+    max_concurrent: int | None = None
+    tracking_uri: str | None = None
+    experiment: str | None = None
+    cache_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            ConfigError: an unknown executor or device, or an option that the executor has no use for.
+        """
+        for name, value, known in (("executor", self.executor, EXECUTORS), ("device", self.device, DEVICES)):
+            if value not in known:
+                raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
+        if self.executor == "local":
+            for name, given in (("address", self.address), ("gpus-per-trial", self.gpus)):
+                if given is not None:
+                    raise ConfigError(f"{name}={given!r}: has no meaning with --executor local; leave it out")
+            if self.max_concurrent not in (None, 1):
+                raise ConfigError(
+                    f"max-concurrent={self.max_concurrent}: --executor local runs one pack at a time; leave it out"
+                )
+
+
+def run_sweep(
+    space: Space | str | Path,
+    storage: str | Path = "outputs",
+    *,
+    executor: Literal["ray", "local"] = "ray",
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    small: bool = False,
+    select_by: str | None = None,
+    data: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    stage: str | None = None,
+    retry_failed: bool = False,
+    device: str = "auto",
+    pack_size: int | None = None,
+    address: str | None = None,
+    gpus_per_trial: float | None = None,
+    cpus_per_trial: float | None = None,
+    max_concurrent: int | None = None,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    cache_gb: float | None = None,
+    progress: bool = False,
+) -> Results:
+    """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
+
+    The same call again goes on where the last one ended, also after it was interrupted or killed.
+
+    Args:
+        space: a `Space`, the path of a search-space file, or the name of a shipped one.
+        storage: where results are kept: a folder or `s3://...`.
+        executor: `ray`, or `local`: packs one after the other in this process, so that breakpoints work.
+        name: of the sweep; None for the space's.
+        settings: as after `--set`: `"FIELD=V[,V...]"`.
+        small: the space's small form, on the sample world.
+        select_by: metric that decides between stages.
+        data: folders, `sample` or `hub`.
+        seed: of all trials.
+        stage: only up to this stage.
+        retry_failed: failed trials are run again.
+        device: auto, cpu or cuda.
+        pack_size: trials in a pack at most; None to choose.
+        address: of the Ray cluster; None for RAY_ADDRESS or a Ray of its own.
+        gpus_per_trial: GPUs of a pack, may be a fraction; None for one where there are any.
+        cpus_per_trial: CPUs of a pack; None for 1 with Ray, and for torch's own number of threads in this process.
+        max_concurrent: packs at once; None for as many as fit.
+        tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
+        experiment: MLflow experiment.
+        cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        progress: print what the command would print on the way.
+
+    Raises:
+        ConfigError: a mistake found before anything was started.
+        DataError: data or a model file that is missing or broken.
+    """
+    options = RunOptions(
+        executor=executor,
+        stage=stage,
+        retry_failed=retry_failed,
+        device=device,
+        pack_size=pack_size,
+        address=address,
+        gpus=gpus_per_trial,
+        cpus=cpus_per_trial,
+        max_concurrent=max_concurrent,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+    )
+    found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
+    return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
+
+
+def run_space(space: Space, store: Store, name: str, options: RunOptions, progress: bool) -> Results:
+    """Run a space, as asked for, under a name; this process alone may work on it meanwhile.
+
+    Raises:
+        ConfigError: a mistake found before anything was started.
+        DataError: data or a model file that is missing or broken.
+    """
+    with store.lock(name):
+        return _SweepRun(space, store, name, options, progress).run()
+
+
+class _Nowhere(io.StringIO):
+    """A stream for what nobody wants to see."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _SweepRun:
+    """One run of one sweep."""
+
+    def __init__(self, space: Space, store: Store, name: str, options: RunOptions, progress: bool) -> None:
+        self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._started = time.monotonic()
+        self._notes: list[str] = []
+        self._failures: list[str] = []
+        self._index = store.index()
+        for warning in self._index.warnings:
+            self._say(f"note: {warning}")
+        self._choices: dict[str, Any] = store.read_json(f"{name}/choices.json") or {}
+        self._plan = plan_of(space, self._index, self._choices, store, name, options.stage, options.retry_failed)
+
+    def run(self) -> Results:
+        """Do it."""
+        # All that the end needs is imported at the start: sources may be updated while a long run goes on.
+        import sweep.publish
+        import sweep.records.table  # noqa: F401
+        from sweep.tracking.layout import resolve_tracking
+
+        plan, options = self._plan, self._options
+        self._say(plan.space.title)
+        self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
+        executor = executor_for(options) if plan.num_to_run else None
+        if executor:
+            executor.check()
+        self._prepare_inputs()
+        self._store.check_writable()
+        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
+        if executor:
+            stopped, counts = self._execute(executor, tracking)
+        else:
+            stopped, counts = "", self._counts_of_what_is_there()
+        return self._close(tracking, stopped, counts)
+
+    def _say(self, line: str) -> None:
+        self._notes.append(line)
+        if self._progress:
+            print(line, flush=True)
+
+    def _prepare_inputs(self) -> None:
+        """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
+        from trainables.data.corpus import load_corpus
+        from trainables.data.counterfact import load_counterfact
+
+        asked: dict[tuple[str, bool, int, bool], None] = {}
+        for stage in self._plan.stages:
+            for point in stage.to_run:
+                spec = point.spec
+                with_records = spec.page_order == "subjects" or "counterfact" in spec.probes
+                asked[spec.data, spec.detokenize, spec.num_documents, with_records] = None
+        for data, detokenize, num_documents, with_records in asked:
+            load_corpus(data, detokenize).select(num_documents)
+            if with_records:
+                load_counterfact(data)
+        samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
+        if samples:
+            from trainables.lm.sample.models import ensure_sample_models
+
+            ensure_sample_models(sorted(samples))
+
+    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
+        """Run the trials; return why it stopped early, if it did, and the counts by status."""
+        from sweep.tracking.live_feed import LiveFeed
+
+        display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
+        with executor.session(self._store) as capacity:
+            ledger = Ledger(
+                self._plan,
+                self._store,
+                self._name,
+                self._index,
+                self._choices,
+                self._packing(capacity),
+                self._options.retry_failed,
+                lambda line: self._tell(display, line),
+            )
+            feed = LiveFeed(self._store, self._name, tracking)
+            try:
+                with graceful_interrupts(ledger, display.say):
+                    executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
+            except KeyboardInterrupt:
+                ledger.stopping = ledger.stopping or INTERRUPTED
+            finally:
+                display.close()
+                ledger.write_manifest()
+                feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
+        self._failures = display.summary()
+        return ledger.stopping, ledger.outcome()
+
+    def _tell(self, display: Display, line: str) -> None:
+        self._notes.append(line)
+        display.say(line)
+
+    def _packing(self, capacity: Capacity) -> Packing:
+        size = self._options.pack_size
+        if size is not None:
+            return Packing(lambda point: size, capacity.slots)
+        memory = capacity.pack_memory_bytes()
+        return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots)
+
+    def _trunk_layers(self) -> dict[str, list[int]]:
+        """Return the layers that the trials of each model ask for, stage by stage the same trunk pass."""
+        layers: dict[str, set[int]] = {}
+        for stage in self._plan.stages:
+            for point in stage.points:
+                if point.spec.layer is not None and not stage.waits_for:
+                    layers.setdefault(point.card.key, set()).add(point.spec.layer)
+        return {key: sorted(found) for key, found in layers.items()}
+
+    def _counts_of_what_is_there(self) -> dict[str, int]:
+        """Count the recorded trials by status."""
+        drawn = dict(manifest_stages(self._store, self._name))
+        ids: set[str] = set()
+        for stage in self._plan.stages:
+            ids |= set(drawn.get(stage.name, ())) if stage.stage.sampling else {point.id for point in stage.points}
+        found = Counter(self._index[trial].status for trial in ids if trial in self._index)
+        return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
+
+    def _close(self, tracking: Tracking, stopped: str, counts: dict[str, int]) -> Results:
+        """Write the table and bring MLflow up to date."""
+        from sweep.publish import publish
+        from sweep.records.table import write_results
+        from sweep.tracking.client import TrackingError
+
+        trouble = ""
+        table = write_results(self._store, self._name)
+        try:
+            publish(self._store, [self._name], tracking)
+        except TrackingError as error:
+            trouble = str(error)
+        code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
+        full = self._store.full
+        return Results(
+            name=self._name,
+            exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
+            counts=counts,
+            num_run=self._plan.num_to_run,
+            stopped=stopped,
+            choices=self._choices,
+            failures=tuple(self._failures),
+            notes=tuple(self._notes),
+            paths={
+                "folder": full(self._name),
+                "results": full(table),
+                "plan": full(f"{self._name}/plan.json"),
+                "choices": full(f"{self._name}/choices.json"),
+            },
+            tracking_uri=tracking.uri,
+            tracking_trouble=trouble,
+            on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
+            seconds=time.monotonic() - self._started,
+            store=self._store,
+        )
+
+
+def executor_for(options: RunOptions) -> Executor:
+    """Return the executor that is asked for; only Ray's imports Ray."""
+    settings = WorkerSettings(options.device, options.cache_bytes)
+    if options.executor == "local":
+        from sweep.running.in_process import InProcess
+
+        return InProcess(settings, None if options.cpus is None else max(1, int(options.cpus)))
+    from sweep.running.ray_cluster import set_environment
+
+    set_environment(options.address)
+    from sweep.running.ray_tune import PackResources, RayTune
+
+    resources = PackResources(options.cpus or 1.0, options.gpus, options.max_concurrent)
+    return RayTune(settings, resources, options.address)

@@ -1,0 +1,290 @@
+"""What every executor must do: one suite, run by Ray Tune and in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.planning.load import asked_space
+from sweep.planning.plan_of import plan_of
+from sweep.records.record import Record
+from sweep.records.store import Store
+from sweep.running.exchange import PackExchange
+from sweep.running.executor import Capacity, Executor
+from sweep.running.ledger import Ledger, Packing
+from sweep.running.progress import Display
+from sweep.running.sweep import RunOptions, executor_for
+from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
+
+ROOT = Path(__file__).resolve().parents[3]
+BEST = Best(field="layer", stage="select", per=("model",))
+
+
+@pytest.fixture(scope="module")
+def space(tiny_models: dict[str, Path], sample_data: Path) -> Space:
+    return Space(
+        name="both",
+        title="a tiny staged study",
+        axes={"model": [str(tiny_models["llama"])], "layer": [0, 2], "alpha": [0, 1.0]},
+        fixed={
+            "data": str(sample_data),
+            "allocation": "partitioned",
+            "memory_dim": 16,
+            "epochs": 3,
+            "num_documents": 3,
+            "segment_tokens": 32,
+            "claims_per_page": 1,
+            "checkpoint_every_s": 1000,
+        },
+        stages=(
+            Stage(name="select", axes={"model": ALL, "layer": ALL}, fixed={"alpha": 0}),
+            Stage(name="inductive", axes={"model": ALL, "alpha": ALL}, take=BEST),
+        ),
+    )
+
+
+class Recorder:
+    """Stands in for the MLflow feed: notes what it is told, and may act on an epoch."""
+
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        self.epochs: dict[str, list[int]] = {}
+        self.finished: list[Record] = []
+        self.on_epoch: Callable[[str, int], None] = lambda trial, epoch: None
+
+    def start_trial(self, begun: Record) -> None:
+        self.began.append(begun["id"])
+
+    def epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.epochs.setdefault(trial, []).append(int(epoch))
+        self.on_epoch(trial, int(epoch))
+
+    def finish(self, record: Record) -> None:
+        self.finished.append(record)
+
+
+class Run:
+    """One run of a space with an executor that is ready; `ledger` and `heard` tell what happened."""
+
+    def __init__(self, executor: Executor, capacity: Capacity, space: Space, folder: Path, size: int = 2) -> None:
+        self.store, self.executor = Store(str(folder)), executor
+        index = self.store.index()
+        choices = self.store.read_json("both/choices.json") or {}
+        plan = plan_of(asked_space(space), index, choices, self.store, "both")
+        self.said: list[str] = []
+        self.ledger = Ledger(
+            plan,
+            self.store,
+            "both",
+            index,
+            choices,
+            Packing(lambda point: size, capacity.slots),
+            False,
+            self.said.append,
+        )
+        self.heard = Recorder()
+
+    def go(self) -> dict[str, Record]:
+        """Run, and return all records of the storage."""
+        display = Display(0, every_s=1e9)
+        self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
+        return {head.id: self.store.read_record(head.folder) for head in self.store.index().values()}
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return sorted(path.stem for path in Path(self.store.uri, "both", "checkpoints").glob("*.safetensors"))
+
+
+Open = Callable[..., Run]
+
+
+@pytest.fixture(scope="module", params=["local", "ray"])
+def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An executor within its session, one pack at a time on one thread."""
+    alone = {} if request.param == "local" else {"max_concurrent": 1}
+    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone))
+    executor.check()
+    with executor.session(Store(str(tmp_path_factory.mktemp("session")))) as capacity:
+        assert capacity.slots == 1 and not capacity.on_gpu and capacity.pack_memory_bytes() > 0
+        yield executor, capacity
+
+
+@pytest.fixture
+def start(ready: Any, space: Space, tmp_path: Path) -> Open:
+    """Open a run of `space`, or of another one, in the test's storage."""
+
+    def open_run(other: Space | None = None, size: int = 2) -> Run:
+        return Run(*ready, other or space, tmp_path / "out", size)
+
+    return open_run
+
+
+RESULTS: dict[str, dict[str, Any]] = {}
+
+
+def outcome(records: Mapping[str, Record]) -> dict[str, Any]:
+    return {trial: (record["status"], record["metrics"], record["curves"]) for trial, record in records.items()}
+
+
+def longer(space: Space, epochs: int) -> Space:
+    return replace(space, fixed={**space.fixed, "epochs": epochs})
+
+
+def test_stages_open_and_results_are_the_same_whatever_executes_them(start: Open, request: Any) -> None:
+    run = start()
+    found = run.go()
+    assert len(found) == 3 and {record["status"] for record in found.values()} == {"done"}
+    assert run.ledger.exhausted and run.ledger.outcome()["missing"] == 0 and not run.checkpoints
+    assert any(line.startswith("chosen: layer") for line in run.said)
+    assert sorted(run.heard.began) == sorted(found) == sorted(record["id"] for record in run.heard.finished)
+    assert all(epochs == sorted(epochs) and epochs[-1] == 3 for epochs in run.heard.epochs.values())
+    assert all(record["versions"]["torch"] for record in found.values())
+    RESULTS[request.node.callspec.params["ready"]] = outcome(found)
+    first, *others = RESULTS.values()
+    assert all(other == first for other in others)
+
+
+def test_what_is_recorded_is_not_run_again(start: Open) -> None:
+    start().go()
+    again = start()
+    assert again.go() and again.heard.began == []
+
+
+def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them(
+    start: Open, space: Space, ready: Any, tmp_path: Path
+) -> None:
+    whole = Run(*ready, longer(space, 5), tmp_path / "whole").go()
+    run = start(longer(space, 5))
+    run.heard.on_epoch = lambda trial, epoch: run.ledger.stop("interrupted") if not run.ledger.stopping else None
+    assert run.go() == {}
+    begun = set(run.heard.began)
+    assert set(run.checkpoints) == begun and len(begun) == 1
+    rest = start(longer(space, 5))
+    found = rest.go()
+    assert outcome(found) == outcome(whole) and not rest.checkpoints
+    assert all(rest.heard.epochs[trial][0] > 1 for trial in begun)
+
+
+def test_the_stop_file_ends_packs_after_their_epoch_with_a_checkpoint(start: Open, space: Space) -> None:
+    run = start(longer(space, 5), size=1)
+    run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file).touch()
+    assert run.go() == {}
+    assert run.checkpoints == sorted(run.heard.began) and len(run.checkpoints) == 2
+    assert run.ledger.outcome()["missing"] == 3
+
+
+def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
+    start: Open, space: Space, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["gpt_neox"], model)
+    run = start(replace(space, axes={**space.axes, "model": [str(model), *space.axes["model"]]}))
+    for weights in model.glob("*.safetensors"):
+        weights.unlink()
+    found = run.go()
+    broken = [record for record in found.values() if record["model"]["given"] == str(model)]
+    assert len(broken) == 2 and {record["status"] for record in broken} == {"failed"}
+    assert all(str(model) in record["error"]["message"] for record in broken)
+    assert len(found) == 5 and sum(record["status"] == "done" for record in found.values()) == 3
+    assert any(line.startswith("stage cannot go on: layer for") for line in run.said)
+
+
+def test_a_bug_in_a_trial_is_a_failed_result_with_its_traceback(start: Open, space: Space) -> None:
+    run = start(size=1)
+    first = run.ledger._queue[0].points[0]
+    folder = run.store.trial_folder("both", first.spec, first.card.name, first.id)
+    (Path(run.store.uri) / folder / "predictions.parquet").mkdir(parents=True)  # where a file must be written
+    found = run.go()
+    assert found[first.id]["status"] == "failed" and found[first.id]["error"]["class"] == "bug"
+    assert "Traceback" in found[first.id]["error"]["traceback"]
+    assert {record["status"] for trial, record in found.items() if trial != first.id} == {"done"}
+    assert len(found) == 3 and not run.ledger.stopping
+
+
+def sampled(space: Space) -> Space:
+    """Two sampled stages that look at different metrics, in different directions."""
+    fields = {"alpha": LogUniform(0.05, 5.0), "lr": LogUniform(1e-5, 1e-1)}
+    few = {"num_samples": 5, "grace_epochs": 2, "reduction": 2}
+    return replace(
+        longer(space, 5),
+        stages=(
+            space.stages[0],
+            Stage(name="best", axes={"model": ALL}, take=BEST, sampling=Sampling(fields=fields, **few)),
+            Stage(
+                name="worst",
+                axes={"model": ALL},
+                fixed={"layer": 1},
+                sampling=Sampling(fields=fields, metric="train/loss", mode="max", **few),
+            ),
+        ),
+    )
+
+
+def test_sampled_trials_are_stopped_early_by_their_own_stages_metric(start: Open, space: Space, request: Any) -> None:
+    run = start(sampled(space), size=8)
+    found = run.go()
+    for stage, metric, better in (("best", "train/nll", min), ("worst", "train/loss", max)):
+        drawn = [record for record in found.values() if record["stage"] == stage]
+        assert len(drawn) == 5 and {record["status"] for record in drawn} == {"done", "stopped"}
+        kept = [r["curves"][metric][1][1] for r in drawn if r["status"] == "done"]
+        cut = [r["curves"][metric][1][1] for r in drawn if len(r["curves"][metric]) == 2]
+        assert better(kept + cut) in kept
+        assert all(len(r["curves"][metric]) in ((5,) if r["status"] == "done" else (2, 4)) for r in drawn)
+    grid = [record for record in found.values() if record["stage"] == "select"]
+    assert {record["status"] for record in grid} == {"done"}
+    again = start(sampled(space), size=8)
+    again.go()
+    assert again.heard.began == []
+    RESULTS[request.node.callspec.params["ready"] + " sampled"] = outcome(found)
+    mine = [value for name, value in RESULTS.items() if name.endswith("sampled")]
+    assert all(other == mine[0] for other in mine)
+
+
+def test_what_the_exchange_raises_ends_the_run(start: Open) -> None:
+    run = start(size=1)
+
+    def broken(trial: str, epoch: int) -> None:
+        raise RuntimeError("the storage is gone")
+
+    run.heard.on_epoch = broken
+    with pytest.raises(RuntimeError, match="the storage is gone"):
+        run.go()
+
+
+def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None:
+    """A whole run by the command, in a process of its own where Ray cannot be imported."""
+    small = {**space.fixed, "model": space.axes["model"][0], "layer": 2, "alpha": 1.0}
+    stage = "Stage(name='only', axes={})"
+    file = tmp_path / "small.py"
+    stated = f"name='small', title='', axes={{}}, fixed={small!r}, stages=({stage},)"
+    file.write_text(f"from sweep import Space, Stage\nspace = Space({stated})\n")
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['ray'] = None\n"
+        f"sys.argv = ['run', {str(file)!r}, '--executor', 'local', '--storage', {str(tmp_path)!r}]\n"
+        "try:\n    runpy.run_module('sweep.run', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert not [name for name in sys.modules if name.startswith('ray.')]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    assert record["status"] == "done"
