@@ -15,9 +15,9 @@ from sweep.planning.expand import Plan, build_plan, make_packs
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, select_by, small_form
 from sweep.planning.packs import auto_pack_size
+from sweep.records.manifest import manifest_stages
 from sweep.records.record import timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
-from sweep.records.table import manifest_stages
 from sweep.space import Space
 
 RECORDS_TO_MEASURE = 50
@@ -95,8 +95,8 @@ def plan_of(
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
         if settled(question, choices) is None and done.issuperset(ids):
-            records = dict(zip(ids, store.read_records([index[trial] for trial in ids]), strict=True))
             try:
+                records = {trial: index[trial].record() for trial in ids}
                 made[question.key] = decide(question, records, timestamp()) or {}
             except NoCandidate:
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
@@ -110,14 +110,14 @@ def show_plan(
     index = store.index(set_aside=False)
     choices = store.read_json(f"{name}/choices.json") or {}
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
-    costs = _costs(plan, store, index)
+    costs = _costs(plan, index)
     print(json.dumps(plan_json(plan, name, costs), indent=2) if as_json else plan_text(plan, name, costs, choices))
 
 
-def _costs(plan: Plan, store: Store, index: RecordIndex) -> Estimate:
+def _costs(plan: Plan, index: RecordIndex) -> Estimate:
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index][:RECORDS_TO_MEASURE]
-    return estimate(plan, measure(points, store.read_records(heads)))
+    return estimate(plan, measure(points, (head.record() for head in heads)))
 
 
 def count_packs(plan: Plan) -> int:

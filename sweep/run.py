@@ -287,9 +287,9 @@ class _Runner:
         from sweep.tracking.layout import ui_command
 
         options = self._options
-        write_results(self._store, options.name)
+        write_results(self._store, options.name, self._index)
         try:
-            publish(self._store, [options.name], tracking)
+            publish(self._store, [options.name], tracking, index=self._index)
         except TrackingError as error:
             print(f"note: {error}", flush=True)
             print(f"      later: {_python()} -m sweep.publish {self._store.full(options.name)}", flush=True)

@@ -127,21 +127,6 @@ class Study:
         return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
 
 
-def split_location(location: str) -> tuple[Store, str | None]:
-    """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
-
-    Raises:
-        ConfigError: there is nothing of a sweep at the place.
-    """
-    store = Store(location.rstrip("/") or "/")
-    if store.files.exists("plan.json") or store.files.exists("trains"):
-        parent, _, name = store.uri.rstrip("/").rpartition("/")
-        return Store(parent or "/"), name
-    if store.sweeps():
-        return store, None
-    raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
-
-
 def load_study(store: Store, names: Sequence[str] = ()) -> Study:
     """Read the records, plans and choices of the named sweeps, or of all in the storage.
 
@@ -159,8 +144,7 @@ def load_study(store: Store, names: Sequence[str] = ()) -> Study:
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False)
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
-    records = zip(heads, store.read_records(heads), strict=True)
-    trials = sorted((_trial(record, head.folder) for head, record in records), key=lambda t: (t.sweep, t.id))
+    trials = sorted((_trial(head.record(), head.folder) for head in heads), key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
