@@ -122,7 +122,7 @@ class Storage:
                     wrong()
                 except Changed:
                     continue
-                raise NoConditionalPut(f"{self.full(folder)}: the store lets through puts that it should refuse")
+                raise NoConditionalPut(f"{shown(self.full(folder))}: the store lets through puts that it should refuse")
         finally:
             self.delete(path)
 
@@ -155,17 +155,18 @@ class Storage:
     @contextmanager
     def _told(self, what: str, path: str, missing: bool = False) -> Iterator[None]:
         """Turn any error of the place into one line that tells what cannot be done where."""
+        where = shown(self.full(path))
         try:
             yield
         except NotImplementedError:
-            raise NoConditionalPut(f"{self.full(path)}: the storage has no conditional puts") from None
+            raise NoConditionalPut(f"{where}: the storage has no conditional puts") from None
         except self._place.changed:
-            raise Changed(f"{self.full(path)}: another has written it meanwhile") from None
+            raise Changed(f"{where}: another has written it meanwhile") from None
         except self._place.errors as error:
             if missing and isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                raise FileNotFoundError(f"{self.full(path)}: no such file") from None
+                raise FileNotFoundError(f"{where}: no such file") from None
             raise StorageError(
-                f"{self.full(path)}: cannot be {what} ({_reason(error)}); make it so or choose another --storage"
+                f"{where}: cannot be {what} ({_reason(error)}); make it so or choose another --storage"
             ) from None
 
 
@@ -320,6 +321,13 @@ def join(location: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts]) + mark + options
 
 
+def shown(location: str) -> str:
+    """Return an address as it may be printed, without keys and secrets."""
+    if not _is_remote(location):
+        return location
+    return re.sub(r"//[^/?]*@", "//…@", re.sub(r"(\w*(?:key|secret|token|password)\w*=)[^&]*", r"\1…", location))
+
+
 def _split(location: str) -> tuple[str, str]:
     base, mark, options = location.partition("?") if _is_remote(location) else (location, "", "")
     folder, slash, name = base.rpartition("/")
@@ -355,7 +363,7 @@ def _objects(uri: str) -> _Objects:
         return _Objects(connect(scheme, bucket, options), prefix)
     except (BaseError, ValueError) as error:
         raise ConfigError(
-            f"storage={uri!r}: cannot be reached ({_reason(error)}); give a folder or an s3:// address"
+            f"storage={shown(uri)!r}: cannot be reached ({_reason(error)}); give a folder or an s3:// address"
         ) from None
 
 

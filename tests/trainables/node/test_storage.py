@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from trainables.node.storage import (
     exists,
     join,
     read_bytes,
+    shown,
     write_bytes,
 )
 
@@ -223,6 +225,18 @@ def test_a_bucket_that_is_not_there_is_named(s3_options):
     for attempt in (lambda: storage.write("a", b""), lambda: storage.folders(), lambda: storage.find("a", "b")):
         with pytest.raises(StorageError, match="cannot be .*bucket does not exist"):
             attempt()
+
+
+def test_no_message_shows_a_secret(s3_options):
+    hidden = s3_options.replace("=key", "=KEY").replace("=secret", "=SECRET")
+    for uri in (f"s3://no-such-bucket/x?{hidden}", f"s3://KEY:SEC@RET@no-such-bucket/x?{s3_options.partition('&')[0]}"):
+        with pytest.raises(ConfigError) as caught:
+            Storage(uri).write("a", b"")
+        assert not re.search("KEY|SEC|RET", str(caught.value)) and "no-such-bucket/x/a" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        Storage("s3://bucket/x?no_such_option=1&session_token=SECRET")
+    assert "SECRET" not in str(caught.value)
+    assert shown("/a//b@c?key=1") == "/a//b@c?key=1"
 
 
 def test_a_store_that_does_not_answer_is_said_soon():
