@@ -46,7 +46,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def failure_kind(error: BaseException) -> str:
-    """Classify any exception: config, data, io (the storage), memory, preemption or bug.
+    """Classify any exception: config, data, memory, preemption or bug.
 
     CUDA's out-of-memory error is recognised by its class name, so that torch need not be imported.
     """

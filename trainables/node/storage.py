@@ -28,7 +28,7 @@ from trainables.node.connection import connect
 
 
 class StorageError(ConfigError, OSError):
-    """A place that cannot be read, written or listed; the message says which and why."""
+    """A place that cannot be read, written or listed; the message says which and why. Workers tell it as `io`."""
 
     kind = "io"
 
