@@ -81,11 +81,11 @@ def after(records: int, few: int, folder: Path) -> Table:
         with written(study, build_report(study)):
             pass
 
-    found: Table = {"records": records, "results": taken(lambda: write_results(store, SWEEP))}
+    found: Table = {"records": records, "results": taken(lambda: write_results(store, SWEEP, store.index()))}
     found["publish"] = taken(lambda: publish(store, [SWEEP], tracking))
     found["publish_again"] = taken(lambda: publish(store, [SWEEP], tracking))
     found["report"] = taken(report)
-    sample = list(store.read_records(list(store.index().values())[:few]))
+    sample = [head.record() for head in list(store.index().values())[:few]]
     found["fluent"] = {"records": len(sample), **_fluent(sample, runs, folder)}
     return found
 

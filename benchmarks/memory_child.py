@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
+import obstore
 import pyarrow.parquet
 import sklearn.metrics
 import torch
@@ -24,7 +24,7 @@ from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.trial.spec import TrialSpec, canonical, make_spec
 
 SAMPLE_EVERY_S = 0.002
-IMPORTED = (pyarrow.fs, pyarrow.parquet, sklearn.metrics, transformers.models)
+IMPORTED = (obstore, pyarrow.parquet, sklearn.metrics, transformers.models)
 """What a trial or its rival would import on the way: no part of what is measured."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Bytes = dict[str, int]

@@ -20,10 +20,10 @@ from typing import Annotated
 import typer
 
 from sweep.cli import user_errors
+from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record, record_hash
-from sweep.records.store import RecordHead, Store
-from sweep.records.table import sweep_stages, table_bytes, write_results
-from sweep.report.study import split_location
+from sweep.records.store import RecordHead, RecordIndex, Store, split_location
+from sweep.records.table import table_bytes, write_results
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
 from sweep.tracking.layout import (
     EXPERIMENT,
@@ -43,7 +43,11 @@ Progress = Callable[[int, int], None]
 
 
 def publish(
-    store: Store, names: Sequence[str], tracking: Tracking, progress: Progress = lambda done, total: None
+    store: Store,
+    names: Sequence[str],
+    tracking: Tracking,
+    progress: Progress = lambda done, total: None,
+    index: RecordIndex | None = None,
 ) -> Counts:
     """Bring MLflow up to date with the records of some sweeps. The caller holds their locks.
 
@@ -54,6 +58,7 @@ def publish(
         names: sweeps to publish.
         tracking: where runs go.
         progress: called with the number of records done and their total.
+        index: the records of the storage, where they have been read already.
 
     Returns:
         Numbers of runs: `created`, `completed` (lacked something and were built anew), `tagged`, `unchanged`,
@@ -62,21 +67,23 @@ def publish(
     Raises:
         TrackingError: MLflow does not answer; what was done so far stays, and a repeat goes on from there.
     """
-    index = store.index()
+    index = store.index() if index is None else index
     stages = {name: sweep_stages(store, name, index) for name in names}
     wanted = {trial for trials in stages.values() for trial in trials}
     heads = [head for head in index.values() if head.sweep in names or head.id in wanted]
     with told_in_one_line(tracking.uri):
         runs = Runs(tracking, store.storage_id())
-        return _Publisher(store, runs, stages).bring_up(heads, progress)
+        return _Publisher(store, runs, stages, index).bring_up(heads, progress)
 
 
 class _Publisher:
     """One pass over the records of some sweeps."""
 
-    def __init__(self, store: Store, runs: Runs, stages: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    def __init__(
+        self, store: Store, runs: Runs, stages: Mapping[str, Mapping[str, Sequence[str]]], index: RecordIndex
+    ) -> None:
         """Take the sweeps to publish: for each its trials, for each of these its stages."""
-        self.store, self.runs, self.stages = store, runs, stages
+        self.store, self.runs, self.stages, self.index = store, runs, stages, index
         self.counts: Counter[str] = Counter(
             {name: 0 for name in ("created", "completed", "tagged", "unchanged", "removed", "ended")}
         )
@@ -88,7 +95,7 @@ class _Publisher:
         records: dict[str, Record] = {}
         lacking: list[Todo] = []
         steps = count(1)
-        for record in self.store.read_records(heads):
+        for record in (head.record() for head in heads):
             members = self._members(record)
             if self._is_whole(record, members, present.pop((record["sweep"], record["id"]), [])):
                 progress(next(steps), len(heads))
@@ -134,8 +141,8 @@ class _Publisher:
         own = [record for trial, record in records.items() if trial in self.stages[name]]
         files = {}
         for file in ("plan.json", "choices.json"):
-            if self.store.files.exists(f"{name}/{file}"):
-                files[file] = self.store.read_bytes(f"{name}/{file}")
+            if self.store.exists(f"{name}/{file}"):
+                files[file] = self.store.read(f"{name}/{file}")
         mark = _mark([*files.values(), *sorted(record_hash(record).encode() for record in own)])
         good = next((run for run in present if run.complete == mark), None)
         if good:
@@ -147,7 +154,7 @@ class _Publisher:
         tags = {"kind": "sweep", "storage": self.runs.storage, "sweep": name}
         run = self.runs.create_named(f"sweep {name}", tags, now)
         with tempfile.TemporaryDirectory() as folder:
-            files["results.parquet"] = table_bytes(self.store, name)
+            files["results.parquet"] = table_bytes(self.store, name, self.index)
             for file, data in files.items():
                 (Path(folder) / file).write_bytes(data)
             self.runs.attach(run, sorted(Path(folder).iterdir()))
@@ -200,9 +207,10 @@ def main(
         with ExitStack() as locks:
             for each in names:
                 locks.enter_context(store.lock(each))
-                path = write_results(store, each)
-                typer.echo(f"wrote {store.full(path)}")
-            counts = publish(store, names, tracking)
+            index = store.index()
+            for each in names:
+                typer.echo(f"wrote {store.full(write_results(store, each, index))}")
+            counts = publish(store, names, tracking, index=index)
         typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
         typer.echo(f"look at them: {ui_command(tracking)}")
 

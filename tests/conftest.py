@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,42 @@ def _gpu_or_skip(request: pytest.FixtureRequest) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[str]:
+    """A real S3 server: `f"s3://bucket/PREFIX?{s3_options}"` is an address in it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys).create_bucket(Bucket="bucket")
+    where = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    yield f"{where}&access_key_id=key&secret_access_key=secret"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3", "real folders"])
+def any_address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new address of each kind: a folder, an object store in memory, S3 over HTTP, a remote store with real folders.
+
+    The last stands for file systems behind an address that are no folder here; it has no conditional puts on a version.
+    """
+    place = f"bucket/{uuid.uuid4().hex}"
+    if request.param == "folder":
+        return str(tmp_path / "out")
+    if request.param == "memory":
+        return f"memory://{place}"
+    if request.param == "s3":
+        return f"s3://{place}?{request.getfixturevalue('s3_options')}"
+    from obstore.store import LocalStore
+
+    monkeypatch.setattr("trainables.node.storage.connect", lambda *address: LocalStore(tmp_path))
+    return f"folders://{place}"
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from sweep.planning.costs import Estimate, estimate, measure
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
 from sweep.planning.show import plan_json, plan_text
+from sweep.records.manifest import manifest_stages
 from sweep.records.record import timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
-from sweep.records.table import manifest_stages
 from sweep.space import Space
 
 RECORDS_TO_MEASURE = 50
@@ -95,7 +95,7 @@ def costed_plan(
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index][:RECORDS_TO_MEASURE]
-    return CostedPlan(name, plan, estimate(plan, measure(points, store.read_records(heads))), choices)
+    return CostedPlan(name, plan, estimate(plan, measure(points, (head.record() for head in heads))), choices)
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:
@@ -127,7 +127,7 @@ def plan_of(
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
         if settled(question, choices) is None and done.issuperset(ids):
-            records = dict(zip(ids, store.read_records([index[trial] for trial in ids]), strict=True))
+            records = {trial: index[trial].record() for trial in ids}
             try:
                 made[question.key] = decide(question, records, timestamp()) or {}
             except NoCandidate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.records.location import split_location
+from sweep.records.store import split_location
 from sweep.records.table import results_table
 
 if TYPE_CHECKING:
@@ -30,5 +30,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
     store, name = split_location(str(path))
     names = [name] if name else store.sweeps()
-    whole: pd.DataFrame = pd.concat([results_table(store, each).to_pandas() for each in names], ignore_index=True)
+    index = store.index(set_aside=False)
+    tables = [results_table(store, each, index).to_pandas() for each in names]
+    whole: pd.DataFrame = pd.concat(tables, ignore_index=True)
     return whole

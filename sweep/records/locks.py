@@ -19,15 +19,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sweep.records.files import Files, LocalFiles
 from trainables.errors import ConfigError
+from trainables.node.storage import Storage, StorageError
 
 LEASE_S = 60.0
 _SETTLE_S = 1.0
 
 
 @contextmanager
-def hold(files: Files, folder: str) -> Iterator[None]:
+def hold(storage: Storage, folder: str) -> Iterator[None]:
     """Hold the lock of a folder of the storage while the block runs.
 
     Raises:
@@ -39,68 +39,68 @@ def hold(files: Files, folder: str) -> Iterator[None]:
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "token": uuid.uuid4().hex,
     }
-    if isinstance(files, LocalFiles):
-        with _kernel_lock(files, folder, holder):
+    if storage.is_local:
+        with _kernel_lock(storage, folder, holder):
             yield
     else:
-        with _lease(files, folder, holder):
+        with _lease(storage, folder, holder):
             yield
 
 
 @contextmanager
-def _kernel_lock(files: LocalFiles, folder: str, holder: dict[str, Any]) -> Iterator[None]:
+def _kernel_lock(storage: Storage, folder: str, holder: dict[str, Any]) -> Iterator[None]:
     note = f"{folder}/.holder.json"
-    files.write(note + ".probe", b"")  # says clearly where the storage cannot be written
-    files.delete(note + ".probe")
-    lock = FileLock(files.root / folder / ".lock", thread_local=False)
+    storage.write(note + ".probe", b"")  # says clearly where the storage cannot be written
+    storage.delete(note + ".probe")
+    lock = FileLock(storage.full(f"{folder}/.lock"), thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise _taken(files, folder, _read(files, note)) from None
+        raise _taken(storage, folder, _read(storage, note)) from None
     except NotImplementedError:  # a file system without locks
-        with _lease(files, folder, holder):
+        with _lease(storage, folder, holder):
             yield
         return
     try:
-        files.write(note, json.dumps(holder).encode())
+        storage.write(note, json.dumps(holder).encode())
         yield
-        files.delete(note)
+        storage.delete(note)
     finally:
         lock.release()
 
 
 @contextmanager
-def _lease(files: Files, folder: str, holder: dict[str, Any]) -> Iterator[None]:
+def _lease(storage: Storage, folder: str, holder: dict[str, Any]) -> Iterator[None]:
     path = f"{folder}/.lease.json"
-    other = _read(files, path)
+    other = _read(storage, path)
     if other and _alive(other):
-        raise _taken(files, folder, other)
-    _renew(files, path, holder)
+        raise _taken(storage, folder, other)
+    _renew(storage, path, holder)
     time.sleep(_SETTLE_S)  # of two that start together, the later writer stays
-    other = _read(files, path)
+    other = _read(storage, path)
     if other and other.get("token") != holder["token"]:
-        raise _taken(files, folder, other)
+        raise _taken(storage, folder, other)
     stop = threading.Event()
-    beat = threading.Thread(target=_keep, args=(files, path, holder, stop), name="storage-lease", daemon=True)
+    beat = threading.Thread(target=_keep, args=(storage, path, holder, stop), name="storage-lease", daemon=True)
     beat.start()
     try:
         yield
     finally:
         stop.set()
         beat.join()
-        files.delete(path)
+        storage.delete(path)
 
 
-def _keep(files: Files, path: str, holder: dict[str, Any], stop: threading.Event) -> None:
+def _keep(storage: Storage, path: str, holder: dict[str, Any], stop: threading.Event) -> None:
     while not stop.wait(LEASE_S / 4):
         try:
-            _renew(files, path, holder)
-        except ConfigError:
+            _renew(storage, path, holder)
+        except StorageError:
             continue  # the store is away for a moment; the next beat tries again
 
 
-def _renew(files: Files, path: str, holder: dict[str, Any]) -> None:
-    files.write(path, json.dumps({**holder, "renewed": time.time()}).encode())
+def _renew(storage: Storage, path: str, holder: dict[str, Any]) -> None:
+    storage.write(path, json.dumps({**holder, "renewed": time.time()}).encode())
 
 
 def _alive(other: dict[str, Any]) -> bool:
@@ -117,16 +117,16 @@ def _alive(other: dict[str, Any]) -> bool:
     return True
 
 
-def _read(files: Files, path: str) -> dict[str, Any]:
+def _read(storage: Storage, path: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.read(path))
+        found = json.loads(storage.read(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _taken(files: Files, folder: str, other: dict[str, Any]) -> ConfigError:
+def _taken(storage: Storage, folder: str, other: dict[str, Any]) -> ConfigError:
     who = f"pid {other.get('pid', '?')} on {other.get('host', '?')}, since {other.get('since', '?')}"
     return ConfigError(
-        f"{files.full(folder)}: another run holds it ({who}); wait for it, stop it, or choose another --name"
+        f"{storage.full(folder)}: another run holds it ({who}); wait for it, stop it, or choose another --name"
     )

@@ -12,16 +12,18 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.records.files import Files, open_files
 from sweep.records.locks import hold
+from sweep.records.manifest import MANIFEST
 from sweep.records.record import PassedOver, Record, check_record, record_bytes
 from trainables.errors import ConfigError, DataError
+from trainables.node.storage import Changed, NoConditionalPut, Storage, StorageError
 from trainables.trial.spec import TrialSpec
 
 RECORD = "record.json"
@@ -29,11 +31,13 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class RecordHead:
-    """What the scan of a storage keeps of a record.
+    """A record as the scan of a storage has read it: its head at hand, the rest compressed.
+
+    So 10,000 records of 5.6 kB take 17 MB (`benchmarks.made_up`), and a driver may keep all of them.
 
     Attributes:
         id: trial id.
-        status: `done`, `diverged` or `failed`.
+        status: `done`, `stopped`, `diverged` or `failed`.
         sweep: the sweep that ran it.
         folder: its folder in the storage.
     """
@@ -42,6 +46,16 @@ class RecordHead:
     status: str
     sweep: str
     folder: str
+    _packed: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, record: Record, folder: str, text: bytes) -> RecordHead:
+        """Keep a checked record, whose text is given as it is stored."""
+        return cls(record["id"], record["status"], record["sweep"], folder, zlib.compress(text, 1))
+
+    def record(self) -> Record:
+        """Return the whole record; the storage is not read again."""
+        return dict(json.loads(zlib.decompress(self._packed)))
 
 
 class RecordIndex(dict[str, RecordHead]):
@@ -52,35 +66,18 @@ class RecordIndex(dict[str, RecordHead]):
         super().__init__()
         self.warnings: list[str] = []
 
+    def add(self, head: RecordHead) -> None:
+        """Take a record in: of two of one trial the one with a result counts, then the first.
 
-class Store:
-    """One storage address. Making one touches nothing; the first write makes the folders."""
-
-    def __init__(self, uri: str, files: Files | None = None) -> None:
-        """Open a storage.
-
-        Args:
-            uri: a folder, `s3://bucket/prefix`, or any address `pyarrow.fs.FileSystem.from_uri` takes.
-            files: how to reach it, where the caller knows better.
-
-        Raises:
-            ConfigError: the address cannot be reached.
+        One that lies where another lay replaces it.
         """
-        self.files = files or open_files(uri)
-        self.uri = self.files.uri
-        self.is_local = self.files.is_local
+        known = self.get(head.id)
+        if known is None or known.folder == head.folder or (known.status == "failed" and head.status != "failed"):
+            self[head.id] = head
 
-    def read_bytes(self, path: str) -> bytes:
-        """Return a file's bytes; FileNotFoundError where there is none."""
-        return self.files.read(path)
 
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file whole or not at all.
-
-        Raises:
-            ConfigError: the storage cannot be written.
-        """
-        self.files.write(path, data)
+class Store(Storage):
+    """The storage of some sweeps. Making one touches nothing; the first write makes the folders."""
 
     def read_json(self, path: str) -> Any:
         """Return a JSON file's value, or None where there is no such file.
@@ -89,33 +86,29 @@ class Store:
             DataError: the file cannot be read or is not JSON.
         """
         try:
-            return json.loads(self.files.read(path))
-        except (FileNotFoundError, NotADirectoryError):
+            return json.loads(self.read(path))
+        except FileNotFoundError:
             return None
-        except OSError as error:
-            raise DataError(f"{self.files.full(path)}: cannot be read ({error.strerror or error})") from None
+        except StorageError as error:
+            raise DataError(str(error)) from None
         except ValueError as error:
-            raise DataError(f"{self.files.full(path)}: not JSON ({error}); remove it") from None
+            raise DataError(f"{self.full(path)}: not JSON ({error}); remove it") from None
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a value as JSON, whole or not at all."""
-        self.files.write(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
-
-    def full(self, path: str = "") -> str:
-        """Return a path with the storage's root, as a person would type it."""
-        return self.files.full(path)
+        self.write(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
 
     def check_writable(self) -> None:
         """Write, read back and delete a small file.
 
         Raises:
-            ConfigError: the storage cannot be written.
+            StorageError: the storage cannot be written.
         """
         probe = f".probe-{uuid.uuid4().hex[:8]}"
-        self.files.write(probe, b"probe")
-        if self.files.read(probe) != b"probe":
+        self.write(probe, b"probe")
+        if self.read(probe) != b"probe":
             raise ConfigError(f"storage={self.uri!r}: gives back other bytes than were written; use another")
-        self.files.delete(probe)
+        self.delete(probe)
 
     def storage_id(self) -> str:
         """Return the random name of this storage, made at first use; it stays when the folder moves."""
@@ -124,7 +117,16 @@ class Store:
         if isinstance(found, dict) and found.get("id"):
             return str(found["id"])
         fresh = uuid.uuid4().hex[:12]
-        self.write_json(path, {"id": fresh, "format": 1})
+        text = json.dumps({"id": fresh, "format": 1}, indent=1).encode()
+        try:
+            self.put_if_absent(path, text)
+        except Changed:  # by another at the same time, or there is something else than an id
+            other = self.read_json(path)
+            if isinstance(other, dict) and other.get("id"):
+                return str(other["id"])
+            self.write(path, text)
+        except NoConditionalPut:
+            self.write(path, text)
         return fresh
 
     def lock(self, name: str) -> AbstractContextManager[None]:
@@ -134,15 +136,15 @@ class Store:
             ConfigError: on entering: another run holds it (its pid, host and start are named).
         """
         check_name(name)
-        return hold(self.files, name)
+        return hold(self, name)
 
     def sweeps(self) -> list[str]:
         """Return the names of the sweeps in this storage: folders with a manifest or records."""
-        return [
-            name
-            for name in self.files.folders("")
-            if self.files.exists(f"{name}/plan.json") or self.files.exists(f"{name}/trains")
-        ]
+        return [name for name in self.folders() if self.is_sweep(name)]
+
+    def is_sweep(self, folder: str = "") -> bool:
+        """Say whether a folder, or the storage itself, is a sweep's: with a manifest or records."""
+        return self.exists(f"{folder}/{MANIFEST}".lstrip("/")) or "trains" in self.folders(folder)
 
     def trial_folder(self, sweep: str, spec: TrialSpec, model_name: str, trial: str) -> str:
         """Return the folder of a trial; `spec` is canonical, so equal trials have equal folders."""
@@ -153,86 +155,75 @@ class Store:
             f"/alpha_{spec.alpha}/{trial}"
         )
 
-    def write_record(self, record: Record, folder: str) -> None:
-        """Store a record in its trial's folder, after checking it.
+    def write_record(self, record: Record, folder: str) -> RecordHead:
+        """Store a record in its trial's folder, after checking it, and return it as an index keeps it.
 
         Raises:
             DataError: the record is not whole.
-            ConfigError: the storage cannot be written.
+            StorageError: the storage cannot be written.
         """
         check_record(record)
-        self.files.write(f"{folder}/{RECORD}", record_bytes(record))
+        text = record_bytes(record)
+        self.write(f"{folder}/{RECORD}", text)
+        return RecordHead.of(record, folder, text)
 
-    def read_record(self, folder: str) -> Record:
-        """Return the record in a trial's folder.
+    def read_record(self, folder: str) -> RecordHead:
+        """Read the record in a trial's folder.
 
         Raises:
             PassedOver: it cannot be read, or is of another version.
             DataError: it is broken.
         """
         path = f"{folder}/{RECORD}"
-        where = self.files.full(path)
         try:
-            record = json.loads(self.files.read(path))
+            text = self.read(path)
+            record = json.loads(text)
         except OSError as error:
-            raise PassedOver(f"{where}: cannot be read ({error.strerror or error})") from None
+            raise PassedOver(str(error)) from None
         except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error})") from None
-        check_record(record, where)
-        return dict(record)
+            raise DataError(f"{self.full(path)}: not JSON ({error})") from None
+        check_record(record, self.full(path))
+        return RecordHead.of(record, folder, text)
 
     def index(self, set_aside: bool = True) -> RecordIndex:
-        """Find every record of every sweep in this storage.
+        """Read every record of every sweep in this storage, each once.
 
-        Of two records of one trial the one with a result counts, then the first by folder.
+        A command does this once and hands the index on; what it writes it adds.
 
         Args:
             set_aside: rename a broken record to `record.json.broken`, so that the trial is run again.
         """
-        folders = [
-            path[: -len(RECORD) - 1]
-            for name in self.files.folders("")
-            for path in self.files.find(f"{name}/trains", RECORD)
-        ]
+        folders = [path[: -len(RECORD) - 1] for name in self.folders() for path in self.find(f"{name}/trains", RECORD)]
         found = RecordIndex()
-        for folder, head in zip(folders, self._each(self._head, folders), strict=True):
-            if isinstance(head, DataError):
+        for folder, head in zip(folders, self._read_all(folders), strict=True):
+            if isinstance(head, RecordHead):
+                found.add(head)
+            else:
                 found.warnings.append(self._set_aside(folder, head) if set_aside else str(head))
-            elif head.id not in found or (found[head.id].status == "failed" and head.status != "failed"):
-                found[head.id] = head
         return found
 
-    def read_records(self, heads: Iterable[RecordHead]) -> Iterator[Record]:
-        """Read the records behind some heads, in their order.
+    def _read_all(self, folders: list[str]) -> Iterator[RecordHead | DataError]:
+        def read(folder: str) -> RecordHead | DataError:
+            try:
+                return self.read_record(folder)
+            except DataError as error:
+                return error
 
-        Raises:
-            DataError: a record has gone or broken since the index was made.
-        """
-        yield from self._each(self.read_record, [head.folder for head in heads])
-
-    def _head(self, folder: str) -> RecordHead | DataError:
-        try:
-            record = self.read_record(folder)
-        except DataError as error:
-            return error
-        return RecordHead(record["id"], record["status"], record["sweep"], folder)
-
-    def _each(self, function: Callable[[str], Any], folders: list[str]) -> Iterator[Any]:
         if self.is_local:
-            yield from map(function, folders)
+            yield from map(read, folders)
             return
         with ThreadPoolExecutor(max_workers=16) as pool:
-            yield from pool.map(function, folders)
+            yield from pool.map(read, folders)
 
     def _set_aside(self, folder: str, problem: DataError) -> str:
         if isinstance(problem, PassedOver):
             return str(problem)
         target = f"{folder}/{RECORD}.broken"
-        if self.files.exists(target):
+        if self.exists(target):
             target = f"{target}-{uuid.uuid4().hex[:6]}"
         try:
-            self.files.move(f"{folder}/{RECORD}", target)
-        except ConfigError as error:
+            self.move(f"{folder}/{RECORD}", target)
+        except StorageError as error:
             return f"{problem}; not used, and not set aside: {error}"
         return f"{problem}; set aside as {target.rpartition('/')[2]}"
 
@@ -246,3 +237,18 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name) or name == "mlartifacts":
         raise ConfigError(f"name={name!r}: must be letters, digits, '_', '-' and '.', at most 100 of them")
     return name
+
+
+def split_location(location: str) -> tuple[Store, str | None]:
+    """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
+
+    Raises:
+        ConfigError: there is nothing of a sweep at the place.
+    """
+    store = Store(location)
+    if store.is_sweep():
+        parent, name = store.above()
+        return Store(parent), name
+    if store.sweeps():
+        return store, None
+    raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")

@@ -8,54 +8,33 @@ contain; `depth` and `groups`, derived; every metric under its own name, `count/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
-from sweep.records.store import RecordHead, Store
+from sweep.records.store import RecordIndex, Store
 from trainables.trial.spec import IDENTITY_FIELDS, TrialSpec
 
 RESULTS = "results.parquet"
-MANIFEST = "plan.json"
 
 
-def manifest_stages(store: Store, name: str) -> list[tuple[str, list[str]]]:
-    """Return a sweep's stages and the ids of their trials known so far, in the order of its manifest."""
-    manifest = store.read_json(f"{name}/{MANIFEST}") or {}
-    return [(str(stage["name"]), list(stage.get("ids") or [])) for stage in manifest.get("stages", [])]
-
-
-def sweep_stages(store: Store, name: str, index: Mapping[str, RecordHead]) -> dict[str, list[str]]:
-    """Return the stages that each trial of a sweep belongs to, in the manifest's order.
-
-    Without a manifest, every trial that the sweep ran belongs to it, its stage unknown.
-    """
-    found: dict[str, list[str]] = {}
-    for stage, trials in manifest_stages(store, name):
-        for trial in trials:
-            found.setdefault(trial, []).append(stage)
-    return found or {head.id: [] for head in index.values() if head.sweep == name}
-
-
-def results_table(store: Store, name: str) -> Any:
+def results_table(store: Store, name: str, index: RecordIndex) -> Any:
     """Return a sweep's table; trials that other sweeps of the storage ran for it are in it.
+
+    Args:
+        store: the storage.
+        name: the sweep.
+        index: the records of the storage.
 
     Returns:
         A `pyarrow.Table`, one row per trial that has a record, in the manifest's order.
-
-    Raises:
-        DataError: a record went or broke while it was being read.
     """
     import pyarrow as pa
 
-    index = store.index(set_aside=False)
     stages = sweep_stages(store, name, index)
     heads = [index[trial] for trial in stages if trial in index]
-    rows = [
-        _row(record, stages[record["id"]], head.folder)
-        for head, record in zip(heads, store.read_records(heads), strict=True)
-    ]
+    rows = [_row(head.record(), stages[head.id], head.folder) for head in heads]
     schema = _schema(rows)
     return pa.table(
         {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema},
@@ -63,20 +42,20 @@ def results_table(store: Store, name: str) -> Any:
     )
 
 
-def table_bytes(store: Store, name: str) -> bytes:
+def table_bytes(store: Store, name: str, index: RecordIndex) -> bytes:
     """Return a sweep's table as a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(results_table(store, name), sink)
+    pq.write_table(results_table(store, name, index), sink)
     return bytes(sink.getvalue())
 
 
-def write_results(store: Store, name: str) -> str:
+def write_results(store: Store, name: str, index: RecordIndex) -> str:
     """Write a sweep's table into its folder and return the path."""
     path = f"{name}/{RESULTS}"
-    store.write_bytes(path, table_bytes(store, name))
+    store.write(path, table_bytes(store, name, index))
     return path
 
 

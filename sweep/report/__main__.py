@@ -41,8 +41,9 @@ def report(
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment.")] = None,
 ) -> None:
     """Write tables, figures and statistics on what the sweeps have recorded so far."""
+    from sweep.records.store import split_location
     from sweep.report.build import Options, build_report, written
-    from sweep.report.study import load_study, split_location
+    from sweep.report.study import load_study
     from sweep.tracking.report_artifacts import log_report
 
     store, only = split_location(location)

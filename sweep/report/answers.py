@@ -116,7 +116,7 @@ def _read_table(store: Store, trial: Trial) -> Any:
 
     columns = ["claim_id", "page", "label", "rows", "parsed"]
     try:
-        return pq.read_table(io.BytesIO(store.read_bytes(f"{trial.folder}/{PREDICTIONS}")), columns=columns)
+        return pq.read_table(io.BytesIO(store.read(f"{trial.folder}/{PREDICTIONS}")), columns=columns)
     except (OSError, KeyError, pa.ArrowException):
         return None
 

@@ -103,7 +103,7 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
         write_report(report, Path(scratch))
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
-                study.store.write_bytes(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
+                study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
         yield Path(scratch), study.store.full(f"{target}/report.html")
 
 

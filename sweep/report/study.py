@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.records.location import split_location as split_location
 from sweep.records.record import Record
 from sweep.records.store import Store
 from trainables.errors import ConfigError, DataError
@@ -145,8 +144,7 @@ def load_study(store: Store, names: Sequence[str] = ()) -> Study:
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False)
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
-    records = zip(heads, store.read_records(heads), strict=True)
-    trials = sorted((_trial(record, head.folder) for head, record in records), key=lambda t: (t.sweep, t.id))
+    trials = sorted((_trial(head.record(), head.folder) for head in heads), key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:

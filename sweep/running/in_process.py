@@ -27,7 +27,7 @@ class InProcess:
     def __init__(self, settings: WorkerSettings, threads: int | None = None) -> None:
         """Keep the settings; nothing is loaded before `session`."""
         self._settings, self._threads = settings, threads
-        self._bench: Any = None
+        self._cache: Any = None
 
     def check(self) -> None:
         """Refuse a device that this machine has not got."""
@@ -43,7 +43,7 @@ class InProcess:
         import torch
         import transformers
 
-        from trainables.pack.process_cache import Workbench
+        from trainables.pack.process_cache import ProcessCache
         from trainables.pack.worker import choose_device, prepare_process
 
         device = choose_device(self._settings.device)
@@ -51,11 +51,11 @@ class InProcess:
         transformers.utils.logging.disable_progress_bar()
         before = torch.get_num_threads()
         prepare_process(device, self._threads or before)
-        self._bench = Workbench(device, self._settings.cache_bytes)
+        self._cache = ProcessCache(device, self._settings.cache_bytes)
         try:
             yield Capacity(1, device.type == "cuda", lambda: _memory_bytes(device.type == "cuda"))
         finally:
-            self._bench = None
+            self._cache = None
             torch.set_num_threads(before)
 
     def run(self, exchange: PackExchange) -> None:
@@ -67,7 +67,7 @@ class InProcess:
     def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> None:
         from trainables.pack.worker import PackWork, library_versions
 
-        work = PackWork(pack.job, self._bench)
+        work = PackWork(pack.job, self._cache)
         done = False
         while not done:
             report = work.step()
@@ -81,9 +81,9 @@ class InProcess:
 
 def _memory_bytes(on_gpu: bool) -> float:
     if on_gpu:
-        from trainables.node.probe import device_bytes
+        from trainables.node.machine import gpu_memory_bytes
 
-        return device_bytes()
+        return gpu_memory_bytes()
     import psutil
 
     return float(psutil.virtual_memory().total) / 2

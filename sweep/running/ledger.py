@@ -14,9 +14,9 @@ from sweep.planning.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
+from sweep.records.manifest import MANIFEST, manifest_stages
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import RecordIndex, Store
-from sweep.records.table import manifest_stages
 from sweep.running.optuna_draws import StageDraws
 from trainables.trial.task import TrialTask
 
@@ -44,7 +44,7 @@ class Ledger:
         plan: the space, expanded with the records and choices there are.
         store: where records go.
         name: of the sweep.
-        index: the records there are.
+        index: the records there are; those that this run makes are added.
         choices: recorded choices by key.
         packing: how trials are put together.
         retry_failed: run failed trials again.
@@ -69,10 +69,9 @@ class Ledger:
         self.statuses: dict[str, str] = {
             key: head.status for key, head in index.items() if not (retry_failed and head.status == "failed")
         }
-        self._heads = dict(index)
+        self._index = index
         self._retry_failed = retry_failed
         self._say = say
-        self._records: dict[str, Record] = {}
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
         self._running: dict[str, dict[str, Record]] = {}
@@ -89,7 +88,7 @@ class Ledger:
         self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
         self._manifest = dict(manifest_stages(store, name))
-        store.files.delete(f"{name}/stop")
+        store.delete(f"{name}/stop")
         self.refresh()
 
     # -- what the executor asks
@@ -142,7 +141,7 @@ class Ledger:
     def stop(self, reason: str) -> None:
         """Hand out nothing more, and have the running packs keep a checkpoint after their epoch and end."""
         self.stopping = reason
-        self.store.files.write(f"{self.name}/stop", reason.encode())
+        self.store.write(f"{self.name}/stop", reason.encode())
 
     # -- what the executor tells
 
@@ -174,10 +173,9 @@ class Ledger:
         record = complete_record(begun, result)
         point = self._tasks[result["id"]]
         folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        self.store.write_record(record, folder)
-        self.store.files.delete(self.checkpoint(point.id))
+        self._index.add(self.store.write_record(record, folder))
+        self.store.delete(self.checkpoint(point.id))
         self.statuses[point.id] = record["status"]
-        self._records[point.id] = record
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
         self._judge(record)
@@ -252,7 +250,7 @@ class Ledger:
             if kept:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
         self.store.write_json(
-            f"{self.name}/plan.json",
+            f"{self.name}/{MANIFEST}",
             {
                 "format": 1,
                 "space": self.plan.space.name,
@@ -267,7 +265,7 @@ class Ledger:
     def _earlier(self, stage: str, ids: Collection[str]) -> list[str]:
         """Return the trials of a stage that earlier runs recorded and this one does not ask for."""
         listed = frozenset(ids)
-        return [trial for trial in self._manifest.get(stage, ()) if trial in self._heads and trial not in listed]
+        return [trial for trial in self._manifest.get(stage, ()) if trial in self._index and trial not in listed]
 
     def outcome(self) -> dict[str, int]:
         """Count the sweep's trials by status; `missing` have no record."""
@@ -293,11 +291,7 @@ class Ledger:
 
     def _known(self, trial: str) -> Record | None:
         """Return the record of a trial, if there is one."""
-        if trial not in self.statuses:
-            return None
-        if trial not in self._records:
-            self._records[trial] = self.store.read_record(self._heads[trial].folder)
-        return self._records[trial]
+        return self._index[trial].record() if trial in self.statuses else None
 
     def _judge(self, record: Record) -> None:
         """Stop the sweep when everything fails in the same way from the start."""
@@ -342,6 +336,5 @@ class Ledger:
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""
-        found = {point.id: self._known(point.id) for point in question.candidates}
-        known = {trial: record for trial, record in found.items() if record is not None}
-        return known if len(known) == len(found) else None
+        ids = [point.id for point in question.candidates]
+        return {trial: self._index[trial].record() for trial in ids} if self.statuses.keys() >= set(ids) else None

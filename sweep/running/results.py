@@ -62,4 +62,4 @@ class Results:
     @cached_property
     def records(self) -> list[Record]:
         """The same trials' records, in the rows' order: all that is known of each, curves and versions included."""
-        return [self.store.read_record(folder) for folder in self.rows["folder"]]
+        return [self.store.read_record(folder).record() for folder in self.rows["folder"]]

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
+from sweep.records.manifest import manifest_stages
 from sweep.records.store import Store, check_name
-from sweep.records.table import manifest_stages
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor, WorkerSettings
 from sweep.running.interrupts import INTERRUPTED, graceful_interrupts
@@ -298,9 +298,9 @@ class _SweepRun:
         from sweep.tracking.client import TrackingError
 
         trouble = ""
-        table = write_results(self._store, self._name)
+        table = write_results(self._store, self._name, self._index)
         try:
-            publish(self._store, [self._name], tracking)
+            publish(self._store, [self._name], tracking, index=self._index)
         except TrackingError as error:
             trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0

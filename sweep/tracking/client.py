@@ -212,6 +212,7 @@ def _alone(uri: str) -> AbstractContextManager[Any]:
     if path is None:
         return nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # with the umask of the user; SQLite would close it to the group's other members
     return FileLock(f"{path}.lock", timeout=120)
 
 

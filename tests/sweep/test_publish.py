@@ -251,7 +251,7 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three
 def test_the_door_writes_the_table_and_says_what_changed(store, tracking, sweep_of_three) -> None:
     result = CliRunner().invoke(app, [f"{store.uri}/demo"])
     assert result.exit_code == 0 and "4 created" in result.output and "mlflow ui" in result.output
-    assert store.files.exists("demo/results.parquet")
+    assert store.exists("demo/results.parquet")
     assert "4 unchanged" in CliRunner().invoke(app, [store.uri]).output
 
 

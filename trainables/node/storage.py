@@ -1,94 +1,374 @@
-"""Small whole files by local path or URI (`s3://…`), written so that a reader never sees half of one."""
+"""Whole files in one place: a folder that all nodes mount, or an object store, behind the same few verbs.
+
+The driver and the workers both use this module and nothing else. Paths are relative to a storage's address and use
+`/`. A write is all or nothing: a reader sees the old file or the new one, never half of one.
+
+Addresses: a folder, `file://FOLDER`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` (what `obstore.store.from_url` takes),
+and `memory://NAME/PREFIX`, which lives as long as its process. Options follow a `?`: for S3
+`endpoint_override=HOST:PORT`, `scheme=http`, `region=…`; any other is obstore's own. What no option says comes from
+the environment (`AWS_…`) and `~/.aws`.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-def is_remote(location: str) -> bool:
-    """Whether a location is a URI of an object store rather than a local path."""
-    return "://" in location and not location.startswith("file://")
-
-
-def local_path(location: str) -> Path:
-    """Return the path of a local location (`file://` is taken off)."""
-    return Path(location.removeprefix("file://"))
+from trainables.errors import ConfigError
+from trainables.node.connection import connect
 
 
-def join(location: str, *parts: str) -> str:
-    """Append parts to a path or URI; a URI's options (`?endpoint_override=…`) stay at its end."""
-    base, mark, options = location.partition("?") if is_remote(location) else (location, "", "")
-    return "/".join([base.rstrip("/"), *parts]) + mark + options
+class StorageError(ConfigError, OSError):
+    """A place that cannot be read, written or listed; the message says which and why. Workers tell it as `io`."""
+
+    kind = "io"
 
 
-def filesystem(location: str) -> tuple[Any, str]:
-    """Return the Arrow file system of a URI and the path within it."""
-    from pyarrow.fs import FileSystem
-
-    found: tuple[Any, str] = FileSystem.from_uri(location)
-    return found
+class Changed(StorageError):
+    """A conditional put found another file, or another version of it, than its caller knew of."""
 
 
-def write_bytes(location: str, content: bytes) -> None:
-    """Write a whole file atomically: a local one under a temporary name, then renamed; an object in one put.
+class NoConditionalPut(StorageError):
+    """This storage cannot make a put depend on what is there."""
 
-    Raises:
-        OSError: the place cannot be written.
+
+class Storage:
+    """One address, local or remote. Making one touches nothing; the first write makes the folders.
+
+    Every error is a `StorageError` with a message for the user, except that `read` and `read_version` raise
+    FileNotFoundError where there is no such file.
+
+    Attributes:
+        uri: the address; a local one is an absolute path.
+        is_local: whether other programs reach it as a folder.
     """
-    if is_remote(location):
-        system, path = filesystem(location)
-        with system.open_output_stream(path) as stream:
-            stream.write(content)
-        return
-    target = local_path(location)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+
+    def __init__(self, uri: str | Path) -> None:
+        """Take an address; the connection to an object store is made once for each process and bucket.
+
+        Raises:
+            ConfigError: no such kind of address, or options that it does not have.
+        """
+        self.is_local = not _is_remote(str(uri))
+        self.uri = str(_local(str(uri))) if self.is_local else join(str(uri))
+        self._place = _Folder(self.uri) if self.is_local else _objects(str(uri))
+
+    def full(self, path: str = "") -> str:
+        """Return a path as a person would type it, the address included; its options stay at the end."""
+        return join(self.uri, path) if path else self.uri
+
+    def above(self) -> tuple[str, str]:
+        """Return the address of the folder that this one lies in, and its name there."""
+        return _split(self.uri)
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; FileNotFoundError where there is none."""
+        return self.read_version(path)[0]
+
+    def read_version(self, path: str) -> tuple[bytes, str]:
+        """Return a file's bytes and the version they are of; FileNotFoundError where there is none."""
+        with self._told("read", path, missing=True):
+            return self._place.read(path)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, making its folders, whatever was there."""
+        with self._told("written", path):
+            self._place.write(path, data)
+
+    def put_if_absent(self, path: str, data: bytes) -> str:
+        """Write a file that must not be there yet, and return its version.
+
+        Raises:
+            Changed: there is one; of several that try at once, one succeeds.
+            NoConditionalPut: the storage cannot tell.
+        """
+        with self._told("written", path):
+            return self._place.create(path, data)
+
+    def put_if_match(self, path: str, data: bytes, version: str) -> str:
+        """Write a file that must still be of a version, and return the new one.
+
+        A put whose answer was lost may be tried again and then find its own version: whoever gets `Changed` reads the
+        file before giving up.
+
+        Raises:
+            Changed: another has written or deleted it.
+            NoConditionalPut: the storage cannot tell; local folders cannot, they have locks.
+        """
+        with self._told("written", path):
+            return self._place.update(path, data, version)
+
+    def check_conditional_puts(self, folder: str) -> None:
+        """Try in a folder whether a put is refused when its condition does not hold: some S3 servers ignore it.
+
+        Raises:
+            NoConditionalPut: it is not, or there are no such puts here.
+        """
+        path = f"{folder}/.probe-{uuid.uuid4().hex[:8]}"
+        try:
+            first = self.put_if_absent(path, b"1")
+            self.put_if_match(path, b"22", first)
+            for wrong in (partial(self.put_if_absent, path, b"3"), partial(self.put_if_match, path, b"3", first)):
+                try:
+                    wrong()
+                except Changed:
+                    continue
+                raise NoConditionalPut(f"{shown(self.full(folder))}: the store lets through puts that it should refuse")
+        finally:
+            self.delete(path)
+
+    def move(self, path: str, target: str) -> None:
+        """Rename a file, replacing the target."""
+        with self._told("written", target):
+            self._place.move(path, target)
+
+    def delete(self, path: str) -> None:
+        """Remove a file; a missing one is no error."""
+        with self._told("written", path), suppress(FileNotFoundError, NotADirectoryError):
+            self._place.delete(path)
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is such a file."""
+        with self._told("read", path):
+            return self._place.exists(path)
+
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders in a folder, sorted; none where it is missing."""
+        with self._told("listed", path), suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(self._place.folders(path))
+        return []
+
+    def find(self, folder: str, name: str) -> list[str]:
+        """Return the paths of all files called `name` below a folder, sorted."""
+        with self._told("listed", folder):
+            return sorted(self._place.find(folder, name))
+
+    @contextmanager
+    def _told(self, what: str, path: str, missing: bool = False) -> Iterator[None]:
+        """Turn any error of the place into one line that tells what cannot be done where."""
+        where = shown(self.full(path))
+        try:
+            yield
+        except NotImplementedError:
+            raise NoConditionalPut(f"{where}: the storage has no conditional puts") from None
+        except self._place.changed:
+            raise Changed(f"{where}: another has written it meanwhile") from None
+        except self._place.errors as error:
+            if missing and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise FileNotFoundError(f"{where}: no such file") from None
+            raise StorageError(
+                f"{where}: cannot be {what} ({_reason(error)}); make it so or choose another --storage"
+            ) from None
+
+
+class _Folder:
+    errors = (OSError,)
+    changed = (FileExistsError,)
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        with open(self._at(path), "rb") as file:
+            return file.read(), _file_version(os.fstat(file.fileno()))
+
+    def write(self, path: str, data: bytes) -> None:
+        self._put(path, data, os.replace)
+
+    def create(self, path: str, data: bytes) -> str:
+        self._put(path, data, _link)
+        return self.read(path)[1]
+
+    def update(self, path: str, data: bytes, version: str) -> str:
+        raise NotImplementedError
+
+    def move(self, path: str, target: str) -> None:
+        os.replace(self._at(path), self._at(target))
+
+    def delete(self, path: str) -> None:
+        os.unlink(self._at(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.isfile(self._at(path))
+
+    def folders(self, path: str) -> list[str]:
+        with os.scandir(self._at(path)) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+
+    def find(self, folder: str, name: str) -> list[str]:
+        found, pending = [], [folder]
+        while pending:
+            here = pending.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._at(here)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{here}/{entry.name}")
+                    elif entry.name == name:
+                        found.append(f"{here}/{entry.name}")
+        return found
+
+    def _put(self, path: str, data: bytes, settle: Callable[[str, str], None]) -> None:
+        """Write beside the target and flush to the disk; `settle` then makes it the target in one step."""
+        target = self._at(path)
+        folder, name = os.path.split(target)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:  # a file where a folder is to be: nobody's conditional put
+            raise NotADirectoryError(error.errno, "a file is in the way") from None
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with open(temporary, "xb") as stream:  # mode and group as umask and folder have it
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            settle(temporary, target)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def _at(self, path: str) -> str:
+        return os.path.join(self._root, path)
+
+
+class _Objects:
+    errors = (OSError, BaseError)
+    changed = (AlreadyExistsError, PreconditionError)
+
+    def __init__(self, store: Any, prefix: str) -> None:
+        self._store, self._prefix = store, prefix.strip("/")
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        found = obstore.get(self._store, self._key(path))
+        return bytes(found.bytes()), str(found.meta["e_tag"] or "")
+
+    def write(self, path: str, data: bytes) -> None:
+        self._put(path, data, "overwrite")
+
+    def create(self, path: str, data: bytes) -> str:
+        return self._put(path, data, "create")
+
+    def update(self, path: str, data: bytes, version: str) -> str:
+        if not version:
+            raise NotImplementedError
+        return self._put(path, data, {"e_tag": version})
+
+    def move(self, path: str, target: str) -> None:
+        obstore.rename(self._store, self._key(path), self._key(target))
+
+    def delete(self, path: str) -> None:
+        obstore.delete(self._store, self._key(path))
+
+    def exists(self, path: str) -> bool:
+        try:
+            obstore.head(self._store, self._key(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def folders(self, path: str) -> list[str]:
+        found = obstore.list_with_delimiter(self._store, self._key(path) or None)
+        return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
+
+    def find(self, folder: str, name: str) -> list[str]:
+        skip = len(self._key("")) + 1 if self._prefix else 0
+        pages = obstore.list(self._store, self._key(folder) or None, chunk_size=1000)
+        paths = (item["path"] for page in pages for item in page)
+        return [path[skip:] for path in paths if path.rpartition("/")[2] == name]
+
+    def _put(self, path: str, data: bytes, mode: Any) -> str:
+        return str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"] or "")
+
+    def _key(self, path: str) -> str:
+        return "/".join(filter(None, (self._prefix, path)))
 
 
 def read_bytes(location: str) -> bytes:
-    """Read a whole file.
+    """Return the bytes of a file named by its whole address; FileNotFoundError where there is none."""
+    folder, name = _split(location)
+    return Storage(folder).read(name)
 
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if is_remote(location):
-        system, path = filesystem(location)
-        with system.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-        return content
-    return local_path(location).read_bytes()
+
+def write_bytes(location: str, content: bytes) -> None:
+    """Write a file named by its whole address, making its folders."""
+    folder, name = _split(location)
+    Storage(folder).write(name, content)
 
 
 def exists(location: str) -> bool:
-    """Whether there is such a file."""
-    if is_remote(location):
-        from pyarrow.fs import FileType
-
-        system, path = filesystem(location)
-        return bool(system.get_file_info(path).type == FileType.File)
-    return local_path(location).is_file()
+    """Say whether there is such a file."""
+    folder, name = _split(location)
+    return Storage(folder).exists(name)
 
 
 def delete(location: str) -> None:
     """Delete a file if it is there."""
-    if is_remote(location):
-        system, path = filesystem(location)
-        try:
-            system.delete_file(path)
-        except FileNotFoundError:
-            return
-    else:
-        local_path(location).unlink(missing_ok=True)
+    folder, name = _split(location)
+    Storage(folder).delete(name)
+
+
+def join(location: str, *parts: str) -> str:
+    """Append parts to a path or address; an address's options (`?endpoint_override=…`) stay at its end."""
+    base, mark, options = location.partition("?") if _is_remote(location) else (location, "", "")
+    return "/".join([base.rstrip("/"), *parts]) + mark + options
+
+
+def shown(location: str) -> str:
+    """Return an address as it may be printed, without keys and secrets."""
+    if not _is_remote(location):
+        return location
+    return re.sub(r"//[^/?]*@", "//…@", re.sub(r"(\w*(?:key|secret|token|password)\w*=)[^&]*", r"\1…", location))
+
+
+def _split(location: str) -> tuple[str, str]:
+    base, mark, options = location.partition("?") if _is_remote(location) else (location, "", "")
+    folder, slash, name = base.rpartition("/")
+    return (folder or slash or ".") + mark + options, name
+
+
+def _is_remote(location: str) -> bool:
+    return "://" in location and not location.startswith("file://")
+
+
+def _local(location: str) -> Path:
+    return Path(location.removeprefix("file://")).expanduser().absolute()
+
+
+def _file_version(found: os.stat_result) -> str:
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+
+def _link(temporary: str, target: str) -> None:
+    try:
+        os.link(temporary, target)
+    except PermissionError:  # a file system without hard links
+        raise NotImplementedError from None
+
+
+def _objects(uri: str) -> _Objects:
+    scheme, _, rest = uri.partition("://")
+    base, _, options = rest.partition("?")
+    bucket, _, prefix = base.partition("/")
+    try:
+        if not bucket:
+            raise ValueError("it names no bucket")
+        return _Objects(connect(scheme, bucket, options), prefix)
+    except (BaseError, ValueError) as error:
+        raise ConfigError(
+            f"storage={shown(uri)!r}: cannot be reached ({_reason(error)}); give a folder or an s3:// address"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return why, in some words: of an S3 server's answer its message."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    told = re.search(r"<Message>(.*?)</Message>", str(text), re.DOTALL)
+    return (told.group(1) if told else re.sub(r"^Generic \w+ error: ", "", str(text)).splitlines()[0])[:200]

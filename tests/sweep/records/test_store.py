@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sweep.records import locks
-from sweep.records.store import Store
+from sweep.records.record import record_bytes
+from sweep.records.store import RecordHead, Store, split_location
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.trial.spec import TrialSpec, canonical
@@ -27,24 +28,16 @@ with Store(sys.argv[1]).lock("demo"):
 """
 
 
-@pytest.fixture(params=["folder", "object store"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out") if request.param == "folder" else "mock:///bucket/out")
-
-
-def test_a_written_file_reads_back_and_leaves_no_temporary_name(any_store: Store) -> None:
-    any_store.write_bytes("a/b.bin", b"one")
-    any_store.write_bytes("a/b.bin", b"two")
-    assert any_store.read_bytes("a/b.bin") == b"two"
-    if any_store.is_local:
-        assert os.listdir(any_store.full("a")) == ["b.bin"]
+@pytest.fixture
+def any_store(any_address: str) -> Store:
+    return Store(any_address)
 
 
 def test_json_missing_is_none_and_broken_names_the_file(any_store: Store) -> None:
     assert any_store.read_json("demo/plan.json") is None
     any_store.write_json("demo/plan.json", {"space": "문서"})
     assert any_store.read_json("demo/plan.json") == {"space": "문서"}
-    any_store.write_bytes("demo/plan.json", b"{")
+    any_store.write("demo/plan.json", b"{")
     with pytest.raises(DataError, match=r"demo/plan\.json"):
         any_store.read_json("demo/plan.json")
 
@@ -76,7 +69,7 @@ def test_the_index_finds_the_records_of_every_sweep(any_store: Store, finished) 
         any_store.write_record(record, f"{record['sweep']}/trains/lm_x/{record['id']}")
     index = any_store.index()
     assert {h.id: (h.status, h.sweep) for h in index.values()} == {r["id"]: (r["status"], r["sweep"]) for r in records}
-    assert list(any_store.read_records(index[r["id"]] for r in records)) == records
+    assert [index[r["id"]].record() for r in records] == records
     assert any_store.sweeps() == ["demo", "other"] and not index.warnings
 
 
@@ -92,7 +85,7 @@ def test_of_two_records_of_a_trial_the_one_with_a_result_counts(store: Store, fi
 def test_a_broken_record_is_set_aside_and_named(any_store: Store, finished, damage: str) -> None:
     record = finished()
     any_store.write_record(record, "demo/trains/a")
-    data = any_store.read_bytes("demo/trains/a/record.json")
+    data = any_store.read("demo/trains/a/record.json")
     record["identity"]["alpha"] = 0.4
     broken = {
         "half": data[: len(data) // 2],
@@ -100,11 +93,11 @@ def test_a_broken_record_is_set_aside_and_named(any_store: Store, finished, dama
         "status": data.replace(b'"done"', b'"dome"'),
         "not a record": b"[]",
     }[damage]
-    any_store.write_bytes("demo/trains/a/record.json", broken)
+    any_store.write("demo/trains/a/record.json", broken)
     assert "demo/trains/a/record.json" in any_store.index(set_aside=False).warnings[0]
     index = any_store.index()
     assert not index and "set aside as record.json.broken" in index.warnings[0]
-    assert any_store.read_bytes("demo/trains/a/record.json.broken") == broken
+    assert any_store.read("demo/trains/a/record.json.broken") == broken
     assert not any_store.index().warnings
 
 
@@ -150,7 +143,7 @@ def test_a_killed_run_holds_no_lock(store: Store) -> None:
 
 def test_an_abandoned_lease_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
-    store = Store("mock:///bucket/out")
+    store = Store("memory://abandoned/out")
     lease = {"pid": 1, "host": "elsewhere", "since": "x", "token": "t", "renewed": time.time()}
     store.write_json("demo/.lease.json", lease)
     with pytest.raises(ConfigError, match="on elsewhere"):
@@ -170,8 +163,8 @@ def test_a_storage_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> 
 
 
 def test_an_address_that_means_nothing_is_the_users_error() -> None:
-    with pytest.raises(ConfigError, match="storage='nowhere://x'"):
-        Store("nowhere://x")
+    with pytest.raises(ConfigError, match="storage='nowhere://x/y'"):
+        Store("nowhere://x/y")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "mlartifacts", "x" * 101])
@@ -184,7 +177,43 @@ def test_opening_a_storage_touches_nothing(store: Store) -> None:
     assert store.sweeps() == [] and not store.index() and not Path(store.uri).exists()
 
 
+def test_a_sweep_is_told_from_a_storage(any_store: Store, finished) -> None:
+    with pytest.raises(ConfigError, match="no sweep there"):
+        split_location(any_store.uri)
+    any_store.write_record(finished(), "demo/trains/a")
+    any_store.write_json("other/plan.json", {})
+    any_store.write("report/report.html", b"")
+    assert any_store.sweeps() == ["demo", "other"]
+    for location, name in ((any_store.uri, None), (any_store.full("demo"), "demo"), (any_store.full("other"), "other")):
+        store, found = split_location(location)
+        assert (store.uri, found) == (any_store.uri, name)
+
+
+def test_ten_thousand_records_stay_small(finished) -> None:
+    record = finished(result={"curves": {"train/loss": [[i, 1 / (i + 1)] for i in range(200)]}})
+    text = record_bytes(record)
+    head = RecordHead.of(record, "demo/trains/a", text)
+    assert head.record() == record and len(text) > 5000
+    assert 10_000 * len(head._packed) < 40e6
+
+
 def test_the_storage_id_stays(any_store: Store) -> None:
     any_store.check_writable()
     first = any_store.storage_id()
     assert any_store.storage_id() == first and len(first) == 12
+
+
+def test_of_two_that_name_a_storage_at_once_both_get_one_id(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Store(any_store.uri)
+
+    def late(path: str, data: bytes) -> str:
+        other.storage_id()
+        return Store.put_if_absent(any_store, path, data)
+
+    monkeypatch.setattr(any_store, "put_if_absent", late)
+    assert any_store.storage_id() == other.storage_id() == json.loads(other.read("storage.json"))["id"]
+
+
+def test_a_storage_file_without_an_id_is_made_anew(any_store: Store) -> None:
+    any_store.write_json("storage.json", {})
+    assert any_store.storage_id() == any_store.storage_id()

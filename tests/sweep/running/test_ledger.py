@@ -9,8 +9,9 @@ import pytest
 
 from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import plan_of
+from sweep.records.manifest import manifest_stages
 from sweep.records.store import Store
-from sweep.records.table import manifest_stages, results_table
+from sweep.records.table import results_table
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage, checked
 
@@ -89,7 +90,7 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
     store = Store(str(tmp_path))
     choices = store.read_json("staged/choices.json")
     for head in store.index().values():
-        record = store.read_record(head.folder)
+        record = head.record()
         if record["identity"]["layer"] == 1:
             record["metrics"]["memory/nll"] = 0.0
             store.write_record(record, head.folder)
@@ -163,4 +164,4 @@ def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path)
     Ledger(plan, store, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
     after = dict(manifest_stages(store, "staged"))
     assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
-    assert results_table(store, "staged").num_rows == 10
+    assert results_table(store, "staged", store.index()).num_rows == 10

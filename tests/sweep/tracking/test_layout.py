@@ -120,7 +120,7 @@ def test_the_option_beats_the_environment_beats_the_default(store, monkeypatch) 
 def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking(Store("mock:///bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_tracking(Store("memory://bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_the_user_is_told_how_to_look(store) -> None:

@@ -1,0 +1,142 @@
+"""What commands do to a storage: each record is read once, and what they leave is open to the group that shares it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import sweep.plan
+import sweep.publish
+import sweep.report.__main__
+import sweep.run
+from sweep.records.store import RECORD, Store
+from sweep.running import ray_cluster, ray_tune
+from sweep.running.ledger import Ledger
+from sweep.running.ray_cluster import Nodes
+from sweep.tracking.layout import Tracking
+from trainables.node.storage import Storage
+
+SPACE = """
+from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
+
+best = Best(field="layer", stage="select", per=("model",))
+space = Space(
+    name="staged",
+    title="staged",
+    axes={"model": ["sample-llama", "sample-neox"], "layer": [1, 3], "alpha": [0, 1.0], "num_documents": [2, 4]},
+    fixed={"allocation": "partitioned"},
+    stages=(
+        Stage(name="select", axes={"model": ALL, "layer": ALL, "num_documents": LARGEST}, fixed={"alpha": 0}),
+        Stage(name="most", axes={"model": ALL, "alpha": ALL, "num_documents": LARGEST}, take=best),
+        Stage(name="fewer", axes={"model": ALL, "alpha": ALL, "num_documents": OTHERS}, take=best),
+    ),
+)
+"""
+TRIALS = 10
+
+
+@pytest.fixture
+def command(store: Store, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command on a storage; trials end at once in this process, without Ray."""
+    (tmp_path / "space.py").write_text(SPACE)
+
+    @contextmanager
+    def no_ray(address: str | None) -> Iterator[Nodes]:
+        yield Nodes((2.0,), (0.0,), False)
+
+    def at_once(ledger: Ledger, *rest: Any) -> None:
+        while taken := ledger.next_pack():
+            pack, members = taken
+            for trial, begun in list(members.items()):
+                metrics = {"memory/nll": float(begun["identity"]["layer"])}
+                ledger.finish(pack.id, {"id": trial, "status": "done", "metrics": metrics})
+            ledger.end_pack(pack.id)
+
+    monkeypatch.setattr(ray_cluster, "ray_session", no_ray)
+    monkeypatch.setattr(ray_tune, "run_tune", at_once)
+    monkeypatch.setattr("trainables.lm.sample.models.ensure_sample_models", lambda names: None)
+
+    def invoke(app: Any, *arguments: str) -> str:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return invoke
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each record has been read."""
+    counts: Counter[str] = Counter()
+    real = Storage.read_version
+
+    def counting(self: Storage, path: str) -> tuple[bytes, str]:
+        if path.endswith(RECORD):
+            counts[path] += 1
+        return real(self, path)
+
+    monkeypatch.setattr(Storage, "read_version", counting)
+    return counts
+
+
+def test_each_command_reads_each_record_once(store: Store, tmp_path: Path, command, reads: Counter[str]) -> None:
+    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
+    command(*run)
+    records = Path(store.uri, "staged").rglob(RECORD)
+    found = {str(path.relative_to(store.uri)) for path in records}
+    assert len(found) == TRIALS and not reads  # what a run has made itself it need not read
+
+    gone = sorted(found)[:3]
+    for path in gone:
+        store.delete(path)
+    assert "3 trials to run" in command(*run)
+    assert reads == dict.fromkeys(found - set(gone), 1)
+
+    others = {
+        "everything is done": (*run,),
+        "plan": (sweep.plan.app, *run[1:]),
+        "publish": (sweep.publish.app, store.uri),
+        "report": (sweep.report.__main__.app, f"{store.uri}/staged", "--resamples", "100"),
+    }
+    for what, call in others.items():
+        reads.clear()
+        command(*call)
+        assert reads == dict.fromkeys(found, 1), what
+
+
+def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(store: Store, tmp_path: Path, command) -> None:
+    home = Path(store.uri)
+    shutil.rmtree(home)  # the database of the fixture has been made with another umask
+    home.mkdir()
+    if os.geteuid() == 0:
+        os.chown(home, -1, 12345)  # only root may give a folder to any group
+    os.chmod(home, 0o2775)
+    group, before = home.stat().st_gid, os.umask(0o002)
+    try:
+        command(sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
+        command(sweep.publish.app, store.uri)
+        command(sweep.report.__main__.app, f"{store.uri}/staged", "--resamples", "100")
+    finally:
+        os.umask(before)
+    left = [path for path in home.rglob("*")]
+    assert {"record.json", "results.parquet", "mlflow.db", "report.html", ".lock"} <= {path.name for path in left}
+    closed = [path for path in left if path.stat().st_gid != group or not path.stat().st_mode & stat.S_IWGRP]
+    assert closed == []
+
+
+def test_a_run_tables_and_publishes_what_it_has_made_itself(store: Store, tmp_path: Path, command) -> None:
+    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
+    command(*run)
+    table = store.read("staged/results.parquet")
+    assert f"wrote {store.uri}/staged/results.parquet" in (again := command(sweep.publish.app, store.uri))
+    assert f"{TRIALS + 1} unchanged" in again  # the run itself had published all of its records
+    assert store.read("staged/results.parquet") == table
