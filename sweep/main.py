@@ -35,9 +35,8 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             with user_errors():
-                raise ConfigError(
-                    f"{cmd_name!r}: no such command{nearest(cmd_name, COMMANDS)}; all: memory-sweep --help"
-                )
+                guess = nearest(cmd_name, COMMANDS)
+                raise ConfigError(f"no command {cmd_name!r}{guess}; there are {', '.join(COMMANDS)}")
         module, _, app = COMMANDS[cmd_name][0].partition(":")
         return typer.main.get_command(getattr(importlib.import_module(module), app))
 

@@ -83,7 +83,7 @@ def data_key(data: str) -> str:
     keys = []
     for name in _names(data):
         if name == "sample":
-            from trainables.data.sample.version import SAMPLE_VERSION
+            from trainables.lm.sample.configs import SAMPLE_VERSION
 
             keys.append(f"sample@v{SAMPLE_VERSION}")
         elif name == "hub":

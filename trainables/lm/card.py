@@ -13,9 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trainables.data.sample.version import SAMPLE_VERSION
 from trainables.errors import ConfigError, DataError, nearest
-from trainables.lm.sample.configs import SAMPLE_MODELS
+from trainables.lm.sample.configs import SAMPLE_MODELS, SAMPLE_VERSION
 
 FAMILIES = ("llama", "gpt_neox")
 

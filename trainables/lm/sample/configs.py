@@ -1,8 +1,11 @@
-"""Shapes of the two sample language models."""
+"""Shapes of the two sample language models, and the version of everything in this folder."""
 
 from __future__ import annotations
 
 from typing import Any
+
+SAMPLE_VERSION = "1"
+"""Changes whenever the sample world or the sample models change: it is part of their cache keys."""
 
 SAMPLE_MODELS: dict[str, dict[str, Any]] = {
     "sample-llama": {
