@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -184,7 +184,7 @@ def plain(value: Any) -> Any:
 def timestamp(seconds: float | None = None) -> str:
     """Return a moment (default: now) as ISO 8601 in UTC."""
     moment = time.time() if seconds is None else seconds
-    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 def seconds_since_epoch(moment: str) -> float:

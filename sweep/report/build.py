@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -202,5 +202,5 @@ def _summary(study: Study) -> str:
     parts.append(f"**{study.missing:,} planned points are missing.**" if study.missing else "No point is missing.")
     if any(trial.point.get("data", "").startswith("sample@") for trial in study.trials):
         parts.append("Trials on the generated sample world show that the software works, nothing about FEVER.")
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return " ".join([*parts, f"Made {made}."])

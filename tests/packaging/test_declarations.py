@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from packaging.utils import canonicalize_name
 
 import sweep
 
-tomllib = pytest.importorskip("tomllib", reason="the standard library reads TOML from Python 3.11 on")
 ROOT = Path(__file__).resolve().parents[2]
 
 
