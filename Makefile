@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STORAGE ?= outputs
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check bench clean
+LOWER := .venv-lower
+
+.PHONY: install demo test test-all test-lower check lint layout types imports house dist bench clean
 
 install: $(INSTALLED)
 
@@ -28,13 +30,41 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 
-check: install
+# the default tests with the oldest version of each direct dependency that pyproject.toml allows
+test-lower: $(LOWER)/.installed
+	$(LOWER)/bin/python -m pytest
+
+$(LOWER)/.installed: install pyproject.toml
+	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
+	$(LOWER)/bin/python -m pip install --quiet $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
+	$(BIN)/uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct -r pyproject.toml --extra dev
+	$(LOWER)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+check: lint layout types imports
+
+lint: install
 	$(BIN)/ruff check .
+
+layout: install
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
+
+# arrows between the packages go one way: the contracts are in pyproject.toml
+imports: install
+	$(BIN)/lint-imports --no-logo --no-cache
+
+# the picture in docs/design.md
+house: install
+	$(BIN)/python docs/draw_house.py
+
+dist: install
+	$(BIN)/python -m build --no-isolation
 
 bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LOWER) outputs build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

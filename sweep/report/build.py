@@ -18,14 +18,15 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
-from sweep.report.comparisons.references import References
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import simset_figure
+from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
 from sweep.report.samples import counterfact_samples
 from sweep.report.study import Study
+from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
     beside_the_notes,
     comparison_records,
@@ -35,7 +36,6 @@ from sweep.report.tables.of_comparisons import (
     trial_records,
 )
 from sweep.report.tables.of_the_study import study_tables
-from sweep.report.tables.table import MISSING, Cell, Table, number, show
 
 REPORT_FOLDER = "report"
 

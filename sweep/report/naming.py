@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from sweep.report.comparisons.references import is_structured
+from sweep.report.references import is_structured
 from sweep.report.study import Trial
-from sweep.report.tables.pivots import varying
-from sweep.report.tables.table import show
+from sweep.report.table import show
+from trainables.trial.spec import IDENTITY_FIELDS
 
+SEEDS = ("seed", "mem_seed")
+NOT_SHOWN = ("depth", "revision", "probes", *SEEDS)
 ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
 IN_VARIANT = (
     "model",
@@ -41,6 +43,13 @@ def allocation_name(trial: Trial) -> str:
     if name.startswith("simset"):
         name = f"{name}-{trial.get('granularity')}"
     return name if entries is None else f"{name} n={entries}"
+
+
+def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
+    trials = list(trials)
+    names = [name for name in IDENTITY_FIELDS if name not in {*NOT_SHOWN, *besides}]
+    return tuple(name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1)
 
 
 def labels_of(trials: Sequence[Trial]) -> tuple[str, ...]:

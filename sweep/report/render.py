@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.report.figures.drawing import Figure
-from sweep.report.tables.table import Table, records_of, to_csv, to_parquet
+from sweep.report.samples import Samples
+from sweep.report.table import Table, records_of, to_csv, to_parquet
 from sweep.report.templates import PAGE, REPORT
 
 
@@ -22,14 +23,6 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     texts: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Answers of one trial, printed as in note 002."""
-
-    title: str
-    text: str
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sweep.report.naming import variant
-from sweep.report.render import Samples
 from sweep.report.study import Study, Trial, read_extra
 
 SAMPLES = "samples.json"
@@ -15,6 +15,14 @@ MAX_PROMPTS = 5
 RULE = "-" * 15
 _TEXTS = ("prompt", "target_true", "target_new")
 _ANSWERS = ("answers", "paraphrase_answers", "neighborhood_answers")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers of one trial, printed as in note 002."""
+
+    title: str
+    text: str
 
 
 def counterfact_samples(study: Study) -> list[Samples]:

@@ -27,7 +27,9 @@ def test_training_flops_are_those_that_torch_counts(family, tiny_models):
         token_nll(final[0], upper.head_weight, upper.head_bias, labels).sum().backward()
     text = TrainingText(TokenTree.chain(range(tokens + 1)), 0)
     found = training_flops(card, layer, memory_dim, [text])
-    assert counter.get_total_flops() == found.total - found.attention  # torch does not count attention on a CPU
+    counted = found.total - found.attention  # torch does not count attention on a CPU
+    angles = 2 * tokens * (card.head_dim // 2)  # of the rotary positions: a product with some transformers, counted
+    assert 0 <= counter.get_total_flops() - counted <= angles
 
 
 def test_attention_is_counted_along_the_branches_of_a_tree(tiny_models):

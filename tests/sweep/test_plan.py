@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,7 @@ def test_the_text_has_the_arithmetic_and_the_assumptions(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", [["--plan", "sweep.run"], ["sweep.plan"]])
-def test_it_takes_seconds_and_imports_neither_torch_nor_ray(tmp_path: Path, how: list[str]) -> None:
+def test_it_imports_neither_torch_nor_ray(tmp_path: Path, how: list[str]) -> None:
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['x', {INDUCTIVE!r}, '--json', '--storage', {str(tmp_path)!r}, *{how[:-1]!r}]\n"
@@ -119,11 +118,9 @@ def test_it_takes_seconds_and_imports_neither_torch_nor_ray(tmp_path: Path, how:
         "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'pandas', 'sklearn', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials_to_run"] == 378
-    assert time.monotonic() - start < 10  # about half a second on an idle machine; the limit is 3
 
 
 def test_what_is_recorded_is_done_and_a_recorded_choice_opens_the_stage(space: str, store: Store, save: Save) -> None:

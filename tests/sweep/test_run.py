@@ -133,7 +133,7 @@ def test_another_space_with_the_same_points_reuses_their_records(finished):
 
 
 def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_models, sample_data):
-    space = write_space(tmp_path, tiny_models, sample_data, epochs=12)
+    space = write_space(tmp_path, tiny_models, sample_data, epochs=6)
     storage = tmp_path / "out"
     driver = subprocess.Popen(
         command(space, "--storage", storage),
@@ -142,8 +142,8 @@ def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not records(storage):
+    while not records(storage):
+        assert driver.poll() is None, "it ended without a record"
         time.sleep(0.1)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
@@ -169,9 +169,9 @@ def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sa
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not train_points(storage):
-        time.sleep(0.5)
+    while not train_points(storage):
+        assert driver.poll() is None, "it ended before an epoch reached MLflow"
+        time.sleep(0.1)
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=90)
     assert driver.returncode == 130, out
@@ -189,9 +189,9 @@ def test_two_runs_at_once_on_one_name_the_second_says_so(tmp_path, tiny_models, 
     assert str(os.getpid()) in second.stderr and len(second.stderr.strip().splitlines()) == 1
 
 
-def test_an_unreachable_cluster_is_said_within_thirty_seconds(tmp_path, tiny_models, sample_data):
+def test_an_unreachable_cluster_is_said_before_anything_is_prepared(tmp_path, tiny_models, sample_data):
     space = write_space(tmp_path, tiny_models, sample_data)
-    start = time.monotonic()
-    done = run(space, "--storage", tmp_path / "out", "--address", "127.0.0.1:1")
-    assert time.monotonic() - start < 30
+    cache = tmp_path / "cache"
+    done = run(space, "--storage", tmp_path / "out", "--address", "127.0.0.1:1", MEMORY_SWEEP_CACHE=str(cache))
     assert done.returncode == 2 and "127.0.0.1:1" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not cache.exists() and not records(tmp_path / "out")

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected
-from sweep.report.comparisons.references import is_baseline
 from sweep.report.naming import label_texts, labels_of
+from sweep.report.references import is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial
-from sweep.report.tables.of_comparisons import interval_text, most_telling, p_text
-from sweep.report.tables.table import Cell, Table, number
+from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
 from trainables.probes.counterfact.targets import METRICS, sample_scores
 
 SLUG = "counterfact_against_pretrained"

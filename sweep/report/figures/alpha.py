@@ -12,7 +12,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from sweep.report.comparisons.references import References, is_structured
 from sweep.report.figures.drawing import (
     MAP,
     MAX_PANELS,
@@ -25,9 +24,10 @@ from sweep.report.figures.drawing import (
 )  # fmt: skip
 from sweep.report.figures.layers import Curve, mean_curve, nll_curve
 from sweep.report.naming import ACCURACY, LEAKAGE, NLL, allocation_name
+from sweep.report.references import References, is_structured
 from sweep.report.study import Trial
+from sweep.report.table import show
 from sweep.report.tables.of_the_study import leakage_of_plain
-from sweep.report.tables.table import show
 
 MAX_ALPHAS = 12
 MAX_MODELS = 3

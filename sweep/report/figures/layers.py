@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from sweep.report.comparisons.fever import Comparison
-from sweep.report.comparisons.references import References, is_plain
 from sweep.report.figures.drawing import (
     MAX_PANELS,
     Figure,
@@ -23,6 +22,7 @@ from sweep.report.figures.drawing import (
     wrapped,
 )  # fmt: skip
 from sweep.report.naming import ACCURACY, NLL
+from sweep.report.references import References, is_plain
 from sweep.report.study import Trial
 
 MAX_LABELS = 11

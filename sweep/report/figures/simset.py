@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from sweep.records.store import Store
-from sweep.report.comparisons.references import is_structured
 from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.naming import allocation_name
+from sweep.report.references import is_structured
 from sweep.report.study import Trial, read_extra
 
 ANALYSIS = "analysis.json"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from sweep.report.answers import UNPARSED
 from sweep.report.comparisons.fever import MIN_PAGES, Comparison, spread
-from sweep.report.naming import ACCURACY, MACRO, NLL, label_texts, labels_of, variant
+from sweep.report.naming import ACCURACY, MACRO, NLL, SEEDS, label_texts, labels_of, variant
 from sweep.report.notes import note_value
 from sweep.report.study import Trial
-from sweep.report.tables.pivots import SEEDS
-from sweep.report.tables.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
 from trainables.trial.spec import IDENTITY_FIELDS
 
-MAX_ROWS = 40
-Row = TypeVar("Row")
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (
     "Differences are trial minus reference. Intervals: 95 % paired bootstrap, drawing whole evidence pages, "
@@ -53,23 +50,6 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
     return Table(slug, title, labels, tuple(columns), rows, (METHOD, *left_out))
-
-
-def most_telling(found: Sequence[Row], ordered: Sequence[Row], slug: str) -> tuple[Sequence[Row], tuple[str, ...]]:
-    """Return the rows to print, at most `MAX_ROWS`, and a legend where rows are left out.
-
-    Args:
-        found: all rows.
-        ordered: the same, those that differ first, then the largest differences.
-        slug: name of the file that has all.
-    """
-    if len(found) <= MAX_ROWS:
-        return found, ()
-    told = (
-        f"{MAX_ROWS} of {len(found):,} rows are printed: those that differ first, then the largest differences; "
-        f"all are in {slug}.csv."
-    )
-    return ordered[:MAX_ROWS], (told,)
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -165,19 +145,8 @@ def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def interval_text(bounds: tuple[float, float], sign: bool = True) -> str:
-    """Print an interval."""
-    low, high = bounds
-    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]" if low == low else MISSING
-
-
 def _letter(code: int) -> str:
     return "unparsed" if code == UNPARSED else f"({'abc'[code]})"
-
-
-def p_text(value: float) -> str:
-    """Print a p value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def beside_the_notes(trials: Sequence[Trial]) -> Table | None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sweep.report.comparisons.references import References, is_baseline, is_plain, is_structured
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name, label_texts, labels_of
 from sweep.report.notes import CONTENTS
+from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
+from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
-from sweep.report.tables.table import MISSING, Cell, Table, number, show
 
 QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
 TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweep.report.comparisons.fever import spread
+from sweep.report.naming import NOT_SHOWN, SEEDS, varying
 from sweep.report.study import Trial
-from sweep.report.tables.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, number, show
 from trainables.trial.spec import IDENTITY_FIELDS
 
-SEEDS = ("seed", "mem_seed")
-NOT_SHOWN = ("depth", "revision", "probes", *SEEDS)
 MAX_COLUMNS = 16
 
 Key = tuple[Any, ...]
@@ -60,13 +59,6 @@ class Layout:
     group: int = 1
     digits: int = 3
     order: Callable[[Any], Any] | None = None
-
-
-def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
-    trials = list(trials)
-    names = [name for name in IDENTITY_FIELDS if name not in {*NOT_SHOWN, *besides}]
-    return tuple(name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1)
 
 
 def sort_key(values: Iterable[Any]) -> list[tuple[int, float, str]]:

@@ -15,7 +15,7 @@ from sweep.report.__main__ import app
 from sweep.report.figures.drawing import Figure
 from sweep.report.render import Report, Samples, Section, html_page, markdown_text
 from sweep.report.samples import print_samples
-from sweep.report.tables.table import Cell, Table
+from sweep.report.table import Cell, Table
 
 SAMPLE = {
     "prompt": "Google Patents, a product developed by",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PORT = 26390
 ADDRESS = f"127.0.0.1:{PORT}"
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_DISABLE_IMPORT_WARNING": "1", "MLFLOW_TRACKING_URI": ""}
+MARK = "MEMORY_SWEEP_TEST_CLUSTER"
 SPACE = """
 from sweep.space import ALL, Space, Stage
 
@@ -31,36 +35,35 @@ space = Space(
 """
 
 
-def started(before: set[int], name: str) -> list[int]:
-    """Processes of that name that were not there before."""
-    found = (p for p in psutil.process_iter(["name", "cmdline"]) if p.pid not in before)
-    return [p.pid for p in found if any(name in part for part in p.info["cmdline"] or [])]
+def ours(mark: str, name: str = "") -> set[int]:
+    """Processes whose environment has this cluster's mark, which they inherit, and whose command has that name."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and any(name in part for part in process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """A head and a second node, each a raylet of its own with one CPU; gives the second raylet's process id."""
-    before = set(psutil.pids())
+    mark = uuid.uuid4().hex
+    env = {**ENV, MARK: mark}
     ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
     short = Path(f"/tmp/ms-{os.getpid()}")
     head = [*ray, "--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={short}"]
-    subprocess.run(head, check=True, capture_output=True, env=ENV, timeout=90)
-    first = set(started(before, "raylet/raylet"))
-    subprocess.run([*ray, f"--address={ADDRESS}"], check=True, capture_output=True, env=ENV, timeout=90)
-    (second,) = set(started(before, "raylet/raylet")) - first
-    yield second
-    for pid in [p for p in set(psutil.pids()) - before if _is_ray(p)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def _is_ray(pid: int) -> bool:
     try:
-        return any("ray" in part for part in psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
+        subprocess.run(head, check=True, capture_output=True, env=env, timeout=90)
+        first = ours(mark, "raylet/raylet")
+        subprocess.run([*ray, f"--address={ADDRESS}"], check=True, capture_output=True, env=env, timeout=90)
+        (second,) = ours(mark, "raylet/raylet") - first
+        yield second
+    finally:
+        for pid in ours(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.mark.cluster

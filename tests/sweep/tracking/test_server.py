@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -145,15 +146,26 @@ def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
     assert_whole(runs, records)
 
 
-def test_a_server_that_never_answers_holds_nobody_up(store, tracking, begun, finished) -> None:
+def test_a_server_that_never_answers_holds_nobody_up(store, tracking, begun, finished, monkeypatch) -> None:
+    connecting: set[str] = set()
+    connect = socket.socket.connect
+
+    def told(self: socket.socket, address: object) -> None:
+        connecting.add(threading.current_thread().name)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", told)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        feed, calls = LiveFeed(store, "demo", resolve_tracking(store, uri), interval_s=0.05), []
+        feed = LiveFeed(store, "demo", resolve_tracking(store, uri), interval_s=0.05)
         for seed in range(50):
-            timed(calls, feed.start_trial, begun(seed=seed))
-            timed(calls, feed.epoch, begun(seed=seed)["id"], 1, {"train/loss": 1.0})
-            timed(calls, feed.finish, finished(seed=seed))
-        begin = time.monotonic()
+            feed.start_trial(begun(seed=seed))
+            feed.epoch(begun(seed=seed)["id"], 1, {"train/loss": 3.0})  # as in the record
+            feed.finish(finished(seed=seed))
+        silent.settimeout(15)
+        waiting, _ = silent.accept()  # kept open: the feed waits for an answer
         report = feed.close(timeout_s=0.5)
-        assert time.monotonic() - begin < 3 and report.complete == 0 and report.left >= 50
-        assert max(calls) < 0.1
+        assert feed._thread.is_alive()  # it waits still; whoever closed it does not
+        assert report.complete == 0 and report.left >= 50
+        assert connecting == {feed._thread.name}
+        waiting.close()

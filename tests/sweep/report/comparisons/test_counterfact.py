@@ -9,7 +9,7 @@ from sweep.records.store import Store
 from sweep.report.build import Options, build_report
 from sweep.report.comparisons.counterfact import SLUG, counterfact_comparisons, paired_difference
 from sweep.report.study import load_study
-from sweep.report.tables.of_comparisons import MAX_ROWS
+from sweep.report.table import MAX_ROWS
 
 PROBE = {"probes": ("counterfact",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
 

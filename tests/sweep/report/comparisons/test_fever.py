@@ -21,7 +21,7 @@ from sweep.report.comparisons.fever import (
     scores,
     spread,
 )
-from sweep.report.comparisons.references import References
+from sweep.report.references import References
 from sweep.report.study import load_study
 
 

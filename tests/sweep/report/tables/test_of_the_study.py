@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 
 from sweep.records.store import Store
 from sweep.report.answers import read_answers
-from sweep.report.comparisons.references import References
 from sweep.report.notes import CONTENT, FEW_SHOT, FULL_UPDATE, note_value
+from sweep.report.references import References
 from sweep.report.render import markdown_table
 from sweep.report.study import load_study
+from sweep.report.table import records_of, to_csv, to_parquet
 from sweep.report.tables.of_comparisons import beside_the_notes, seeds_table
 from sweep.report.tables.of_the_study import study_tables
-from sweep.report.tables.table import records_of, to_csv, to_parquet
 
 
 def tables_of(storage):

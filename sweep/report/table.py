@@ -7,9 +7,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 MISSING = "—"
+MAX_ROWS = 40
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,34 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
         return MISSING
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return text.replace("-", "\u2212") if sign else text
+
+
+def interval_text(bounds: tuple[float, float], sign: bool = True) -> str:
+    """Print an interval."""
+    low, high = bounds
+    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]" if low == low else MISSING
+
+
+def p_text(value: float) -> str:
+    """Print a p value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def most_telling(found: Sequence[Row], ordered: Sequence[Row], slug: str) -> tuple[Sequence[Row], tuple[str, ...]]:
+    """Return the rows to print, at most `MAX_ROWS`, and a legend where rows are left out.
+
+    Args:
+        found: all rows.
+        ordered: the same, those that differ first, then the largest differences.
+        slug: name of the file that has all.
+    """
+    if len(found) <= MAX_ROWS:
+        return found, ()
+    told = (
+        f"{MAX_ROWS} of {len(found):,} rows are printed: those that differ first, then the largest differences; "
+        f"all are in {slug}.csv."
+    )
+    return ordered[:MAX_ROWS], (told,)
 
 
 def records_of(table: Table) -> list[dict[str, Any]]:
