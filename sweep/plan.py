@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from sweep.cli import user_errors
+from sweep.inputs import input_notes
 from sweep.planning.choices import NoCandidate, decide, settled
 from sweep.planning.costs import A100, Estimate, estimate, measure
 from sweep.planning.expand import Plan, build_plan, make_packs
@@ -50,7 +52,7 @@ def main(
     name: Annotated[str | None, typer.Option(help="name of the sweep; default: the space's")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH|sample|hub", help="folders, the sample world or the hub; may be repeated"),
+        typer.Option(metavar="PATH|fever|counterfact|sample|hub", help="folders, or data by name; may be repeated"),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="count failed trials as to run")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of all trials")] = None,
@@ -153,6 +155,7 @@ def plan_json(plan: Plan, name: str, costs: Estimate) -> dict[str, Any]:
         ],
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
+        "inputs": input_notes(plan),
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -195,7 +198,10 @@ def plan_text(plan: Plan, name: str, costs: Estimate, choices: Mapping[str, Mapp
         if choice:
             lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
-    return "\n".join(lines + _cost_lines(costs)) + "\n"
+    lines += _cost_lines(costs)
+    notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
+    lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
+    return "\n".join(lines) + "\n"
 
 
 def _row(*cells: int | str) -> str:

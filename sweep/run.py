@@ -11,7 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli import use_data_cache, user_errors
+from sweep.inputs import (
+    check_models,
+    data_to_read,
+    download_models,
+    keep_commits,
+    models_to_run,
+    pinned,
+    prepare_nodes,
+    read_data,
+)
 from sweep.plan import plan_of, show_plan
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, select_by, small_form
@@ -95,7 +105,13 @@ def main(
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH|sample|hub", help="data: folders, the sample world or the hub; may be repeated"),
+        typer.Option(
+            metavar="PATH|fever|counterfact|sample|hub",
+            help="data: folders, the official sets, the sample world or the hub; may be repeated",
+        ),
+    ] = None,
+    data_cache: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="where downloaded data are kept; default the node's cache")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     gpus_per_trial: Annotated[
@@ -112,6 +128,7 @@ def main(
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray."""
     with user_errors():
+        use_data_cache(data_cache)
         found = load_space(space)
         if small:
             found = small_form(found)
@@ -162,6 +179,7 @@ class _Runner:
     def __init__(self, space: Space, store: Store, options: Options, stack: ExitStack) -> None:
         self._space, self._store, self._options, self._stack = space, store, options, stack
         self._started = time.monotonic()
+        self._commits: dict[str, str] = {}
         self._index = store.index()
         for warning in self._index.warnings:
             print(f"note: {warning}", flush=True)
@@ -184,8 +202,10 @@ class _Runner:
         print(f"{options.name}: {plan.num_to_run} trials to run, results in {where}", flush=True)
         if plan.num_to_run:
             check_reachable(options.address)
-        self._prepare_inputs()
+        self._commits = check_models(plan, self._store, options.name)
         self._store.check_writable()
+        keep_commits(plan, self._store, options.name, self._commits)
+        self._prepare_inputs()
         tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         stopped = ""
         outcome: dict[str, int] = {}
@@ -194,20 +214,13 @@ class _Runner:
         return self._close(tracking, stopped, outcome)
 
     def _prepare_inputs(self) -> None:
-        """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
-        from trainables.data.corpus import load_corpus
-        from trainables.data.counterfact import load_counterfact
+        """Read the data, download and make models now: a mistake is said before anything starts, no trial waits."""
+        from sweep.running.ray_cluster import is_local
 
-        asked: dict[tuple[str, bool, int, bool], None] = {}
-        for stage in self._plan.stages:
-            for point in stage.to_run:
-                spec = point.spec
-                with_records = spec.page_order == "subjects" or "counterfact" in spec.probes
-                asked[spec.data, spec.detokenize, spec.num_documents, with_records] = None
-        for data, detokenize, num_documents, with_records in asked:
-            load_corpus(data, detokenize).select(num_documents)
-            if with_records:
-                load_counterfact(data)
+        for note in read_data(self._plan):
+            print(f"note: {note}", flush=True)
+        if is_local(self._options.address):
+            download_models(pinned(models_to_run(self._plan), self._commits))
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
@@ -229,6 +242,8 @@ class _Runner:
         slots = min(nodes.slots(options.cpus, gpus), options.max_concurrent or 10**6)
         if len(nodes.cpus) > 1:
             check_shared_storage(self._store)
+        if nodes.attached:
+            prepare_nodes(data_to_read(self._plan), pinned(models_to_run(self._plan), self._commits))
         display = Display(self._plan.num_to_run)
         ledger = Ledger(
             self._plan,
@@ -246,7 +261,7 @@ class _Runner:
                 ledger,
                 feed,
                 display,
-                Resources(options.cpus, gpus, slots, options.device, options.cache_bytes),
+                Resources(options.cpus, gpus, slots, options.device, options.cache_bytes, self._commits),
                 self._trunk_layers(),
             )
         except KeyboardInterrupt:

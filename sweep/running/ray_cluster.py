@@ -14,12 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records.store import Store
+from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
 from trainables.node.probe import device_bytes, probe_storage
 from trainables.node.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
-_PASSED_ON = ("MEMORY_SWEEP_CACHE", "HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+_PASSED_ON = (
+    "MEMORY_SWEEP_CACHE",
+    CACHE_VARIABLE,
+    SOURCES_VARIABLE,
+    *URL_VARIABLES.values(),
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_HUB_OFFLINE",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,11 @@ def _runtime_env() -> dict[str, Any]:
 
 def _wanted(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def is_local(address: str | None) -> bool:
+    """Say whether trials run in a Ray of our own on this machine."""
+    return _wanted(address) == "local"
 
 
 def check_reachable(address: str | None) -> None:

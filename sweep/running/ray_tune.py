@@ -13,7 +13,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -50,6 +50,7 @@ class Resources:
         concurrent: packs at once.
         device: auto, cpu or cuda.
         cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
+        commits: of the hub models, by their keys.
     """
 
     cpus: float
@@ -57,6 +58,7 @@ class Resources:
     concurrent: int
     device: str
     cache_bytes: int | None
+    commits: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Inert:
@@ -245,6 +247,7 @@ def run_tune(
         "device": resources.device,
         "threads": max(1, int(resources.cpus)),
         "cache_bytes": resources.cache_bytes,
+        "commits": dict(resources.commits),
     }
 
     def started(begun: Mapping[str, Record]) -> None:

@@ -7,9 +7,10 @@ tokenises and looks up each of them once for many packs. Only the latest of each
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -79,14 +80,18 @@ class Workbench:
     Args:
         device: where to compute.
         cache_bytes: limit of the hidden-state cache; None for half of the free disk.
+        commits: of hub models by their keys, so that a branch that moves during a sweep changes nothing.
 
     Attributes:
         timings: seconds spent by part since `take_timings` was last called.
     """
 
-    def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
+    def __init__(
+        self, device: torch.device, cache_bytes: int | None, commits: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Start empty."""
         self.device = device
+        self._commits = commits
         self._cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
@@ -124,7 +129,8 @@ class Workbench:
 
     def card(self, spec: TrialSpec) -> ModelCard:
         """Return the model's card."""
-        return model_card(spec.model, spec.revision)
+        card = model_card(spec.model, spec.revision)
+        return replace(card, commit=self._commits[card.key]) if card.key in self._commits else card
 
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
@@ -164,7 +170,10 @@ class Workbench:
 
     def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(
-            "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
+            "corpus",
+            (spec.data, spec.detokenize, spec.allow_missing_pages),
+            lambda: load_corpus(spec.data, spec.detokenize, spec.allow_missing_pages),
+            None,
         )
         selection = select_documents(corpus, spec)
         documents = selection.documents
@@ -209,6 +218,7 @@ class Workbench:
 
 _TEXT_FIELDS = (
     "data",
+    "allow_missing_pages",
     "detokenize",
     "content",
     "template_loss",

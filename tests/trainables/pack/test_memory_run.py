@@ -12,7 +12,6 @@ import torch
 
 from trainables.adapters.memory.io import load_memory
 from trainables.errors import OutOfMemory
-from trainables.pack import memory_run
 from trainables.pack.process_cache import Workbench
 from trainables.pack.worker import PackWork
 from trainables.trial.spec import canonical, identity, make_spec, trial_id
@@ -188,6 +187,7 @@ def test_small_micro_batches_change_nothing(base, bench, tmp_path, tokens, varia
 
 
 def test_out_of_memory_splits_a_pack_and_fails_a_single_trial(base, bench, tmp_path, monkeypatch):
+    from trainables.pack import memory_run
 
     tasks = [task({**base, **v}, tmp_path) for v in VARIANTS[:3]]
     real = memory_run.PackRun.__init__
@@ -204,6 +204,7 @@ def test_out_of_memory_splits_a_pack_and_fails_a_single_trial(base, bench, tmp_p
 
 
 def test_an_unexpected_error_fails_the_trials_with_its_traceback(base, bench, tmp_path, monkeypatch):
+    from trainables.pack import memory_run
 
     monkeypatch.setattr(memory_run.PackRun, "step", lambda self: 1 / 0)
     result = next(iter(run([task(base, tmp_path)], bench).values()))
