@@ -1,8 +1,11 @@
 # make demo: the main job on the embedded sample world.   make test: the default tests.
+# TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STORAGE ?= outputs
+TORCH_INDEX ?=
+USUAL_INDEX := the usual index, on Linux with CUDA: several GB (a CPU build: see TORCH_INDEX in README.md)
 INSTALLED := $(VENV)/.installed
 
 LOWER := .venv-lower
@@ -16,7 +19,9 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	@echo "installing torch from $(if $(TORCH_INDEX),$(TORCH_INDEX),$(USUAL_INDEX))"
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
+	@echo "installing ray, transformers, mlflow and others, 1.8 GB on disk; no models and no data"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 

@@ -17,7 +17,7 @@ import torch
 import typer
 
 from trainables.adapters.split import SplitAdapter
-from trainables.data.sources import resolve_sources
+from trainables.data.sources import is_named, resolve_sources
 from trainables.errors import ConfigError
 from trainables.lm.card import ALIASES
 from trainables.node.cache_dir import cache_dir
@@ -211,7 +211,7 @@ def own_data(data: str) -> str:
 
     def absolute(name: str) -> str:
         folder = ensure_sample_data() if name == "sample" else Path(name).expanduser()
-        return name if name == "hub" else str(folder.resolve())
+        return name if name != "sample" and is_named(name) else str(folder.resolve())
 
     return ",".join(absolute(source.name) for source in resolve_sources(data))
 

@@ -17,7 +17,7 @@ space = Space(
         "allocation": ["random", "partitioned", "simset1", "simset2"],
         "num_clusters": [10, 50, 100, 500, 1000],
     },
-    fixed={"data": "hub", "dtype": "bfloat16", "num_documents": 1000, "memory_dim": 4096, "depth": 0.75},
+    fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 1000, "memory_dim": 4096, "depth": 0.75},
     stages=(
         Stage(
             name="clustering",

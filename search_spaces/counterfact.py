@@ -2,10 +2,9 @@
 
 The CounterFact probe of note 002: five sampled answers to each prompt, its paraphrases and its neighbourhood; how
 often the true and the counterfactual target begin an answer. Pages about CounterFact's subjects are memorised first,
-where the data has them, and records about them are asked first. The hub's FEVER has no CounterFact records: name a
-folder with `counterfact.json` beside it.
+where the data has them, and records about them are asked first.
 
-    python -m sweep.run search_spaces/counterfact.py --data hub --data FOLDER
+    python -m sweep.run search_spaces/counterfact.py
 """
 
 from sweep.space import ALL, Space, Stage
@@ -19,7 +18,7 @@ space = Space(
         "allocation": ["partitioned", "simset1", "simset2"],
     },
     fixed={
-        "data": "hub",
+        "data": "fever,counterfact",
         "dtype": "bfloat16",
         "num_documents": 100,
         "memory_dim": 4096,

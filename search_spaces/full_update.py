@@ -15,7 +15,7 @@ space = Space(
         "model": ["pythia-410m", "pythia-70m"],
         "content": ["template", "document+template"],
     },
-    fixed={"data": "hub", "num_documents": 100, "method": "full_update", "lr": 2e-5},
+    fixed={"data": "fever", "num_documents": 100, "method": "full_update", "lr": 2e-5},
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="full_update", axes={"model": ALL, "content": ALL}),

@@ -23,7 +23,7 @@ space = Space(
         "allocation": ["random", "partitioned", "simset1", "simset2", "simset3"],
         "num_documents": [2, 10, 50, 100, 1000],
     },
-    fixed={"data": "hub", "dtype": "bfloat16", "memory_dim": 4096},
+    fixed={"data": "fever", "dtype": "bfloat16", "memory_dim": 4096},
     stages=(
         Stage(
             name="layer_selection",

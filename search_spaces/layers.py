@@ -15,7 +15,7 @@ space = Space(
         "model": ["llama2_chat-7b", "llama2-7b"],
         "layer": [EVERY_LAYER],
     },
-    fixed={"data": "hub", "dtype": "bfloat16", "num_documents": 500, "eval_epochs": (1, 5, 10)},
+    fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 500, "eval_epochs": (1, 5, 10)},
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="layers", axes={"model": ALL, "layer": ALL}),

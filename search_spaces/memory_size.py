@@ -17,7 +17,7 @@ space = Space(
         "alpha": [0, 1.0],
         "allocation": ["random", "partitioned", "simset1", "simset2"],
     },
-    fixed={"data": "hub", "dtype": "bfloat16", "num_documents": 100, "depth": 0.75},
+    fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 100, "depth": 0.75},
     stages=(
         Stage(
             name="memory_size",

@@ -20,7 +20,7 @@ space = Space(
         "norm_and_gate": [True, False],
     },
     fixed={
-        "data": "hub",
+        "data": "fever",
         "dtype": "bfloat16",
         "num_documents": 500,
         "layer": 24,

@@ -16,7 +16,7 @@ space = Space(
         "depth": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     },
     fixed={
-        "data": "hub",
+        "data": "fever",
         "dtype": "bfloat16",
         "num_documents": 1000,
         "memory_dim": 4096,

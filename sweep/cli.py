@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
+from trainables.data.official import CACHE_VARIABLE
 from trainables.errors import ConfigError, DataError
 
 EXIT_USER_ERROR = 2
@@ -31,7 +34,11 @@ StorageOption = Annotated[str, typer.Option("--storage", help="where results are
 NameOption = Annotated[str | None, typer.Option("--name", help="name of the sweep; default: the space's")]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", metavar="PATH|sample|hub", help="folders, the sample world or the hub; may be repeated"),
+    typer.Option("--data", metavar="PATH|fever|counterfact|sample|hub", help="folders or names; may be repeated"),
+]
+DataCacheOption = Annotated[
+    str | None,
+    typer.Option("--data-cache", metavar="FOLDER", help="where downloaded data are kept; default the node's cache"),
 ]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
@@ -58,3 +65,9 @@ class Shown(Protocol):
 def show(shown: Shown, as_json: bool) -> None:
     """Print something, as text or as one JSON object."""
     print(json.dumps(shown.to_dict(), indent=2) if as_json else shown)
+
+
+def use_data_cache(folder: str | None) -> None:
+    """Keep downloaded data in a folder of the user's choice, here and in every process that this one starts."""
+    if folder:
+        os.environ[CACHE_VARIABLE] = str(Path(folder).expanduser().resolve())

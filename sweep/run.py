@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import (
+    DataCacheOption,
     DataOption,
     NameOption,
     RetryFailedOption,
@@ -20,6 +21,7 @@ from sweep.cli import (
     StageOption,
     StorageOption,
     show,
+    use_data_cache,
     user_errors,
 )
 from sweep.planning.load import asked_space
@@ -68,6 +70,7 @@ def main(
     ] = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment")] = None,
     data: DataOption = None,
+    data_cache: DataCacheOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     gpus_per_trial: Annotated[
         float | None, typer.Option(min=0, help="GPUs of a pack, may be a fraction; default 1 where there are any")
@@ -85,6 +88,7 @@ def main(
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray or in this process."""
     with user_errors():
+        use_data_cache(data_cache)
         options = RunOptions(
             executor=executor,
             stage=stage,

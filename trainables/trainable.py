@@ -12,8 +12,10 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.lm.inputs import prepare_node
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, choose_device, library_versions, prepare_process
+from trainables.trial.spec import make_spec
 
 
 class PackTrainable(tune.Trainable):  # type: ignore[misc]
@@ -33,13 +35,20 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         settings = work["settings"]
         device = choose_device(settings["device"])
         prepare_process(device, settings["threads"])
-        self._cache = ProcessCache(device, settings["cache_bytes"])
-        self._work = PackWork(work, self._cache)
+        self._cache = ProcessCache(device, settings["cache_bytes"], settings.get("commits", {}))
+        self._take_on(work)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process."""
-        self._work = PackWork(json.loads(new_config["work"]), self._cache)
+        self._take_on(json.loads(new_config["work"]))
         return True
+
+    def _take_on(self, work: dict[str, Any]) -> None:
+        """Queue a pack; a node that joined late downloads now what the others have, not within a trial's time."""
+        self._work = PackWork(work, self._cache)
+        spec = make_spec(work["trials"][0]["spec"])
+        cards = [self._cache.card(spec)]
+        prepare_node([(spec.data, spec.allow_missing_pages)], cards)  # what is wrong comes up again in the trial
 
     def step(self) -> dict[str, Any]:
         """Return one epoch's report."""

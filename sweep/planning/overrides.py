@@ -9,6 +9,7 @@ from typing import Any
 
 from sweep.planning.choices import metric_mode
 from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
+from trainables.data.sources import is_named
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import is_known_model
 from trainables.trial.spec import coerce
@@ -155,7 +156,7 @@ def _typed(name: str, value: Any) -> Any:
     value = coerce(name, value)
     if name == "data":
         parts = (part.strip() for part in value.split(","))
-        return ",".join(part if part in ("sample", "hub") else _absolute(part) for part in parts)
+        return ",".join(part if is_named(part) else _absolute(part) for part in parts)
     return _absolute(value) if name == "model" and not is_known_model(value) else value
 
 

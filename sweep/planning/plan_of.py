@@ -68,7 +68,7 @@ def plan_sweep(
         settings: as after `--set`: `"FIELD=V[,V...]"`.
         small: the space's small form, on the sample world.
         select_by: metric that decides between stages.
-        data: folders, `sample` or `hub`.
+        data: folders, or data by name: `fever`, `counterfact`, `sample`, `hub`.
         seed: of all trials.
         stage: only up to this stage.
         retry_failed: failed trials count as to run.

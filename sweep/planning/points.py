@@ -10,9 +10,18 @@ from operator import itemgetter
 from typing import Any
 
 from sweep.space import EVERY_LAYER
-from trainables.data.sources import data_key
+from trainables.data.sources import data_key, pin_sources, used_key
 from trainables.lm.card import ModelCard, model_card
-from trainables.trial.spec import PACK_SHARES, TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
+from trainables.trial.spec import (
+    PACK_SHARES,
+    TrialSpec,
+    canonical,
+    canonical_identity,
+    make_spec,
+    trial_id,
+    uses_counterfact,
+    vary,
+)
 
 _shared_fields = itemgetter(*PACK_SHARES)
 Axes = Mapping[str, tuple[Any, ...]]
@@ -26,7 +35,7 @@ class Point:
         id: its trial id.
         spec: canonical, with the label of its stage.
         card: its model.
-        data_key: fingerprint of its data.
+        data_key: fingerprint of the data that it uses.
     """
 
     id: str
@@ -51,7 +60,7 @@ class PointMaker:
     def __init__(self) -> None:
         """Start without any model or data set."""
         self._cards: dict[tuple[str, str], ModelCard] = {}
-        self._data_keys: dict[str, str] = {}
+        self._data: dict[str, tuple[str, str]] = {}
 
     def card(self, model: str, revision: str) -> ModelCard:
         """Return the shape of a model.
@@ -71,10 +80,14 @@ class PointMaker:
             DataError: data that cannot be found.
         """
         card = self.card(spec.model, spec.revision)
-        if spec.data not in self._data_keys:
-            self._data_keys[spec.data] = data_key(spec.data)
-        key = self._data_keys[spec.data]
+        if spec.data not in self._data:
+            pinned = pin_sources(spec.data)
+            self._data[spec.data] = pinned, data_key(pinned)
+        pinned, key = self._data[spec.data]
         plain = canonical(spec, card)
+        if pinned != spec.data:
+            plain = vary(plain, {"data": pinned})
+        key = used_key(key, uses_counterfact(plain))
         return Point(trial_id(canonical_identity(plain, card, key)), plain, card, key)
 
     def expand(self, base: Mapping[str, Any], axes: Axes) -> list[Point]:

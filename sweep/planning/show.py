@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
+from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         ],
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
+        "inputs": input_notes(plan),
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -89,7 +92,10 @@ def plan_text(costed: CostedPlan) -> str:
         if choice:
             lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
-    return "\n".join(lines + _cost_lines(costs)) + "\n"
+    lines += _cost_lines(costs)
+    notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
+    lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
+    return "\n".join(lines) + "\n"
 
 
 def _row(*cells: int | str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
-from trainables.trial.spec import IDENTITY_FIELDS, TrialSpec
+from trainables.trial.spec import IDENTITY_FIELDS, STATED_DEFAULTS, TrialSpec
 
 RESULTS = "results.parquet"
 
@@ -68,6 +68,7 @@ def _row(record: Record, stages: list[str], folder: str) -> dict[str, Any]:
         "stage": stages[0] if stages else record["stage"],
         "stages": "+".join(stages) or record["stage"],
         "status": record["status"],
+        **STATED_DEFAULTS,
         **stated,
         "model": model["name"],
         "data": record["data"]["given"],

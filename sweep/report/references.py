@@ -15,7 +15,17 @@ from sweep.report.study import Trial
 from trainables.trial.spec import IDENTITY_FIELDS
 
 SET_FIELDS = ("num_clusters", "granularity", "entries_per_group", "mem_seed", "allocation", "mode", "alpha")
-PROMPT_FIELDS = ("model", "revision", "dtype", "data", "detokenize", "num_shots", "notes_labels", "seed")
+PROMPT_FIELDS = (
+    "model",
+    "revision",
+    "dtype",
+    "data",
+    "allow_missing_pages",
+    "detokenize",
+    "num_shots",
+    "notes_labels",
+    "seed",
+)
 
 
 def is_baseline(trial: Trial) -> bool:

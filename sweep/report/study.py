@@ -14,7 +14,7 @@ from typing import Any
 from sweep.records.record import Record
 from sweep.records.store import Store
 from trainables.errors import ConfigError, DataError
-from trainables.trial.spec import unused_fields
+from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
 
 
 def _trial(record: Record, folder: str) -> Trial:
-    point, model = dict(record["identity"]), record["model"]
+    point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
         id=str(record["id"]),

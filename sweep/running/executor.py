@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sweep.records.store import Store
 from sweep.running.exchange import PackExchange
+from trainables.lm.card import ModelCard
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class WorkerSettings:
     Attributes:
         device: auto, cpu or cuda.
         cache_bytes: limit of a node's cache of hidden states; None for half of its free disk.
+        commits: at which hub models are taken, by their keys.
     """
 
     device: str = "auto"
     cache_bytes: int | None = None
+    commits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Capacity:
 class Executor(Protocol):
     """Runs packs and reports.
 
-    Of one executor, `check` is called first, then `session` entered, and within it `run` once for each sweep.
+    Of one executor, `check` is called first, then `session` entered, and within it `prepare` and `run`, once for each
+    sweep.
 
     Who owns what: the executor owns processes, devices and the order in which ready packs start; the exchange owns
     every record, choice and file of the sweep. Checkpoints are the trials' own files, written by the worker. An
@@ -75,6 +79,18 @@ class Executor(Protocol):
 
         Raises:
             ConfigError: on entering: it cannot be started, or does not reach the storage.
+        """
+        ...
+
+    def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
+        """Download what the packs need to every machine on which they may run, before the first of them.
+
+        Args:
+            data: sources, each with whether missing pages are allowed; this process has read them already.
+            cards: hub models, at their commits.
+
+        Raises:
+            ConfigError: a download that fails; the machine is named.
         """
         ...
 

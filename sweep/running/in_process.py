@@ -6,14 +6,16 @@ ends the process (the system, for want of memory; a fault in a library) ends the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from sweep.planning.inputs import download_models
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from trainables.errors import ConfigError
+from trainables.lm.card import ModelCard
 
 
 class InProcess:
@@ -51,12 +53,16 @@ class InProcess:
         transformers.utils.logging.disable_progress_bar()
         before = torch.get_num_threads()
         prepare_process(device, self._threads or before)
-        self._cache = ProcessCache(device, self._settings.cache_bytes)
+        self._cache = ProcessCache(device, self._settings.cache_bytes, self._settings.commits)
         try:
             yield Capacity(1, device.type == "cuda", lambda: _memory_bytes(device.type == "cuda"))
         finally:
             self._cache = None
             torch.set_num_threads(before)
+
+    def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
+        """Download models onto this machine; the data are here."""
+        download_models(cards)
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""

@@ -7,19 +7,33 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.records.store import Store
+from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
+from trainables.lm.card import ModelCard
 from trainables.node.machine import check_storage, gpu_memory_bytes
 from trainables.node.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
-_PASSED_ON = ("MEMORY_SWEEP_CACHE", "HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+_PASSED_ON = (
+    "MEMORY_SWEEP_CACHE",
+    CACHE_VARIABLE,
+    SOURCES_VARIABLE,
+    *URL_VARIABLES.values(),
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_HUB_OFFLINE",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,33 @@ def check_shared_storage(store: Store) -> None:
                 )
     finally:
         delete(probe)
+
+
+def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
+    """Make data and models ready on every node of the attached cluster that can run trials, all at once.
+
+    Raises:
+        ConfigError: a node cannot; the node is named.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from trainables.lm.inputs import prepare_node
+
+    task = ray.remote(num_cpus=0)(prepare_node)
+    waited = {}
+    for node in ray.nodes():
+        if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU")):
+            where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            waited[task.options(scheduling_strategy=where).remote(data, cards)] = node["NodeManagerHostname"]
+    print(f"data and models: making sure that {len(waited)} node(s) have them", flush=True)
+    for reference, host in waited.items():
+        try:
+            problem = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if problem:
+            raise ConfigError(f"node {host}: {problem}")
 
 
 def pack_memory_bytes(gpus: float, slots: int) -> float:

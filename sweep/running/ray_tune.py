@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,19 @@ from ray.tune import Callback, TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sweep.planning.inputs import download_models
 from sweep.records.store import Store
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
-from sweep.running.ray_cluster import Nodes, check_reachable, check_shared_storage, pack_memory_bytes, ray_session
+from sweep.running.ray_cluster import (
+    Nodes,
+    check_reachable,
+    check_shared_storage,
+    pack_memory_bytes,
+    prepare_nodes,
+    ray_session,
+)
+from trainables.lm.card import ModelCard
 from trainables.trainable import PackTrainable
 
 MAX_DEATHS = 4
@@ -72,7 +81,7 @@ class RayTune:
     ) -> None:
         """Keep the settings; nothing is started before `session`."""
         self._settings, self._resources, self._address, self._trainable = settings, resources, address, trainable
-        self._gpus, self._slots = 0.0, 1
+        self._gpus, self._slots, self._attached = 0.0, 1, False
 
     def check(self) -> None:
         """Refuse a cluster that cannot be reached."""
@@ -83,11 +92,19 @@ class RayTune:
         """Attach to the cluster, or start a Ray of our own and stop it at the end."""
         with ray_session(self._address) as nodes:
             self._gpus = self._gpus_of_a_pack(nodes)
+            self._attached = nodes.attached
             fitting = nodes.slots(self._resources.cpus, self._gpus)
             self._slots = min(fitting, self._resources.max_concurrent or fitting)
             if len(nodes.cpus) > 1:
                 check_shared_storage(store)
             yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
+
+    def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
+        """Download onto every node of the cluster, all at once."""
+        if self._attached:
+            prepare_nodes(data, cards)
+        else:
+            download_models(cards)
 
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
@@ -97,6 +114,7 @@ class RayTune:
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),
             "cache_bytes": self._settings.cache_bytes,
+            "commits": dict(self._settings.commits),
         }
         with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch:
             tuner = tune.Tuner(

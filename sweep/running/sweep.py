@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sweep.planning.inputs import check_models, data_to_read, keep_commits, models_to_run, pinned, read_data
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
@@ -116,7 +117,7 @@ def run_sweep(
         settings: as after `--set`: `"FIELD=V[,V...]"`.
         small: the space's small form, on the sample world.
         select_by: metric that decides between stages.
-        data: folders, `sample` or `hub`.
+        data: folders, or data by name: `fever`, `counterfact`, `sample`, `hub`.
         seed: of all trials.
         stage: only up to this stage.
         retry_failed: failed trials are run again.
@@ -195,14 +196,16 @@ class _SweepRun:
         plan, options = self._plan, self._options
         self._say(plan.space.title)
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
-        executor = executor_for(options) if plan.num_to_run else None
+        commits = check_models(plan, self._store, self._name)
+        executor = executor_for(options, commits) if plan.num_to_run else None
         if executor:
             executor.check()
-        self._prepare_inputs()
         self._store.check_writable()
+        keep_commits(plan, self._store, self._name, commits)
+        self._prepare_inputs()
         tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         if executor:
-            stopped, counts = self._execute(executor, tracking)
+            stopped, counts = self._execute(executor, tracking, commits)
         else:
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(tracking, stopped, counts)
@@ -214,31 +217,23 @@ class _SweepRun:
 
     def _prepare_inputs(self) -> None:
         """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
-        from trainables.data.corpus import load_corpus
-        from trainables.data.counterfact import load_counterfact
-
-        asked: dict[tuple[str, bool, int, bool], None] = {}
-        for stage in self._plan.stages:
-            for point in stage.to_run:
-                spec = point.spec
-                with_records = spec.page_order == "subjects" or "counterfact" in spec.probes
-                asked[spec.data, spec.detokenize, spec.num_documents, with_records] = None
-        for data, detokenize, num_documents, with_records in asked:
-            load_corpus(data, detokenize).select(num_documents)
-            if with_records:
-                load_counterfact(data)
+        for note in read_data(self._plan):
+            self._say(f"note: {note}")
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
 
-    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
+    def _execute(
+        self, executor: Executor, tracking: Tracking, commits: Mapping[str, str]
+    ) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
 
         display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
         with executor.session(self._store) as capacity:
+            executor.prepare(data_to_read(self._plan), pinned(models_to_run(self._plan), commits))
             ledger = Ledger(
                 self._plan,
                 self._store,
@@ -328,9 +323,9 @@ class _SweepRun:
         )
 
 
-def executor_for(options: RunOptions) -> Executor:
+def executor_for(options: RunOptions, commits: Mapping[str, str]) -> Executor:
     """Return the executor that is asked for; only Ray's imports Ray."""
-    settings = WorkerSettings(options.device, options.cache_bytes)
+    settings = WorkerSettings(options.device, options.cache_bytes, commits)
     if options.executor == "local":
         from sweep.running.in_process import InProcess
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 
 from trainables.data.detokenize import detokenize as undo_tokenisation
 from trainables.data.documents import Document, Selection
-from trainables.data.fever import load_splits, normal_title
+from trainables.data.fever import load_splits
 from trainables.data.jsonl import numbered_lines, parse_object, text_field
 from trainables.data.pages import load_pages
-from trainables.data.sources import SourceFiles, resolve_sources
+from trainables.data.source_files import SourceFiles
+from trainables.data.sources import resolve_sources
+from trainables.data.titles import normal_title
 from trainables.errors import ConfigError
 
 
@@ -75,18 +77,19 @@ def subject_of(title: str) -> str:
     return undo_tokenisation(title.replace("_", " "))
 
 
-def load_corpus(data: str, detokenize: bool = False) -> Corpus:
+def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool = False) -> Corpus:
     """Read the documents that `data` names.
 
     Args:
         data: sources joined by commas (see `trainables.data.sources`).
         detokenize: undo FEVER's tokenisation in the texts of its pages.
+        allow_missing_pages: go on without the pages that a repository of the hub lacks.
 
     Raises:
-        ConfigError: sources that contradict each other, or the hub is named and cannot be reached.
+        ConfigError: sources that contradict each other, or data that cannot be downloaded.
         DataError: a file that is missing or broken.
     """
-    sources = resolve_sources(data)
+    sources = resolve_sources(data, allow_missing_pages)
     corpus = Corpus(pages=())
     for source in sources:
         if source.has_claims:

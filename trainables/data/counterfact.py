@@ -47,18 +47,23 @@ def load_counterfact(data: str) -> list[CounterfactRecord]:
     Raises:
         DataError: no source has any, the file is not JSON, or a record lacks a field.
     """
-    sources = resolve_sources(data)
+    sources = resolve_sources(data, allow_missing_pages=True)
     files = [source.counterfact for source in sources if source.counterfact is not None]
     if not files:
         names = ", ".join(source.name for source in sources)
         raise DataError(
-            f"{names}: no CounterFact records; looked for counterfact.json there and one level below "
-            "(the full set: https://rome.baulab.info/data/dsets/counterfact.json)"
+            f"{names}: no CounterFact records; looked for counterfact.json there and one level below; add them with "
+            "--data counterfact"
         )
-    return [record for path in files for record in _read(path)]
+    return [record for path in files for record in read_records(path)]
 
 
-def _read(path: Path) -> list[CounterfactRecord]:
+def read_records(path: Path) -> list[CounterfactRecord]:
+    """Read the records of a file.
+
+    Raises:
+        DataError: the file is not JSON, or a record lacks a field.
+    """
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:

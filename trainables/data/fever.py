@@ -7,16 +7,15 @@ form in which the hub publishes the same data. Both forms give the same claims.
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainables.data.documents import LABELS, Claim
-from trainables.data.hub import hub_rows
 from trainables.data.jsonl import field, numbered_lines, parse_object, text_field
-from trainables.data.sources import SourceFiles
+from trainables.data.source_files import SourceFiles
+from trainables.data.titles import normal_title
 from trainables.errors import DataError
 
 TABLE_COLUMNS = ["id", "label", "claim", "evidence_wiki_url"]
@@ -49,21 +48,12 @@ class ClaimTable:
         return sorted(self.pages, key=lambda page: (-sum(claim.rows for claim in self.pages[page]), page))
 
 
-def normal_title(title: str) -> str:
-    """Return a page name in the one Unicode form (NFC) in which names are compared."""
-    return unicodedata.normalize("NFC", title)
-
-
 def load_splits(source: SourceFiles) -> tuple[ClaimTable, ClaimTable]:
     """Read a source's training and validation claims; training claims only about pages of validation rows.
 
     Raises:
-        ConfigError: the hub is named and cannot be reached.
         DataError: a broken line or a field that is missing.
     """
-    if source.is_hub:
-        valid = group_by_page(_hub_claim_rows("paper_dev"))
-        return group_by_page(_hub_claim_rows("train"), valid.pages), valid
     assert source.train is not None and source.valid is not None
     valid = group_by_page(read_rows(source.valid))
     return group_by_page(read_rows(source.train), valid.pages), valid
@@ -165,8 +155,3 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{path}:{number}", record
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
-
-
-def _hub_claim_rows(split: str) -> Iterator[EvidenceRow]:
-    for number, record in enumerate(hub_rows("v1.0", split, TABLE_COLUMNS), start=1):
-        yield from _rows_of(record, f"hub fever/fever {split}:{number}")

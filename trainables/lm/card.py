@@ -31,6 +31,8 @@ class ModelCard:
         family: `llama` or `gpt_neox`.
         num_kv_heads: key-value heads (fewer than heads with grouped-query attention).
         tied: the head's weight is the embedding's.
+        is_gated: its repository asks for a licence to be accepted, as far as is known without asking.
+        commit: that the revision stands for, where it has been looked up; no part of the key.
     """
 
     name: str
@@ -48,6 +50,8 @@ class ModelCard:
     tied: bool
     is_hub: bool = False
     is_sample: bool = False
+    is_gated: bool = False
+    commit: str = ""
 
     @property
     def block_params(self) -> int:
@@ -93,6 +97,7 @@ def _llama2(suffix: str, blocks: int, dim: int, heads: int, intermediate: int) -
         "num_kv_heads": heads,
         "vocab_size": 32000,
         "tied": False,
+        "is_gated": True,
     }
 
 
@@ -188,15 +193,20 @@ def _folder_card(folder: Path) -> ModelCard:
 
 
 def _hub_card(model: str, revision: str) -> ModelCard:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    from trainables.data.hub_client import ask_hub
+    from trainables.data.online import Unreachable
 
     try:
-        config_file = Path(hf_hub_download(model, "config.json", revision=revision))
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(
-            f"model={model!r}: no such folder, and its config.json cannot be had from the hub ({first[:120]})"
-        ) from None
+        config_file = Path(
+            ask_hub(f"model={model!r}", model, lambda: hf_hub_download(model, "config.json", revision=revision))
+        )
+    except Unreachable:
+        held = try_to_load_from_cache(model, "config.json", revision=revision)
+        if not isinstance(held, str):
+            raise
+        config_file = Path(held)
     name = model.split("/")[-1]
     return ModelCard(
         name=name,

@@ -22,11 +22,9 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from trainables.data.fingerprint import fingerprint_files
-from trainables.errors import ConfigError, DataError
+from trainables.errors import DataError
 from trainables.lm.card import ModelCard
-
-SMALL_FILES = ("*.json", "*.model", "*.txt")
-WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
+from trainables.lm.download import choose_weights, download_model
 
 
 @lru_cache(maxsize=64)
@@ -34,20 +32,14 @@ def model_folder(card: ModelCard) -> Path:
     """Return the folder with a model's configuration, tokenizer and weights; download or make it if need be.
 
     Raises:
-        ConfigError: the hub does not have it, or does not give it to us.
+        ConfigError: the Hub does not have it, or does not give it to us.
         DataError: it holds no weights that can be read.
     """
     if card.is_sample:
         from trainables.lm.sample.models import ensure_sample_model
 
         return Path(ensure_sample_model(card.name))
-    if not card.is_hub:
-        return Path(card.source)
-    for pattern in WEIGHT_FILES:
-        folder = _download(card, (*SMALL_FILES, pattern))
-        if any(folder.glob(pattern)):
-            return folder
-    raise DataError(f"{card.source}@{card.revision}: the hub has neither {' nor '.join(WEIGHT_FILES)} of it")
+    return download_model(card) if card.is_hub else Path(card.source)
 
 
 @lru_cache(maxsize=64)
@@ -55,22 +47,9 @@ def tokenizer_folder(card: ModelCard) -> Path:
     """Return the folder with the model's configuration and tokenizer; of a hub model, without its weights.
 
     Raises:
-        ConfigError: the hub does not have it, or does not give it to us.
+        ConfigError: the Hub does not have it, or does not give it to us.
     """
-    return _download(card, SMALL_FILES) if card.is_hub else model_folder(card)
-
-
-def _download(card: ModelCard, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(card.source, revision=card.revision, allow_patterns=list(patterns)))
-    except OSError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"model={card.name!r}: {card.source} at {card.revision!r} cannot be had from the hub ({reason}); "
-            "log in with `hf auth login`, or name a local folder"
-        ) from None
+    return download_model(card, with_weights=False) if card.is_hub else model_folder(card)
 
 
 @lru_cache(maxsize=64)
@@ -104,18 +83,12 @@ class WeightFiles:
         self._file_of = self._find()
 
     def _find(self) -> dict[str, Path]:
-        for single in ("model.safetensors", "pytorch_model.bin"):
-            index = self._folder / f"{single}.index.json"
-            if index.is_file():
-                try:
-                    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                except (ValueError, KeyError) as error:
-                    raise DataError(f"{index}: not an index of weight files ({error})") from None
-                return {name: self._folder / file for name, file in names.items()}
-            file = self._folder / single
-            if file.is_file():
-                return dict.fromkeys(_open(file).names(), file)
-        raise DataError(f"{self._folder}: no model.safetensors or pytorch_model.bin, nor an index of shards")
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        chosen = choose_weights(names, lambda name: (self._folder / name).read_text("utf-8"), str(self._folder))
+        if chosen[0].endswith(".json"):
+            shards = json.loads((self._folder / chosen[0]).read_text(encoding="utf-8"))["weight_map"]
+            return {name: self._folder / file for name, file in shards.items()}
+        return {name: self._folder / file for file in chosen for name in _open(self._folder / file).names()}
 
     def __contains__(self, name: str) -> bool:
         """Whether a tensor of this name is in the files."""

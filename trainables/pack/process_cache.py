@@ -7,9 +7,10 @@ tokenises and looks up each of them once for many packs. Only the latest of each
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -57,14 +58,18 @@ class ProcessCache:
     Args:
         device: where to compute.
         cache_bytes: limit of the hidden-state cache; None for half of the free disk.
+        commits: of hub models by their keys, so that a branch that moves during a sweep changes nothing.
 
     Attributes:
         timings: seconds spent by part since `take_timings` was last called.
     """
 
-    def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
+    def __init__(
+        self, device: torch.device, cache_bytes: int | None, commits: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Start empty."""
         self.device = device
+        self._commits = commits
         self._hidden_cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
@@ -102,7 +107,8 @@ class ProcessCache:
 
     def card(self, spec: TrialSpec) -> ModelCard:
         """Return the model's card."""
-        return model_card(spec.model, spec.revision)
+        card = model_card(spec.model, spec.revision)
+        return replace(card, commit=self._commits[card.key]) if card.key in self._commits else card
 
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
@@ -144,7 +150,10 @@ class ProcessCache:
 
     def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(
-            "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
+            "corpus",
+            (spec.data, spec.detokenize, spec.allow_missing_pages),
+            lambda: load_corpus(spec.data, spec.detokenize, spec.allow_missing_pages),
+            None,
         )
         selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
         documents = selection.documents
@@ -198,6 +207,7 @@ class SpecParts:
 
 _TEXT_FIELDS = (
     "data",
+    "allow_missing_pages",
     "detokenize",
     "content",
     "template_loss",

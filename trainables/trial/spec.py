@@ -18,6 +18,7 @@ from typing import Any
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.sources import data_key as key_of_data
+from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import ModelCard, model_card
 from trainables.probes.registry import PROBES
@@ -37,7 +38,8 @@ class TrialSpec:
     model: str = identity_field("sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model")
     revision: str = identity_field("main", "revision on the hub")
     dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
-    data: str = identity_field("sample", "sources joined by commas: sample, hub or folders")
+    data: str = identity_field("sample", "sources joined by commas: fever, counterfact, sample, hub or folders")
+    allow_missing_pages: bool = identity_field(False, "go on without the pages that the hub's copy lacks")
     detokenize: bool = identity_field(False, "undo FEVER's tokenisation in page texts")
     method: str = identity_field("memory", "what is trained", choices=ADAPTERS)
     content: str = identity_field(
@@ -145,6 +147,8 @@ _ELIDED: dict[str, Any] = {
     for name, value in _DEFAULTS.items()
     if name not in ("model", "data")
 }
+STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
+"""What a record from before a field was added would have stated for it."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -223,6 +227,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     adapter, asked = ADAPTERS[spec.method], _asked_with(spec.probes)
     if not card.is_hub:
         new["revision"] = "main"
+    if not uses_hub(spec.data):
+        new["allow_missing_pages"] = False
     if "layer" in adapter.uses():
         new |= {"layer": _canonical_layer(spec, card), "depth": None}
     if "allocation" in adapter.uses():
@@ -241,6 +247,11 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     stated = vars(spec)
     changed = {name: value for name, value in new.items() if stated[name] != value}
     return _twin(spec, changed) if changed else spec
+
+
+def uses_counterfact(spec: TrialSpec) -> bool:
+    """Say whether a trial asks for CounterFact records: to ask them, or to order its pages by their subjects."""
+    return spec.page_order == "subjects" or "counterfact" in spec.probes
 
 
 def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
@@ -312,7 +323,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
 
 def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict[str, Any]:
     """Do the same for a spec that is canonical already."""
-    stated = dict(vars(plain), model=card.key, data=data_key)
+    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
     stated["eval_epochs"] = list(plain.eval_epochs)

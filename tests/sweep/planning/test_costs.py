@@ -18,7 +18,7 @@ GRID = Space(
     name="grid",
     title="",
     axes={"layer": [15, 31], "alpha": [0, 1], "allocation": ["simset1", "simset2"], "num_documents": [10, 100]},
-    fixed={"model": "llama2-7b", "data": "hub", "dtype": "bfloat16"},
+    fixed={"model": "llama2-7b", "data": "fever", "dtype": "bfloat16"},
     stages=(
         Stage(name="grid", axes={"layer": ALL, "alpha": ALL, "allocation": ALL, "num_documents": ALL}),
         Stage(name="again", axes={"layer": ALL, "alpha": ALL, "allocation": ALL, "num_documents": ALL}),
@@ -27,7 +27,7 @@ GRID = Space(
 
 
 def point(**values: Any) -> Point:
-    return PointMaker().point(make_spec({"model": "llama2-7b", "data": "hub", "layer": 23, **values}))
+    return PointMaker().point(make_spec({"model": "llama2-7b", "data": "fever", "layer": 23, **values}))
 
 
 def plan_of(*settings: str, **kwargs: Any) -> Plan:

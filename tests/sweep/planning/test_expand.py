@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.planning.expand import Plan, build_plan, sampled_point, stage_points
+from sweep.planning.inputs import keep_commits
 from sweep.planning.overrides import apply_overrides
 from sweep.planning.packs import make_packs
-from sweep.planning.points import Point
+from sweep.planning.points import Point, PointMaker
+from sweep.records.store import Store
 from sweep.space import (
     ALL,
     EVERY_LAYER,
@@ -27,6 +30,7 @@ from sweep.space import (
     Stage,
 )
 from trainables.errors import ConfigError
+from trainables.trial.spec import make_spec
 
 ALPHAS = [0, 0.5, 1]
 SETS = ["random", "partitioned", "simset1"]
@@ -227,3 +231,36 @@ def test_a_hundred_thousand_points_are_planned_in_seconds() -> None:
     plan = plan_of(STUDY, "seed=" + ",".join(map(str, range(930))))
     assert plan.grid_points == 100_440 and len(plan.grid) == 84 * 930
     assert time.process_time() - start < 15  # about 4 on an idle core; this machine may be slower
+
+
+def test_a_point_names_the_hubs_commit_so_that_all_workers_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.data import hub
+
+    file = hub.RepoFile("train/0000.parquet", 1, "a1")
+    listed = hub.HubFiles("fever/fever", "c" * 40, (file,), (file,), (file,))
+    monkeypatch.setattr(hub, "hub_files", lambda name: listed)
+    point = PointMaker().point(make_spec({"model": "pythia-70m", "data": "hub", "layer": 1}))
+    assert point.spec.data == f"hub:fever/fever@{'c' * 40}" and point.data_key == listed.key
+
+
+def test_hub_data_that_moved_since_a_sweep_began_are_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainables.data import hub
+
+    space = Space(
+        name="on_hub", title="t", axes={"layer": [1]}, fixed={"model": "pythia-70m", "data": "hub"},
+        stages=(Stage(name="all", axes={"layer": ALL}),),
+    )  # fmt: skip
+    store = Store(str(tmp_path))
+    said = []
+    for commit in ("c" * 40, "c" * 40, "d" * 40):
+        file = hub.RepoFile("train/0000.parquet", 1, commit)
+        listed = hub.HubFiles("fever/fever", commit, (file,), (file,), (file,))
+        monkeypatch.setattr(hub, "hub_files", lambda name, listed=listed: listed)
+        keep_commits(build_plan(space), store, "on_hub", {"k": "e"})
+        said.append(capsys.readouterr().out)
+    assert said[:2] == ["", ""] and f"to stay: --data hub:fever/fever@{'c' * 40}" in said[2]
+    assert store.read_json("on_hub/commits.json") == {
+        "models": {"k": "e"}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
+    }  # fmt: skip

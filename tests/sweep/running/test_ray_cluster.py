@@ -16,10 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.stand_ins import model_files
+
 ROOT = Path(__file__).resolve().parents[3]
 PORT = 26390
 ADDRESS = f"127.0.0.1:{PORT}"
-ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_DISABLE_IMPORT_WARNING": "1", "MLFLOW_TRACKING_URI": ""}
+OVER = {"RAY_AUTH_MODE": "disabled", "RAY_DISABLE_IMPORT_WARNING": "1", "MLFLOW_TRACKING_URI": ""}
+ENV = {**os.environ, **OVER}
 MARK = "MEMORY_SWEEP_TEST_CLUSTER"
 SPACE = """
 from sweep.space import ALL, Space, Stage
@@ -105,3 +108,21 @@ def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, tmp_path, t
     found = [json.loads(p.read_text()) for p in storage.rglob("record.json")]
     assert len(found) == 16 and {r["status"] for r in found} == {"done"}
     assert "Traceback" not in out
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(400)
+def test_every_node_has_data_and_models_before_its_first_trial(cluster, hub, official, tmp_path, tiny_models):
+    hub.add("models", "someone/tiny").commit(model_files(tiny_models["llama"]))
+    space = tmp_path / "wide.py"
+    space.write_text(SPACE % {"model": "someone/tiny", "data": "fever", "epochs": 1})
+    run = [sys.executable, "-m", "sweep.run", str(space), "--address", ADDRESS, "--storage", str(tmp_path / "out"),
+           "--set", "lr=0.001", "--set", "layer=0", "--set", "num_documents=2"]  # fmt: skip
+    done = subprocess.run(run, cwd=ROOT, env={**os.environ, **OVER}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "making sure that 2 node(s) have them" in done.stdout
+    hub.repos.clear()
+    gone = {**os.environ, **OVER, "HF_HOME": str(tmp_path / "empty"), "MEMORY_SWEEP_DATA_CACHE": str(tmp_path / "none")}
+    refused = subprocess.run([*run[:-1], "num_documents=3"], cwd=ROOT, env=gone, capture_output=True, text=True)
+    (line,) = refused.stderr.strip().splitlines()
+    assert refused.returncode == 2 and "has no repository someone/tiny" in line

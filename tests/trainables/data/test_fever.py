@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from trainables.data.corpus import load_corpus
 from trainables.data.documents import Claim
 from trainables.data.fever import group_by_page, load_splits, read_rows
 from trainables.data.sources import resolve_sources
-from trainables.errors import ConfigError, DataError
+from trainables.errors import DataError
 
 MakeFever = Callable[..., Path]
 
@@ -56,58 +55,6 @@ def test_ranking_is_by_rows_then_title(make_fever: MakeFever) -> None:
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_table_form_gives_the_same_claims_as_the_official_layout(make_fever: MakeFever, form: str) -> None:
     assert splits(make_fever(form, name=form)) == splits(make_fever("official", name="official"))
-
-
-class FakeHub:
-    """Stands in for `datasets.load_dataset`; the repository itself may refuse to load, as scripts do."""
-
-    def __init__(self, tables: dict[str, list[dict[str, Any]]], has_script: bool) -> None:
-        self.tables, self.has_script = tables, has_script
-        self.calls: list[str] = []
-
-    def __call__(self, path: str, name: str | None = None, *, split: str, data_files: Any = None) -> Any:
-        from datasets import Dataset
-
-        self.calls.append(path)
-        if path == "parquet":
-            assert data_files[split].startswith("hf://datasets/fever/fever@refs/convert/parquet/")
-        elif self.has_script:
-            raise RuntimeError("Dataset scripts are no longer supported, but found fever.py")
-        return Dataset.from_list(self.tables[split])
-
-
-@pytest.mark.parametrize("has_script", [False, True])
-def test_hub_gives_the_same_corpus_as_files(
-    make_fever: MakeFever,
-    hub_table: Callable[..., Any],
-    train_records: Any,
-    valid_records: Any,
-    page_texts: dict[str, str],
-    has_script: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    pages = [{"id": title, "text": text, "lines": ""} for title, text in page_texts.items()]
-    hub = FakeHub(
-        {"train": hub_table(train_records), "paper_dev": hub_table(valid_records), "wikipedia_pages": pages},
-        has_script,
-    )
-    monkeypatch.setattr("datasets.load_dataset", hub)
-    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path / "cache"))
-    assert load_corpus("hub") == load_corpus(str(make_fever()))
-    assert len(hub.calls) == (6 if has_script else 3)
-    load_corpus("hub")
-    assert len(hub.calls) == (10 if has_script else 5), "page texts come from the cache"
-
-
-def test_without_a_network_the_hub_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise ConnectionError("Couldn't reach 'fever/fever' on the Hub\nmore")
-
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
-    with pytest.raises(ConfigError, match=r"'hub' needs fever/fever .*Couldn't reach.*; go online") as caught:
-        load_corpus("hub")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

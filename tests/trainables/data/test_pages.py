@@ -7,7 +7,7 @@ import pytest
 
 from trainables.data import pages
 from trainables.data.pages import load_pages, read_pages
-from trainables.data.sources import SourceFiles
+from trainables.data.source_files import SourceFiles
 from trainables.errors import DataError
 
 

@@ -27,11 +27,6 @@ def test_a_folder_of_page_files_is_a_source(make_fever: MakeFever) -> None:
     assert len(source.wiki_pages) == 2 and not source.has_claims
 
 
-def test_the_hub_is_a_source_without_files() -> None:
-    (source,) = resolve_sources("hub")
-    assert source.is_hub and source.has_claims and source.files == ()
-
-
 def test_the_key_follows_content_and_not_place(make_fever: MakeFever, tmp_path: Path) -> None:
     folder = make_fever()
     copy = shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
@@ -45,8 +40,8 @@ def test_the_key_names_every_source(make_fever: MakeFever) -> None:
     from trainables.data.sample.facts import SAMPLE_VERSION
 
     folder = make_fever()
-    sample, hub, files = data_key(f"sample, hub,{folder}").split(",")
-    assert (sample, hub) == (f"sample@v{SAMPLE_VERSION}", "hub@fever-v1.0")
+    sample, fever, files = data_key(f"sample, fever,{folder}").split(",")
+    assert (sample, fever) == (f"sample@v{SAMPLE_VERSION}", data_key("fever"))
     assert files.startswith("files@") and str(folder) not in files
 
 
@@ -57,8 +52,9 @@ def test_an_empty_source_is_refused(data: str) -> None:
 
 
 def test_claims_from_two_sources_are_refused(make_fever: MakeFever) -> None:
-    with pytest.raises(ConfigError, match="FEVER claims in hub and "):
-        resolve_sources(f"hub,{make_fever()}")
+    for named in ("fever", "hub", "hub:someone/else"):
+        with pytest.raises(ConfigError, match=f"FEVER claims in {named} and "):
+            resolve_sources(f"{named},{make_fever()}")  # said before anything is downloaded
 
 
 def test_two_files_for_the_same_thing_are_refused(make_fever: MakeFever) -> None:

@@ -216,7 +216,7 @@ def test_a_block_that_does_not_exist_is_refused(make_model: Any) -> None:
 
 
 def test_missing_or_broken_weights_are_named(make_model: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no model.safetensors or pytorch_model.bin"):
+    with pytest.raises(DataError, match="no complete weights; looked for model.safetensors and pytorch_model.bin"):
         WeightFiles(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not a header")
     with pytest.raises(DataError, match="model.safetensors: cannot be read"):

@@ -33,3 +33,13 @@ def test_loading_the_tokenizer_is_not_counted_as_reading_data(tiny_models, sampl
     cache = ProcessCache(torch.device("cpu"), None)
     cache.texts(spec)
     assert set(cache.take_timings()) == {"data_s", "load_s"}
+
+
+def test_a_hub_model_is_taken_at_the_commit_that_the_sweep_began_with():
+    from trainables.trial.spec import make_spec
+
+    spec = make_spec({"model": "pythia-70m", "layer": 0})
+    cache = ProcessCache(torch.device("cpu"), None, {"EleutherAI/pythia-70m@main": "c0ffee"})
+    card = cache.card(spec)
+    assert card.commit == "c0ffee" and card.key == "EleutherAI/pythia-70m@main", "the id does not depend on it"
+    assert cache.card(make_spec({"model": "pythia-160m", "layer": 0})).commit == ""

@@ -45,6 +45,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "revision": st.sampled_from(["v2", "step1000"]),
     "dtype": st.just("bfloat16"),
     "data": st.just("sample"),
+    "allow_missing_pages": st.just(True),
     "detokenize": st.just(True),
     "page_order": st.just("subjects"),
     "method": st.sampled_from(["pretrained", "full_update"]),
@@ -82,8 +83,13 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def stated(spec: TrialSpec) -> dict[str, Any]:
+    """The identity, the hub's key given, since no hub is asked here."""
+    return identity(spec, data_key="hub@fever-v1.0" if spec.data == "hub" else None)
+
+
 def id_of(**values: Any) -> str:
-    return trial_id(identity(make_spec(values)))
+    return trial_id(stated(make_spec(values)))
 
 
 @pytest.mark.parametrize(
@@ -180,8 +186,8 @@ def test_canonical_is_stable_and_the_id_survives_json(data: st.DataObject) -> No
     spec = make_spec({**RICH, **{name: data.draw(OTHERS[name]) for name in sorted(names)}})
     plain = canonical(spec)
     assert canonical(plain) == plain
-    stated = identity(spec)
-    assert trial_id(identity(plain)) == trial_id(stated) == trial_id(json.loads(json.dumps(stated)))
+    told = stated(spec)
+    assert trial_id(stated(plain)) == trial_id(told) == trial_id(json.loads(json.dumps(told)))
 
 
 def test_vary_gives_the_spec_that_making_it_anew_gives() -> None:
@@ -196,6 +202,7 @@ def test_what_cannot_matter_is_dropped() -> None:
     pretrained = id_of(model="pythia-70m", method="pretrained", data="hub")
     assert id_of(model="pythia-70m", method="pretrained", data="hub", epochs=3, lr=1, depth=0.5) == pretrained
     assert id_of(**{**RICH, "eval_epochs": (5, 10, 25)}) == id_of(**RICH)
+    assert id_of(**{**RICH, "data": "sample", "allow_missing_pages": True}) == id_of(**{**RICH, "data": "sample"})
     assert id_of(**{**RICH, "num_clusters": 50}) == id_of(**{**RICH, "num_clusters": None})
     assert id_of(model="sample-llama", revision="other", layer=1) == id_of(model="sample-llama", layer=1)
     disjoint = {**RICH, "allocation": "partitioned", "entries_per_group": None}
@@ -239,3 +246,11 @@ def test_a_layer_beyond_the_model_is_refused() -> None:
 
 def test_every_field_says_what_it_is() -> None:
     assert all(field_doc(name) for name in FIELDS)
+
+
+def test_counterfact_records_count_only_where_they_are_asked() -> None:
+    def key_of(**values: Any) -> str:
+        return str(identity(make_spec({"layer": 1, **values}), data_key="fever@1,counterfact@2")["data"])
+
+    assert key_of() == "fever@1"
+    assert key_of(probes=("fever", "counterfact")) == key_of(page_order="subjects") == "fever@1,counterfact@2"

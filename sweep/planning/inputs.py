@@ -1,0 +1,171 @@
+"""The data and models that a plan needs: said beforehand, checked before anything starts, downloaded before trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sweep.planning.expand import Plan
+from sweep.planning.points import Point
+from sweep.records.store import Store
+from trainables.data.hub import is_hub
+from trainables.data.hub_client import gated_message, has_token, is_offline
+from trainables.data.obtain import is_ready
+from trainables.data.official import data_cache, data_set
+from trainables.data.sources import OFFICIAL_NAMES
+from trainables.errors import DataError
+from trainables.lm.card import ModelCard
+from trainables.trial.spec import uses_counterfact
+
+COMMITS = "commits.json"
+
+
+def points_to_run(plan: Plan) -> list[Point]:
+    """Return the trials that are left, one of each point."""
+    return list({point.id: point for stage in plan.stages for point in stage.to_run}.values())
+
+
+def models_to_run(plan: Plan) -> list[ModelCard]:
+    """Return the models of the trials that are left, each once."""
+    return list({point.card.key: point.card for point in points_to_run(plan)}.values())
+
+
+def data_to_read(plan: Plan) -> list[tuple[str, bool]]:
+    """Return the sources of the trials that are left, each with whether missing pages are allowed."""
+    return list(dict.fromkeys((p.spec.data, p.spec.allow_missing_pages) for p in points_to_run(plan)))
+
+
+def input_notes(plan: Plan) -> list[str]:
+    """Say what a plan would download and which models are gated, without asking any server."""
+    notes = []
+    names = dict.fromkeys(name for data, _ in data_to_read(plan) for name in data.split(","))
+    for name in names:
+        if name in OFFICIAL_NAMES and not _has(name):
+            gigabytes = data_set(name).bytes / 1e9
+            notes.append(f"data {name}: {gigabytes:.2f} GB to download, once per node, into {data_cache()}")
+    for card in models_to_run(plan):
+        if card.is_hub and not _is_downloaded(card):
+            told = f"about {2 * card.params / 1e9:.2g} GB to download, once per node"
+            notes.append(f"model {card.name}: {gated_note(card) if card.is_gated else told}")
+    return notes
+
+
+def gated_note(card: ModelCard) -> str:
+    """Say what a gated model needs, as far as this machine knows without asking."""
+    if has_token():
+        return f"{card.source} is gated; whether this machine's token opens it is checked when the sweep starts"
+    return gated_message(card.source)
+
+
+def check_models(plan: Plan, store: Store, name: str) -> dict[str, str]:
+    """Make sure that every hub model of a plan exists and opens for this machine; nothing large is downloaded.
+
+    A sweep stays at the commits with which it began, also when it goes on after a branch has moved: they are kept in
+    its folder.
+
+    Returns:
+        The commit of each by the model's key: what is downloaded on every node.
+
+    Raises:
+        ConfigError: a model that does not exist, is gated, or cannot be looked up.
+        DataError: a repository without weights or tokenizer.
+    """
+    from trainables.lm.download import find_model
+
+    kept: dict[str, str] = (store.read_json(f"{name}/{COMMITS}") or {}).get("models", {})
+    commits = {}
+    for card in models_to_run(plan):
+        if not card.is_hub:
+            continue
+        commits[card.key] = now = find_model(card).commit
+        before = kept.get(card.key, now)
+        if before != now:
+            print(
+                f"note: {card.source}: {card.revision} has moved to {now[:12]}; this sweep stays at {before[:12]} "
+                f"(for the new weights: --set revision={now})",
+                flush=True,
+            )
+            commits[card.key] = find_model(replace(card, commit=before)).commit
+    return commits
+
+
+def keep_commits(plan: Plan, store: Store, name: str, models: dict[str, str]) -> None:
+    """Write down the commits of a sweep's models and hub data, and say where hub data have moved since.
+
+    Moved data are other data: their trials have other ids, so unlike models they do not stay where they were by
+    themselves.
+    """
+    kept = store.read_json(f"{name}/{COMMITS}") or {}
+    data = dict(kept.get("data", {}))
+    for source in {part for sources, _ in data_to_read(plan) for part in sources.split(",") if is_hub(part)}:
+        repo = source.partition("@")[0]
+        before = data.setdefault(repo, source)
+        if before != source:
+            told = "has moved since this sweep began; trials on it have other ids"
+            print(f"note: {repo} {told} (to stay: --data {before})", flush=True)
+            data[repo] = source
+    now = {"models": {**kept.get("models", {}), **models}, "data": data}
+    if any(now.values()) and now != kept:
+        store.write_json(f"{name}/{COMMITS}", now)
+
+
+def pinned(cards: Iterable[ModelCard], commits: Mapping[str, str]) -> list[ModelCard]:
+    """Return the hub models among some cards at their commits."""
+    return [replace(card, commit=commits[card.key]) for card in cards if card.key in commits]
+
+
+def download_models(cards: Iterable[ModelCard]) -> None:
+    """Download models onto this machine.
+
+    Raises:
+        ConfigError: the Hub cannot be reached or refuses.
+        DataError: a repository without weights or tokenizer.
+    """
+    from trainables.lm.download import download_model
+
+    for card in cards:
+        download_model(card)
+
+
+def read_data(plan: Plan) -> list[str]:
+    """Read the data of a plan, downloading what is missing, so that a mistake in them is said before anything starts.
+
+    Returns:
+        Notes on what is not complete.
+
+    Raises:
+        ConfigError: sources at odds with each other, too few documents, or a server that cannot be reached.
+        DataError: data that are missing or broken.
+    """
+    from trainables.data.corpus import load_corpus
+    from trainables.data.counterfact import load_counterfact
+
+    notes: dict[str, None] = {}
+    asked: dict[tuple[Any, ...], None] = {}
+    for point in points_to_run(plan):
+        spec = point.spec
+        key = (spec.data, spec.detokenize, spec.allow_missing_pages, spec.num_documents, uses_counterfact(spec))
+        asked[key] = None
+    for data, detokenize, allow_missing_pages, num_documents, with_records in asked:
+        corpus = load_corpus(data, detokenize, allow_missing_pages)
+        corpus.select(num_documents)
+        if with_records:
+            load_counterfact(data)
+        with_text = sum(bool(page.text.strip()) for page in corpus.pages)
+        if with_text < len(corpus.pages):
+            notes[f"{data}: {with_text:,} of {len(corpus.pages):,} evidence pages have a text"] = None
+    return list(notes)
+
+
+def _has(name: str) -> bool:
+    try:
+        return is_ready(name)
+    except DataError:
+        return False
+
+
+def _is_downloaded(card: ModelCard) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return is_offline() or isinstance(try_to_load_from_cache(card.source, "config.json", revision=card.revision), str)
