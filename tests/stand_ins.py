@@ -330,6 +330,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     cache = tmp_path / "hf"
     for name, value in {"HF_ENDPOINT": stand_in.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MEMORY_SWEEP_DATA_CACHE", str(tmp_path / "data-cache"))
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
