@@ -1,6 +1,6 @@
 """Which alpha, learning rate and memory size memorise best? Sampled instead of a grid (after note 002).
 
-The layer is chosen as in `inductive.py`; there Optuna samples, and ASHA stops what falls behind. Bounds and number
+The layer is chosen as in `inductive.py`; there Optuna samples, and stops what falls behind (ASHA). Bounds and number
 of samples are ours. `--set alpha=...` fixes a sampled field, `--set num_samples=...` changes how many are drawn.
 
     python -m sweep.run search_spaces/tune_alpha.py

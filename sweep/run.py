@@ -27,8 +27,9 @@ from sweep.cli import (
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
 from sweep.records.store import Store, check_name
+from sweep.running.options import RunOptions
 from sweep.running.results import Results
-from sweep.running.sweep import RunOptions, run_space
+from sweep.running.sweep import run_space
 from trainables.errors import ConfigError
 
 EXAMPLES = """

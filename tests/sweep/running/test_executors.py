@@ -21,8 +21,8 @@ from sweep.records.store import Store
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
-from sweep.running.sweep import RunOptions, executor_for
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,7 +134,25 @@ RESULTS: dict[str, dict[str, Any]] = {}
 
 
 def outcome(records: Mapping[str, Record]) -> dict[str, Any]:
-    return {trial: (record["status"], record["metrics"], record["curves"]) for trial, record in records.items()}
+    """Statuses, metrics and curves, flat."""
+    flat: dict[str, Any] = {}
+    for trial, record in records.items():
+        flat[trial] = record["status"]
+        flat |= {f"{trial} {name}": value for name, value in record["metrics"].items()}
+        for name, curve in record["curves"].items():
+            flat |= {f"{trial} {name} {epoch}": value for epoch, value in curve}
+    return flat
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Equal, up to the rounding of another process's kernels."""
+    assert {name: v for name, v in one.items() if isinstance(v, str)} == {
+        name: v for name, v in other.items() if isinstance(v, str)
+    }
+    assert {name: v for name, v in one.items() if not isinstance(v, str)} == pytest.approx(
+        {name: v for name, v in other.items() if not isinstance(v, str)}, rel=1e-5, abs=1e-6
+    )
+    return True
 
 
 def longer(space: Space, epochs: int) -> Space:
@@ -152,7 +170,7 @@ def test_stages_open_and_results_are_the_same_whatever_executes_them(start: Open
     assert all(record["versions"]["torch"] for record in found.values())
     RESULTS[request.node.callspec.params["ready"]] = outcome(found)
     first, *others = RESULTS.values()
-    assert all(other == first for other in others)
+    assert all(same(first, other) for other in others)
 
 
 def test_what_is_recorded_is_not_run_again(start: Open) -> None:
@@ -172,7 +190,7 @@ def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them
     assert set(run.checkpoints) == begun and len(begun) == 1
     rest = start(longer(space, 5))
     found = rest.go()
-    assert outcome(found) == outcome(whole) and not rest.checkpoints
+    assert same(outcome(found), outcome(whole)) and not rest.checkpoints
     assert all(rest.heard.epochs[trial][0] > 1 for trial in begun)
 
 
@@ -248,7 +266,7 @@ def test_sampled_trials_are_stopped_early_by_their_own_stages_metric(start: Open
     assert again.heard.began == []
     RESULTS[request.node.callspec.params["ready"] + " sampled"] = outcome(found)
     mine = [value for name, value in RESULTS.items() if name.endswith("sampled")]
-    assert all(other == mine[0] for other in mine)
+    assert all(same(mine[0], other) for other in mine[1:])
 
 
 def test_what_the_exchange_raises_ends_the_run(start: Open) -> None:

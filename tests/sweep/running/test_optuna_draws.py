@@ -1,4 +1,4 @@
-"""Sampled stages: each judged by itself, by Optuna as we set it; and a whole run on Ray."""
+"""Sampled stages: each judged by itself, by Optuna as we set it, and told what is known; and a whole run on Ray."""
 
 from __future__ import annotations
 
