@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.fingerprint import fingerprint_files
+from trainables.data.sample.facts import SAMPLE_VERSION
 from trainables.errors import ConfigError, DataError, nearest
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -83,8 +84,6 @@ def data_key(data: str) -> str:
     keys = []
     for name in _names(data):
         if name == "sample":
-            from trainables.lm.sample.configs import SAMPLE_VERSION
-
             keys.append(f"sample@v{SAMPLE_VERSION}")
         elif name == "hub":
             keys.append(HUB_KEY)

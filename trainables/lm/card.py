@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trainables.data.sample.facts import SAMPLE_VERSION
 from trainables.errors import ConfigError, DataError, nearest
-from trainables.lm.sample.configs import SAMPLE_MODELS, SAMPLE_VERSION
+from trainables.lm.sample.configs import SAMPLE_MODELS
 
 FAMILIES = ("llama", "gpt_neox")
 

@@ -42,7 +42,7 @@ def test_the_key_follows_content_and_not_place(make_fever: MakeFever, tmp_path: 
 
 
 def test_the_key_names_every_source(make_fever: MakeFever) -> None:
-    from trainables.lm.sample.configs import SAMPLE_VERSION
+    from trainables.data.sample.facts import SAMPLE_VERSION
 
     folder = make_fever()
     sample, hub, files = data_key(f"sample, hub,{folder}").split(",")

@@ -9,6 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+SAMPLE_VERSION = "1"
+"""Changes whenever the sample world or the sample models, which learn from it, change: part of their cache keys."""
+
 CITIES = ("Orsk", "Velm", "Tarn", "Dubra", "Lissen", "Karo", "Pell", "Sundal", "Ymer", "Brack")
 JOBS = ("painter", "singer", "judge", "baker", "pilot", "dancer", "writer", "farmer", "teacher", "sailor")
 COUNTRIES = ("Norvia", "Estland", "Calder", "Morva", "Zarland", "Tuvia")

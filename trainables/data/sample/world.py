@@ -19,9 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from trainables.data.sample.facts import VALUES, Entity, World, make_world, wrong_value
+from trainables.data.sample.facts import SAMPLE_VERSION, VALUES, Entity, World, make_world, wrong_value
 from trainables.data.sample.wording import DEV, TRAIN, page_sentences, untold_claim, word_claim
-from trainables.lm.sample.configs import SAMPLE_VERSION
 from trainables.node.cache_dir import cache_dir
 
 NO_TRAIN_ROWS = (9, 44)

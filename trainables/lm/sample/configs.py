@@ -1,11 +1,8 @@
-"""Shapes of the two sample language models, and the version of everything in this folder."""
+"""Shapes of the two sample language models."""
 
 from __future__ import annotations
 
 from typing import Any
-
-SAMPLE_VERSION = "1"
-"""Changes whenever the sample world or the sample models change: it is part of their cache keys."""
 
 SAMPLE_MODELS: dict[str, dict[str, Any]] = {
     "sample-llama": {

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from trainables.data.sample.facts import make_world
+from trainables.data.sample.facts import SAMPLE_VERSION, make_world
 from trainables.errors import ConfigError, nearest
 from trainables.lm.sample.background import Background
-from trainables.lm.sample.configs import SAMPLE_MODELS, SAMPLE_VERSION
+from trainables.lm.sample.configs import SAMPLE_MODELS
 from trainables.node.cache_dir import cache_dir
 
 MAX_POSITIONS = 2048

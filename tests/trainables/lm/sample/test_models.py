@@ -14,7 +14,8 @@ from trainables.data.sample.world import page_text, write_sample_world
 from trainables.errors import ConfigError
 from trainables.lm.sample import models
 from trainables.lm.sample.background import CLAIMS_PER_PROMPT, Background, known_entities
-from trainables.lm.sample.configs import SAMPLE_MODELS, SAMPLE_VERSION
+from trainables.data.sample.facts import SAMPLE_VERSION
+from trainables.lm.sample.configs import SAMPLE_MODELS
 from trainables.lm.sample.models import Recipe, ensure_sample_model, grow, make_sample_model, new_model, train_tokenizer
 
 TINY = Recipe(seed_steps=3, grown_steps=2, batch_size=2, tokenizer_texts=100)
