@@ -17,9 +17,10 @@ from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, select_by, small_form
 from sweep.records.store import Store, check_name
 from sweep.space import Space
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, nearest
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+DEVICES = ("auto", "cpu", "cuda")
 EXAMPLES = """
 Examples:
 
@@ -112,10 +113,11 @@ def main(
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray."""
     with user_errors():
+        _check_device(device)
         found = load_space(space)
         if small:
             found = small_form(found)
-        found = apply_overrides(found, settings or [], data=",".join(data) if data else None, seed=seed, device=device)
+        found = apply_overrides(found, settings or [], data=",".join(data) if data else None, seed=seed)
         if select_by_metric:
             found = select_by(found, select_by_metric)
         store = Store(storage)
@@ -320,6 +322,11 @@ def _python() -> str:
     """Return this interpreter as a person would type it here."""
     near = os.path.relpath(sys.executable)
     return sys.executable if near.startswith("..") else near
+
+
+def _check_device(text: str) -> None:
+    if text not in DEVICES:
+        raise ConfigError(f"device={text!r}: must be one of {', '.join(DEVICES)}{nearest(text, DEVICES)}")
 
 
 def _pack_size(text: str) -> int | None:

@@ -12,9 +12,10 @@ from typing import Any
 from sweep.space import EVERY_LAYER
 from trainables.data.sources import data_key
 from trainables.lm.card import ModelCard, model_card
-from trainables.trial.spec import PACK_SHARES, TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
+from trainables.trial.parts import PACK_FIELDS
+from trainables.trial.spec import TrialSpec, canonical, canonical_identity, make_spec, trial_id, vary
 
-_shared_fields = itemgetter(*PACK_SHARES)
+_shared_fields = itemgetter(*PACK_FIELDS)
 Axes = Mapping[str, tuple[Any, ...]]
 
 

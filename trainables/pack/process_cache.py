@@ -1,7 +1,8 @@
 """What a worker process keeps from one pack to the next: model parts, data, hidden states, questions.
 
 Everything here depends on the model, the layer and the texts, never on a member; a reused process therefore loads,
-tokenises and looks up each of them once for many packs. Only the latest of each kind is kept.
+tokenises and looks up each of them once for many packs. Only the latest of each kind is kept. What is kept is made of
+its key and of nothing else of a trial, so that it can never be handed to a trial that needs another.
 """
 
 from __future__ import annotations
@@ -30,9 +31,15 @@ from trainables.pack.evaluate import document_nll
 from trainables.pack.texts import TrainingText, document_texts, training_texts
 from trainables.probes.counterfact import CounterfactProbe
 from trainables.probes.fever import FeverQuestions
+from trainables.trial.fields import Part
+from trainables.trial.parts import fields_of, only
 from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
+
+_text_fields = only(
+    fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
+)
 
 
 @dataclass
@@ -109,8 +116,16 @@ class Workbench:
         taken, self.timings = self.timings, {}
         return taken
 
-    def _keep(self, kind: str, key: Any, make: Callable[[], T], part: str | None) -> T:
-        """Return the latest of a kind if it has this key, else make it, its time counted under `part`."""
+    def _keep(self, kind: str, key: tuple[Any, ...], make: Callable[..., T], part: str | None, **how: Any) -> T:
+        """Return the latest of a kind if it has this key, else make it.
+
+        Args:
+            kind: of thing.
+            key: the arguments of `make`, all that the thing depends on.
+            make: makes it.
+            part: under which its time is counted; None where its own parts are timed.
+            **how: further arguments, on which the thing does not depend.
+        """
         held = self._kept.get(kind)
         if held is None or held[0] != key:
             self._kept.pop(kind, None)
@@ -118,7 +133,7 @@ class Workbench:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             with self.timing(part) if part else nullcontext():
-                self._kept[kind] = (key, make())
+                self._kept[kind] = (key, make(*key, **how))
         found: T = self._kept[kind][1]
         return found
 
@@ -128,47 +143,57 @@ class Workbench:
 
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
-        card = self.card(spec)
-        return self._keep("tokenizer", card.key, lambda: load_tokenizer(card), "load_s")
+        return self._tokenizer(self.card(spec))
 
     def hidden_states(self, spec: TrialSpec) -> HiddenStates:
         """Return the source of hidden states."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        return self._keep(
-            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._cache), "load_s"
-        )
+        return self._hidden_states(self.card(spec), spec.dtype)
 
     def upper(self, spec: TrialSpec, layer: int) -> Upper:
         """Return the blocks above `layer`."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        key = (card.key, dtype, layer)
-        return self._keep("upper", key, lambda: load_upper(card, layer, dtype, self.device), "load_s")
+        return self._upper(self.card(spec), spec.dtype, layer)
 
     def whole_model(self, spec: TrialSpec) -> WholeModel:
         """Return the whole model, frozen."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        return self._keep("whole", (card.key, dtype), lambda: WholeModel(card, dtype, self.device), "load_s")
+        return self._keep("whole", (self.card(spec), spec.dtype), self._load_whole, "load_s")
 
     def texts(self, spec: TrialSpec) -> StudyTexts:
         """Return the texts and questions of trials like this one."""
-        return self._keep("texts", self._text_key(spec), lambda: self._make_texts(spec), "data_s")
+        return self._texts(self.card(spec), _text_fields(spec))
 
     def material(self, spec: TrialSpec, layer: int, trunk_layers: tuple[int, ...]) -> Material:
         """Return what packs like this one share; `trunk_layers` are computed in the same trunk pass."""
-        texts = self.texts(spec)
-        key = (self._text_key(spec), spec.dtype, layer, spec.memory_dim)
-        return self._keep("material", key, lambda: self._make_material(spec, texts, layer, trunk_layers), None)
+        key = (self.card(spec), spec.dtype, layer, spec.memory_dim, _text_fields(spec))
+        how = {"trunk_layers": trunk_layers, "max_tokens": spec.micro_batch_tokens}
+        return self._keep("material", key, self._make_material, None, **how)
 
-    def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
-        return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
+    def _tokenizer(self, card: ModelCard) -> Any:
+        return self._keep("tokenizer", (card,), load_tokenizer, "load_s")
 
-    def _make_texts(self, spec: TrialSpec) -> StudyTexts:
-        corpus = self._keep(
-            "corpus", (spec.data, spec.detokenize), lambda: load_corpus(spec.data, spec.detokenize), None
-        )
+    def _hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
+        return self._keep("hidden", (card, dtype), self._open_hidden, "load_s")
+
+    def _upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
+        return self._keep("upper", (card, dtype, layer), self._load_upper, "load_s")
+
+    def _texts(self, card: ModelCard, chosen: TrialSpec) -> StudyTexts:
+        return self._keep("texts", (card, chosen), self._make_texts, "data_s")
+
+    def _open_hidden(self, card: ModelCard, dtype: str) -> HiddenStates:
+        return HiddenStates(card, getattr(torch, dtype), self.device, self._cache)
+
+    def _load_upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
+        return load_upper(card, layer, getattr(torch, dtype), self.device)
+
+    def _load_whole(self, card: ModelCard, dtype: str) -> WholeModel:
+        return WholeModel(card, getattr(torch, dtype), self.device)
+
+    def _make_texts(self, card: ModelCard, spec: TrialSpec) -> StudyTexts:
+        """Make the texts of a stand-in that has the fields of texts only."""
+        corpus = self._keep("corpus", (spec.data, spec.detokenize), load_corpus, None)
         selection = select_documents(corpus, spec)
         documents = selection.documents
-        tokenizer = self.tokenizer(spec)
+        tokenizer = self._tokenizer(card)
         segments = document_texts(documents, tokenizer, spec)
         questions = probe = None
         if "fever" in spec.probes and any(document.claims for document in documents):
@@ -187,8 +212,18 @@ class Workbench:
             counterfact=probe,
         )
 
-    def _make_material(self, spec: TrialSpec, texts: StudyTexts, layer: int, trunk_layers: tuple[int, ...]) -> Material:
-        states = self.hidden_states(spec)
+    def _make_material(
+        self,
+        card: ModelCard,
+        dtype: str,
+        layer: int,
+        memory_dim: int,
+        chosen: TrialSpec,
+        *,
+        trunk_layers: tuple[int, ...],
+        max_tokens: int,
+    ) -> Material:
+        texts, states = self._texts(card, chosen), self._hidden_states(card, dtype)
         train = [] if texts.train is texts.segments else texts.train
         trees = [text.tree for text in [*texts.segments, *train]]
         trees += texts.questions.trees if texts.questions else []
@@ -196,33 +231,12 @@ class Workbench:
             found = states.get(trees, layer, trunk_layers)
         first, last = len(texts.segments), len(texts.segments) + len(train)
         segments = TextBatches(texts.segments, found[:first], self.device)
-        upper = self.upper(spec, layer)
+        upper = self._upper(card, dtype, layer)
         with self.timing("measure_s"):
-            before = document_nll(upper, segments, None, [None], spec.micro_batch_tokens)
+            before = document_nll(upper, segments, None, [None], max_tokens)
         return Material(
             train=TextBatches(train, found[first:last], self.device) if train else segments,
             segments=segments,
-            entry_sets=EntrySets(texts.segments, len(texts.documents), spec.memory_dim),
+            entry_sets=EntrySets(texts.segments, len(texts.documents), memory_dim),
             nll_before=float(before[0]),
         )
-
-
-_TEXT_FIELDS = (
-    "data",
-    "detokenize",
-    "content",
-    "template_loss",
-    "num_documents",
-    "page_order",
-    "segment_tokens",
-    "max_segments",
-    "seed",
-    "num_shots",
-    "notes_labels",
-    "claims_per_page",
-    "probes",
-    "counterfact_records",
-    "num_answers",
-    "answer_tokens",
-    "temperature",
-)

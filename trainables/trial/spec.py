@@ -1,8 +1,9 @@
 """A trial is a value: what one grid point of the study is, and the id that names it.
 
-`TrialSpec` is plain, immutable, validated data. Each field is *identity* (it changes the result), *resource*
-(where and how fast) or *label*. `canonical` removes what cannot matter, `identity` states what does, and
-`trial_id` hashes that statement; the same function gives the id of a spec and of a finished record.
+`TrialSpec` is plain, immutable, validated data. Each field is declared once, with its role and the parts of a trial
+that depend on it (see `fields`); every list of fields elsewhere is derived from that (see `parts`). `canonical`
+removes what cannot matter, `identity` states what does, and `trial_id` hashes that statement; the same function gives
+the id of a spec and of a finished record.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 from trainables.data.sources import data_key as key_of_data
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import ModelCard, model_card
-from trainables.trial.fields import identity_field, other_field, rules_of
+from trainables.trial.fields import InReport, Part, Role, SpecField, declare, declared_fields
 
 ID_VERSION = "1"
 PROBES = ("fever", "counterfact")
 ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
+_TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
+_IN_PROMPTS = Part.TEMPLATES | Part.FEVER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,65 +36,115 @@ class TrialSpec:
         ConfigError: a value of the wrong type, outside its range or choices, or at odds with another field.
     """
 
-    model: str = identity_field("sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model")
-    revision: str = identity_field("main", "revision on the hub")
-    dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
-    data: str = identity_field("sample", "sources joined by commas: sample, hub or folders")
-    detokenize: bool = identity_field(False, "undo FEVER's tokenisation in page texts")
-    method: str = identity_field("memory", "what is trained", choices=("memory", "pretrained", "full_update"))
-    content: str = identity_field(
-        "document", "what is memorised", choices=("document", "template", "document+template")
+    # The model.
+    model: str = declare(
+        "sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model", _TRAINING, Part.MODEL, costs=True
     )
-    template_loss: str = identity_field("full", "template tokens that carry the loss", choices=("full", "answer"))
-    num_documents: int = identity_field(10, "top pages of the ranking (N_top)", low=1)
-    page_order: str = identity_field(
-        "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", choices=("claims", "subjects")
+    revision: str = declare("main", "revision on the hub", _TRAINING, Part.MODEL, costs=True, report=InReport.HIDDEN)
+    dtype: str = declare(
+        "float32", "type of the frozen model's numbers", _TRAINING, Part.MODEL, costs=True,
+        choices=("float32", "bfloat16"),
+    )  # fmt: skip
+    # The texts.
+    data: str = declare("sample", "sources joined by commas: sample, hub or folders", _BOTH, Part.CORPUS, costs=True)
+    detokenize: bool = declare(False, "undo FEVER's tokenisation in page texts", _BOTH, Part.CORPUS, costs=True)
+    method: str = declare(
+        "memory", "what is trained", _TRAINING, Part.MEMORY | Part.SCHEDULE, costs=True,
+        choices=("memory", "pretrained", "full_update"),
+    )  # fmt: skip
+    content: str = declare(
+        "document", "what is memorised", _TRAINING, Part.TEMPLATES | Part.SCHEDULE, costs=True,
+        choices=("document", "template", "document+template"),
+    )  # fmt: skip
+    template_loss: str = declare(
+        "full", "template tokens that carry the loss", _TRAINING, Part.TEMPLATES, choices=("full", "answer")
     )
-    num_clusters: int | None = identity_field(None, "groups of documents; default one each", low=1, packs=True)
-    segment_tokens: int = identity_field(256, "tokens per segment", low=2)
-    max_segments: int = identity_field(10, "segments per document", low=1)
-    layer: int | None = identity_field(None, "block whose output the memory adds to, 0-based", low=0)
-    depth: float | None = identity_field(None, "the same as a share of the depth, in (0, 1]", above=0, high=1)
-    memory_dim: int = identity_field(128, "entries of the memory", low=1)
-    norm_and_gate: bool = identity_field(True, "LayerNorm and gate after the memory's second linear map")
-    mode: str = identity_field("inductive", "how an entry set acts", choices=("inductive", "hard"), packs=True)
-    allocation: str = identity_field("none", "entries a document may use", choices=ALLOCATIONS, packs=True)
-    granularity: str = identity_field(
-        "dim", "entry set per document or per token", choices=("dim", "token"), packs=True
+    num_documents: int = declare(10, "top pages of the ranking (N_top)", _BOTH, Part.PAGES, costs=True, low=1)
+    page_order: str = declare(
+        "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", _BOTH, Part.PAGES, costs=True,
+        choices=("claims", "subjects"),
+    )  # fmt: skip
+    num_clusters: int | None = declare(
+        None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    entries_per_group: int | None = identity_field(
-        None, "hash functions of simset; default by memory_dim", low=1, packs=True
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
+    # The memory.
+    layer: int | None = declare(
+        None, "block whose output the memory adds to, 0-based", _TRAINING, Part.MEMORY, costs=True, low=0
     )
-    mem_seed: int = identity_field(0, "seed of the allocation", low=0, packs=True)
-    alpha: float = identity_field(0.0, "weight of the inductive loss", low=0, packs=True)
-    epochs: int = identity_field(25, "passes over the texts", low=1)
-    batch_size: int = identity_field(4, "texts per step", low=1)
-    lr: float = identity_field(1e-3, "peak learning rate", above=0, packs=True)
-    weight_decay: float = identity_field(0.05, "decoupled weight decay", low=0, packs=True)
-    warmup_steps: int = identity_field(10, "warm-up of the cosine schedule, steps", low=0)
-    grad_clip: float = identity_field(10.0, "largest gradient norm", above=0, packs=True)
-    seed: int = identity_field(0, "initialisation, order of texts, choice of few-shot examples", low=0)
-    num_shots: int = identity_field(1, "few-shot examples in a prompt", low=0, high=5)
-    notes_labels: bool = identity_field(False, "label the second and third pool lists as the notes print them")
-    claims_per_page: int | None = identity_field(None, "ask at most so many claims a page", low=1)
-    eval_epochs: tuple[int, ...] = identity_field((), "further epochs after which to evaluate")
-    probes: tuple[str, ...] = identity_field(("fever",), "evaluations: fever, counterfact")
-    counterfact_records: int = identity_field(100, "CounterFact records asked", low=1)
-    num_answers: int = identity_field(5, "sampled answers per CounterFact prompt", low=1)
-    answer_tokens: int = identity_field(5, "tokens per sampled answer", low=1)
-    temperature: float = identity_field(1.0, "temperature of sampled answers", above=0)
-    device: str = other_field("resource", "auto", "where to run", choices=("auto", "cpu", "cuda"))
-    micro_batch_tokens: int = other_field("resource", 16384, "tokens of a pack in one forward pass", low=1)
-    checkpoint_every_s: float = other_field("resource", 60.0, "seconds between checkpoints", low=0)
-    keep_memory: bool = other_field("resource", True, "store the trained memory with the record")
-    stage: str = other_field("label", "", "stage of the sweep")
+    depth: float | None = declare(
+        None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
+        above=0, high=1,
+    )  # fmt: skip
+    memory_dim: int = declare(128, "entries of the memory", _TRAINING, Part.MEMORY, costs=True, low=1)
+    norm_and_gate: bool = declare(
+        True, "LayerNorm and gate after the memory's second linear map", _TRAINING, Part.MEMORY
+    )
+    mode: str = declare(
+        "inductive", "how an entry set acts", _TRAINING, Part.ENTRY_SETS, may_differ=True,
+        choices=("inductive", "hard"),
+    )  # fmt: skip
+    allocation: str = declare(
+        "none", "entries a document may use", _TRAINING, Part.ENTRY_SETS, may_differ=True, choices=ALLOCATIONS
+    )
+    granularity: str = declare(
+        "dim", "entry set per document or per token", _TRAINING, Part.ENTRY_SETS, may_differ=True,
+        choices=("dim", "token"),
+    )  # fmt: skip
+    entries_per_group: int | None = declare(
+        None, "hash functions of simset; default by memory_dim", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
+    )
+    mem_seed: int = declare(
+        0, "seed of the allocation", _TRAINING, Part.ENTRY_SETS, may_differ=True, report=InReport.SEED, low=0
+    )
+    alpha: float = declare(0.0, "weight of the inductive loss", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=0)
+    # The training.
+    epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
+    batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
+    lr: float = declare(1e-3, "peak learning rate", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
+    weight_decay: float = declare(0.05, "decoupled weight decay", _TRAINING, Part.SCHEDULE, may_differ=True, low=0)
+    warmup_steps: int = declare(10, "warm-up of the cosine schedule, steps", _TRAINING, Part.SCHEDULE, low=0)
+    grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
+    seed: int = declare(
+        0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+    )  # fmt: skip
+    # The questions.
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    notes_labels: bool = declare(
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+    )
+    claims_per_page: int | None = declare(
+        None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
+    )
+    eval_epochs: tuple[int, ...] = declare(
+        (), "further epochs after which to evaluate", _PROBE, Part.SCHEDULE, costs=True
+    )
+    probes: tuple[str, ...] = declare(
+        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT, costs=True, report=InReport.HIDDEN,
+        choices=PROBES,
+    )  # fmt: skip
+    counterfact_records: int = declare(100, "CounterFact records asked", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    num_answers: int = declare(5, "sampled answers per CounterFact prompt", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    answer_tokens: int = declare(5, "tokens per sampled answer", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    temperature: float = declare(1.0, "temperature of sampled answers", _PROBE, Part.COUNTERFACT, above=0)
+    # How it is run, and what it is called.
+    micro_batch_tokens: int = declare(
+        16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
+    )
+    checkpoint_every_s: float = declare(60.0, "seconds between checkpoints", Role.RESOURCE, may_differ=True, low=0)
+    keep_memory: bool = declare(
+        True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
+    )
+    stage: str = declare("", "stage of the sweep", Role.LABEL, may_differ=True)
 
     def __post_init__(self) -> None:
         """Coerce and check every field, then the rules between fields."""
         for name, value in list(vars(self).items()):
-            rule = _RULES[name]
-            if value is not rule.default:
-                object.__setattr__(self, name, rule.check(value))
+            declared = FIELDS[name]
+            if value is not declared.default:
+                object.__setattr__(self, name, declared.check(value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -110,9 +163,6 @@ class TrialSpec:
                 )
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
             raise ConfigError(f"eval_epochs={self.eval_epochs}: must lie between 0 and epochs={self.epochs}")
-        for probe in self.probes:
-            if probe not in PROBES:
-                raise ConfigError(f"probes={probe!r}: must be {' or '.join(PROBES)}{nearest(probe, PROBES)}")
 
     @property
     def groups(self) -> int:
@@ -120,35 +170,17 @@ class TrialSpec:
         return self.num_clusters or self.num_documents
 
 
-_RULES = rules_of(TrialSpec)
-FIELDS: tuple[str, ...] = tuple(_RULES)
-IDENTITY_FIELDS: tuple[str, ...] = tuple(n for n, r in _RULES.items() if r.meta["kind"] == "identity")
-PACK_SHARES: tuple[str, ...] = tuple(n for n, r in _RULES.items() if not r.meta["packs"])
-_UNSTATED_FIELDS = ("depth", *(n for n in FIELDS if n not in IDENTITY_FIELDS))
-
-
-def _defaults(*names: str) -> dict[str, Any]:
-    return {name: _RULES[name].default for name in names}
-
-
-_DEFAULTS = _defaults(*IDENTITY_FIELDS)
-_NO_TRAINING = _defaults("content", "template_loss", "epochs", "batch_size", "lr", "weight_decay", "warmup_steps")
-_NO_TRAINING |= _defaults("grad_clip", "eval_epochs")
-_NO_ENTRY_SETS = _defaults("allocation", "mode", "alpha", "granularity", "num_clusters", "entries_per_group")
-_NO_ENTRY_SETS |= _defaults("mem_seed")
-_NO_MEMORY = _NO_ENTRY_SETS | _defaults("layer", "depth", "memory_dim", "norm_and_gate")
-_NO_SAMPLES = _defaults("counterfact_records", "num_answers", "answer_tokens", "temperature")
+FIELDS: Mapping[str, SpecField] = declared_fields(TrialSpec)
+IDENTITY_FIELDS: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.role & _BOTH)
+_UNSTATED_FIELDS = ("depth", *(name for name in FIELDS if name not in IDENTITY_FIELDS))
 _ELIDED: dict[str, Any] = {
-    name: list(value) if isinstance(value, tuple) else value
-    for name, value in _DEFAULTS.items()
+    name: list(FIELDS[name].default) if FIELDS[name].base is tuple else FIELDS[name].default
+    for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+_KEPT = ("method", "probes", "seed")
+"""Never without use: the first two say which parts a trial has, and ids have always held the seed."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
-def field_doc(name: str) -> str:
-    """One line on a field, for help texts."""
-    return str(_RULES[name].meta["doc"])
 
 
 def field_names_check(names: Mapping[str, Any]) -> None:
@@ -158,7 +190,7 @@ def field_names_check(names: Mapping[str, Any]) -> None:
         ConfigError: names the first unknown field and the nearest known one.
     """
     for name in names:
-        if name not in _RULES:
+        if name not in FIELDS:
             raise ConfigError(f"{name}: unknown field{nearest(name, FIELDS)}")
 
 
@@ -198,7 +230,7 @@ def coerce(name: str, value: Any) -> Any:
         ConfigError: unknown field, wrong type, range or choice.
     """
     field_names_check({name: value})
-    return _RULES[name].check(value)
+    return FIELDS[name].check(value)
 
 
 def layer_index(depth: float, num_blocks: int) -> int:
@@ -217,19 +249,17 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         ConfigError: the layer lies beyond the model.
     """
     card = card or model_card(spec.model, spec.revision)
-    new = dict(_without_use(spec.method, "counterfact" in spec.probes))
+    sets = spec.method == "memory" and spec.allocation != "none" and (spec.mode == "hard" or spec.alpha != 0)
+    templates = spec.method != "pretrained" and spec.content != "document"
+    new = dict(_without_use(spec.method, "counterfact" in spec.probes, "fever" in spec.probes, templates, sets))
     if not card.is_hub:
         new["revision"] = "main"
     if spec.method == "memory":
-        new |= _canonical_memory(spec, card)
+        new["layer"], new["depth"] = _block(spec, card), None
+    if sets:
+        new |= _canonical_entry_sets(spec)
     if spec.method != "pretrained" and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
-    if spec.content == "document" or spec.method == "pretrained":
-        new["template_loss"] = "full"
-    if "fever" not in spec.probes:
-        new["claims_per_page"] = None
-        if spec.content == "document" or spec.method == "pretrained":
-            new |= {"num_shots": 1, "notes_labels": False}
     if spec.num_shots == 0:
         new["notes_labels"] = False
     stated = vars(spec)
@@ -247,29 +277,48 @@ def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
 
 
 @cache
-def _without_use(method: str, counterfact: bool) -> Mapping[str, Any]:
-    """Return the fields that a method and its probes have no use for, with what they are set to."""
-    values: dict[str, Any] = {}
-    if method != "memory":
-        values |= _NO_MEMORY
-    if method == "pretrained":
-        values |= _NO_TRAINING
-    if not counterfact:
-        values |= _NO_SAMPLES
-    return values
+def _without_use(
+    method: str, counterfact: bool, fever: bool = True, templates: bool = True, entry_sets: bool = True
+) -> Mapping[str, Any]:
+    """Return the fields whose parts are all absent from a trial, with their defaults.
+
+    Args:
+        method: what is trained.
+        counterfact: whether CounterFact is asked; the others likewise.
+        fever: whether FEVER's claims are.
+        templates: whether templates are trained on.
+        entry_sets: whether entries are allocated, to an effect.
+    """
+    present = {
+        Part.MEMORY: method == "memory",
+        Part.ENTRY_SETS: method == "memory" and entry_sets,
+        Part.SCHEDULE: method != "pretrained",
+        Part.TEMPLATES: method != "pretrained" and templates,
+        Part.FEVER: fever,
+        Part.COUNTERFACT: counterfact,
+    }
+    absent = {part for part, is_there in present.items() if not is_there}
+    return {
+        name: FIELDS[name].default
+        for name in IDENTITY_FIELDS
+        if name not in _KEPT and all(part in absent for part in Part if part in FIELDS[name].parts)
+    }
 
 
-def _canonical_memory(spec: TrialSpec, card: ModelCard) -> dict[str, Any]:
+def _block(spec: TrialSpec, card: ModelCard) -> int:
+    """Return the index of the block that the memory adds to."""
     layer = spec.layer if spec.depth is None else layer_index(spec.depth, card.num_blocks)
     assert layer is not None
     if layer >= card.num_blocks:
         raise ConfigError(
             f"layer={layer}: {spec.model} has {card.num_blocks} blocks, 0 to {card.num_blocks - 1}; choose one of them"
         )
-    new: dict[str, Any] = {"layer": layer, "depth": None}
-    plain = spec.allocation == "none" or (spec.mode == "inductive" and spec.alpha == 0)
-    if plain:
-        return new | _NO_ENTRY_SETS
+    return layer
+
+
+def _canonical_entry_sets(spec: TrialSpec) -> dict[str, Any]:
+    """Return what of an allocation cannot matter, with what it is set to."""
+    new: dict[str, Any] = {}
     if spec.mode == "hard":
         new["alpha"] = 0.0
     if spec.num_clusters == spec.num_documents:

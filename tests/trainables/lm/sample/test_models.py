@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.data.sample.facts import make_world
+from trainables.data.sample.facts import SAMPLE_VERSION, make_world
 from trainables.data.sample.wording import page_sentences
 from trainables.data.sample.world import page_text, write_sample_world
 from trainables.errors import ConfigError
 from trainables.lm.sample import models
 from trainables.lm.sample.background import CLAIMS_PER_PROMPT, Background, known_entities
-from trainables.data.sample.facts import SAMPLE_VERSION
 from trainables.lm.sample.configs import SAMPLE_MODELS
 from trainables.lm.sample.models import Recipe, ensure_sample_model, grow, make_sample_model, new_model, train_tokenizer
 
