@@ -172,7 +172,9 @@ class TrialSpec:
 
 FIELDS: Mapping[str, SpecField] = declared_fields(TrialSpec)
 IDENTITY_FIELDS: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.role & _BOTH)
-_UNSTATED_FIELDS = ("depth", *(name for name in FIELDS if name not in IDENTITY_FIELDS))
+STATED_FIELDS: tuple[str, ...] = tuple(name for name in IDENTITY_FIELDS if name != "depth")
+"""What `identity` states: a depth is stated as the layer it stands for."""
+_UNSTATED_FIELDS = tuple(name for name in FIELDS if name not in STATED_FIELDS)
 _ELIDED: dict[str, Any] = {
     name: list(FIELDS[name].default) if FIELDS[name].base is tuple else FIELDS[name].default
     for name in IDENTITY_FIELDS
@@ -339,7 +341,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
         data_key: its data's fingerprint, likewise.
 
     Returns:
-        Every identity field but `depth`, as plain JSON values.
+        The `STATED_FIELDS`, as plain JSON values.
     """
     card = card or model_card(spec.model, spec.revision)
     return canonical_identity(canonical(spec, card), card, data_key or key_of_data(spec.data))

@@ -27,6 +27,7 @@ from sweep.report.figures.layers import Curve, mean_curve, nll_curve
 from sweep.report.naming import ACCURACY, LEAKAGE, NLL, allocation_name
 from sweep.report.study import Trial
 from sweep.report.tables.of_the_study import leakage_of_plain
+from sweep.report.tables.pivots import SEEDS
 from sweep.report.tables.table import show
 
 MAX_ALPHAS = 12
@@ -110,7 +111,7 @@ def _layer_to_show(trials: Sequence[Trial]) -> Any:
 
 
 def _settings(trial: Trial) -> str:
-    free = ("allocation", "alpha", "seed", "mem_seed", "granularity", "entries_per_group")
+    free = ("allocation", "alpha", "granularity", "entries_per_group", *SEEDS)
     return repr(sorted((n, show(v)) for n, v in trial.point.items() if n not in free))
 
 

@@ -24,6 +24,7 @@ from sweep.report.figures.drawing import (
 )  # fmt: skip
 from sweep.report.naming import ACCURACY, NLL
 from sweep.report.study import Trial
+from sweep.report.tables.pivots import SEEDS
 
 MAX_LABELS = 11
 
@@ -69,7 +70,7 @@ def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]
         own = [t for t in own if t.metric(NLL) is not None]
         groups: dict[str, list[Trial]] = {}
         for t in own:
-            rest = {n: v for n, v in t.point.items() if n not in ("layer", "seed")}
+            rest = {n: v for n, v in t.point.items() if n not in ("layer", *SEEDS)}
             groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(t)
         best = max(
             groups.values(),

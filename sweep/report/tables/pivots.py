@@ -14,10 +14,12 @@ from typing import Any
 from sweep.report.comparisons.fever import spread
 from sweep.report.study import Trial
 from sweep.report.tables.table import MISSING, Cell, Table, number, show
+from trainables.trial.fields import InReport
+from trainables.trial.parts import fields_in_report
 from trainables.trial.spec import IDENTITY_FIELDS
 
-SEEDS = ("seed", "mem_seed")
-NOT_SHOWN = ("depth", "revision", "probes", *SEEDS)
+SEEDS = fields_in_report(InReport.SEED)
+NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
 MAX_COLUMNS = 16
 
 Key = tuple[Any, ...]
