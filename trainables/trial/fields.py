@@ -38,7 +38,9 @@ class Role(Flag):
 
 
 class Part(Flag):
-    """What a trial is made of. A field names each part that is other for another value of it.
+    """What a trial is made of. A field names each part that reads it; what is built on that part changes along.
+
+    Parts after PAGES and before MEMORY are made of the pages chosen.
 
     MODEL: the frozen model's weights.
     CORPUS: pages and claims as they are read from the data.
@@ -85,7 +87,7 @@ class SpecField:
     Attributes:
         meaning: one line for people.
         role: see `Role`.
-        parts: the parts of a trial that depend on it.
+        parts: the parts of a trial that read it.
         costs: whether the estimated cost depends on it.
         may_differ: whether members of one pack may have different values.
         report: see `InReport`.
@@ -115,7 +117,9 @@ class SpecField:
     @property
     def type_name(self) -> str:
         """Its type for people: `int`, `float or none`, `ints joined by +`."""
-        text = f"{self.item.__name__}s joined by +" if self.item else self.base.__name__
+        text = self.base.__name__
+        if self.item:
+            text = "names joined by +" if self.item is str else f"{self.item.__name__}s joined by +"
         return f"{text} or none" if self.optional else text
 
     @property
@@ -145,8 +149,8 @@ class SpecField:
     def _bounds(self) -> list[tuple[str, float, Any]]:
         stated = (
             ("at least", self.low, operator.lt),
-            ("at most", self.high, operator.gt),
             ("above", self.above, operator.le),
+            ("at most", self.high, operator.gt),
         )
         return [(text, bound, is_broken) for text, bound, is_broken in stated if bound is not None]
 
@@ -181,8 +185,7 @@ class SpecField:
                 raise ValueError
             return value
         except (ValueError, TypeError, KeyError, OverflowError):
-            wanted = f"{self.item.__name__}s joined by +" if self.item else self.base.__name__
-            raise ConfigError(f"{self.name}={value!r}: must be of type {wanted}") from None
+            raise ConfigError(f"{self.name}={value!r}: must be of type {self.type_name}") from None
 
 
 def declare(default: Any, meaning: str, role: Role, parts: Part = NO_PART, **more: Any) -> Any:
