@@ -19,8 +19,8 @@ IN_VARIANT = (
     "entries_per_group",
     "mode",
     "alpha",
-    "data",
 )
+"""Fields that `variant` names; `model` has a label of its own."""
 
 
 def variant(trial: Trial) -> str:
