@@ -14,8 +14,8 @@ from trainables.trial.spec import STATED_FIELDS, identity, make_spec, trial_id, 
 
 BASE: dict[str, Any] = {
     "model": "llama2-7b", "data": "hub", "content": "document+template", "num_documents": 50, "num_clusters": 20,
-    "layer": 23, "memory_dim": 1024, "allocation": "simset2", "entries_per_group": 7, "alpha": 0.4, "eval_epochs": (5, 10),
-    "probes": ("fever", "counterfact"),
+    "layer": 23, "memory_dim": 1024, "allocation": "simset2", "entries_per_group": 7, "alpha": 0.4,
+    "eval_epochs": (5, 10), "probes": ("fever", "counterfact"),
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "model": "llama2-13b", "revision": "v2", "dtype": "bfloat16", "data": "sample", "detokenize": True,
