@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -48,6 +49,11 @@ def test_the_same_as_json() -> None:
         "report": "label", "meaning": "few-shot examples in a prompt",
     }  # fmt: skip
     assert by_name["probes"]["default"] == ["fever"] and by_name["lr"]["above"] == 0
+
+
+def test_the_page_in_the_docs_is_of_today() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fields.md").read_text()
+    assert fields.fields_text() in page, "write it anew: python -m sweep.fields"
 
 
 def test_nothing_heavy_is_imported_for_it() -> None:

@@ -22,7 +22,6 @@ from trainables.lm.card import ModelCard, model_card
 from trainables.trial.fields import InReport, Part, Role, SpecField, declare, declared_fields
 
 ID_VERSION = "1"
-PROBES = ("fever", "counterfact")
 ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
 _TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
 _IN_PROMPTS = Part.TEMPLATES | Part.FEVER
@@ -123,7 +122,7 @@ class TrialSpec:
     )
     probes: tuple[str, ...] = declare(
         ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT, costs=True, report=InReport.HIDDEN,
-        choices=PROBES,
+        choices=("fever", "counterfact"),
     )  # fmt: skip
     counterfact_records: int = declare(100, "CounterFact records asked", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     num_answers: int = declare(5, "sampled answers per CounterFact prompt", _PROBE, Part.COUNTERFACT, costs=True, low=1)
@@ -185,7 +184,7 @@ _KEPT = ("method", "probes", "seed")
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def field_names_check(names: Mapping[str, Any]) -> None:
+def _check_names(names: Mapping[str, Any]) -> None:
     """Refuse unknown field names.
 
     Raises:
@@ -202,7 +201,7 @@ def make_spec(values: Mapping[str, Any]) -> TrialSpec:
     Raises:
         ConfigError: an unknown field or a bad value.
     """
-    field_names_check(values)
+    _check_names(values)
     return TrialSpec(**values)
 
 
@@ -231,7 +230,7 @@ def coerce(name: str, value: Any) -> Any:
     Raises:
         ConfigError: unknown field, wrong type, range or choice.
     """
-    field_names_check({name: value})
+    _check_names({name: value})
     return FIELDS[name].check(value)
 
 
