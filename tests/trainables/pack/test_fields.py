@@ -39,19 +39,24 @@ Weights = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
+def trial(trial_with_other) -> Callable[..., TrialSpec]:
+    return trial_with_other
+
+
+@pytest.fixture(scope="module")
 def bench() -> Workbench:
     torch.set_num_threads(1)
     return Workbench(CPU, 10**9)
 
 
 @pytest.fixture(scope="module")
-def base_contents(two, bench) -> dict[Part, Any]:
-    return contents(bench, two.base)
+def base_contents(trial, bench) -> dict[Part, Any]:
+    return contents(bench, trial())
 
 
 @pytest.fixture(scope="module")
-def base_weights(two, bench) -> Weights:
-    return trained(bench, two.base)[0]
+def base_weights(trial, bench) -> Weights:
+    return trained(bench, trial())[0]
 
 
 # What texts and questions are made of.
@@ -90,8 +95,8 @@ def contents(bench: Workbench, spec: TrialSpec) -> dict[Part, Any]:
 
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
-def test_a_field_names_just_the_parts_made_of_texts_that_read_it(two, bench, base_contents, name):
-    before, after = base_contents, contents(bench, two.other(name))
+def test_a_field_names_just_the_parts_made_of_texts_that_read_it(trial, bench, base_contents, name):
+    before, after = base_contents, contents(bench, trial(name))
     for part, below in BUILT_ON.items():
         if before[part] != after[part]:
             assert name in fields_of(below), f"{part} depends on it"
@@ -99,16 +104,16 @@ def test_a_field_names_just_the_parts_made_of_texts_that_read_it(two, bench, bas
             raise AssertionError(f"{part} does not depend on it")
 
 
-def test_probes_say_what_is_asked(two, bench, base_contents):
-    asked = contents(bench, two.other("probes"))
+def test_probes_say_what_is_asked(trial, bench, base_contents):
+    asked = contents(bench, trial("probes"))
     assert asked[Part.FEVER] and not asked[Part.COUNTERFACT] and base_contents[Part.COUNTERFACT]
 
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
-def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(two, bench, base_contents, name):
-    spec, parts = two.other(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT)
+def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, bench, base_contents, name):
+    spec, parts = trial(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT)
     found = contents(bench, spec)
-    changes = any(found[part] != base_contents[part] for part in parts) or spec.eval_epochs != two.base.eval_epochs
+    changes = any(found[part] != base_contents[part] for part in parts) or spec.eval_epochs != trial().eval_epochs
     assert changes == bool(FIELDS[name].role & Role.PROBE)
 
 
@@ -136,16 +141,16 @@ SAME = 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("revision", "method")])
-def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(two, bench, base_weights, name):
+def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(trial, bench, base_weights, name):
     """A revision belongs to the hub's models; another method trains another thing."""
-    far = distance(base_weights, trained(bench, two.other(name))[0])
+    far = distance(base_weights, trained(bench, trial(name))[0])
     assert (far > SAME) == bool(FIELDS[name].role & Role.TRAINING), far
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ])
-def test_members_that_differ_in_what_they_may_are_trained_as_alone(two, bench, base_weights, name):
-    packed = trained(bench, two.base, two.other(name))
-    alone = [base_weights, *trained(bench, two.other(name))]
+def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, bench, base_weights, name):
+    packed = trained(bench, trial(), trial(name))
+    alone = [base_weights, *trained(bench, trial(name))]
     assert max(map(distance, packed, alone)) < SAME
 
 
@@ -228,21 +233,21 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_process_never_hands_a_trial_what_it_keeps_for_another(two, bench, name):
-    fresh, spec = Workbench(CPU, 10**9), two.other(name)
+def test_a_process_never_hands_a_trial_what_it_keeps_for_another(trial, bench, name):
+    fresh, spec = Workbench(CPU, 10**9), trial(name)
     for kind, look in KEPT.items():
-        look(bench, two.base)
+        look(bench, trial())
         assert plain(look(bench, spec)) == plain(look(fresh, spec)), kind
 
 
 @pytest.mark.parametrize("kind", KEPT)
-def test_the_test_above_would_notice(two, bench, kind):
-    needed = plain(KEPT[kind](bench, two.base))
+def test_the_test_above_would_notice(trial, bench, kind):
+    needed = plain(KEPT[kind](bench, trial()))
     for name in MATTERS[kind]:
-        assert plain(KEPT[kind](bench, two.other(name))) != needed, name
+        assert plain(KEPT[kind](bench, trial(name))) != needed, name
 
 
-def test_what_does_not_depend_on_a_field_is_kept(two, bench):
-    texts, upper = bench.texts(two.base), bench.upper(two.base, 1)
+def test_what_does_not_depend_on_a_field_is_kept(trial, bench):
+    texts, upper = bench.texts(trial()), bench.upper(trial(), 1)
     for name in ("alpha", "lr", "epochs", "norm_and_gate", "mem_seed", "keep_memory", "stage"):
-        assert bench.texts(two.other(name)) is texts and bench.upper(two.other(name), 1) is upper
+        assert bench.texts(trial(name)) is texts and bench.upper(trial(name), 1) is upper
