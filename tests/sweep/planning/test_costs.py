@@ -88,6 +88,21 @@ def test_other_seeds_ask_other_prompts_about_the_same_documents() -> None:
     assert one < two < 2 * one
 
 
+@pytest.mark.parametrize(
+    ("more", "twice"),
+    [
+        ({"page_order": "subjects"}, True), ({"detokenize": True}, True), ({"dtype": "bfloat16"}, True),
+        ({"seed": 1}, False), ({"num_shots": 3}, False), ({"content": "document+template"}, False),
+    ],
+)  # fmt: skip
+def test_the_trunk_runs_again_for_documents_that_are_others(more: dict[str, Any], twice: bool) -> None:
+    model, alone = CostModel({}), {"probes": ()}
+    one = sum(model.trunk([point(**alone)])[0].values())
+    own = sum(model.trunk([point(**alone, **more)])[0].values())
+    both = sum(model.trunk([point(**alone), point(**alone, **more)])[0].values())
+    assert both == pytest.approx(one + own if twice else max(one, own))
+
+
 def test_points_that_cost_the_same_are_merged() -> None:
     merged = merge_alike([(point(alpha=1, allocation="simset1"), 1), (point(), 2), (point(layer=3), 1)])
     assert [weight for _, weight in merged] == [3, 1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trainables.trial.spec import identity, make_spec, trial_id, unused_fields
+from trainables.trial.spec import FIELDS, identity, make_spec, trial_id, unused_fields
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden_ids.json").read_text())
 
@@ -33,3 +33,10 @@ def test_ids_stay_what_they_are(base: str) -> None:
 @pytest.mark.parametrize("base", GOLDEN["unused"])
 def test_so_does_what_a_trial_has_no_use_for(base: str) -> None:
     assert sorted(unused_fields(stated(base, {}))) == GOLDEN["unused"][base]
+
+
+@pytest.mark.parametrize("name", GOLDEN["defaults"])
+def test_defaults_stay_what_they_are(name: str) -> None:
+    """An id leaves defaults out: with another default, the id of a trial that was run would be that of another one."""
+    default = FIELDS[name].default
+    assert (list(default) if isinstance(default, tuple) else default) == GOLDEN["defaults"][name]
