@@ -136,7 +136,7 @@ def _trial(spec: TrialSpec, cache: ProcessCache, texts: StudyTexts, end: Callabl
 def _trunk(spec: TrialSpec, cache: ProcessCache, texts: StudyTexts, end: Callable[[str], None]) -> dict[str, Any]:
     assert spec.layer is not None
     trees = [text.tree for text in texts.segments] + [tree for probe in texts.probes.values() for tree in probe.prompts]
-    states = cache.hidden_states(spec).get(trees, spec.layer)
+    states = cache.parts(spec).hidden_states().get(trees, spec.layer)
     end("trunk")
     return {"hidden": sum(state.nbytes for state in states)}
 

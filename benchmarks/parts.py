@@ -56,7 +56,7 @@ Contenders = dict[str, Callable[[], float]]
 def head_loss(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """Loss through the frozen head without keeping logits, against cross-entropy of the logits."""
     assert spec.layer is not None
-    upper = cache.upper(spec, spec.layer)
+    upper = cache.parts(spec).upper(spec.layer)
     weight, bias = upper.head_weight, upper.head_bias
     tokens = spec.batch_size * spec.segment_tokens
     generator = torch.Generator().manual_seed(0)
@@ -82,9 +82,9 @@ def head_loss(cache: ProcessCache, spec: TrialSpec) -> Contenders:
 def padding(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     """A step's texts one after the other, attention text by text, against one padded batch; forward and backward."""
     assert spec.layer is not None
-    upper = cache.upper(spec, spec.layer)
+    upper = cache.parts(spec).upper(spec.layer)
     texts = cache.texts(spec).train
-    states = cache.hidden_states(spec).get([text.tree for text in texts], spec.layer)
+    states = cache.parts(spec).hidden_states().get([text.tree for text in texts], spec.layer)
     order = epoch_order(len(texts), spec.seed, 0)
     batches = list(TextBatches(texts, states, cache.device).steps(order, spec.batch_size))
 

@@ -21,6 +21,8 @@ COMMANDS = {
     "run": ("sweep.run:app", "Run a search space: every trial that has no record yet."),
     "plan": ("sweep.plan:app", "Say what a search space would run and what it costs; start nothing."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
+    "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),
+    "data": ("sweep.data:app", "Prepare data for nodes without a network, or check the sources."),
     "publish": ("sweep.publish:app", "Bring MLflow and the results table up to date with the records."),
 }
 """By name: the module and its typer app, and the line for the list of commands. A new command is a line here."""

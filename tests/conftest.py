@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,48 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> 
         model.save_pretrained(folders[name])
         tokenizer.save_pretrained(folders[name])
     return folders
+
+
+BASE: dict[str, Any] = {
+    "model": "llama2-7b", "data": "hub", "content": "document+template", "num_documents": 5, "num_clusters": 2,
+    "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",
+    "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
+    "num_shots": 5, "claims_per_page": 3, "probes": ("fever", "counterfact"), "counterfact_records": 3,
+    "num_answers": 2, "answer_tokens": 2,
+}  # fmt: skip
+OTHER: dict[str, Any] = {
+    "model": "llama2-13b", "revision": "v2", "dtype": "bfloat16", "data": "sample",
+    "allow_missing_pages": True, "detokenize": True,
+    "method": "full_update", "content": "template", "template_loss": "answer", "num_documents": 4,
+    "page_order": "subjects", "num_clusters": 3, "segment_tokens": 20, "max_segments": 1, "layer": 2, "depth": 1.0,
+    "memory_dim": 40, "norm_and_gate": False, "mode": "hard", "allocation": "random", "granularity": "token",
+    "entries_per_group": 4, "mem_seed": 1, "alpha": 0.5, "epochs": 2, "batch_size": 64, "lr": 0.02,
+    "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
+    "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
+    "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
+    "stage": "x",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def other_values() -> Callable[..., dict[str, Any]]:
+    """Return a trial in which every field matters; with a field's name, the same with another value of that field.
+
+    `models` and `data`, two each, take the place of the hub's.
+    """
+    from trainables.trial.spec import FIELDS
+
+    assert set(OTHER) == set(FIELDS), "give every field another value in OTHER"
+
+    def make(name: str | None = None, models: tuple[str, ...] = (), data: tuple[str, ...] = ()) -> dict[str, Any]:
+        places = {field: two for field, two in (("model", models), ("data", data)) if two}
+        values = BASE | {field: two[0] for field, two in places.items()}
+        if name is None:
+            return values
+        changed = {**values, name: places[name][1] if name in places else OTHER[name]}
+        if name == "depth":
+            del changed["layer"]
+        assert changed[name] != values.get(name, FIELDS[name].default)
+        return changed
+
+    return make

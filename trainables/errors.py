@@ -1,6 +1,6 @@
 """The failure classes; the retry policy is keyed on them.
 
-A message is one line: what is wrong, where, what to do. Only `Bug` ever shows a traceback.
+A message is one line: what is wrong, where, what to do. Only a bug ever shows a traceback.
 """
 
 from __future__ import annotations
@@ -33,12 +33,6 @@ class OutOfMemory(SweepError):
     kind = "memory"
 
 
-class Preempted(SweepError):
-    """The node or the worker process went away; the trial goes on from its last checkpoint elsewhere."""
-
-    kind = "preemption"
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean 'x'?"` for the closest known name, or an empty string."""
     found = get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -46,7 +40,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def failure_kind(error: BaseException) -> str:
-    """Classify any exception: config, data, memory, preemption or bug.
+    """Classify any exception: config, data, memory or bug.
 
     CUDA's out-of-memory error is recognised by its class name, so that torch need not be imported.
     """

@@ -8,8 +8,7 @@ the blocks above its memory, the head and the memory itself: forward and, for ac
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from operator import itemgetter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.planning.points import Point
@@ -17,19 +16,28 @@ from trainables.adapters.registry import adapter_plan
 from trainables.lm.card import ModelCard
 from trainables.probes.plan import Reading, TextSizes
 from trainables.probes.registry import probe_plans
+from trainables.trial.fields import Part
+from trainables.trial.parts import COST_FIELDS, fields_of, only, with_only
 from trainables.trial.spec import TrialSpec
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
 RECORD_BYTES = 20_000
 PREDICTION_BYTES = 60
 
-_cost_fields = itemgetter(
-    "method", "content", "layer", "num_documents", "segment_tokens", "max_segments", "epochs", "memory_dim",
-    "num_shots", "claims_per_page", "eval_epochs", "probes", "counterfact_records", "num_answers", "answer_tokens",
-    "dtype", "detokenize", "seed", "notes_labels", "keep_memory",
-)  # fmt: skip
-_document_fields = itemgetter("dtype", "detokenize", "segment_tokens", "max_segments")
-_prompt_fields = itemgetter("dtype", "detokenize", "seed", "num_shots", "notes_labels", "claims_per_page", "content")
+_SAME_TOKENS = ("num_documents", "content", "template_loss", "probes")
+"""Fields of the texts that decide how many of them there are, or where their loss begins: the trunk's work on smaller
+sets is part of that on larger ones."""
+
+
+def _told_apart_by(parts: Part) -> tuple[str, ...]:
+    """Return the fields by which texts differ for the trunk; the model itself and the data have keys of their own."""
+    return ("dtype", *(name for name in fields_of(parts) if name not in _SAME_TOKENS))
+
+
+_cost_fields = only(COST_FIELDS)
+_document_fields = only(_told_apart_by(Part.CORPUS | Part.PAGES | Part.SEGMENTS))
+_template_fields = only(_told_apart_by(Part.PAGES | Part.TEMPLATES))
+_prompt_fields = only(_told_apart_by(Part.PAGES | Part.FEVER))
 
 
 FEVER_TEXTS = TextSizes(document_tokens=300, claims=12)
@@ -84,8 +92,11 @@ class CostModel:
                 continue
             documents, templates = _tokens(spec, self.texts(point))
             prompts = _reading(spec, self.texts(point)).above_trunk
-            for fields, size in ((_document_fields, documents), (_prompt_fields, templates + prompts)):
-                key = (card.key, point.data_key, fields, fields(vars(spec)))
+            sizes = ((_document_fields, documents), (_template_fields, templates), (_prompt_fields, prompts))
+            for fields, size in sizes:
+                if not size:
+                    continue
+                key = (card.key, point.data_key, fields, fields(spec))
                 layers.setdefault(key, set()).add(layer)
                 tokens[key] = max(size, tokens.get(key, 0))
                 cards[key] = card, spec.dtype
@@ -98,13 +109,16 @@ class CostModel:
 
 
 def merge_alike(points: Iterable[tuple[Point, float]]) -> list[tuple[Point, float]]:
-    """Replace points that cost the same by one of them with the sum of their weights."""
+    """Replace points that cost the same by one of them with the sum of their weights.
+
+    Its fields that are not declared to cost are at their defaults, so that no cost can depend on one of them.
+    """
     merged: dict[Any, tuple[Point, float]] = {}
     for point, weight in points:
-        key = (point.card.key, point.data_key, _cost_fields(vars(point.spec)))
+        key = (point.card.key, point.data_key, _cost_fields(point.spec))
         first, total = merged.get(key, (point, 0.0))
         merged[key] = (first, total + weight)
-    return list(merged.values())
+    return [(replace(first, spec=with_only(COST_FIELDS, first.spec)), total) for first, total in merged.values()]
 
 
 def _tokens(spec: TrialSpec, texts: TextSizes) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, 
 from trainables.data.sources import is_named
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import is_known_model
-from trainables.trial.spec import coerce
+from trainables.trial.spec import FIELDS, coerce
 
 NUM_SAMPLES = "num_samples"
 METRIC_GROUPS = ("memory", "train", "fever", "counterfact")
@@ -151,7 +151,7 @@ def _set_num_samples(space: Space, given: tuple[Any, ...]) -> Space:
 def _typed(name: str, value: Any) -> Any:
     if name == "layer" and str(value) == str(EVERY_LAYER):
         return EVERY_LAYER
-    if value == "" and name not in ("eval_epochs", "probes"):
+    if value == "" and name in FIELDS and FIELDS[name].base is not tuple:
         raise ConfigError(f"{name}=: a value is missing")
     value = coerce(name, value)
     if name == "data":

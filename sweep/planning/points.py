@@ -12,8 +12,8 @@ from typing import Any
 from sweep.space import EVERY_LAYER
 from trainables.data.sources import data_key, pin_sources, used_key
 from trainables.lm.card import ModelCard, model_card
+from trainables.trial.parts import PACK_FIELDS
 from trainables.trial.spec import (
-    PACK_SHARES,
     TrialSpec,
     canonical,
     canonical_identity,
@@ -23,7 +23,7 @@ from trainables.trial.spec import (
     vary,
 )
 
-_shared_fields = itemgetter(*PACK_SHARES)
+_shared_fields = itemgetter(*PACK_FIELDS)
 Axes = Mapping[str, tuple[Any, ...]]
 
 

@@ -8,13 +8,12 @@ contain; `depth` and `groups`, derived; every metric under its own name, `count/
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
-from trainables.trial.spec import IDENTITY_FIELDS, STATED_DEFAULTS, TrialSpec
+from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, STATED_DEFAULTS
 
 RESULTS = "results.parquet"
 
@@ -92,13 +91,11 @@ def _schema(rows: list[dict[str, Any]]) -> Any:
     """Return the columns: fixed ones first, then metrics, counts and timings by name, all of them numbers."""
     import pyarrow as pa
 
-    types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     known = {"id": pa.string(), **{name: pa.string() for name in ("sweep", "stage", "stages", "status")}}
-    for field in fields(TrialSpec):
-        if field.name in IDENTITY_FIELDS:
-            text = str(field.type).split(" | ")[0]
-            item = text.removeprefix("tuple[").split(",")[0]
-            known[field.name] = pa.list_(types[item]) if text.startswith("tuple") else types[text]
+    for name in IDENTITY_FIELDS:
+        item = FIELDS[name].item
+        known[name] = pa.list_(types[item]) if item else types[FIELDS[name].base]
     known |= {"model_key": pa.string(), "data_key": pa.string(), "groups": pa.int64()}
     last = {"flops": pa.float64()}
     last |= {name: pa.string() for name in ("host", "started_at", "finished_at", "error", "folder")}

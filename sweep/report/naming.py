@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from sweep.report.references import is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
+from trainables.trial.fields import InReport
+from trainables.trial.parts import fields_in_report
 from trainables.trial.spec import IDENTITY_FIELDS
 
-SEEDS = ("seed", "mem_seed")
-NOT_SHOWN = ("depth", "revision", "probes", *SEEDS)
+SEEDS = fields_in_report(InReport.SEED)
+NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
 ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
 IN_VARIANT = (
     "model",
@@ -21,8 +23,8 @@ IN_VARIANT = (
     "entries_per_group",
     "mode",
     "alpha",
-    "data",
 )
+"""Fields that `variant` names; `model` has a label of its own."""
 
 
 def variant(trial: Trial) -> str:

@@ -12,20 +12,18 @@ from typing import Any
 
 from sweep.report.answers import Answers
 from sweep.report.study import Trial
-from trainables.trial.spec import IDENTITY_FIELDS
+from trainables.trial.fields import Part
+from trainables.trial.parts import fields_of
+from trainables.trial.spec import STATED_FIELDS
 
-SET_FIELDS = ("num_clusters", "granularity", "entries_per_group", "mem_seed", "allocation", "mode", "alpha")
-PROMPT_FIELDS = (
-    "model",
-    "revision",
-    "dtype",
-    "data",
-    "allow_missing_pages",
-    "detokenize",
-    "num_shots",
-    "notes_labels",
-    "seed",
+CLAIMS_FIELDS = (*fields_of(Part.PAGES), "claims_per_page")
+"""Which claims are asked; a baseline that was asked others may still have answered them."""
+PROMPT_FIELDS = tuple(
+    name
+    for name in fields_of(Part.MODEL | Part.CORPUS | Part.FEVER)
+    if name not in (*CLAIMS_FIELDS, "probes")  # a baseline may be asked more than the trial
 )
+"""What gives a claim the same prompt, and the model that answers it its weights."""
 
 
 def is_baseline(trial: Trial) -> bool:
@@ -86,11 +84,12 @@ class References:
 
 
 def _same_claims(first: Trial, second: Trial) -> bool:
-    return all(first.get(name) == second.get(name) for name in ("num_documents", "claims_per_page"))
+    return all(first.get(name) == second.get(name) for name in CLAIMS_FIELDS)
 
 
 def _plain_key(trial: Trial) -> str:
-    return _key(trial, [name for name in IDENTITY_FIELDS if name not in SET_FIELDS and name != "depth"])
+    sets = fields_of(Part.ENTRY_SETS)
+    return _key(trial, [name for name in STATED_FIELDS if name not in sets])
 
 
 def _key(trial: Trial, names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ NUMBERS = {
 }
 
 
+# A hash of the ids of all points, stage by stage: what has been run of a space is found again.
+IDS = {
+    "clustering": "68cd01c70624f191",
+    "counterfact": "6ed8fd4330119614",
+    "few_shot": "946579faaf7fb5b8",
+    "full_update": "e6cb7d2f0b343171",
+    "inductive": "18faf0ed9d8cf588",
+    "layers": "1b033f9e21f7c3ee",
+    "memory_content": "b3665cc467bde11e",
+    "memory_size": "1eb9392208a1b85b",
+    "sample": "1ecb635ccd5858f4",
+    "structure": "b1879ec0f8ffe868",
+    "tune_alpha": "0cd2b7486bc137bf",
+}
+
+
 def space_of(name: str) -> Space:
     return load_space(FOLDER / f"{name}.py")
 
@@ -48,6 +65,12 @@ def test_a_space_counts_what_the_study_asks_for(name: str) -> None:
     stages = [(stage.name, stage.num_points, stage.equivalent) for stage in plan.stages]
     assert (plan.grid_points, len(plan.grid), stages) == NUMBERS[name]
     assert plan.space.name == name
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_of_the_points_stay_what_they_are(name: str) -> None:
+    ids = [point.id for stage in build_plan(space_of(name)).stages for point in stage.points]
+    assert hashlib.blake2b("".join(ids).encode(), digest_size=8).hexdigest() == IDS[name]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -102,6 +102,7 @@ def test_broken_and_missing_data_files(tmp_path, sample_data):
     ("args", "said"),
     [
         (["--pack-size", "many"], "pack-size"),
+        (["--device", "cuba"], "did you mean 'cuda'"),
         (["--name", "a/b"], "name="),
         (["--stage", "inductiv"], "did you mean 'inductive'"),
         (["--cpus-per-trial", "4000"], "no node has that much"),

@@ -1,7 +1,8 @@
 """What a worker process keeps from one pack to the next: model parts, data, hidden states, probes.
 
 Everything here depends on the model, the layer and the texts, never on a member; a reused process therefore loads,
-tokenises and looks up each of them once for many packs. Only the latest of each kind is kept.
+tokenises and looks up each of them once for many packs. Only the latest of each kind is kept. What is kept is made of
+its key and of nothing else of a trial, so that it can never be handed to a trial that needs another.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ from trainables.node.cache_dir import cache_dir
 from trainables.pack.texts import document_texts, select_documents, template_texts
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
+from trainables.trial.fields import Part
+from trainables.trial.parts import fields_of, only
 from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
+
+_TEXT_FIELDS = fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
+_text_fields = only(_TEXT_FIELDS)
 
 
 @dataclass
@@ -92,8 +98,15 @@ class ProcessCache:
         taken, self.timings = self.timings, {}
         return taken
 
-    def _keep(self, kind: str, key: Any, make: Callable[[], T], part: str | None) -> T:
-        """Return the latest of a kind if it has this key, else make it, its time counted under `part`."""
+    def _keep(self, kind: str, key: tuple[Any, ...], make: Callable[..., T], part: str | None) -> T:
+        """Return the latest of a kind if it has this key, else make it.
+
+        Args:
+            kind: of thing.
+            key: the arguments of `make`, all that the thing depends on.
+            make: makes it.
+            part: under which its time is counted; None where its own parts are timed.
+        """
         held = self._kept.get(kind)
         if held is None or held[0] != key:
             self._kept.pop(kind, None)
@@ -101,7 +114,7 @@ class ProcessCache:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             with self.timing(part) if part else nullcontext():
-                self._kept[kind] = (key, make())
+                self._kept[kind] = (key, make(*key))
         found: T = self._kept[kind][1]
         return found
 
@@ -112,52 +125,50 @@ class ProcessCache:
 
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
-        card = self.card(spec)
-        return self._keep("tokenizer", card.key, lambda: load_tokenizer(card), "load_s")
-
-    def hidden_states(self, spec: TrialSpec) -> HiddenStates:
-        """Return the source of hidden states."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        return self._keep(
-            "hidden", (card.key, dtype), lambda: HiddenStates(card, dtype, self.device, self._hidden_cache), "load_s"
-        )
-
-    def upper(self, spec: TrialSpec, layer: int) -> Upper:
-        """Return the blocks above `layer`."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        key = (card.key, dtype, layer)
-        return self._keep("upper", key, lambda: load_upper(card, layer, dtype, self.device), "load_s")
-
-    def whole_model(self, spec: TrialSpec) -> WholeModel:
-        """Return the whole model, frozen."""
-        card, dtype = self.card(spec), getattr(torch, spec.dtype)
-        return self._keep("whole", (card.key, dtype), lambda: WholeModel(card, dtype, self.device), "load_s")
+        return self._tokenizer(self.card(spec))
 
     def texts(self, spec: TrialSpec) -> StudyTexts:
         """Return the texts and questions of trials like this one."""
-        return self._keep("texts", self._text_key(spec), lambda: self._make_texts(spec), "data_s")
+        return self._keep("texts", (self.card(spec), _text_fields(spec)), self._make_texts, "data_s")
 
-    def parts(self, spec: TrialSpec) -> SpecParts:
+    def parts(self, spec: TrialSpec) -> CachedParts:
         """Return the model of trials like this one, as an adapter sees it."""
-        return SpecParts(self, spec)
+        return CachedParts(self, self.card(spec), spec.dtype, _text_fields(spec))
 
-    def keep(self, spec: TrialSpec, kind: str, key: Hashable, make: Callable[[], T]) -> T:
-        """Keep what an adapter makes of the texts of trials like this one."""
-        return self._keep(kind, (self._text_key(spec), spec.dtype, key), make, None)
+    def hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
+        """Return the source of a model's hidden states."""
+        return self._keep("hidden", (card, dtype), self._open_hidden, "load_s")
 
-    def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
-        return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
+    def upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
+        """Return a model's blocks above `layer`."""
+        return self._keep("upper", (card, dtype, layer), self._load_upper, "load_s")
 
-    def _make_texts(self, spec: TrialSpec) -> StudyTexts:
-        corpus = self._keep(
-            "corpus",
-            (spec.data, spec.detokenize, spec.allow_missing_pages),
-            lambda: load_corpus(spec.data, spec.detokenize, spec.allow_missing_pages),
-            None,
-        )
+    def whole_model(self, card: ModelCard, dtype: str) -> WholeModel:
+        """Return a whole model, frozen."""
+        return self._keep("whole", (card, dtype), self._load_whole, "load_s")
+
+    def keep(self, kind: str, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
+        """Keep what an adapter makes; the key says all that it depends on."""
+        return self._keep(kind, key, lambda *_: make(), None)
+
+    def _tokenizer(self, card: ModelCard) -> Any:
+        return self._keep("tokenizer", (card,), load_tokenizer, "load_s")
+
+    def _open_hidden(self, card: ModelCard, dtype: str) -> HiddenStates:
+        return HiddenStates(card, getattr(torch, dtype), self.device, self._hidden_cache)
+
+    def _load_upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
+        return load_upper(card, layer, getattr(torch, dtype), self.device)
+
+    def _load_whole(self, card: ModelCard, dtype: str) -> WholeModel:
+        return WholeModel(card, getattr(torch, dtype), self.device)
+
+    def _make_texts(self, card: ModelCard, spec: TrialSpec) -> StudyTexts:
+        """Make the texts of a stand-in that has the fields of texts only."""
+        corpus = self._keep("corpus", (spec.data, spec.detokenize, spec.allow_missing_pages), load_corpus, None)
         selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
         documents = selection.documents
-        tokenizer = self.tokenizer(spec)
+        tokenizer = self._tokenizer(card)
         segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)
         train = list(segments) if spec.content == "document+template" else []
         if spec.content != "document":
@@ -165,7 +176,8 @@ class ProcessCache:
             train += template_texts(
                 documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
-        probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in probe_plans(vars(spec))}
+        plans = probe_plans({name: getattr(spec, name) for name in _TEXT_FIELDS})
+        probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
         return StudyTexts(
             documents=documents,
             counts=dict(selection.counts),
@@ -175,53 +187,38 @@ class ProcessCache:
         )
 
 
-class SpecParts:
-    """The model of one trial and its like, as `trainables.adapters.adapter.ModelParts` wants it."""
+class CachedParts:
+    """A process's model for trials of the same texts, as `trainables.adapters.adapter.ModelParts` wants it.
 
-    def __init__(self, cache: ProcessCache, spec: TrialSpec) -> None:
+    Args:
+        cache: of the process.
+        card: the model.
+        dtype: of its weights, by name.
+        chosen: stand-in for a trial, with the fields of texts only.
+    """
+
+    def __init__(self, cache: ProcessCache, card: ModelCard, dtype: str, chosen: TrialSpec) -> None:
         """Load nothing yet."""
-        self._cache, self._spec = cache, spec
-        self.card, self.device = cache.card(spec), cache.device
-        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._cache, self._of, self._chosen = cache, (card, dtype), chosen
+        self.card, self.device = card, cache.device
+        self.dtype: torch.dtype = getattr(torch, dtype)
 
     def hidden_states(self) -> HiddenStates:
         """Return the source of hidden states."""
-        return self._cache.hidden_states(self._spec)
+        return self._cache.hidden_states(*self._of)
 
     def upper(self, layer: int) -> Upper:
         """Return the blocks above a layer."""
-        return self._cache.upper(self._spec, layer)
+        return self._cache.upper(*self._of, layer)
 
     def whole_model(self) -> WholeModel:
         """Return the whole model, frozen."""
-        return self._cache.whole_model(self._spec)
+        return self._cache.whole_model(*self._of)
 
     def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for the same model, texts and key if it was the latest of its kind, else make it."""
-        return self._cache.keep(self._spec, kind, key, make)
+        return self._cache.keep(kind, (*self._of, self._chosen, key), make)
 
     def timing(self, part: str) -> AbstractContextManager[None]:
         """Count the time of a `with` block under a part's name."""
         return self._cache.timing(part)
-
-
-_TEXT_FIELDS = (
-    "data",
-    "allow_missing_pages",
-    "detokenize",
-    "content",
-    "template_loss",
-    "num_documents",
-    "page_order",
-    "segment_tokens",
-    "max_segments",
-    "seed",
-    "num_shots",
-    "notes_labels",
-    "claims_per_page",
-    "probes",
-    "counterfact_records",
-    "num_answers",
-    "answer_tokens",
-    "temperature",
-)

@@ -1,47 +1,131 @@
-"""How the fields of a trial are declared, coerced and checked: type, range, choices, kind."""
+"""How a field of a trial is declared, once, and how its values are coerced and checked.
+
+Every list of fields in the project is derived from what the declarations say: role, parts, cost, pack, report.
+
+The rules for values are our own rather than pydantic's: the spellings taken for one value (`10`, `10.0`, `"10"`;
+`5+10`; `none`; a number rounded to 12 digits) decide which trials have the same id, and messages are one line with
+the nearest known name, so each of pydantic's checks would be replaced or reworded; what is left is type, bounds and
+choices, in the few lines of `SpecField.check`.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields, replace
+from enum import Enum, Flag, auto
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from trainables.errors import ConfigError, nearest
 
 
-def identity_field(
-    default: Any,
-    doc: str,
-    *,
-    choices: Collection[Any] = (),
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    packs: bool = False,
-) -> Any:
-    """Declare a field that changes the result; members of one pack may differ where `packs`."""
-    rule = {"choices": choices, "low": low, "high": high, "above": above}
-    return field(default=default, metadata={"kind": "identity", "doc": doc, "packs": packs, **rule})
+class Role(Flag):
+    """What a field means for a trial's identity; one of the first two or both, or one of the others alone.
+
+    TRAINING: another value gives other trained weights, or another model where nothing is trained.
+    PROBE: another value asks a model something else: other prompts, or other documents whose memorisation error is
+    measured, or at other epochs.
+    RESOURCE: how and where it is computed, not what.
+    LABEL: a name for people.
+    """
+
+    TRAINING = auto()
+    PROBE = auto()
+    RESOURCE = auto()
+    LABEL = auto()
 
 
-def other_field(kind: str, default: Any, doc: str, *, choices: Collection[Any] = (), low: float | None = None) -> Any:
-    """Declare a field that changes no result: `resource` or `label`."""
-    rule = {"choices": choices, "low": low, "high": None, "above": None}
-    return field(default=default, metadata={"kind": kind, "doc": doc, "packs": True, **rule})
+class Part(Flag):
+    """What a trial is made of. A field names each part that reads it; what is built on that part changes along.
+
+    Parts after PAGES and before MEMORY are made of the pages chosen.
+
+    MODEL: the frozen model's weights.
+    CORPUS: pages and claims as they are read from the data.
+    PAGES: which pages of the corpus.
+    SEGMENTS: the pages' texts, cut; trained on, and the memorisation error is measured on them.
+    TEMPLATES: training claims rendered as prompts with their answers; trained on.
+    FEVER: the claims asked, as prompts.
+    COUNTERFACT: the prompts whose answers are sampled.
+    MEMORY: the memory module and its place.
+    ENTRY_SETS: which entries a document may use, and how strongly it is held to them.
+    SCHEDULE: how and on what is trained, and when is evaluated.
+    """
+
+    MODEL = auto()
+    CORPUS = auto()
+    PAGES = auto()
+    SEGMENTS = auto()
+    TEMPLATES = auto()
+    FEVER = auto()
+    COUNTERFACT = auto()
+    MEMORY = auto()
+    ENTRY_SETS = auto()
+    SCHEDULE = auto()
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Type, range and choices of one field."""
+NO_PART = Part(0)
 
-    name: str
-    base: type
-    optional: bool
-    default: Any
-    item: type | None
-    meta: Mapping[str, Any]
+
+class InReport(Enum):
+    """What the report does with trials that differ in a field."""
+
+    LABEL = "label"
+    """Tell them apart by its values."""
+    SEED = "seed"
+    """Take them for repetitions: mean and standard deviation."""
+    HIDDEN = "hidden"
+    """Not mention it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecField:
+    """One field as it is declared.
+
+    Attributes:
+        meaning: one line for people.
+        role: see `Role`.
+        parts: the parts of a trial that read it.
+        costs: whether the estimated cost depends on it.
+        may_differ: whether members of one pack may have different values.
+        report: see `InReport`.
+        choices: the values there are; empty for any.
+        low, high: bounds, inclusive; None for none.
+        above: exclusive lower bound.
+        name, base, item, optional, default: from the class in which it is declared; `item` is the type of a tuple's
+            items, `optional` allows None.
+    """
+
+    meaning: str
+    role: Role
+    parts: Part = NO_PART
+    costs: bool = False
+    may_differ: bool = False
+    report: InReport = InReport.LABEL
+    choices: Collection[Any] = ()
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    name: str = ""
+    base: type = str
+    item: type | None = None
+    optional: bool = False
+    default: Any = None
+
+    @property
+    def type_name(self) -> str:
+        """Its type for people: `int`, `float or none`, `ints joined by +`."""
+        text = self.base.__name__
+        if self.item:
+            text = "names joined by +" if self.item is str else f"{self.item.__name__}s joined by +"
+        return f"{text} or none" if self.optional else text
+
+    @property
+    def bounds(self) -> str:
+        """Its bounds for people, such as `at least 0, at most 5`; empty without any."""
+        return ", ".join(f"{text} {bound:g}" for text, bound, _ in self._bounds())
 
     def check(self, value: Any) -> Any:
         """Return the value in its declared type.
@@ -54,24 +138,26 @@ class Rule:
                 return None
             raise ConfigError(f"{self.name}=None: a value is needed")
         value = self._coerce(value)
-        meta = self.meta
-        if meta["choices"] and value not in meta["choices"]:
-            raise ConfigError(
-                f"{self.name}={value!r}: must be one of {', '.join(map(str, meta['choices']))}"
-                f"{nearest(str(value), map(str, meta['choices']))}"
-            )
-        broken = [
-            f"{text} {bound}"
-            for bound, text, fails in (
-                (meta["low"], "at least", operator.lt),
-                (meta["high"], "at most", operator.gt),
-                (meta["above"], "above", operator.le),
-            )
-            if bound is not None and fails(value, bound)
-        ]
-        if broken:
-            raise ConfigError(f"{self.name}={value!r}: must be {broken[0]}")
+        if self.choices:
+            for each in value if self.base is tuple else (value,):
+                self._check_choice(each)
+        for text, bound, is_broken in self._bounds():
+            if is_broken(value, bound):
+                raise ConfigError(f"{self.name}={value!r}: must be {text} {bound}")
         return value
+
+    def _bounds(self) -> list[tuple[str, float, Any]]:
+        stated = (
+            ("at least", self.low, operator.lt),
+            ("above", self.above, operator.le),
+            ("at most", self.high, operator.gt),
+        )
+        return [(text, bound, is_broken) for text, bound, is_broken in stated if bound is not None]
+
+    def _check_choice(self, value: Any) -> None:
+        if value not in self.choices:
+            known = list(map(str, self.choices))
+            raise ConfigError(f"{self.name}={value!r}: must be one of {', '.join(known)}{nearest(str(value), known)}")
 
     def _coerce(self, value: Any) -> Any:
         try:
@@ -99,18 +185,26 @@ class Rule:
                 raise ValueError
             return value
         except (ValueError, TypeError, KeyError, OverflowError):
-            wanted = f"{self.item.__name__}s joined by +" if self.item else self.base.__name__
-            raise ConfigError(f"{self.name}={value!r}: must be of type {wanted}") from None
+            raise ConfigError(f"{self.name}={value!r}: must be of type {self.type_name}") from None
 
 
-def rules_of(declared: type[Any]) -> dict[str, Rule]:
-    """Read the rules off a dataclass whose fields are declared as above."""
-    types: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "tuple": tuple}
-    rules = {}
-    for f in fields(declared):
-        text = str(f.type)
-        base = types[text.split(" | ")[0].split("[")[0]]
-        item = types[text[6 : text.index(",")]] if base is tuple else None
-        assert f.default is not MISSING
-        rules[f.name] = Rule(f.name, base, "None" in text, f.default, item, f.metadata)
-    return rules
+def declare(default: Any, meaning: str, role: Role, parts: Part = NO_PART, **more: Any) -> Any:
+    """Declare a field of a dataclass; `more` are further attributes of `SpecField`."""
+    return field(default=default, metadata={"declared": SpecField(meaning=meaning, role=role, parts=parts, **more)})
+
+
+def declared_fields(owner: type[Any]) -> Mapping[str, SpecField]:
+    """Return the fields that a dataclass declares, by name, in order."""
+    hints = get_type_hints(owner)
+    found = {}
+    for each in fields(owner):
+        assert each.default is not MISSING
+        hint, arguments = hints[each.name], get_args(hints[each.name])
+        optional = NoneType in arguments
+        base, item = (arguments[0] if optional else hint), None
+        if getattr(base, "__origin__", None) is tuple:
+            base, item = tuple, arguments[0]
+        found[each.name] = replace(
+            each.metadata["declared"], name=each.name, base=base, item=item, optional=optional, default=each.default
+        )
+    return found

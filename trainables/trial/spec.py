@@ -1,8 +1,9 @@
 """A trial is a value: what one grid point of the study is, and the id that names it.
 
-`TrialSpec` is plain, immutable, validated data. Each field is *identity* (it changes the result), *resource*
-(where and how fast) or *label*. `canonical` removes what cannot matter, `identity` states what does, and
-`trial_id` hashes that statement; the same function gives the id of a spec and of a finished record.
+`TrialSpec` is plain, immutable, validated data. Each field is declared once, with its role and the parts of a trial
+that depend on it (see `fields`); every list of fields elsewhere is derived from that (see `parts`). `canonical`
+removes what cannot matter, `identity` states what does, and `trial_id` hashes that statement; the same function gives
+the id of a spec and of a finished record.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import ModelCard, model_card
 from trainables.probes.registry import PROBES
-from trainables.trial.fields import identity_field, other_field, rules_of
+from trainables.trial.fields import InReport, Part, Role, SpecField, declare, declared_fields
 
 ID_VERSION = "1"
+_TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
+_IN_PROMPTS = Part.TEMPLATES | Part.FEVER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,66 +38,121 @@ class TrialSpec:
         ConfigError: a value of the wrong type, outside its range or choices, or at odds with another field.
     """
 
-    model: str = identity_field("sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model")
-    revision: str = identity_field("main", "revision on the hub")
-    dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
-    data: str = identity_field("sample", "sources joined by commas: fever, counterfact, sample, hub or folders")
-    allow_missing_pages: bool = identity_field(False, "go on without the pages that the hub's copy lacks")
-    detokenize: bool = identity_field(False, "undo FEVER's tokenisation in page texts")
-    method: str = identity_field("memory", "what is trained", choices=ADAPTERS)
-    content: str = identity_field(
-        "document", "what is memorised", choices=("document", "template", "document+template")
+    # The model.
+    model: str = declare(
+        "sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model", _TRAINING, Part.MODEL, costs=True
     )
-    template_loss: str = identity_field("full", "template tokens that carry the loss", choices=("full", "answer"))
-    num_documents: int = identity_field(10, "top pages of the ranking (N_top)", low=1)
-    page_order: str = identity_field(
-        "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", choices=("claims", "subjects")
+    revision: str = declare("main", "revision on the hub", _TRAINING, Part.MODEL, costs=True, report=InReport.HIDDEN)
+    dtype: str = declare(
+        "float32", "type of the frozen model's numbers", _TRAINING, Part.MODEL, costs=True,
+        choices=("float32", "bfloat16"),
+    )  # fmt: skip
+    # The texts.
+    data: str = declare(
+        "sample", "sources joined by commas: fever, counterfact, sample, hub or folders", _BOTH, Part.CORPUS,
+        costs=True,
+    )  # fmt: skip
+    allow_missing_pages: bool = declare(
+        False, "go on without the pages that the hub's copy lacks", _BOTH, Part.CORPUS, costs=True
     )
-    num_clusters: int | None = identity_field(None, "groups of documents; default one each", low=1, packs=True)
-    segment_tokens: int = identity_field(256, "tokens per segment", low=2)
-    max_segments: int = identity_field(10, "segments per document", low=1)
-    layer: int | None = identity_field(None, "block whose output the memory adds to, 0-based", low=0)
-    depth: float | None = identity_field(None, "the same as a share of the depth, in (0, 1]", above=0, high=1)
-    memory_dim: int = identity_field(128, "entries of the memory", low=1)
-    norm_and_gate: bool = identity_field(True, "LayerNorm and gate after the memory's second linear map")
-    mode: str = identity_field("inductive", "how an entry set acts", choices=("inductive", "hard"), packs=True)
-    allocation: str = identity_field("none", "entries a document may use", choices=ALLOCATIONS, packs=True)
-    granularity: str = identity_field(
-        "dim", "entry set per document or per token", choices=("dim", "token"), packs=True
+    detokenize: bool = declare(False, "undo FEVER's tokenisation in page texts", _BOTH, Part.CORPUS, costs=True)
+    method: str = declare(
+        "memory", "what is trained", _TRAINING, Part.MEMORY | Part.SCHEDULE, costs=True,
+        choices=ADAPTERS,
+    )  # fmt: skip
+    content: str = declare(
+        "document", "what is memorised", _TRAINING, Part.TEMPLATES | Part.SCHEDULE, costs=True,
+        choices=("document", "template", "document+template"),
+    )  # fmt: skip
+    template_loss: str = declare(
+        "full", "template tokens that carry the loss", _TRAINING, Part.TEMPLATES, choices=("full", "answer")
     )
-    entries_per_group: int | None = identity_field(
-        None, "hash functions of simset; default by memory_dim", low=1, packs=True
+    num_documents: int = declare(10, "top pages of the ranking (N_top)", _BOTH, Part.PAGES, costs=True, low=1)
+    page_order: str = declare(
+        "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", _BOTH, Part.PAGES, costs=True,
+        choices=("claims", "subjects"),
+    )  # fmt: skip
+    num_clusters: int | None = declare(
+        None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    mem_seed: int = identity_field(0, "seed of the allocation", low=0, packs=True)
-    alpha: float = identity_field(0.0, "weight of the inductive loss", low=0, packs=True)
-    epochs: int = identity_field(25, "passes over the texts", low=1)
-    batch_size: int = identity_field(4, "texts per step", low=1)
-    lr: float = identity_field(1e-3, "peak learning rate", above=0, packs=True)
-    weight_decay: float = identity_field(0.05, "decoupled weight decay", low=0, packs=True)
-    warmup_steps: int = identity_field(10, "warm-up of the cosine schedule, steps", low=0)
-    grad_clip: float = identity_field(10.0, "largest gradient norm", above=0, packs=True)
-    seed: int = identity_field(0, "initialisation, order of texts, choice of few-shot examples", low=0)
-    num_shots: int = identity_field(1, "few-shot examples in a prompt", low=0, high=5)
-    notes_labels: bool = identity_field(False, "label the second and third pool lists as the notes print them")
-    claims_per_page: int | None = identity_field(None, "ask at most so many claims a page", low=1)
-    eval_epochs: tuple[int, ...] = identity_field((), "further epochs after which to evaluate")
-    probes: tuple[str, ...] = identity_field(("fever",), "evaluations: fever, counterfact")
-    counterfact_records: int = identity_field(100, "CounterFact records asked", low=1)
-    num_answers: int = identity_field(5, "sampled answers per CounterFact prompt", low=1)
-    answer_tokens: int = identity_field(5, "tokens per sampled answer", low=1)
-    temperature: float = identity_field(1.0, "temperature of sampled answers", above=0)
-    device: str = other_field("resource", "auto", "where to run", choices=("auto", "cpu", "cuda"))
-    micro_batch_tokens: int = other_field("resource", 16384, "tokens of a pack in one forward pass", low=1)
-    checkpoint_every_s: float = other_field("resource", 60.0, "seconds between checkpoints", low=0)
-    keep_memory: bool = other_field("resource", True, "store the trained memory with the record")
-    stage: str = other_field("label", "", "stage of the sweep")
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
+    # The memory.
+    layer: int | None = declare(
+        None, "block whose output the memory adds to, 0-based", _TRAINING, Part.MEMORY, costs=True, low=0
+    )
+    depth: float | None = declare(
+        None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
+        above=0, high=1,
+    )  # fmt: skip
+    memory_dim: int = declare(128, "entries of the memory", _TRAINING, Part.MEMORY, costs=True, low=1)
+    norm_and_gate: bool = declare(
+        True, "LayerNorm and gate after the memory's second linear map", _TRAINING, Part.MEMORY
+    )
+    mode: str = declare(
+        "inductive", "how an entry set acts", _TRAINING, Part.ENTRY_SETS, may_differ=True,
+        choices=("inductive", "hard"),
+    )  # fmt: skip
+    allocation: str = declare(
+        "none", "entries a document may use", _TRAINING, Part.ENTRY_SETS, may_differ=True, choices=ALLOCATIONS
+    )
+    granularity: str = declare(
+        "dim", "entry set per document or per token", _TRAINING, Part.ENTRY_SETS, may_differ=True,
+        choices=("dim", "token"),
+    )  # fmt: skip
+    entries_per_group: int | None = declare(
+        None, "hash functions of simset; default by memory_dim", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
+    )
+    mem_seed: int = declare(
+        0, "seed of the allocation", _TRAINING, Part.ENTRY_SETS, may_differ=True, report=InReport.SEED, low=0
+    )
+    alpha: float = declare(0.0, "weight of the inductive loss", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=0)
+    # The training.
+    epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
+    batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
+    lr: float = declare(1e-3, "peak learning rate", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
+    weight_decay: float = declare(0.05, "decoupled weight decay", _TRAINING, Part.SCHEDULE, may_differ=True, low=0)
+    warmup_steps: int = declare(10, "warm-up of the cosine schedule, steps", _TRAINING, Part.SCHEDULE, low=0)
+    grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
+    seed: int = declare(
+        0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+    )  # fmt: skip
+    # The questions.
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    notes_labels: bool = declare(
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+    )
+    claims_per_page: int | None = declare(
+        None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
+    )
+    eval_epochs: tuple[int, ...] = declare(
+        (), "further epochs after which to evaluate", _PROBE, Part.SCHEDULE, costs=True
+    )
+    probes: tuple[str, ...] = declare(
+        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT, costs=True, report=InReport.HIDDEN,
+        choices=PROBES,
+    )  # fmt: skip
+    counterfact_records: int = declare(100, "CounterFact records asked", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    num_answers: int = declare(5, "sampled answers per CounterFact prompt", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    answer_tokens: int = declare(5, "tokens per sampled answer", _PROBE, Part.COUNTERFACT, costs=True, low=1)
+    temperature: float = declare(1.0, "temperature of sampled answers", _PROBE, Part.COUNTERFACT, above=0)
+    # How it is run, and what it is called.
+    micro_batch_tokens: int = declare(
+        16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
+    )
+    checkpoint_every_s: float = declare(60.0, "seconds between checkpoints", Role.RESOURCE, may_differ=True, low=0)
+    keep_memory: bool = declare(
+        True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
+    )
+    stage: str = declare("", "stage of the sweep", Role.LABEL, may_differ=True)
 
     def __post_init__(self) -> None:
         """Coerce and check every field, then the rules between fields."""
         for name, value in list(vars(self).items()):
-            rule = _RULES[name]
-            if value is not rule.default:
-                object.__setattr__(self, name, rule.check(value))
+            declared = FIELDS[name]
+            if value is not declared.default:
+                object.__setattr__(self, name, declared.check(value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -114,9 +172,6 @@ class TrialSpec:
                 )
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
             raise ConfigError(f"eval_epochs={self.eval_epochs}: must lie between 0 and epochs={self.epochs}")
-        for probe in self.probes:
-            if probe not in PROBES:
-                raise ConfigError(f"probes={probe!r}: must be {' or '.join(PROBES)}{nearest(probe, PROBES)}")
 
     @property
     def groups(self) -> int:
@@ -124,47 +179,31 @@ class TrialSpec:
         return self.num_clusters or self.num_documents
 
 
-_RULES = rules_of(TrialSpec)
-FIELDS: tuple[str, ...] = tuple(_RULES)
-IDENTITY_FIELDS: tuple[str, ...] = tuple(n for n, r in _RULES.items() if r.meta["kind"] == "identity")
-PACK_SHARES: tuple[str, ...] = tuple(n for n, r in _RULES.items() if not r.meta["packs"])
-_UNSTATED_FIELDS = ("depth", *(n for n in FIELDS if n not in IDENTITY_FIELDS))
-
-
-def _defaults(*names: str) -> dict[str, Any]:
-    return {name: _RULES[name].default for name in names}
-
-
-_DEFAULTS = _defaults(*IDENTITY_FIELDS)
-_NO_TRAINING = _defaults("content", "template_loss", "epochs", "batch_size", "lr", "weight_decay", "warmup_steps")
-_NO_TRAINING |= _defaults("grad_clip", "eval_epochs")
-_NO_ENTRY_SETS = _defaults("allocation", "mode", "alpha", "granularity", "num_clusters", "entries_per_group")
-_NO_ENTRY_SETS |= _defaults("mem_seed")
-_NO_MEMORY = _NO_ENTRY_SETS | _defaults("layer", "depth", "memory_dim", "norm_and_gate")
-_NO_SAMPLES = _defaults("counterfact_records", "num_answers", "answer_tokens", "temperature")
+FIELDS: Mapping[str, SpecField] = declared_fields(TrialSpec)
+IDENTITY_FIELDS: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.role & _BOTH)
+STATED_FIELDS: tuple[str, ...] = tuple(name for name in IDENTITY_FIELDS if name != "depth")
+"""What `identity` states: a depth is stated as the layer it stands for."""
+_UNSTATED_FIELDS = tuple(name for name in FIELDS if name not in STATED_FIELDS)
 _ELIDED: dict[str, Any] = {
-    name: list(value) if isinstance(value, tuple) else value
-    for name, value in _DEFAULTS.items()
+    name: list(FIELDS[name].default) if FIELDS[name].base is tuple else FIELDS[name].default
+    for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
 """What a record from before a field was added would have stated for it."""
+_KEPT = ("method", "probes", "seed")
+"""Never without use: the first two say which parts a trial has, and ids have always held the seed."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def field_doc(name: str) -> str:
-    """One line on a field, for help texts."""
-    return str(_RULES[name].meta["doc"])
-
-
-def field_names_check(names: Mapping[str, Any]) -> None:
+def _check_names(names: Mapping[str, Any]) -> None:
     """Refuse unknown field names.
 
     Raises:
         ConfigError: names the first unknown field and the nearest known one.
     """
     for name in names:
-        if name not in _RULES:
+        if name not in FIELDS:
             raise ConfigError(f"{name}: unknown field{nearest(name, FIELDS)}")
 
 
@@ -174,7 +213,7 @@ def make_spec(values: Mapping[str, Any]) -> TrialSpec:
     Raises:
         ConfigError: an unknown field or a bad value.
     """
-    field_names_check(values)
+    _check_names(values)
     return TrialSpec(**values)
 
 
@@ -186,12 +225,13 @@ def vary(spec: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
     Raises:
         ConfigError: a value at odds with another field.
     """
-    varied = _twin(spec, values)
+    varied = twin(spec, values)
     varied._check_together()
     return varied
 
 
-def _twin(spec: TrialSpec, changes: Mapping[str, Any]) -> TrialSpec:
+def twin(spec: TrialSpec, changes: Mapping[str, Any]) -> TrialSpec:
+    """Return the spec with other values, unchecked."""
     twin = object.__new__(TrialSpec)
     vars(twin).update(vars(spec), **changes)
     return twin
@@ -203,8 +243,8 @@ def coerce(name: str, value: Any) -> Any:
     Raises:
         ConfigError: unknown field, wrong type, range or choice.
     """
-    field_names_check({name: value})
-    return _RULES[name].check(value)
+    _check_names({name: value})
+    return FIELDS[name].check(value)
 
 
 def layer_index(depth: float, num_blocks: int) -> int:
@@ -223,30 +263,24 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         ConfigError: the layer lies beyond the model.
     """
     card = card or model_card(spec.model, spec.revision)
-    new = dict(_without_use(spec.method, spec.probes))
-    adapter, asked = ADAPTERS[spec.method], _asked_with(spec.probes)
+    adapter = ADAPTERS[spec.method]
+    sets = "allocation" in adapter.uses() and spec.allocation != "none" and (spec.mode == "hard" or spec.alpha != 0)
+    new = dict(_without_use(spec.method, spec.probes, spec.content != "document", sets))
     if not card.is_hub:
         new["revision"] = "main"
     if not uses_hub(spec.data):
         new["allow_missing_pages"] = False
     if "layer" in adapter.uses():
-        new |= {"layer": _canonical_layer(spec, card), "depth": None}
-    if "allocation" in adapter.uses():
-        new |= _canonical_entries(spec)
+        new["layer"], new["depth"] = _block(spec, card), None
+    if sets:
+        new |= _canonical_entry_sets(spec)
     if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
-    templates = adapter.trains and spec.content != "document"
-    if not templates:
-        new["template_loss"] = "full"
-    if "claims_per_page" not in asked:
-        new["claims_per_page"] = None
-    if "num_shots" not in asked and not templates:
-        new |= {"num_shots": 1, "notes_labels": False}
     if spec.num_shots == 0:
         new["notes_labels"] = False
     stated = vars(spec)
     changed = {name: value for name, value in new.items() if stated[name] != value}
-    return _twin(spec, changed) if changed else spec
+    return twin(spec, changed) if changed else spec
 
 
 def uses_counterfact(spec: TrialSpec) -> bool:
@@ -262,25 +296,42 @@ def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
     """
     if stated["method"] not in ADAPTERS:
         return frozenset()
-    return frozenset(_without_use(stated["method"], tuple(stated["probes"])))
+    return frozenset(_without_use(stated["method"], (*stated["probes"], "fever")))  # whose fields always tell apart
 
 
 @cache
-def _asked_with(probes: tuple[str, ...]) -> frozenset[str]:
-    """Return the fields that some of the probes use."""
-    return frozenset(field for name in probes if name in PROBES for field in PROBES[name].uses())
+def _without_use(
+    method: str, probes: tuple[str, ...], templates: bool = True, entry_sets: bool = True
+) -> Mapping[str, Any]:
+    """Return the fields that no part of a trial has a use for, with their defaults.
 
-
-@cache
-def _without_use(method: str, probes: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the fields that a method and its probes have no use for, with what they are set to."""
+    Args:
+        method: what is trained.
+        probes: what is asked; those that are not known any more are passed over.
+        templates: whether templates are trained on, if anything is.
+        entry_sets: whether entries are allocated, to an effect.
+    """
     adapter = ADAPTERS[method]
-    used = {*adapter.uses(), *(("depth",) if "layer" in adapter.uses() else ()), *_asked_with(probes)}
-    values = {name: value for name, value in (_NO_MEMORY | _NO_SAMPLES).items() if name not in used}
-    return values if adapter.trains else values | _NO_TRAINING
+    own = {*adapter.uses(), *(("depth",) if "layer" in adapter.uses() else ())}
+    asked = {name for probe in probes if probe in PROBES for name in PROBES[probe].uses()}
+    present = {
+        Part.MEMORY: own,
+        Part.ENTRY_SETS: own if entry_sets else (),
+        Part.SCHEDULE: FIELDS if adapter.trains else (),
+        Part.TEMPLATES: FIELDS if adapter.trains and templates else (),
+        Part.FEVER: asked,
+        Part.COUNTERFACT: asked,
+    }
+    return {
+        name: FIELDS[name].default
+        for name in IDENTITY_FIELDS
+        if name not in _KEPT
+        and all(name not in present.get(part, FIELDS) for part in Part if part in FIELDS[name].parts)
+    }
 
 
-def _canonical_layer(spec: TrialSpec, card: ModelCard) -> int:
+def _block(spec: TrialSpec, card: ModelCard) -> int:
+    """Return the index of the block that the memory adds to."""
     layer = spec.layer if spec.depth is None else layer_index(spec.depth, card.num_blocks)
     assert layer is not None
     if layer >= card.num_blocks:
@@ -290,11 +341,9 @@ def _canonical_layer(spec: TrialSpec, card: ModelCard) -> int:
     return layer
 
 
-def _canonical_entries(spec: TrialSpec) -> dict[str, Any]:
+def _canonical_entry_sets(spec: TrialSpec) -> dict[str, Any]:
+    """Return what of an allocation cannot matter, with what it is set to."""
     new: dict[str, Any] = {}
-    plain = spec.allocation == "none" or (spec.mode == "inductive" and spec.alpha == 0)
-    if plain:
-        return _NO_ENTRY_SETS
     if spec.mode == "hard":
         new["alpha"] = 0.0
     if spec.num_clusters == spec.num_documents:
@@ -315,7 +364,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
         data_key: its data's fingerprint, likewise.
 
     Returns:
-        Every identity field but `depth`, as plain JSON values.
+        The `STATED_FIELDS`, as plain JSON values.
     """
     card = card or model_card(spec.model, spec.revision)
     return canonical_identity(canonical(spec, card), card, data_key or key_of_data(spec.data))

@@ -20,9 +20,15 @@ from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
 from trainables.probes.counterfact.targets import METRICS, sample_scores
+from trainables.trial.fields import Part
+from trainables.trial.parts import fields_of
 
 SLUG = "counterfact_against_pretrained"
-SAME_FIELDS = ("model", "dtype", "data", "seed", "num_answers", "answer_tokens", "temperature")
+SAME_FIELDS = tuple(
+    name
+    for name in fields_of(Part.MODEL | Part.CORPUS | Part.COUNTERFACT)
+    if name not in ("probes", "counterfact_records")  # compared are the records that both were asked
+)
 LEGEND = (
     "Differences are trial minus the pretrained model, over the records that both were asked. Intervals: 95 % "
     "paired bootstrap over records; p: paired permutation test over records, Holm-corrected over this table. A row "

@@ -23,7 +23,7 @@ from sweep.report.figures.drawing import (
     panels,
 )  # fmt: skip
 from sweep.report.figures.layers import Curve, mean_curve, nll_curve
-from sweep.report.naming import ACCURACY, LEAKAGE, NLL, allocation_name
+from sweep.report.naming import ACCURACY, LEAKAGE, NLL, SEEDS, allocation_name
 from sweep.report.references import References, is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
@@ -110,7 +110,7 @@ def _layer_to_show(trials: Sequence[Trial]) -> Any:
 
 
 def _settings(trial: Trial) -> str:
-    free = ("allocation", "alpha", "seed", "mem_seed", "granularity", "entries_per_group")
+    free = ("allocation", "alpha", "granularity", "entries_per_group", *SEEDS)
     return repr(sorted((n, show(v)) for n, v in trial.point.items() if n not in free))
 
 

@@ -21,7 +21,7 @@ from sweep.report.figures.drawing import (
     whole_numbers,
     wrapped,
 )  # fmt: skip
-from sweep.report.naming import ACCURACY, NLL
+from sweep.report.naming import ACCURACY, NLL, SEEDS
 from sweep.report.references import References, is_plain
 from sweep.report.study import Trial
 
@@ -69,7 +69,7 @@ def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]
         own = [t for t in own if t.metric(NLL) is not None]
         groups: dict[str, list[Trial]] = {}
         for t in own:
-            rest = {n: v for n, v in t.point.items() if n not in ("layer", "seed")}
+            rest = {n: v for n, v in t.point.items() if n not in ("layer", *SEEDS)}
             groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(t)
         best = max(
             groups.values(),

@@ -12,7 +12,7 @@ from sweep.report.naming import ACCURACY, MACRO, NLL, SEEDS, label_texts, labels
 from sweep.report.notes import note_value
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
-from trainables.trial.spec import IDENTITY_FIELDS
+from trainables.trial.spec import STATED_FIELDS
 
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (
@@ -88,7 +88,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 def seeds_table(trials: Sequence[Trial]) -> Table | None:
     """Mean, standard deviation and t-interval over trials that differ only in seeds."""
     groups: dict[str, list[Trial]] = {}
-    names = [n for n in IDENTITY_FIELDS if n not in (*SEEDS, "depth")]
+    names = [n for n in STATED_FIELDS if n not in SEEDS]
     for trial in trials:
         if trial.status == "done":
             groups.setdefault(repr([trial.point.get(n) for n in names]), []).append(trial)
@@ -177,11 +177,10 @@ def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
 
 def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Return every trial with its fields and final metrics, one dict per row."""
-    names = [n for n in IDENTITY_FIELDS if n != "depth"]
     rows = []
     for t in trials:
         row: dict[str, Any] = {"trial": t.id, "sweep": t.sweep, "stage": t.stage, "status": t.status}
-        row |= {n: _flat(t.get(n)) for n in names}
+        row |= {n: _flat(t.get(n)) for n in STATED_FIELDS}
         row |= {f"counts/{n}": v for n, v in t.counts.items()}
         row |= _finite(t.metrics)
         rows.append(row)

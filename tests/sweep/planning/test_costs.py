@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sweep.planning.costs import A100, estimate, measure
 from sweep.planning.expand import Plan, build_plan
-from sweep.planning.flops import FEVER_TEXTS, SAMPLE_TEXTS, CostModel, device_bytes, merge_alike, train_token_flops
+from sweep.planning.flops import (
+    FEVER_TEXTS,
+    SAMPLE_TEXTS,
+    CostModel,
+    device_bytes,
+    disk_bytes,
+    merge_alike,
+    train_token_flops,
+)
 from sweep.planning.overrides import apply_overrides
+from sweep.planning.packs import auto_pack_size
 from sweep.planning.points import Point, PointMaker
 from sweep.space import ALL, Space, Stage
-from trainables.trial.spec import make_spec
+from trainables.trial.spec import FIELDS, make_spec
 
 GRID = Space(
     name="grid",
@@ -78,6 +88,21 @@ def test_other_seeds_ask_other_prompts_about_the_same_documents() -> None:
     assert one < two < 2 * one
 
 
+@pytest.mark.parametrize(
+    ("more", "twice"),
+    [
+        ({"page_order": "subjects"}, True), ({"detokenize": True}, True), ({"dtype": "bfloat16"}, True),
+        ({"seed": 1}, False), ({"num_shots": 3}, False), ({"content": "document+template"}, False),
+    ],
+)  # fmt: skip
+def test_the_trunk_runs_again_for_documents_that_are_others(more: dict[str, Any], twice: bool) -> None:
+    model, alone = CostModel({}), {"probes": ()}
+    one = sum(model.trunk([point(**alone)])[0].values())
+    own = sum(model.trunk([point(**alone, **more)])[0].values())
+    both = sum(model.trunk([point(**alone), point(**alone, **more)])[0].values())
+    assert both == pytest.approx(one + own if twice else max(one, own))
+
+
 def test_points_that_cost_the_same_are_merged() -> None:
     merged = merge_alike([(point(alpha=1, allocation="simset1"), 1), (point(), 2), (point(layer=3), 1)])
     assert [weight for _, weight in merged] == [3, 1]
@@ -139,3 +164,31 @@ def test_records_that_tell_nothing_are_passed_over() -> None:
 
 def test_the_sample_world_has_sizes_of_its_own() -> None:
     assert CostModel({}).texts(PointMaker().point(make_spec({"layer": 1}))) == SAMPLE_TEXTS
+
+
+def costs(*points: Point) -> tuple[Any, ...]:
+    """All that is estimated from points, one by one and together."""
+    model = CostModel({})
+    alone = [
+        (
+            model.work(p),
+            disk_bytes(p.spec, p.card, model.texts(p)),
+            device_bytes(p.spec, p.card, 3),
+            auto_pack_size(p, A100.memory_bytes),
+            model.trunk([p]),
+        )
+        for p in points
+    ]
+    return alone, model.trunk(points)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_points_are_merged_only_if_every_cost_is_the_same(two_points: Callable[[str], list[Point]], name: str) -> None:
+    one, two = two_points(name)
+    merged = merge_alike([(one, 1.0), (two, 1.0)])
+    same = costs(one, one) == costs(one, two) == costs(two, two)
+    assert costs(*(p for p, _ in merged)) == costs(*(one, two)[: len(merged)])
+    assert len(merged) == 2 or same
+    assert sum(weight for _, weight in merged) == 2
+    if FIELDS[name].costs:
+        assert not same, "declared to cost, and costs nothing"

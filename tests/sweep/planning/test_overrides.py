@@ -102,7 +102,7 @@ def test_values_may_hold_anything_but_commas(tmp_path: Path, monkeypatch: pytest
 def test_equal_values_count_once_and_later_settings_win() -> None:
     assert apply_overrides(SPACE, ["alpha=0,0.0,1,1.0"]).axes["alpha"] == (0.0, 1.0)
     assert apply_overrides(SPACE, ["epochs=3", "epochs=4"], epochs=2).fixed["epochs"] == 4
-    assert apply_overrides(SPACE, [], seed=None, device="cpu").fixed == {"memory_dim": 256, "device": "cpu"}
+    assert apply_overrides(SPACE, [], seed=None, stage="x").fixed == {"memory_dim": 256, "stage": "x"}
 
 
 def test_a_value_of_several_parts_is_one_value() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from sweep.planning.packs import LARGEST, auto_pack_size
-from sweep.planning.points import PointMaker
-from trainables.trial.spec import make_spec
+from collections.abc import Callable
+
+import pytest
+
+from sweep.planning.packs import LARGEST, auto_pack_size, make_packs
+from sweep.planning.points import Point, PointMaker
+from trainables.trial.spec import FIELDS, make_spec
 
 MAKER = PointMaker()
 
@@ -23,3 +27,10 @@ def test_small_models_share_many_and_large_memories_fewer():
 def test_on_a_cpu_a_model_that_keeps_it_busy_is_not_packed():
     assert size(on_gpu=False, model="pythia-160m") == 1
     assert size(on_gpu=False, segment_tokens=64, batch_size=2) > 8
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_points_share_a_pack_where_they_differ_in_what_members_may_differ_in(
+    two_points: Callable[[str], list[Point]], name: str
+) -> None:
+    assert (len(make_packs(two_points(name), 2)) == 1) == FIELDS[name].may_differ

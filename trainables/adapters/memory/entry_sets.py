@@ -42,17 +42,21 @@ class EntrySets:
         """
         name = allocation or plan.allocation
         clusters = min(plan.groups, len(self._segments))
-        key = (name, plan.granularity, plan.entries_per_group, plan.mem_seed, clusters)
+        key = (name, plan.granularity, clusters, plan.mem_seed, plan.entries_per_group)
         if key not in self._built:
-            groups = self.groups(clusters)
-            sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
-            for document, group in enumerate(groups):
-                sequences[group] += self._segments[document]
-            built = build_allocation(
-                name, plan.granularity, sequences, self._memory_dim, plan.mem_seed, plan.entries_per_group
-            )
-            self._built[key] = EntrySet(built, groups, sequences)
+            self._built[key] = self._build(*key)
         return self._built[key]
+
+    def _build(
+        self, name: str, granularity: str, num_clusters: int, mem_seed: int, entries_per_group: int | None
+    ) -> EntrySet:
+        """Build the set for a key: it depends on nothing else of a trial."""
+        groups = self.groups(num_clusters)
+        sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
+        for document, group in enumerate(groups):
+            sequences[group] += self._segments[document]
+        built = build_allocation(name, granularity, sequences, self._memory_dim, mem_seed, entries_per_group)
+        return EntrySet(built, groups, sequences)
 
     def groups(self, num_clusters: int) -> list[int]:
         """Return the group of every document."""

@@ -28,7 +28,7 @@ class PackMembers:
     """The members of a pack, side by side.
 
     Attributes:
-        plans: one per member; they agree in all that is not marked as free within a pack.
+        plans: one per member; they agree in all fields but those in which members may differ.
         sets: each member's entry set, or None for a member that has none.
         active: False once a member's loss was not a number.
     """

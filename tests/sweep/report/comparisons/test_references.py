@@ -1,0 +1,62 @@
+"""Which trials are compared with each other, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sweep.report.comparisons.references import References
+
+from sweep.report.naming import label_texts, labels_of
+from sweep.report.study import Trial
+from trainables.lm.card import model_card
+from trainables.trial.spec import STATED_FIELDS, identity, make_spec, trial_id, unused_fields
+
+ASKED_OF = {"model", "revision", "dtype"}
+CLAIMS = {
+    "data", "detokenize", "num_documents", "page_order", "seed", "num_shots", "notes_labels", "claims_per_page",
+}  # fmt: skip
+ENTRY_SETS = {"num_clusters", "mode", "allocation", "granularity", "entries_per_group", "mem_seed", "alpha"}
+NOT_TOLD = {"revision", "seed", "mem_seed", "probes"}
+
+
+@pytest.fixture
+def trial(other_values: Callable[..., dict[str, Any]]) -> Callable[..., Trial]:
+    """Make the record of a trial in which every field matters, with another value of the field named."""
+
+    def make(name: str | None = None, **values: Any) -> Trial:
+        spec = make_spec({**other_values(name), **values})
+        card = model_card(spec.model, spec.revision)
+        point = identity(spec, card, f"{spec.data}@1")
+        unused, parts = unused_fields(point), ({}, {}, {}, card.num_blocks, "")
+        return Trial(trial_id(point), "s", "", "done", card.name, point, spec.data, *parts, unused)
+
+    return make
+
+
+@pytest.mark.parametrize("name", sorted(set(STATED_FIELDS) - {"method"}))
+def test_the_baseline_is_the_same_model_asked_the_same_claims_in_the_same_way(trial, name) -> None:
+    baseline = trial(method="pretrained")
+    found = References([baseline]).baseline(trial(name))
+    assert (found is None) == (name in ASKED_OF | CLAIMS)
+
+
+def test_a_baseline_that_is_not_asked_claims_is_none(trial) -> None:
+    baseline = trial(method="pretrained", probes=("counterfact",))
+    assert References([baseline]).baseline(trial()) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(STATED_FIELDS) - {"method"}))
+def test_the_plain_memory_differs_in_its_structure_only(trial, name) -> None:
+    plain = trial(allocation="none")
+    found = References([plain]).plain(trial(name))
+    assert (found is plain) == (name in ENTRY_SETS)
+
+
+@pytest.mark.parametrize("name", sorted(STATED_FIELDS))
+def test_labels_tell_trials_apart_whatever_they_differ_in(trial, name) -> None:
+    """Seeds are averaged over; a model's revision and the probes are not part of what a row is about."""
+    two = [trial(), trial(name)]
+    one, other = (label_texts(each, labels_of(two)) for each in two)
+    assert (one == other) == (name in NOT_TOLD)

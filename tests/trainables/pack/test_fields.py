@@ -1,0 +1,264 @@
+"""Fields declare what they do: to texts, to trained weights, within a pack, and to what a process keeps.
+
+Every test goes through all fields, two values each, and compares what really comes out with what is declared; a role
+or a part left out or added without reason fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.adapters.memory.adapter import MemoryAdapter
+from trainables.adapters.split import SplitAdapter
+from trainables.data.corpus import load_corpus
+from trainables.lm.token_tree import TokenTree
+from trainables.pack.process_cache import ProcessCache
+from trainables.pack.run import PackRun
+from trainables.trial.fields import Part, Role
+from trainables.trial.parts import fields_of
+from trainables.trial.spec import FIELDS, TrialSpec
+from trainables.trial.task import TrialTask
+
+CPU = torch.device("cpu")
+ON_PAGES = Part.CORPUS | Part.PAGES
+BUILT_ON = {
+    Part.CORPUS: Part.CORPUS,
+    Part.PAGES: ON_PAGES,
+    Part.SEGMENTS: ON_PAGES | Part.SEGMENTS,
+    Part.TEMPLATES: ON_PAGES | Part.TEMPLATES,
+    Part.FEVER: ON_PAGES | Part.FEVER,
+    Part.COUNTERFACT: ON_PAGES | Part.COUNTERFACT,
+}
+HUB_ONLY = ("revision", "allow_missing_pages")
+"""Fields that mean something for models or data of the hub only, which no test here asks."""
+TEXT_FIELDS = [name for name in FIELDS if not FIELDS[name].parts & Part.MODEL and name not in HUB_ONLY]
+"""All but those of the model: another tokenizer makes other tokens of the same texts."""
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def trial(trial_with_other) -> Callable[..., TrialSpec]:
+    return trial_with_other
+
+
+@pytest.fixture(scope="module")
+def cache() -> ProcessCache:
+    torch.set_num_threads(1)
+    return ProcessCache(CPU, 10**9)
+
+
+@pytest.fixture(scope="module")
+def base_contents(trial, cache) -> dict[Part, Any]:
+    return contents(cache, trial())
+
+
+@pytest.fixture(scope="module")
+def base_weights(trial, cache) -> Weights:
+    return trained(cache, trial())[0]
+
+
+# What texts and questions are made of.
+
+
+class FakeModel:
+    """Stands for a model in sampling; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def next_logits(self, sequences: list[list[int]]) -> Tensor:
+        self.asked += sequences
+        return torch.stack([torch.sin(torch.arange(600.0) * (sum(sequence) % 97 + 1)) for sequence in sequences])
+
+
+def tokens(tree: TokenTree) -> tuple[int, ...]:
+    return tuple(tree.tokens)
+
+
+def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
+    """What each part of a trial that is made of texts holds, as plain values."""
+    texts, model = cache.texts(spec), FakeModel()
+    segments = [(tokens(text.tree), text.document, 1) for text in texts.segments]
+    trained = [(tokens(text.tree), text.document, text.first_target) for text in texts.train]
+    fever, probe = texts.probes.get("fever"), texts.probes.get("counterfact")
+    return {
+        Part.CORPUS: load_corpus(spec.data, spec.detokenize),
+        Part.PAGES: texts.documents,
+        Part.SEGMENTS: segments,
+        Part.TEMPLATES: (spec.content, [text for text in trained if text not in segments]),
+        Part.FEVER: fever
+        and ([(q.document, q.claim, q.prompt) for q in fever.questions.prompts], list(map(tokens, fever.prompts))),
+        Part.COUNTERFACT: probe and (probe.ask_one(model), model.asked),
+    }
+
+
+@pytest.mark.parametrize("name", TEXT_FIELDS)
+def test_a_field_names_just_the_parts_made_of_texts_that_read_it(trial, cache, base_contents, name):
+    before, after = base_contents, contents(cache, trial(name))
+    for part, below in BUILT_ON.items():
+        if before[part] != after[part]:
+            assert name in fields_of(below), f"{part} depends on it"
+        elif FIELDS[name].parts & part and name != "probes":
+            raise AssertionError(f"{part} does not depend on it")
+
+
+def test_probes_say_what_is_asked(trial, cache, base_contents):
+    asked = contents(cache, trial("probes"))
+    assert asked[Part.FEVER] and not asked[Part.COUNTERFACT] and base_contents[Part.COUNTERFACT]
+
+
+@pytest.mark.parametrize("name", TEXT_FIELDS)
+def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cache, base_contents, name):
+    spec, parts = trial(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT)
+    found = contents(cache, spec)
+    changes = any(found[part] != base_contents[part] for part in parts) or spec.eval_epochs != trial().eval_epochs
+    assert changes == bool(FIELDS[name].role & Role.PROBE)
+
+
+# What training is made of.
+
+
+def trained(cache: ProcessCache, *specs: TrialSpec) -> list[Weights]:
+    """Train trials as one pack and return each one's weights."""
+    torch.set_num_threads(1)
+    run = PackRun([TrialTask(str(k), spec, "", "") for k, spec in enumerate(specs)], cache, (), [None] * len(specs))
+    while not run.done:
+        run.adapter.train_epoch(run.epoch)
+        run.epoch += 1
+    assert all(run.adapter.active)
+    return [dict(run.adapter.state(k).weights) for k in range(len(specs))]
+
+
+def distance(one: Weights, other: Weights) -> float:
+    if {name: value.shape for name, value in one.items()} != {name: value.shape for name, value in other.items()}:
+        return float("inf")
+    return max(float((value - other[name]).abs().max()) for name, value in one.items())
+
+
+SAME = 1e-5
+"""Largest difference that another order of sums makes; other training differs by 1e-4 and more."""
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in (*HUB_ONLY, "method")])
+def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(trial, cache, base_weights, name):
+    """Another method trains another thing."""
+    far = distance(base_weights, trained(cache, trial(name))[0])
+    assert (far > SAME) == bool(FIELDS[name].role & Role.TRAINING), far
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ])
+def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, base_weights, name):
+    packed = trained(cache, trial(), trial(name))
+    alone = [base_weights, *trained(cache, trial(name))]
+    assert max(map(distance, packed, alone)) < SAME
+
+
+def test_a_field_has_a_role_and_only_training_and_probe_go_together():
+    together = Role.TRAINING | Role.PROBE
+    for field in FIELDS.values():
+        assert field.role in (Role.TRAINING, Role.PROBE, together, Role.RESOURCE, Role.LABEL), field.name
+        assert field.meaning and (field.parts or not field.role & together), field.name
+
+
+# What a process keeps.
+
+
+def _texts(cache: ProcessCache, spec: TrialSpec) -> Any:
+    texts = cache.texts(spec)
+    found = contents(cache, spec)
+    return [found[part] for part in BUILT_ON if part is not Part.CORPUS], texts.counts
+
+
+def _upper(cache: ProcessCache, spec: TrialSpec) -> Any:
+    upper = cache.parts(spec).upper(spec.layer or 0)
+    hidden = torch.sin(torch.arange(96.0)).reshape(1, 3, 32).to(upper.head_weight.dtype)
+    return upper(hidden), upper.head_weight
+
+
+def _whole(cache: ProcessCache, spec: TrialSpec) -> Any:
+    return cache.parts(spec).whole_model()(torch.arange(5)[None])
+
+
+def _hidden(cache: ProcessCache, spec: TrialSpec) -> Any:
+    return cache.parts(spec).hidden_states().get([TokenTree.chain([1, 2, 3])], spec.layer or 0)
+
+
+def _tokenizer(cache: ProcessCache, spec: TrialSpec) -> Any:
+    return cache.tokenizer(spec)("Mira Talven is a painter in Orsk.")["input_ids"]
+
+
+def _adapter(cache: ProcessCache, spec: TrialSpec) -> Any:
+    return PackRun([TrialTask("0", spec, "", "")], cache, (), [None]).adapter
+
+
+def _states(cache: ProcessCache, spec: TrialSpec) -> Any:
+    adapter = _adapter(cache, spec)
+    if not isinstance(adapter, SplitAdapter):
+        return None
+    whole = [
+        (batch.hidden, batch.labels, batch.targets, batch.positions, tuple(batch.documents))
+        for texts in (adapter.states.train, adapter.states.segments)
+        for batch in texts.steps(np.arange(len(texts)), 100)
+    ]
+    return whole, round(adapter.states.nll_before, 4)
+
+
+def _entry_set(cache: ProcessCache, spec: TrialSpec) -> Any:
+    adapter = _adapter(cache, spec)
+    if not isinstance(adapter, MemoryAdapter) or adapter.sets[0] is None:
+        return None
+    found, trees = adapter.sets[0], [TokenTree.chain([5, 6, 7])]
+    return found.groups, found.allocation.table.tolist(), found.mask([0], trees, CPU)
+
+
+KEPT: dict[str, Callable[[ProcessCache, TrialSpec], Any]] = {
+    "texts": _texts, "upper": _upper, "whole": _whole, "hidden": _hidden, "tokenizer": _tokenizer,
+    "states": _states, "entry_set": _entry_set,
+}  # fmt: skip
+
+
+MATTERS = {
+    "texts": ("model", "data", "num_shots", "seed", "claims_per_page", "probes", "temperature", "content"),
+    "upper": ("model", "dtype", "layer"),
+    "whole": ("model", "dtype"),
+    "hidden": ("model", "dtype", "layer"),
+    "tokenizer": ("model",),
+    "states": ("model", "dtype", "layer", "num_documents", "num_shots"),
+    "entry_set": ("memory_dim", "mem_seed", "granularity", "num_clusters", "allocation", "entries_per_group", "data"),
+}
+
+
+def plain(value: Any) -> Any:
+    """Nested values with tensors as something that can be compared."""
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), value.detach().float().flatten().tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_process_never_hands_a_trial_what_it_keeps_for_another(trial, cache, name):
+    fresh, spec = ProcessCache(CPU, 10**9), trial(name)
+    for kind, look in KEPT.items():
+        look(cache, trial())
+        assert plain(look(cache, spec)) == plain(look(fresh, spec)), kind
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_the_test_above_would_notice(trial, cache, kind):
+    needed = plain(KEPT[kind](cache, trial()))
+    for name in MATTERS[kind]:
+        assert plain(KEPT[kind](cache, trial(name))) != needed, name
+
+
+def test_what_does_not_depend_on_a_field_is_kept(trial, cache):
+    texts, upper = cache.texts(trial()), cache.parts(trial()).upper(1)
+    for name in ("alpha", "lr", "epochs", "norm_and_gate", "mem_seed", "keep_memory", "stage"):
+        assert cache.texts(trial(name)) is texts and cache.parts(trial(name)).upper(1) is upper

@@ -1,0 +1,53 @@
+"""Lists of fields, derived from their declarations, and stand-ins for specs that have some of their fields only."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import cast
+
+from trainables.trial.fields import InReport, Part, Role
+from trainables.trial.spec import FIELDS, TrialSpec, twin
+
+
+def fields_of(parts: Part) -> tuple[str, ...]:
+    """Return the fields on which any of these parts of a trial depends."""
+    return tuple(name for name, field in FIELDS.items() if field.parts & parts)
+
+
+def fields_in_role(role: Role) -> tuple[str, ...]:
+    """Return the fields that have this role, alone or beside another."""
+    return tuple(name for name, field in FIELDS.items() if field.role & role)
+
+
+def fields_in_report(use: InReport) -> tuple[str, ...]:
+    """Return the identity fields that the report uses like this."""
+    return tuple(name for name in fields_in_role(Role.TRAINING | Role.PROBE) if FIELDS[name].report is use)
+
+
+PACK_FIELDS = tuple(name for name, field in FIELDS.items() if not field.may_differ)
+"""What the members of a pack have in common."""
+COST_FIELDS = tuple(name for name, field in FIELDS.items() if field.costs)
+"""On what the estimated cost of a trial depends."""
+
+
+def only(names: Sequence[str]) -> Callable[[TrialSpec], TrialSpec]:
+    """Return a function that gives a spec's stand-in, which has these fields (two or more) and no others.
+
+    What is made of a stand-in cannot depend on a field that is not among them: to read one is an AttributeError.
+    Stand-ins are equal, and hash alike, where these fields are: they are the keys of what is made of them.
+    """
+    stand_in = namedtuple("stand_in", names)  # type: ignore[misc]
+    values_of = attrgetter(*names)
+    make = stand_in._make
+
+    def narrow(spec: TrialSpec) -> TrialSpec:
+        return cast(TrialSpec, make(values_of(spec)))
+
+    return narrow
+
+
+def with_only(names: Sequence[str], spec: TrialSpec) -> TrialSpec:
+    """Return the spec with all other fields at their defaults; the rules between fields are not checked."""
+    return twin(spec, {name: field.default for name, field in FIELDS.items() if name not in names})
