@@ -137,10 +137,11 @@ class ProcessCache:
 
     def keep(self, spec: TrialSpec, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Keep what an adapter makes of the texts of trials like this one."""
-        return self._keep(kind, (self._text_key(spec), spec.dtype, key), make, None)
+        return self._keep(f"adapter's {kind}", (self._text_key(spec), spec.dtype, key), make, None)
 
     def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
-        return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
+        fields = (getattr(spec, name) for name in _TEXT_FIELDS)
+        return (self.card(spec).key, *fields, *probe_plans(vars(spec)))
 
     def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(
