@@ -27,6 +27,7 @@ from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
 from trainables.pack.texts import document_texts, select_documents, template_texts
+from trainables.probes.plan import ProbePlan
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
 from trainables.trial.fields import Part
@@ -35,8 +36,14 @@ from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
 
-_TEXT_FIELDS = fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
-_text_fields = only(_TEXT_FIELDS)
+_text_fields = only(
+    fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
+)
+
+
+def _texts_key(spec: TrialSpec) -> tuple[TrialSpec, tuple[ProbePlan, ...]]:
+    """Return all that the texts of a trial depend on, besides the model: the fields of texts, and the probes."""
+    return _text_fields(spec), tuple(probe_plans(vars(spec)))
 
 
 @dataclass
@@ -129,11 +136,11 @@ class ProcessCache:
 
     def texts(self, spec: TrialSpec) -> StudyTexts:
         """Return the texts and questions of trials like this one."""
-        return self._keep("texts", (self.card(spec), _text_fields(spec)), self._make_texts, "data_s")
+        return self._keep("texts", (self.card(spec), *_texts_key(spec)), self._make_texts, "data_s")
 
     def parts(self, spec: TrialSpec) -> CachedParts:
         """Return the model of trials like this one, as an adapter sees it."""
-        return CachedParts(self, self.card(spec), spec.dtype, _text_fields(spec))
+        return CachedParts(self, self.card(spec), spec.dtype, _texts_key(spec))
 
     def hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
         """Return the source of a model's hidden states."""
@@ -149,7 +156,7 @@ class ProcessCache:
 
     def keep(self, kind: str, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """Keep what an adapter makes; the key says all that it depends on."""
-        return self._keep(kind, key, lambda *_: make(), None)
+        return self._keep(f"adapter's {kind}", key, lambda *_: make(), None)
 
     def _tokenizer(self, card: ModelCard) -> Any:
         return self._keep("tokenizer", (card,), load_tokenizer, "load_s")
@@ -163,8 +170,8 @@ class ProcessCache:
     def _load_whole(self, card: ModelCard, dtype: str) -> WholeModel:
         return WholeModel(card, getattr(torch, dtype), self.device)
 
-    def _make_texts(self, card: ModelCard, spec: TrialSpec) -> StudyTexts:
-        """Make the texts of a stand-in that has the fields of texts only."""
+    def _make_texts(self, card: ModelCard, spec: TrialSpec, plans: tuple[ProbePlan, ...]) -> StudyTexts:
+        """Make the texts of a stand-in that has the fields of texts only, and of probes."""
         corpus = self._keep("corpus", (spec.data, spec.detokenize, spec.allow_missing_pages), load_corpus, None)
         selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
         documents = selection.documents
@@ -176,7 +183,6 @@ class ProcessCache:
             train += template_texts(
                 documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
-        plans = probe_plans({name: getattr(spec, name) for name in _TEXT_FIELDS})
         probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
         return StudyTexts(
             documents=documents,
@@ -194,12 +200,12 @@ class CachedParts:
         cache: of the process.
         card: the model.
         dtype: of its weights, by name.
-        chosen: stand-in for a trial, with the fields of texts only.
+        texts: what the texts depend on.
     """
 
-    def __init__(self, cache: ProcessCache, card: ModelCard, dtype: str, chosen: TrialSpec) -> None:
+    def __init__(self, cache: ProcessCache, card: ModelCard, dtype: str, texts: tuple[Hashable, ...]) -> None:
         """Load nothing yet."""
-        self._cache, self._of, self._chosen = cache, (card, dtype), chosen
+        self._cache, self._of, self._texts = cache, (card, dtype), texts
         self.card, self.device = card, cache.device
         self.dtype: torch.dtype = getattr(torch, dtype)
 
@@ -217,7 +223,7 @@ class CachedParts:
 
     def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for the same model, texts and key if it was the latest of its kind, else make it."""
-        return self._cache.keep(kind, (*self._of, self._chosen, key), make)
+        return self._cache.keep(kind, (*self._of, *self._texts, key), make)
 
     def timing(self, part: str) -> AbstractContextManager[None]:
         """Count the time of a `with` block under a part's name."""

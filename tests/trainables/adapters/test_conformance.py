@@ -163,6 +163,7 @@ def test_other_texts_than_the_packs_can_be_evaluated(method: str, specs: Any, bu
     for k, whole in enumerate(adapter.nll(texts)):
         mean = sum(part[k] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
         assert mean == pytest.approx(whole, **SAME)
+        assert len({part[k] for part in parts}) > 1, "the texts must differ"
 
 
 @pytest.mark.parametrize("method", CASES)

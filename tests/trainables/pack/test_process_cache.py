@@ -35,6 +35,16 @@ def test_loading_the_tokenizer_is_not_counted_as_reading_data(tiny_models, sampl
     assert set(cache.take_timings()) == {"data_s", "load_s"}
 
 
+def test_another_setting_of_a_probe_makes_it_anew(small_trial, process_cache):
+    one, other = (small_trial(layer=1, probes=("recital",), segment_tokens=tokens) for tokens in (48, 6))
+    texts = process_cache.texts(one)
+    assert process_cache.texts(small_trial(layer=2, probes=("recital",), lr=0.5)) is texts
+    assert process_cache.texts(other).probes["recital"].plan.segment_tokens == 6
+    for name, value in {"num_shots": 2, "claims_per_page": 1, "seed": 4}.items():
+        (plan,) = (probe.plan for probe in process_cache.texts(small_trial(layer=1, **{name: value})).probes.values())
+        assert getattr(plan, name) == value
+
+
 def test_a_hub_model_is_taken_at_the_commit_that_the_sweep_began_with():
     from trainables.trial.spec import make_spec
 
