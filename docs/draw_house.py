@@ -116,7 +116,7 @@ def _draw_house(figure: Figure, axes: Axes, package: str, level: Mapping[str, in
 
 
 def draw(every: list[Arrow]) -> Figure:
-    """Draw the two houses side by side, with the arrows between them told in the caption."""
+    """Draw the two houses side by side; the caption sums up the arrows between them."""
     figure = Figure(figsize=(14, 7), dpi=72)  # as an SVG file has it: arrows end at boxes measured at this size
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.06, top=0.94, wspace=0.04)
     for axes, package in zip(figure.subplots(1, 2), HOUSES, strict=True):

@@ -146,10 +146,10 @@ def _statistics(
             "the same model, data, shots and seed. Run one, or report on the whole storage if another has it."
         )
     notes = beside_the_notes(study.trials)
-    beside = ["No point of the notes was run at their scale (99 or 449 pages): nothing to set beside them."]
+    beside = ["No point of the study's notes was run at their scale (99 or 449 pages): nothing to set beside them."]
     return [
         Section("Statistics", [table for table in tables if table], texts=texts),
-        Section("Beside the notes", [notes] if notes else [], texts=[] if notes else beside),
+        Section("Beside the study's notes", [notes] if notes else [], texts=[] if notes else beside),
     ]
 
 

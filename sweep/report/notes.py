@@ -1,4 +1,4 @@
-"""The numbers that the notes print, as data, and when a trial of ours is the same point.
+"""The numbers that the study's notes print, as data, and when a trial of ours is the same point.
 
 Note 000 evaluated 99 pages (3,045 rows), note 001 449. A trial is set beside a note only when its corpus has
 that many pages after truncation, on the same model alias, shots and variant.

@@ -55,7 +55,7 @@ def _is_sample(sample: Any) -> bool:
 def print_samples(samples: Sequence[Mapping[str, Any]]) -> str:
     """Print prompt, target word and sampled answers, a rule before each.
 
-    The notes' target word is the counterfactual one; the true one is printed beside it.
+    The target word of the study's notes is the counterfactual one; the true one is printed beside it.
     """
     lines = []
     for sample in samples:

@@ -48,7 +48,7 @@ Not used:
 {% if samples %}
 ## CounterFact answers
 
-Sampled answers to the records' own prompts, as the notes print them.
+Sampled answers to the records' own prompts, as the study's notes print them.
 
 {% for sample in samples %}
 ### {{ sample.title }}

@@ -1,8 +1,7 @@
-"""Each `python -m sweep...` that infra/ shows or runs is one that the program takes."""
+"""Each `python -m sweep...` that infra/ or the README shows or runs is one that the program takes."""
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import Any
 import pytest
 import typer
 import yaml
+
+from sweep.main import app
 
 COMMAND = re.compile(r"python -m (sweep\.\w+)([^\n`']*)")
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _commands() -> list[Any]:
     found = []
-    for path in sorted((ROOT / "infra").rglob("*")):
+    for path in [ROOT / "README.md", *sorted((ROOT / "infra").rglob("*"))]:
         if not path.is_file():
             continue
         texts = [path.read_text().replace("\\\n", " ")]
@@ -36,7 +37,11 @@ def _commands() -> list[Any]:
             texts = [text for document in yaml.safe_load_all(texts[0]) for text in _strings(document)]
         for text in texts:
             found += [
-                pytest.param(module, shlex.split(rest.partition(" && ")[0].partition(" # ")[0]), id=f"{path.name}-{i}")
+                pytest.param(
+                    module,
+                    shlex.split(rest.partition(" && ")[0].partition(" # ")[0]),
+                    id=f"{path.relative_to(ROOT)}-{i}",
+                )
                 for i, (module, rest) in enumerate(COMMAND.findall(text))
                 if rest.strip()
             ]
@@ -45,7 +50,7 @@ def _commands() -> list[Any]:
 
 @pytest.mark.parametrize(("module", "args"), _commands())
 def test_the_program_takes_it(module: str, args: list[str]) -> None:
-    command = typer.main.get_command(importlib.import_module(module).app)
+    command = typer.main.get_command(app).get_command(None, module.removeprefix("sweep."))
     args = ["search_spaces/inductive.py" if arg == "$@" else arg for arg in args]
     context = command.make_context(module, args)
     space = context.params.get("space", "")
@@ -54,7 +59,12 @@ def test_the_program_takes_it(module: str, args: list[str]) -> None:
 
 def test_the_commands_are_found() -> None:
     names = {param.id.rpartition("-")[0] for param in _commands()}
-    assert {"README.md", "rayjob.yaml", "one_node.sh", "many_nodes.sh"} <= names
+    assert {
+        "README.md",
+        "infra/kubernetes/rayjob.yaml",
+        "infra/slurm/one_node.sh",
+        "infra/slurm/many_nodes.sh",
+    } <= names
 
 
 def test_the_readme_names_every_file(infra: Path) -> None:

@@ -1,6 +1,6 @@
 """Paired comparison of trials with what they are measured against.
 
-Two units are kept apart. Accuracy and macro F1 are weighted by *rows* (evidence annotations), as the notes
+Two units are kept apart. Accuracy and macro F1 are weighted by *rows* (evidence annotations), as the study's notes
 count them, and their intervals come from a bootstrap that draws whole *pages*, because claims of one page
 share their few-shot examples and their document. McNemar's test counts distinct *claims*, each once.
 

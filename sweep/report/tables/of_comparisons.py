@@ -150,7 +150,7 @@ def _letter(code: int) -> str:
 
 
 def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
-    """Our accuracy and macro F1 beside the notes' where the same point was run at full scale."""
+    """Our accuracy and macro F1 beside those of the study's notes where the same point was run at full scale."""
     rows = []
     for trial in sorted(trials, key=lambda t: (t.model, variant(t), t.get("num_shots"), t.get("seed"))):
         note = note_value(trial)
@@ -172,7 +172,7 @@ def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
     columns = ("accuracy", "notes", "difference", "macro F1", "notes macro F1", "macro F1 difference")
     labels = ("model", "variant", *NOTE_FIELDS, "note")
     legend = (f"{MISSING}: the note gives no such number.",)
-    return Table("beside_the_notes", "Ours beside the notes'", labels, columns, tuple(rows), legend)
+    return Table("beside_the_notes", "Ours beside the study's notes'", labels, columns, tuple(rows), legend)
 
 
 def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

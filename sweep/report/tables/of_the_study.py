@@ -1,4 +1,4 @@
-"""The tables of the notes, filled from whatever trials there are; a table without trials is left out."""
+"""The tables of the study's notes, filled from whatever trials there are; a table without trials is left out."""
 
 from __future__ import annotations
 
