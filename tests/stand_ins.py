@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -34,7 +35,7 @@ class Rule:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
-    claim_length: int | None = None
+    delay_s: float = 0.0
 
 
 class StandIn:
@@ -84,6 +85,7 @@ class StandIn:
         rule = next((rule for rule in self.rules if rule.times > 0 and re.search(rule.pattern, asked)), None)
         if rule:
             rule.times -= 1
+            time.sleep(rule.delay_s)
         if rule and rule.status:
             self.send(handler, rule.status, b"busy", rule.headers)
             return
@@ -103,8 +105,7 @@ class StandIn:
         rule: Rule | None = None,
     ) -> None:
         handler.send_response(status)
-        length = rule.claim_length if rule and rule.claim_length is not None else len(content)
-        for name, value in {"Content-Length": str(length), **headers}.items():
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
         if handler.command == "HEAD":

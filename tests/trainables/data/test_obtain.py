@@ -139,7 +139,7 @@ def test_a_download_goes_on_in_another_run(official: OfficialSite, monkeypatch: 
 
 @pytest.mark.parametrize("etags", [True, False])
 def test_a_file_that_changed_between_two_runs_is_not_put_together(
-    official: OfficialSite, monkeypatch: pytest.MonkeyPatch, etags: bool
+    official: OfficialSite, monkeypatch: pytest.MonkeyPatch, etags: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     official.etags = etags
     new = official.files["counterfact.json"]
@@ -150,6 +150,7 @@ def test_a_file_that_changed_between_two_runs_is_not_put_together(
         ready_data("counterfact")
     official.files["counterfact.json"] = new
     assert (ready_data("counterfact") / "counterfact.json").read_bytes() == new
+    assert "starts over" not in capfd.readouterr().err, "the server was asked for the rest of the old version only"
 
 
 def test_parts_of_two_versions_that_no_mark_tells_apart_start_over(
@@ -256,6 +257,7 @@ def test_a_name_server_that_never_answers_is_no_network(
 
 
 def test_two_processes_on_an_empty_cache_download_once(official: OfficialSite) -> None:
+    official.rules.append(Rule("GET", delay_s=3.0))
     run = [sys.executable, "-c", PROGRAM, "fever"]
     both = [subprocess.Popen(run, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     folders = {process.communicate()[0].strip() for process in both}
