@@ -29,7 +29,7 @@ from sweep.report.build import build_report, written
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_points, run_name, run_params, run_tags
+from sweep.tracking.layout import metric_values, run_name, run_params, run_tags
 
 SWEEP = "made_up"
 
@@ -99,7 +99,7 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
             with mlflow.start_run(experiment_id=experiment, run_name=run_name(record)):
                 for name, text in run_params(record).items():
                     mlflow.log_param(name, text)
-                for point in metric_points(record):
+                for point in metric_values(record):
                     mlflow.log_metric(point.name, point.value, step=point.step)
                 for name, text in run_tags(record, "fluent", {}).items():
                     mlflow.set_tag(name, text)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from sweep.records.record import Record
 from sweep.tracking.layout import (
-    Point,
+    MetricValue,
     Tracking,
     complete_tags,
     run_name,
@@ -72,10 +72,20 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
+        text = _reason(error)
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong at the bottom: a database's own words rather than the statement that met them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(getattr(cause, "orig", None), BaseException):
+            return str(cause.orig)  # type: ignore[attr-defined]
+        cause = cause.__cause__
+    return str(error).strip() or type(error).__name__
 
 
 class Runs:
@@ -140,14 +150,14 @@ class Runs:
     def log(
         self,
         run: str,
-        points: Sequence[Point],
+        values: Sequence[MetricValue],
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Add metrics, params and tags, as few requests as MLflow's limits allow, the tags last."""
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(p.name, p.value, p.time_ms, p.step) for p in points]
+        metrics = [Metric(p.name, p.value, p.time_ms, p.step) for p in values]
         every = [Param(name, value) for name, value in (params or {}).items()][:_BATCH_PARAMS]
         last = [RunTag(name, value) for name, value in (tags or {}).items()]
         while len(metrics) > _BATCH_METRICS - len(every):
@@ -177,7 +187,7 @@ class Runs:
         """
         whole = whole_run(record, self.storage, members)
         run = self.create_named(whole.name, whole.tags, whole.started_ms)
-        self.log(run, whole.points, whole.params)
+        self.log(run, whole.values, whole.params)
         self.end(run, whole.status, whole.ended_ms)
         return run
 
@@ -185,12 +195,12 @@ class Runs:
         self,
         run: str,
         record: Record,
-        points: Sequence[Point],
+        values: Sequence[MetricValue],
         params: Mapping[str, str],
         members: Mapping[str, str],
     ) -> None:
         """Send what a run still lacks, vouch that it is complete, and end it."""
-        self.log(run, points, params, complete_tags(record, self.storage, members))
+        self.log(run, values, params, complete_tags(record, self.storage, members))
         self.end(run, run_status(record), time_ms(record["finished_at"]))
 
 
@@ -202,7 +212,7 @@ def _client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs with a traceback what it raises as well
     return MlflowClient(tracking_uri=uri)
 
 

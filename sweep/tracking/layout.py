@@ -1,4 +1,4 @@
-"""What a trial looks like in MLflow: where runs go, their names, params, tags and metric points.
+"""What a trial looks like in MLflow: where runs go, their names, params, tags and metric values.
 
 All of it is a function of the trial's record, so that a run fed live and one built later are the same. Runs
 are flat, since the MLflow UI leaves nested ones out of its table and charts; the tag `in_<sweep>` ties
@@ -47,7 +47,7 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricValue:
     """One value of a metric; its time (milliseconds) never changes, so that sending it twice adds nothing."""
 
     name: str
@@ -66,7 +66,7 @@ class WholeRun:
     ended_ms: int
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    points: Sequence[Point]
+    values: Sequence[MetricValue]
 
 
 def resolve_tracking(store: Store, uri: str | None = None, experiment: str | None = None) -> Tracking:
@@ -222,7 +222,7 @@ def whole_run(record: Record, storage: str, members: Mapping[str, str]) -> Whole
         ended_ms=time_ms(record["finished_at"]),
         tags=complete_tags(record, storage, members),
         params=run_params(record),
-        points=metric_points(record),
+        values=metric_values(record),
     )
 
 
@@ -231,23 +231,23 @@ def final_step(record: Record, name: str) -> int:
     return int(record["identity"]["epochs"]) if record["curves"].get(name) else 0
 
 
-def metric_points(record: Record) -> list[Point]:
+def metric_values(record: Record) -> list[MetricValue]:
     """Return every metric value of a complete record once: curves by epoch, finals, timings."""
     begin, end = time_ms(record["started_at"]), time_ms(record["finished_at"])
     epochs = max(1, int(record["identity"]["epochs"]))
-    found: dict[tuple[str, int], Point] = {}
+    found: dict[tuple[str, int], MetricValue] = {}
     for name, step, value in _values(record):
         if value is not None:
             share = min(1.0, step / epochs) if step else 1.0
             clean = _name(name)
-            found[clean, step] = Point(clean, float(value), step, round(begin + (end - begin) * share))
+            found[clean, step] = MetricValue(clean, float(value), step, round(begin + (end - begin) * share))
     return list(found.values())
 
 
-def epoch_points(epoch: float, metrics: Mapping[str, Any], time_ms: int) -> list[Point]:
-    """Return the points of one epoch as they come from a worker; values that are not finite are left out."""
+def epoch_values(epoch: float, metrics: Mapping[str, Any], time_ms: int) -> list[MetricValue]:
+    """Return the values of one epoch as they come from a worker; values that are not finite are left out."""
     return [
-        Point(_name(name), float(value), int(epoch), time_ms)
+        MetricValue(_name(name), float(value), int(epoch), time_ms)
         for name, value in metrics.items()
         if isinstance(value, (int, float)) and abs(value) < float("inf")
     ]

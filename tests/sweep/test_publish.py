@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sqlite3
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import sweep.tracking.publish
 from sweep.publish import app, publish
-from sweep.tracking import sqlite_rows
 from sweep.tracking.client import Runs, TrackingError
-from sweep.tracking.layout import Tracking, complete_mark, metric_points, run_params, whole_run
+from sweep.tracking.layout import complete_mark, metric_values, run_params, whole_run
 from sweep.tracking.live_feed import LiveFeed
 
 
@@ -64,7 +61,7 @@ def test_every_record_gets_one_whole_run_and_the_sweep_another(store, tracking, 
         assert (run.info.status, run.data.tags["status"]) == (status, record["status"])
         assert run.data.params == run_params(record)
         assert run.info.start_time == 1767323045000 and run.info.end_time == 1767323105000
-        points = Counter((p.name, p.step, p.value) for p in metric_points(record))
+        points = Counter((p.name, p.step, p.value) for p in metric_values(record))
         stored = Counter(
             (name, m.step, m.value)
             for name in run.data.metrics
@@ -101,7 +98,7 @@ def test_what_the_feed_completed_is_left_alone(store, tracking, runs, sweep_of_t
 def test_remnants_and_duplicates_give_way_to_one_whole_run(store, tracking, runs, sweep_of_three, begun) -> None:
     first, second, third = sweep_of_three
     half = runs.create(begun(seed=0), {})  # a driver killed in the middle
-    runs.log(half, metric_points(first)[:2])
+    runs.log(half, metric_values(first)[:2])
     runs.build(second, {})
     runs.build(second, {})
     runs.create(begun(seed=9), {})  # killed, and never finished since
@@ -133,99 +130,33 @@ def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(store, tracking,
     assert publish(store, ["demo", "second"], tracking)["unchanged"] == 5
 
 
-@pytest.fixture
-def by_client(store, tracking, runs, sweep_of_three, monkeypatch, tmp_path) -> dict:
-    """The rows of `demo`'s trials, all made by MLflow's client."""
-    there = replace(tracking, uri=f"sqlite:///{tmp_path}/client.db")
-    shutil.copy(f"{store.uri}/mlflow.db", tmp_path / "client.db")
-    with monkeypatch.context() as patch:
-        patch.setattr(sqlite_rows._Form, "fits", lambda *_: False)
-        publish(store, ["demo"], there)
-    return rows_of_trials(there)
-
-
-def rows_of_trials(tracking: Tracking) -> dict:
-    """Every row of every run, by trial; run ids replaced, since they are drawn."""
-    database = sqlite_rows._Database(tracking.uri)
-    found = {}
-    with database._engine.connect() as connection:
-        runs = [run for (run,) in connection.exec_driver_sql("select run_uuid from runs")]
-    for run in runs:
-        rows = json.loads(json.dumps(database.read(run)).replace(run, "RUN"))
-        trial = {row["key"]: row["value"] for row in rows["tags"]}.get("trial_id")
-        if trial:
-            found[trial] = {
-                table: sorted(each, key=lambda row: (row.get("key"), row.get("step"))) for table, each in rows.items()
-            }
-    database.close()
-    return found
-
-
-def test_runs_written_as_rows_are_just_those_of_the_client(
-    store, tracking, runs, sweep_of_three, by_client, monkeypatch
-) -> None:
-    built = []
-    monkeypatch.setattr(Runs, "build", lambda *args, build=Runs.build: built.append(args) or build(*args))
+def test_progress_counts_every_record_once(store, tracking, sweep_of_three) -> None:
     done = []
-    counts = publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
-    assert counts["created"] == 4 and done == [(1, 3), (2, 3), (3, 3)]
-    assert len(built) == 1  # the one that shows the form
-    found = rows_of_trials(tracking)
-    assert len(by_client) == 3 and found.keys() == by_client.keys()
-    for trial, rows in by_client.items():
-        for table, each in rows.items():
-            assert found[trial][table] == each
+    publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_publish_killed_in_the_middle_is_made_up_for(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
+    end, ended = Runs.end, []
+
+    def once(self, *args):
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(end(self, *args))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Runs, "end", once)
+        patch.setattr(sweep.tracking.publish, "CONNECTIONS", 1)
+        publish(store, ["demo"], tracking)
+    counts = publish(store, ["demo"], tracking)
+    assert counts["unchanged"] == 1 and counts["completed"] + counts["created"] == 3
     assert publish(store, ["demo"], tracking)["unchanged"] == 4
 
 
-def test_where_mlflow_writes_other_rows_all_runs_are_the_clients(
-    store, tracking, runs, sweep_of_three, monkeypatch
-) -> None:
-    built = []
-
-    def build(*args):
-        run = original(*args)
-        built.append(run)
-        runs._client.set_tag(run, "mlflow.new", "of a later version")
-        runs._client.log_metric(run, "of a later version", 1.0)
-        return run
-
-    original = Runs.build
-    monkeypatch.setattr(Runs, "build", build)
-    publish(store, ["demo"], tracking)
-    assert len(built) == 3
-
-
-def test_a_publish_killed_between_two_transactions_is_made_up_for(
-    store, tracking, runs, sweep_of_three, monkeypatch
-) -> None:
-    monkeypatch.setattr(sqlite_rows, "TOGETHER", 1)
-    write, written = sqlite_rows._Database.write, []
-
-    def once(self, some):
-        if written:
-            raise KeyboardInterrupt
-        written.append(write(self, some))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sqlite_rows._Database, "write", once)
-        publish(store, ["demo"], tracking)
-    assert len(everything(runs)) == 2
-    counts = publish(store, ["demo"], tracking)
-    assert (counts["unchanged"], counts["created"]) == (2, 2)
-
-
-def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_BUSY_S", 0)
-    read = sqlite_rows._Database.read
+@pytest.mark.slow
+def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three) -> None:
     holder = sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))
-
-    def read_and_lock(self, run):
-        rows = read(self, run)
-        holder.execute("begin immediate")
-        return rows
-
-    monkeypatch.setattr(sqlite_rows._Database, "read", read_and_lock)
+    holder.execute("begin immediate")
     with pytest.raises(TrackingError, match="database is locked.*nothing is lost, publish when it answers"):
         publish(store, ["demo"], tracking)
     holder.close()

@@ -14,8 +14,8 @@ from sweep.tracking.layout import (
     Tracking,
     compare_url,
     complete_mark,
-    epoch_points,
-    metric_points,
+    epoch_values,
+    metric_values,
     not_finite,
     resolve_tracking,
     run_name,
@@ -88,7 +88,7 @@ def test_tags_tell_the_sweep_the_stage_and_where_it_ran(finished) -> None:
 def test_curves_go_by_epoch_and_finals_to_one_fixed_step(finished) -> None:
     curves = {"train/loss": [[1, 3.0], [2, None]], "memory/nll": [[1, 2.0], [3, 1.5]]}
     record = finished(result={"metrics": {"memory/nll": 1.25, "fever/f1_macro": 0.5}, "curves": curves})
-    points = {(p.name, p.step): p.value for p in metric_points(record)}
+    points = {(p.name, p.step): p.value for p in metric_values(record)}
     assert points == {
         ("train/loss", 1): 3.0,
         ("memory/nll", 1): 2.0,
@@ -101,7 +101,7 @@ def test_curves_go_by_epoch_and_finals_to_one_fixed_step(finished) -> None:
 
 
 def test_epoch_values_that_are_not_finite_are_left_out() -> None:
-    points = epoch_points(2, {"train/loss": float("nan"), "train/nll": float("inf"), "train/leak": 0.5}, 7)
+    points = epoch_values(2, {"train/loss": float("nan"), "train/nll": float("inf"), "train/leak": 0.5}, 7)
     assert [(p.name, p.step, p.value, p.time_ms) for p in points] == [("train/leak", 2, 0.5, 7)]
 
 
