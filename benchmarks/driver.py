@@ -29,7 +29,8 @@ from sweep.report.build import build_report, written
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_values, run_name, run_params, run_tags
+from sweep.tracking.layout import metric_values, run_params, run_tags
+from sweep.tracking.naming import Naming
 
 SWEEP = "made_up"
 
@@ -96,7 +97,7 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
 
     def log() -> None:
         for record in sample:
-            with mlflow.start_run(experiment_id=experiment, run_name=run_name(record)):
+            with mlflow.start_run(experiment_id=experiment, run_name=Naming().of_record(record)):
                 for name, text in run_params(record).items():
                     mlflow.log_param(name, text)
                 for point in metric_values(record):

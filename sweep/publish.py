@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import typer
 
 from sweep.cli import user_errors
+from sweep.records.store import Store
 from sweep.records.table import write_results
 from sweep.report.study import split_location
-from sweep.tracking.layout import EXPERIMENT, resolve_tracking, ui_command
-from sweep.tracking.publish import Progress, publish
+from sweep.tracking.address import EXPERIMENT, Tracking, resolve_tracking
+from sweep.tracking.link import view_link
+from sweep.tracking.publish import Counts, Progress
+from sweep.tracking.publish import publish as bring_up
+from trainables.errors import ConfigError
 
-__all__ = ["app", "main", "publish"]
+
+def publish(
+    store: Store, names: Sequence[str], tracking: Tracking, progress: Progress = lambda done, total: None
+) -> Counts:
+    """Bring MLflow up to date with the records of some sweeps and with how their trials compare.
+
+    Arguments, result and errors are those of `sweep.tracking.publish.publish`.
+    """
+    from sweep.report.findings import extras_of
+
+    return bring_up(store, names, tracking, progress, extras_of(store, names))
+
 
 HELP = """Bring MLflow and results.parquet up to date with the records of a storage; a repeat changes nothing.
 
@@ -22,6 +37,7 @@ HELP = """Bring MLflow and results.parquet up to date with the records of a stor
 Examples:
   python -m sweep.publish outputs
   python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
+  python -m sweep.publish outputs/inductive --register best
 """
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -33,10 +49,18 @@ def main(
         str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
     ] = None,
     experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            metavar="best|TRIAL", help="log this trial's memory as a model: the one with the best answers, or an id"
+        ),
+    ] = None,
 ) -> None:
     """Bring MLflow and results.parquet up to date with the records of a storage."""
     with user_errors():
         store, name = split_location(location)
+        if register and not name:
+            raise ConfigError(f"{location}: --register takes one sweep; give STORAGE/NAME")
         names = [name] if name else store.sweeps()
         tracking = resolve_tracking(store, tracking_uri, experiment)
         with ExitStack() as locks:
@@ -47,7 +71,12 @@ def main(
             with shown_progress() as progress:
                 counts = publish(store, names, tracking, progress)
         typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
-        typer.echo(f"look at them: {ui_command(tracking)}")
+        if register and name:
+            from sweep.tracking.model import register_memory
+
+            typer.echo(register_memory(store, name, tracking, register))
+        for each in names:
+            typer.echo(f"MLflow: {view_link(store, tracking, each)}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -176,7 +176,7 @@ class _Runner:
         import sweep.publish
         import sweep.records.table  # noqa: F401
         from sweep.running.ray_cluster import check_reachable
-        from sweep.tracking.layout import resolve_tracking
+        from sweep.tracking.address import resolve_tracking
 
         plan, options = self._plan, self._options
         print(f"{self._space.title}", flush=True)
@@ -220,6 +220,7 @@ class _Runner:
         from sweep.running.progress import Display
         from sweep.running.ray_cluster import check_shared_storage, ray_session
         from sweep.tracking.live_feed import LiveFeed
+        from sweep.tracking.naming import Naming
 
         options = self._options
         nodes = self._stack.enter_context(ray_session(options.address))
@@ -240,7 +241,7 @@ class _Runner:
             options.retry_failed,
             display.say,
         )
-        feed = LiveFeed(self._store, options.name, tracking)
+        feed = LiveFeed(self._store, options.name, tracking, Naming.of(self._known_fields()))
         try:
             run_tune(
                 ledger,
@@ -284,7 +285,7 @@ class _Runner:
         from sweep.publish import publish
         from sweep.records.table import write_results
         from sweep.tracking.client import TrackingError
-        from sweep.tracking.layout import ui_command
+        from sweep.tracking.link import view_link
 
         options = self._options
         write_results(self._store, options.name)
@@ -302,8 +303,7 @@ class _Runner:
             print("The sample world and its models are for trying and testing: no claim about real models follows.")
         print(f"results:  {self._store.full(options.name + '/results.parquet')}")
         print(f"report:   {_python()} -m sweep.report {self._store.full(options.name)}")
-        shown = ui_command(tracking)
-        print(f"MLflow:   {f'{_python()} -m {shown}' if shown.startswith('mlflow') else shown}", flush=True)
+        print(f"MLflow:   {view_link(self._store, tracking, options.name)}", flush=True)
         if stopped == "interrupted":
             return EXIT_INTERRUPTED
         if stopped:
@@ -311,6 +311,10 @@ class _Runner:
         missing = outcome.get("missing", 0) + outcome.get("failed", 0)
         failed_before = sum(self._index[i].status == "failed" for i in self._known_ids() if i in self._index)
         return EXIT_FAILED if stopped or missing or (not outcome and failed_before) else 0
+
+    def _known_fields(self) -> list[dict[str, Any]]:
+        points = [point for stage in self._plan.stages for point in stage.points]
+        return [{**asdict(point.spec), "model": point.card.name} for point in points]
 
     def _known_ids(self) -> set[str]:
         return {point.id for stage in self._plan.stages for point in stage.points}

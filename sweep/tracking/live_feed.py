@@ -12,13 +12,16 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sweep.records.record import Record
 from sweep.records.store import Store
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
-from sweep.tracking.layout import MetricValue, Tracking, epoch_values, metric_values, run_params
+from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
+from sweep.tracking.naming import Naming
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +59,28 @@ class _Live:
     sent: set[_Key] = field(default_factory=set)
 
     def unsent(self) -> list[MetricValue]:
-        return [value for key, value in self.values.items() if key not in self.sent]
+        """Return what can be sent: while a trial runs, a metric with one value so far may yet be no curve."""
+        counts = Counter(name for name, _ in self.values)
+        ready = [value for key, value in self.values.items() if key not in self.sent]
+        return ready if self.final else [value for value in ready if counts[value.name] > 1]
 
     @property
     def has_work(self) -> bool:
-        return not self.abandoned and (not self.run or bool(self.final) or len(self.values) > len(self.sent))
+        return not self.abandoned and (not self.run or bool(self.final) or bool(self.unsent()))
 
 
 class LiveFeed:
     """Feeds the trials of one sweep, whose lock the caller holds. No method blocks for long or raises."""
 
     def __init__(
-        self, store: Store, sweep: str, tracking: Tracking, *, interval_s: float = 3.0, capacity: int = 50_000
+        self,
+        store: Store,
+        sweep: str,
+        tracking: Tracking,
+        naming: Naming | None = None,
+        *,
+        interval_s: float = 3.0,
+        capacity: int = 50_000,
     ) -> None:
         """Start the background thread.
 
@@ -75,10 +88,11 @@ class LiveFeed:
             store: the sweep's storage.
             sweep: name of the sweep.
             tracking: where runs go.
+            naming: how runs are named for the time being; `publish` has the last word.
             interval_s: time between two rounds of sending, at least.
             capacity: most metric values held while the server is away; beyond, trials are left to publish.
         """
-        self._store, self._sweep, self._tracking = store, sweep, tracking
+        self._store, self._sweep, self._tracking, self._naming = store, sweep, tracking, naming
         self._interval_s, self._capacity = interval_s, capacity
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=capacity)
         self._lossy: set[str] = set()
@@ -185,6 +199,14 @@ class LiveFeed:
             if before and not math.isclose(before.value, value.value, rel_tol=1e-9, abs_tol=1e-12):
                 self._abandon(record["id"])
                 return
+        final = {(value.name, value.step) for value in values}
+        passing = live.values.keys() - final  # single values, held back so far, that are no curve in the record
+        if passing & live.sent:
+            self._abandon(record["id"])
+            return
+        for key in passing:
+            del live.values[key]
+        self._held -= len(passing)
         live.final = record
         self._add(record["id"], values)
 
@@ -228,7 +250,7 @@ class LiveFeed:
                 earlier = runs.find(self._sweep, trial)
             live.create_tried = True
             runs.delete(earlier)
-            live.run = runs.create(live.begun, self._members(live))
+            live.run = runs.create(live.begun, self._members(live), self._naming)
         values, params = live.unsent(), {} if live.params_sent else run_params(live.begun)
         if live.final:
             runs.complete(live.run, live.final, values, params, self._members(live))

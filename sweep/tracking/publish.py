@@ -1,25 +1,28 @@
 """MLflow made from records: for every record one complete run, known by its storage, sweep and trial id.
 
-What lacks anything is built anew from the record, so that neither runs nor metric values are ever there twice. A
-sweep has one more run for its plan, its table and its choices. When nothing is missing, nothing is changed.
+What lacks anything is built anew from the record, so that neither runs nor metric values are ever there twice; what
+only lacks something that other trials decide (its name, its comparison, its description) is sent that. A sweep has one
+more run of its own, and saved views. When nothing is missing, nothing is changed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
-from sweep.records.record import Record, record_hash
+from sweep.records.record import Record
 from sweep.records.store import RecordHead, Store
-from sweep.records.table import sweep_stages, table_bytes
+from sweep.records.table import sweep_stages
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
-from sweep.tracking.layout import LAYOUT, MetricValue, Tracking, complete_mark, member_tags, totals
+from sweep.tracking.describe import describe_trial
+from sweep.tracking.layout import PLAIN_COLOURS, Added, Finding, MetricValue, complete_mark, member_tags, time_ms
+from sweep.tracking.naming import Naming, values_of
+from sweep.tracking.saved_views import run_path
+from sweep.tracking.sweep_run import Picture, SweepRun
 
 CONNECTIONS = 4
 """Runs built at once: MLflow computes for 27 ms on a run of 125 values (SQLite file, MLflow 3.17, one core) and then
@@ -27,11 +30,37 @@ waits for the disk or the server; four threads fill that wait, more add nothing.
 
 Counts = dict[str, int]
 Progress = Callable[[int, int], None]
-Todo = tuple[Record, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What the caller has found out from the records beyond themselves.
+
+    Attributes:
+        findings: how trials compare with others, by trial id.
+        pictures: draws the pictures of a sweep, by its name; called where its run needs them.
+    """
+
+    findings: Mapping[str, Finding] = field(default_factory=dict)
+    pictures: Callable[[str], Sequence[Picture]] = lambda sweep: ()
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """A trial whose run is to be built, or only to be sent what it lacks (`run`)."""
+
+    record: Record
+    members: Mapping[str, str]
+    added: Added
+    run: str = ""
 
 
 def publish(
-    store: Store, names: Sequence[str], tracking: Tracking, progress: Progress = lambda done, total: None
+    store: Store,
+    names: Sequence[str],
+    tracking: Tracking,
+    progress: Progress = lambda done, total: None,
+    extras: Extras = Extras(),  # noqa: B008 (immutable)
 ) -> Counts:
     """Bring MLflow up to date with the records of some sweeps. The caller holds their locks.
 
@@ -42,10 +71,12 @@ def publish(
         names: sweeps to publish.
         tracking: where runs go.
         progress: called with the number of records done and their total.
+        extras: comparisons and pictures, where the caller has some.
 
     Returns:
-        Numbers of runs: `created`, `completed` (lacked something and were built anew), `tagged`, `unchanged`,
-        `removed` (duplicates), `ended` (left running by a killed sweep, without a record).
+        Numbers of runs: `created`, `completed` (lacked something and were built anew), `updated` (were sent a new name,
+        comparison or membership), `unchanged`, `removed` (duplicates), `ended` (left running by a killed sweep,
+        without a record).
 
     Raises:
         TrackingError: MLflow does not answer; what was done so far stays, and a repeat goes on from there.
@@ -56,99 +87,102 @@ def publish(
     heads = [head for head in index.values() if head.sweep in names or head.id in wanted]
     with told_in_one_line(tracking.uri):
         runs = Runs(tracking, store.storage_id())
-        return _Publisher(store, runs, stages).bring_up(heads, progress)
+        return _Publisher(store, runs, stages, extras).bring_up(heads, progress)
 
 
 class _Publisher:
     """One pass over the records of some sweeps."""
 
-    def __init__(self, store: Store, runs: Runs, stages: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    def __init__(
+        self, store: Store, runs: Runs, stages: Mapping[str, Mapping[str, Sequence[str]]], extras: Extras
+    ) -> None:
         """Take the sweeps to publish: for each its trials, for each of these its stages."""
-        self.store, self.runs, self.stages = store, runs, stages
+        self.store, self.runs, self.stages, self.extras = store, runs, stages, extras
         self.counts: Counter[str] = Counter(
-            {name: 0 for name in ("created", "completed", "tagged", "unchanged", "removed", "ended")}
+            {name: 0 for name in ("created", "completed", "updated", "unchanged", "removed", "ended")}
         )
+        self._namings: dict[str, Naming] = {}
+        self._own: dict[str, SweepRun] = {}
 
     def bring_up(self, heads: Sequence[RecordHead], progress: Progress) -> Counts:
         present: dict[tuple[str, str], list[RunHead]] = defaultdict(list)
         for run in self.runs.find():
             present[run.sweep, run.trial].append(run)
-        records: dict[str, Record] = {}
-        lacking: list[Todo] = []
+        records = {record["id"]: record for record in self.store.read_records(heads)}
+        for name, trials in self.stages.items():
+            own = [record for trial, record in records.items() if trial in trials]
+            self._namings[name] = Naming.of(map(values_of, own))
+            self._own[name] = SweepRun(self.runs, self.store, name, own, present.pop((name, ""), []))
+        todo: list[_Todo] = []
         steps = count(1)
-        for record in self.store.read_records(heads):
-            members = self._members(record)
-            if self._is_whole(record, members, present.pop((record["sweep"], record["id"]), [])):
-                progress(next(steps), len(heads))
+        for head in heads:
+            record = records[head.id]
+            left = self._missing(record, head.folder, present.pop((record["sweep"], record["id"]), []))
+            if left:
+                todo.append(left)
             else:
-                lacking.append((record, members))
-            records[record["id"]] = record
-        self._build(lacking, lambda: progress(next(steps), len(heads)))
-        for name in self.stages:
-            self._sweep(name, records, present.pop((name, ""), []))
-        for (sweep, _), left in present.items():
+                progress(next(steps), len(heads))
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            for _ in threads.map(self._do, todo):
+                progress(next(steps), len(heads))
+        for name, sweep_run in self._own.items():
+            self.counts[sweep_run.complete(self.extras.findings, self._namings[name], self.extras.pictures)] += 1
+            self.counts["removed"] += sweep_run.removed
+        for (sweep, _), remnants in present.items():
             if sweep in self.stages:
-                self._end(left)
+                self._end(remnants)
         return dict(self.counts)
 
-    def _build(self, todo: Sequence[Todo], done: Callable[[], None]) -> None:
-        """Build the runs of some records, each with the sweeps and stages that it belongs to."""
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for _ in threads.map(lambda item: self.runs.build(*item), todo):
-                done()
-
     def _members(self, record: Record) -> dict[str, str]:
-        """Return the sweeps that a trial belongs to, each with its first stage there."""
+        """Return the sweeps that a trial belongs to, each with its stages there."""
         members = {record["sweep"]: record["stage"]}
         for name, trials in self.stages.items():
             if trials.get(record["id"]):
-                members[name] = trials[record["id"]][0]
+                members[name] = "+".join(trials[record["id"]])
         return members
 
-    def _is_whole(self, record: Record, members: Mapping[str, str], present: list[RunHead]) -> bool:
-        """Say whether a trial has its run, brought up to date; if not, what there was of it has been removed."""
-        mark = complete_mark(record)
+    def _missing(self, record: Record, folder: str, present: list[RunHead]) -> _Todo | None:
+        """Return what a trial's run lacks, if anything; what there was of an incomplete one is removed."""
+        mark, members = complete_mark(record), self._members(record)
         good = next((run for run in present if run.complete == mark), None)
         ours = record["sweep"] in self.stages
         if good is None and (ours or not present):
             self.runs.delete(present)
             self.counts["completed" if present else "created"] += 1
-            return False
+            return _Todo(record, members, self._added(record, folder))
         keep = good or present[0]
         if ours:
             self._remove([run for run in present if run is not keep])
-        lacking = {tag: stage for tag, stage in member_tags(members).items() if keep.tags.get(tag) != stage}
-        if lacking:
-            self.runs.log(keep.run, [], tags=lacking)
-        self.counts["tagged" if lacking else "unchanged"] += 1
-        return True
+        added = self._added(record, folder) if ours else Added()
+        tags = {**member_tags(members), **added.tags}
+        lacking = {tag: text for tag, text in tags.items() if keep.tags.get(tag) != text}
+        self.counts["updated" if lacking else "unchanged"] += 1
+        if not lacking:
+            return None
+        return _Todo(record, members, Added(lacking, added.values if "compared" in lacking else {}), keep.run)
 
-    def _sweep(self, name: str, records: Mapping[str, Record], present: list[RunHead]) -> None:
-        """Keep one run for the sweep itself: plan, choices, table, totals."""
-        own = [record for trial, record in records.items() if trial in self.stages[name]]
-        files = {}
-        for file in ("plan.json", "choices.json"):
-            if self.store.files.exists(f"{name}/{file}"):
-                files[file] = self.store.read_bytes(f"{name}/{file}")
-        mark = _mark([*files.values(), *sorted(record_hash(record).encode() for record in own)])
-        good = next((run for run in present if run.complete == mark), None)
-        if good:
-            self._remove([run for run in present if run is not good])
-            self.counts["unchanged"] += 1
-            return
-        self.runs.delete(present)
-        now = round(1000 * time.time())
-        tags = {"kind": "sweep", "storage": self.runs.storage, "sweep": name}
-        run = self.runs.create_named(f"sweep {name}", tags, now)
-        with tempfile.TemporaryDirectory() as folder:
-            files["results.parquet"] = table_bytes(self.store, name)
-            for file, data in files.items():
-                (Path(folder) / file).write_bytes(data)
-            self.runs.attach(run, sorted(Path(folder).iterdir()))
-        points = [MetricValue(metric, value, 0, now) for metric, value in totals(own).items()]
-        self.runs.log(run, points, tags={"complete": mark})
-        self.runs.end(run, "FINISHED")
-        self.counts["completed" if present else "created"] += 1
+    def _added(self, record: Record, folder: str) -> Added:
+        finding, name = self.extras.findings.get(record["id"]), record["sweep"]
+        naming, own = self._namings.get(name, Naming()), self._own.get(name)
+        tags = {"mlflow.runName": naming.of_record(record), "folder": self.store.full(folder)}
+        stated, models = record["identity"], [model for model, _ in naming.models]
+        if stated["method"] == "memory" and stated["allocation"] == "none" and record["model"]["name"] in models:
+            place = models.index(record["model"]["name"])
+            tags["mlflow.runColor"] = PLAIN_COLOURS[place % len(PLAIN_COLOURS)]
+        if own:
+            link = run_path(self.runs.experiment_id, own.run)
+            tags["mlflow.note.content"] = describe_trial(record, self.store.full(folder), finding, link)
+        if finding:
+            tags |= {**finding.tags, "compared": finding.mark}
+        return Added(tags, finding.values if finding else {})
+
+    def _do(self, todo: _Todo) -> None:
+        if todo.run:
+            now = time_ms(todo.record["finished_at"])
+            values = [MetricValue(name, value, 0, now) for name, value in todo.added.values.items()]
+            self.runs.update(todo.run, values, todo.added.tags)
+        else:
+            self.runs.build(todo.record, todo.members, todo.added)
 
     def _end(self, left: Iterable[RunHead]) -> None:
         for run in left:
@@ -159,10 +193,3 @@ class _Publisher:
     def _remove(self, left: Sequence[RunHead]) -> None:
         self.runs.delete(left)
         self.counts["removed"] += len(left)
-
-
-def _mark(parts: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return f"{LAYOUT}-{digest.hexdigest()}"

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from sweep.publish import publish
+from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_values, resolve_tracking
+from sweep.tracking.layout import metric_values
 from sweep.tracking.live_feed import LiveFeed
 
 
