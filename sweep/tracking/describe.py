@@ -42,7 +42,8 @@ def describe_trial(record: Record, folder: str, finding: Finding | None, sweep_l
 
 def _in_words(record: Record) -> str:
     stated, model = record["identity"], record["model"]
-    asked = f"{', '.join(stated['probes'])}, {stated['num_shots']} shots" if stated["probes"] else "nothing"
+    shots = "1 shot" if stated["num_shots"] == 1 else f"{stated['num_shots']} shots"
+    asked = f"{', '.join(stated['probes'])}, {shots}" if stated["probes"] else "nothing"
     where = (
         f"data {record['data']['given']}, {stated['num_documents']} documents; asked: {asked}; seed {stated['seed']}"
     )

@@ -162,8 +162,9 @@ class _Sight:
         results += self._known(f"{against}/{end}" for against in compared for end in ends)
         return [
             *self._params,
-            *(_column("tags", AGAINST[against][1]) for against in compared),
+            *(_column("tags", AGAINST[against][1]) for against in compared[:1]),
             *(_column("metrics", name) for name in results),
+            *(_column("tags", AGAINST[against][1]) for against in compared[1:]),
             *(_column("attributes", name) for name in ("Source", "Version", "Dataset")),
         ]
 
