@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sweep.plan import plan_of
 from sweep.planning import points
 from sweep.planning.choices import settled
 from sweep.planning.load import load_space
+from sweep.planning.plan_of import plan_of
 from sweep.records.store import Store, split_location
 from sweep.records.table import results_table
 from sweep.report.build import Options, build_report

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sweep.report.comparisons.references import References
 
 from sweep.report.naming import label_texts, labels_of
+from sweep.report.references import References
 from sweep.report.study import Trial
 from trainables.lm.card import model_card
 from trainables.trial.spec import STATED_FIELDS, identity, make_spec, trial_id, unused_fields
