@@ -37,17 +37,17 @@ NUMBERS = {
 
 # A hash of the ids of all points, stage by stage: what has been run of a space is found again.
 IDS = {
-    "clustering": "68cd01c70624f191",
-    "counterfact": "6ed8fd4330119614",
-    "few_shot": "946579faaf7fb5b8",
-    "full_update": "e6cb7d2f0b343171",
-    "inductive": "18faf0ed9d8cf588",
-    "layers": "1b033f9e21f7c3ee",
-    "memory_content": "b3665cc467bde11e",
-    "memory_size": "1eb9392208a1b85b",
+    "clustering": "b9f17e078d04279e",
+    "counterfact": "2fdac2d7848ab669",
+    "few_shot": "980e98cae69e4ada",
+    "full_update": "92aa7a2b24ad1267",
+    "inductive": "1b567927a73e333c",
+    "layers": "86174de185698bc7",
+    "memory_content": "7eef8b8b96924767",
+    "memory_size": "8e388c925efa2510",
     "sample": "1ecb635ccd5858f4",
-    "structure": "b1879ec0f8ffe868",
-    "tune_alpha": "0cd2b7486bc137bf",
+    "structure": "2adea027776f9f1c",
+    "tune_alpha": "c1b14b99c9610e0a",
 }
 
 
