@@ -213,7 +213,9 @@ def own_data(data: str) -> str:
         folder = ensure_sample_data() if name == "sample" else Path(name).expanduser()
         return name if name != "sample" and is_named(name) else str(folder.resolve())
 
-    return ",".join(absolute(source.name) for source in resolve_sources(data))
+    names = [name.strip() for name in data.split(",")]
+    resolve_sources(",".join(name for name in names if name == "sample" or not is_named(name)) or "sample")
+    return ",".join(map(absolute, names))
 
 
 def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
