@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from sweep.tracking.address import Tracking
-from sweep.tracking.client import Runs
+from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.link import pages, view_link
 from sweep.tracking.saved_views import (
     MAX_TAG_CHARS,
@@ -119,5 +119,8 @@ def test_without_a_server_the_link_is_the_command_that_starts_one(store, trackin
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(store) -> None:
+    with pytest.raises(TrackingError) as error:
+        Runs(Tracking("http://me:secret@127.0.0.1:9", "x"), "s")
+    assert "secret" not in str(error.value)
     told = view_link(store, Tracking("http://me:secret@127.0.0.1:9", "x"), "demo")
     assert told.startswith("http://127.0.0.1:9 (MLflow at") and "secret" not in told
