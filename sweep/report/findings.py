@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sweep.records.store import Store
+from sweep.records.table import manifest_stages
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.fever import Comparison, compare_all
 from sweep.report.comparisons.references import References, is_baseline
-from sweep.report.study import Study, Trial, load_study
+from sweep.report.study import Trial, load_study
 from sweep.tracking.layout import Finding
 from sweep.tracking.publish import Extras
 from sweep.tracking.sweep_run import Picture
@@ -29,25 +30,26 @@ def extras_of(store: Store, names: Sequence[str]) -> Extras:
         store: the storage.
         names: sweeps.
     """
-    everything = load_study(store)
-    elsewhere = [trial for trial in everything.trials if is_baseline(trial)]
+    everything = load_study(store).trials
     findings: dict[str, Finding] = {}
     for name in names:
-        study = load_study(store, [name])
-        findings |= {trial: found for trial, found in _findings(study, elsewhere).items() if trial not in findings}
+        planned = {trial for _, trials in manifest_stages(store, name) for trial in trials}
+        own = [trial for trial in everything if trial.sweep == name or trial.id in planned]
+        baselines = [trial for trial in everything if is_baseline(trial)]
+        findings |= {trial: found for trial, found in _findings(store, own, baselines).items() if trial not in findings}
     return Extras(findings, partial(_pictures, store))
 
 
-def _findings(study: Study, elsewhere: Sequence[Trial]) -> Mapping[str, Finding]:
-    own = {trial.id for trial in study.trials}
-    others = [trial for trial in elsewhere if trial.id not in own]
-    answers = read_answers(study.store, [*study.trials, *others])
-    references = References([*study.trials, *others], answers)
+def _findings(store: Store, trials: Sequence[Trial], baselines: Sequence[Trial]) -> Mapping[str, Finding]:
+    own = {trial.id for trial in trials}
+    others = [trial for trial in baselines if trial.id not in own]
+    answers = read_answers(store, [*trials, *others])
+    references = References([*trials, *others], answers)
     values: dict[str, dict[str, float]] = {}
     tags: dict[str, dict[str, str]] = {}
     notes: dict[str, str] = {}
     for against, reference_of in (("vs_pretrained", references.baseline), ("vs_plain", references.plain)):
-        for comparison in compare_all(study.trials, reference_of, answers):
+        for comparison in compare_all(trials, reference_of, answers):
             values.setdefault(comparison.trial.id, {}).update(_values(comparison, against))
             own_tags = tags.setdefault(comparison.trial.id, {})
             if against == "vs_pretrained":
