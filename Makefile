@@ -31,7 +31,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# the default tests and the slow ones: several raylets, a real MLflow server, all sample models
+# the default tests and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 

@@ -41,6 +41,8 @@ def main(
     browser: Annotated[bool, typer.Option("--open/--no-open", help="open the link in a browser")] = True,
 ) -> None:
     """Open the trials of a sweep in the MLflow UI."""
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the server is to end with this process
+        signal.signal(kind, _stop)
     with user_errors(), ExitStack() as stack:
         store, name = split_location(location)
         tracking = resolve_tracking(store, tracking_uri, experiment)
@@ -54,12 +56,12 @@ def main(
             webbrowser.open(first)
         if base is not tracking.uri:
             typer.echo("The server runs until Ctrl-C.")
-            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the server is to end as well
-            try:
-                while True:
-                    time.sleep(3600)
-            except KeyboardInterrupt:
-                typer.echo("stopped")
+            while True:
+                time.sleep(3600)
+
+
+def _stop(kind: int, _: object) -> None:
+    raise SystemExit(0)
 
 
 def show_links(store: Store, names: list[str], tracking: Tracking) -> str:

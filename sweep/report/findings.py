@@ -6,11 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from sweep.records.manifest import manifest_stages
 from sweep.records.store import RecordIndex, Store
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.fever import Comparison, compare_all
 from sweep.report.references import References, is_baseline
-from sweep.report.study import Study, Trial, load_study
+from sweep.report.study import Trial, load_study
 from sweep.tracking.address import Tracking
 from sweep.tracking.layout import Finding
 from sweep.tracking.publish import Counts, Extras, Progress
@@ -47,25 +48,26 @@ def extras_of(store: Store, names: Sequence[str], index: RecordIndex) -> Extras:
         names: sweeps.
         index: the records of the storage.
     """
-    everything = load_study(store, index=index)
-    elsewhere = [trial for trial in everything.trials if is_baseline(trial)]
+    everything = load_study(store, index=index).trials
     findings: dict[str, Finding] = {}
     for name in names:
-        study = load_study(store, [name], index)
-        findings |= {trial: found for trial, found in _findings(study, elsewhere).items() if trial not in findings}
+        planned = {trial for _, trials in manifest_stages(store, name) for trial in trials}
+        own = [trial for trial in everything if trial.sweep == name or trial.id in planned]
+        baselines = [trial for trial in everything if is_baseline(trial)]
+        findings |= {trial: found for trial, found in _findings(store, own, baselines).items() if trial not in findings}
     return Extras(findings, partial(_pictures, store, index))
 
 
-def _findings(study: Study, elsewhere: Sequence[Trial]) -> Mapping[str, Finding]:
-    own = {trial.id for trial in study.trials}
-    others = [trial for trial in elsewhere if trial.id not in own]
-    answers = read_answers(study.store, [*study.trials, *others])
-    references = References([*study.trials, *others], answers)
+def _findings(store: Store, trials: Sequence[Trial], baselines: Sequence[Trial]) -> Mapping[str, Finding]:
+    own = {trial.id for trial in trials}
+    others = [trial for trial in baselines if trial.id not in own]
+    answers = read_answers(store, [*trials, *others])
+    references = References([*trials, *others], answers)
     values: dict[str, dict[str, float]] = {}
     tags: dict[str, dict[str, str]] = {}
     notes: dict[str, str] = {}
     for against, reference_of in (("vs_pretrained", references.baseline), ("vs_plain", references.plain)):
-        for comparison in compare_all(study.trials, reference_of, answers):
+        for comparison in compare_all(trials, reference_of, answers):
             values.setdefault(comparison.trial.id, {}).update(_values(comparison, against))
             own_tags = tags.setdefault(comparison.trial.id, {})
             if against == "vs_pretrained":

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, is_web, shown
+from sweep.tracking.address import Tracking, is_web, resolve_tracking, shown
 from sweep.tracking.client import REQUEST_TIMEOUT_S, TrackingError, client_of, told_in_one_line
 from sweep.tracking.saved_views import SINCE, TAG, decode, filtered_path, on_server, view_id, view_path
 
@@ -37,8 +37,13 @@ def view_link(store: Store, tracking: Tracking, sweep: str) -> str:
         sweep: its name.
     """
     if not is_web(tracking.uri):
-        options = "" if tracking.uri.startswith("sqlite:") else f" --tracking-uri {shlex.quote(shown(tracking.uri))}"
-        return f"{python()} -m sweep.ui {shlex.quote(store.full(sweep))}{options}"
+        found_by_itself = resolve_tracking(store)
+        words = [python(), "-m", "sweep.ui", shlex.quote(store.full(sweep))]
+        if tracking.uri != found_by_itself.uri:
+            words += ["--tracking-uri", shlex.quote(shown(tracking.uri))]
+        if tracking.experiment != found_by_itself.experiment:
+            words += ["--experiment", shlex.quote(tracking.experiment)]
+        return " ".join(words)
     try:
         page = pages(store, tracking, sweep, server_version(tracking.uri))[0]
     except TrackingError as error:
@@ -88,11 +93,15 @@ def server_version(uri: str) -> tuple[int, ...]:
     """
     import requests
 
+    trusted: str | bool = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true"):
+        trusted = False
+    user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+    login = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
+    headers = {"Authorization": f"Bearer {token}"} if token and not user else None
+    address = f"{uri.rstrip('/')}/version"
     with told_in_one_line(uri):
-        trusted: str | bool = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
-        if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true"):
-            trusted = False
-        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=REQUEST_TIMEOUT_S, verify=trusted)
+        answer = requests.get(address, timeout=REQUEST_TIMEOUT_S, verify=trusted, auth=login, headers=headers)
     parts = answer.text.strip().strip('"').split(".") if answer.ok else []
     return tuple(int(part) for part in parts if part.isdigit()) if len(parts) > 1 else ()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from sweep.records.record import Record
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking
+from sweep.tracking.address import Tracking, shown
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
 from sweep.tracking.naming import Naming
@@ -288,7 +288,7 @@ class LiveFeed:
                 return
 
     def _note(self, error: Exception) -> None:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = shown((str(error).strip() or type(error).__name__).splitlines()[0])
         if text != self._trouble:
             log.debug("MLflow feed: %s", text)
         self._trouble = text

@@ -224,6 +224,13 @@ def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkey
     assert report.complete == 0 and report.left >= 1 and feed._held <= 20
 
 
+def test_what_troubles_the_feed_is_told_without_passwords(store, begun, wait_until) -> None:
+    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://me:secret@127.0.0.1:9"), interval_s=0.05)
+    feed.start_trial(begun())
+    wait_until(lambda: bool(feed.trouble))
+    assert "secret" not in feed.close(5).trouble
+
+
 def test_a_deleted_experiment_is_told_in_one_line(tracking) -> None:
     runs = Runs(tracking, "s")
     runs._client.delete_experiment(runs.experiment_id)

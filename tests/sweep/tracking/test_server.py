@@ -141,7 +141,7 @@ def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
 
     server.start()
     counts = publish(store, ["demo"], tracking)
-    assert (counts["unchanged"], counts["completed"], counts["created"]) == (3, 1, 3)
+    assert (counts["updated"], counts["completed"], counts["created"]) == (3, 1, 3)
     assert_whole(runs, records)
     assert publish(store, ["demo"], tracking)["unchanged"] == 7
     assert_whole(runs, records)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, unquote
 
 import pytest
 
 from sweep.tracking.address import Tracking
-from sweep.tracking.client import Runs
-from sweep.tracking.link import pages, view_link
+from sweep.tracking.client import Runs, TrackingError
+from sweep.tracking.link import pages, server_version, view_link
 from sweep.tracking.saved_views import (
     MAX_TAG_CHARS,
     TAG,
@@ -115,9 +117,42 @@ def test_an_older_server_gets_the_filtered_table_and_a_word_on_why(store, tracki
 def test_without_a_server_the_link_is_the_command_that_starts_one(store, tracking) -> None:
     assert view_link(store, tracking, "demo").endswith(f" -m sweep.ui {store.uri}/demo")
     elsewhere = view_link(store, Tracking("postgresql://me:secret@db/runs", "x"), "demo")
-    assert "--tracking-uri postgresql://db/runs" in elsewhere and "secret" not in elsewhere
+    assert elsewhere.endswith("--tracking-uri postgresql://db/runs --experiment x") and "secret" not in elsewhere
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(store) -> None:
+    with pytest.raises(TrackingError) as error:
+        Runs(Tracking("http://me:secret@127.0.0.1:9", "x"), "s")
+    assert "secret" not in str(error.value)
     told = view_link(store, Tracking("http://me:secret@127.0.0.1:9", "x"), "demo")
     assert told.startswith("http://127.0.0.1:9 (MLflow at") and "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("variables", "sent"),
+    [
+        ({"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "pw"}, "Basic bWU6cHc="),
+        ({"MLFLOW_TRACKING_TOKEN": "t0k"}, "Bearer t0k"),
+    ],
+)
+def test_a_servers_version_is_asked_under_its_prefix_with_credentials(monkeypatch, variables, sent) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"3.17.2")
+
+        def log_message(self, *_) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert server_version(f"http://127.0.0.1:{server.server_port}/mlflow/") == (3, 17, 2)
+    assert asked == [("/mlflow/version", sent)]
