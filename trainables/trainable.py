@@ -3,8 +3,8 @@
 The process is reused from pack to pack (`reset_config`), so the frozen model stays loaded. Checkpoints are the
 trials' own files, not Tune's: a trial that is started again, by the driver or by a later run, finds its own.
 
-A process that failed for a reason that is no trial's own is not reused: it reports the failure, and the next step raises,
-whereupon Tune gives it up. Everything, its setup too, is reported in this way, for an exception tells the driver less.
+A process that failed for a reason that is no trial's own is not reused: it reports the failure, and the next step
+raises, whereupon Tune gives it up. Trouble in its setup is reported in this way, too: an exception tells less.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
     `config` holds `pack` (an id) and `work`: JSON text of `trials`, `trunk_layers` and `settings`, one value so that
     Tune does not take it for hundreds of hyperparameters.
     """
+
+    _failure: Failure | None
+    _given_up: bool
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare the process and queue the first pack."""
@@ -86,8 +89,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _guarded(self, begin: Callable[[], None]) -> None:
         """Begin with a pack; what goes wrong is told by the next step."""
-        self._failure: Failure | None = None
-        self._given_up = False
+        self._failure, self._given_up = None, False
         try:
             begin()
         except Exception as error:
