@@ -71,12 +71,18 @@ def usable_nodes(resources: Mapping[str, float]) -> frozenset[str]:
     """Return the ids of the nodes that are alive and large enough for a pack."""
     import ray
 
+    needed = {name.upper(): amount for name, amount in resources.items()}
     return frozenset(
         node["NodeID"]
         for node in ray.nodes()
-        if node["Alive"]
-        and all(node["Resources"].get(name.upper(), 0.0) >= amount for name, amount in resources.items())
+        if node["Alive"] and all(node["Resources"].get(name, 0.0) >= amount for name, amount in needed.items())
     )
+
+
+def _is_alive(node: str) -> bool:
+    import ray
+
+    return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
 
 
 def _host(node: str) -> str:
