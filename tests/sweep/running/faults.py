@@ -25,7 +25,8 @@ POISONED: list[str] = []
 
 
 def plan(folder: Path, *rules: Mapping[str, Any]) -> None:
-    """Write a plan; `kind` of a rule is one of `FAULTS`, `trial` whose pack (default any), `after` which epoch."""
+    """Write a plan; `kind` of a rule is one of `FAULTS`, `trial` whose pack (default any), `after` which epoch, `members`
+    least trials of the pack, `where` a variable that must be set in the process."""
     for used in folder.glob("used-*"):
         used.unlink()
     (folder / "plan.json").write_text(json.dumps([{"times": 1, "after": 0, **rule} for rule in rules]))
@@ -63,6 +64,8 @@ def _rule(trials: set[str], epoch: int, members: int) -> Mapping[str, Any] | Non
         return None
     for number, rule in enumerate(json.loads((folder / "plan.json").read_text())):
         if rule.get("trial", "*") not in (*trials, "*") or epoch < rule["after"] or members < rule.get("members", 1):
+            continue
+        if rule.get("where") and not os.environ.get(rule["where"]):
             continue
         for time_ in range(rule["times"]):
             try:
