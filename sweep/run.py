@@ -28,7 +28,7 @@ from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
 from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
-from sweep.running.results import Results
+from sweep.running.results import EXIT_INTERRUPTED, Results
 from sweep.running.sweep import run_space
 from trainables.errors import ConfigError
 
@@ -43,7 +43,7 @@ Examples:
 
   python -m sweep.run search_spaces/inductive.py --set model=FOLDER --set num_documents=10,50 --data FOLDER
 
-Exit status: 0 all trials have a result, 1 some failed, 2 a mistake in the call, 130 interrupted.
+Exit status: 0 all trials have a result, 1 some failed or have none yet, 2 a mistake in the call, 130 interrupted.
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -109,7 +109,11 @@ def main(
         if plan or as_json:
             show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
             return
-        results = run_space(found, store, sweep_name, options, progress=True)
+        try:
+            results = run_space(found, store, sweep_name, options, progress=True)
+        except KeyboardInterrupt:  # before any trial ran; later ones end with results
+            print("interrupted", file=sys.stderr, flush=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     _show(results, tracking_uri, experiment)
     sys.stdout.flush()
     raise typer.Exit(results.exit_code)

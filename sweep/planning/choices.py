@@ -2,19 +2,20 @@
 
 A `Question` is asked for every group of a stage that takes something from an earlier one ("the layer of
 pythia-6.9b"). Its answer is a plain dict, a *choice*, kept in the sweep's `choices.json` under the question's
-key and never silently changed.
+key and never silently changed. A candidate that failed for a reason that is its own (its data, its settings, its size)
+loses; while one lacks a result for any other reason, nothing is decided.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweep.planning.points import Point
 from sweep.space import Best
-from trainables.errors import SweepError
+from trainables.errors import OWN_KINDS, SweepError
 from trainables.trial.spec import digest
 
 LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
@@ -22,6 +23,12 @@ LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
 
 class NoCandidate(SweepError):
     """All candidates of a question failed or diverged: the stages that ask it cannot go on for its group."""
+
+    kind = "choice"
+
+
+class Undecided(SweepError):
+    """A candidate failed for a reason that is not its own: a result of it might decide otherwise."""
 
     kind = "choice"
 
@@ -83,10 +90,12 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
 
     Raises:
         NoCandidate: all have one, and none can win.
+        Undecided: one has failed for a reason that is not its own.
     """
     if any(point.id not in records for point in question.candidates):
         return None
     best = question.best
+    _check_decidable(question, records)
     ranked, left_out = [], []
     for value, point in zip(question.values, question.candidates, strict=True):
         record = records[point.id]
@@ -95,7 +104,7 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
         if usable:
             ranked.append({"value": value, "metric": float(metric), "id": point.id})
         else:
-            reason = f"no {best.by}" if record["status"] == "done" else str(record["status"])
+            reason = f"no {best.by}" if record["status"] == "done" else _reason(record)
             left_out.append({"value": value, "reason": reason, "id": point.id})
     if not ranked:
         reasons = ", ".join(f"{entry['value']}: {entry['reason']}" for entry in left_out)
@@ -118,10 +127,51 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
     }
 
 
+def _check_decidable(question: Question, records: Mapping[str, Mapping[str, Any]]) -> None:
+    waiting = []
+    for value, point in zip(question.values, question.candidates, strict=True):
+        error = records[point.id].get("error") or {}
+        if records[point.id]["status"] == "failed" and error.get("class", "data") not in OWN_KINDS:
+            waiting.append(f"{value}: {_reason(records[point.id])}")
+    if waiting:
+        raise Undecided(
+            f"{question}: not decided while candidates of {question.best.stage} lack a result ({', '.join(waiting)}); "
+            f"--retry-failed runs them again, --set {question.best.field}=... leaves them out"
+        )
+
+
+def _reason(record: Mapping[str, Any]) -> str:
+    """Return the status of a trial that cannot win, and of a failed one why."""
+    error = record.get("error") or {}
+    if record["status"] != "failed" or not error:
+        return str(record["status"])
+    return f"failed ({error.get('class')}: {' '.join(str(error.get('message')).split())[:160]})"
+
+
+def awaits_retry(question: Question, recorded: Mapping[str, Any], done: Collection[str]) -> bool:
+    """Say whether a candidate that a recorded choice left out as failed is being run again."""
+    candidates = {point.id for point in question.candidates}
+    return any(out["id"] in candidates and out["id"] not in done for out in _failed(recorded))
+
+
+def _failed(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [out for out in choice.get("left_out") or () if str(out.get("reason")).startswith("failed")]
+
+
 def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
     """Return the value that is recorded for a question, if it is among the candidates now asked for."""
     choice = choices.get(question.key)
     return choice["value"] if choice is not None and choice["value"] in question.values else None
+
+
+def _ranked(choice: Mapping[str, Any]) -> set[str]:
+    """Return the candidates that had a result."""
+    return set(choice["candidates"]) - {out["id"] for out in choice["left_out"]}
+
+
+def reopened(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
+    """Say whether a candidate that the recorded choice left out as failed has a result in the fresh one."""
+    return any(out["id"] in _ranked(fresh) for out in _failed(recorded))
 
 
 def reconcile(
@@ -129,14 +179,20 @@ def reconcile(
 ) -> tuple[dict[str, Any], str | None]:
     """Say which choice to use when a question is answered again.
 
-    A recorded choice stays, whatever the records say by now, unless its value is not among the candidates any
-    more (`--set layer=...`): then the fresh one is used for this run, and the recorded one is kept on file.
+    A recorded choice stays, whatever the records say by now, with two exceptions. Its value is not among the candidates
+    any more (`--set layer=...`): then the fresh one is used for this run, and the recorded one is kept on file. A
+    candidate that it left out as failed has a result now: then the fresh one takes its place, and holds it as `before`.
 
     Returns:
         The choice to use, and a warning where the two differ.
     """
     if recorded is None:
         return fresh, None
+    if reopened(recorded, fresh):
+        new = {**fresh, "before": dict(recorded)}
+        back = ", ".join(str(out["value"]) for out in _failed(recorded) if out["id"] in _ranked(fresh))
+        was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g})"
+        return new, f"{question}: decided anew, {back} had failed and has a result now; it was {was}"
     if recorded["value"] == fresh["value"]:
         return dict(recorded), None
     was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded['decided_at']})"
@@ -147,3 +203,10 @@ def reconcile(
         f"{question}: stays {was}; from all records of now it would be {now}; "
         "use another --name to let it be chosen anew"
     )
+
+
+def chosen_line(choice: Mapping[str, Any]) -> str:
+    """Return for people what was chosen, by what, what came next, and which candidates failed."""
+    following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
+    failed = "".join(f"; left out: {out['value']}, {out['reason']}" for out in _failed(choice))
+    return f"{choice['value']} ({choice['by']} {choice['metric']:.4f}{following}){failed}"

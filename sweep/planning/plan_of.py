@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweep.planning.choices import NoCandidate, decide, settled
+from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
@@ -104,6 +104,6 @@ def plan_of(
             records = {trial: index[trial].record() for trial in ids}
             try:
                 made[question.key] = decide(question, records, timestamp()) or {}
-            except NoCandidate:
+            except (NoCandidate, Undecided):
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
     return build_plan(space, done, {**choices, **made}, until_stage, drawn) if made else plan

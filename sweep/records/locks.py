@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -64,8 +64,9 @@ def _kernel_lock(storage: Storage, folder: str, holder: dict[str, Any]) -> Itera
     try:
         storage.write(note, json.dumps(holder).encode())
         yield
-        storage.delete(note)
     finally:
+        with suppress(StorageError):  # the storage may be what ended the run
+            storage.delete(note)
         lock.release()
 
 

@@ -10,6 +10,7 @@ from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
 from sweep.tracking.live_feed import LiveFeed
+from trainables.errors import Failure
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class HandedPack:
         id: of the pack.
         job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`.
         sampled: id of its only trial where that may be stopped early; empty for trials of a grid.
+        avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
     """
 
     id: str
     job: dict[str, Any]
     sampled: str
+    avoid: frozenset[str] = frozenset()
 
 
 class PackExchange:
@@ -43,6 +46,8 @@ class PackExchange:
         """Keep the parts."""
         self._ledger, self._feed, self._display = ledger, feed, display
         self._trunk_layers = trunk_layers
+        self._started: set[str] = set()
+        self._notes: set[str] = set()
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -50,15 +55,17 @@ class PackExchange:
         if found is None:
             return None
         pack, begun = found
-        for record in begun.values():
-            self._feed.start_trial(record)
+        for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
+            self._feed.start_trial(begun[trial])
+        self._started |= begun.keys()
         first = pack.points[0]
         job = {
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
         }
-        return HandedPack(pack.id, job, first.id if self._ledger.is_sampled(first.id) else "")
+        sampled = first.id if self._ledger.is_sampled(first.id) else ""
+        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
 
     @property
     def over(self) -> bool:
@@ -75,8 +82,13 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; `note` where there is
+                something that a person should know of the machine, which is said once.
         """
+        note = report.get("note")
+        if note and note not in self._notes:
+            self._notes.add(note)
+            self._display.say(f"note: {note}")
         for trial, metrics in report["progress"].items():
             self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(trial, report["epoch"], metrics)
@@ -88,10 +100,27 @@ class PackExchange:
         """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
         return self._ledger.falls_behind(trial, epoch, metrics)
 
-    def close(self, pack: str, error: Mapping[str, str] | None = None) -> None:
-        """Take note that a pack has ended; trials of it without a result fail with `error`, if there is one."""
-        for record in self._ledger.end_pack(pack, error):
+    def close(self, pack: str) -> None:
+        """Take note that a pack has ended."""
+        for record in self._ledger.end_pack(pack):
             self._record(record)
+
+    def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
+        """Take note that a pack has ended by a failure; its trials without a result may be handed out again.
+
+        Args:
+            pack: its id.
+            failure: what happened.
+            elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
+        """
+        self._display.failed_attempt(failure)
+        for record in self._ledger.fail_pack(pack, failure, elsewhere):
+            self._record(record)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Ids of nodes that only fail: nothing is to run there."""
+        return frozenset(self._ledger.policy.left_out)
 
     def show_progress(self) -> None:
         """Show how far the sweep is, if it is time to."""

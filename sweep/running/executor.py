@@ -54,16 +54,19 @@ class Executor(Protocol):
 
     Ordering: the exchange is called from the thread that called `run`, and from no other. A pack is taken with
     `next_pack` when there is a free slot for it; its reports follow in the order of its steps, none left out; `close`
-    is called once, after the last of them. A trial that the exchange calls falling behind takes no further step. While
-    a pack is under way, `show_progress` is called at least after each report.
+    or `fail` is called once, after the last of them. A trial that the exchange calls falling behind takes no further
+    step. While a pack is under way, `show_progress` is called at least after each report.
 
     Ends: `run` returns when `over` holds and every pack taken is closed. When a sweep is stopped (`stopping`, or the
     stop file), packs under way end after their epoch with a checkpoint and without results; they are closed without an
     error, and `run` returns. A trial that is taken up again goes on from its checkpoint.
 
-    Failures: what goes wrong in a trial is a result of that trial, whatever its kind, and the other trials go on. A
-    pack whose process died for good is closed with an error of class `preemption`. `KeyboardInterrupt` passes through
-    at once; so does what the exchange raises (a storage that cannot be written). Nothing else is raised by `run`.
+    Failures: a trial's own (`trainables.errors.OWN_KINDS`) is its result, and the other trials go on. Any other ends
+    the pack: it is told by `fail` instead of `close`, with its class, machine and reason as far as they can be known;
+    its process takes no further pack, and whether and when its trials are tried again is the exchange's matter; they
+    come as packs of their own, and are not run on the nodes of `avoid` or `left_out` while there are others. An
+    executor retries nothing by itself. `KeyboardInterrupt` passes through at once; so does what the exchange raises (a storage
+    that cannot be written). Nothing else is raised by `run`.
     """
 
     def check(self) -> None:

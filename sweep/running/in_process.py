@@ -2,19 +2,20 @@
 
 Breakpoints and prints in a trial's code work as in any program. There is one pack at a time, on the first device. What
 ends the process (the system, for want of memory; a fault in a library) ends the sweep; the same command continues it.
+After a failure that is no trial's own, all that this process has loaded is dropped and loaded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sweep.planning.inputs import download_models
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, Failure
 from trainables.lm.card import ModelCard
 
 
@@ -30,6 +31,7 @@ class InProcess:
         """Keep the settings; nothing is loaded before `session`."""
         self._settings, self._threads = settings, threads
         self._cache: Any = None
+        self._device: Any = None
 
     def check(self) -> None:
         """Refuse a device that this machine has not got."""
@@ -45,15 +47,14 @@ class InProcess:
         import torch
         import transformers
 
-        from trainables.pack.process_cache import ProcessCache
         from trainables.pack.worker import choose_device, prepare_process
 
-        device = choose_device(self._settings.device)
+        device = self._device = choose_device(self._settings.device)
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         before = torch.get_num_threads()
         prepare_process(device, self._threads or before)
-        self._cache = ProcessCache(device, self._settings.cache_bytes, self._settings.commits)
+        self._cache = self._new_cache()
         try:
             yield Capacity(1, device.type == "cuda", lambda: _memory_bytes(device.type == "cuda"))
         finally:
@@ -67,22 +68,40 @@ class InProcess:
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
         while (pack := exchange.next_pack()) is not None:
-            self._run_pack(pack, exchange)
-            exchange.close(pack.id)
+            failure = self._run_pack(pack, exchange)
+            if failure is None:
+                exchange.close(pack.id)
+            else:
+                self._cache = None
+                self._cache = self._new_cache()
+                exchange.fail(pack.id, failure)
 
-    def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> None:
+    def _new_cache(self) -> Any:
+        from trainables.pack.process_cache import ProcessCache
+
+        return ProcessCache(self._device, self._settings.cache_bytes, self._settings.commits)
+
+    def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> Failure | None:
+        """Run a pack to its end; return what ended it before its time, if something did."""
         from trainables.pack.worker import PackWork, library_versions
 
         work = PackWork(pack.job, self._cache)
         done = False
+        failure = None
         while not done:
             report = work.step()
             done = report["done"]
+            failure = report["failure"]
             if pack.sampled and not done:
                 metrics = report["progress"].get(pack.sampled, {})
                 done = exchange.falls_behind(pack.sampled, report["epoch"], metrics)
             exchange.report(pack.id, {**report, "versions": library_versions(), "node": ""})
             exchange.show_progress()
+            if exchange.stopping and not done:
+                done = True
+                with suppress(OSError):  # the storage may be why
+                    work.checkpoint()
+        return Failure.from_dict(failure) if failure else None
 
 
 def _memory_bytes(on_gpu: bool) -> float:

@@ -1,34 +1,107 @@
-"""Ctrl-C and SIGTERM: the first stops a sweep after the running epochs, the second at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first stops a sweep after the running epochs, the second at once.
+
+A signal handler sets a flag and does nothing else; a thread acts on it. Before trials run and after them there is
+nothing to wait for: the first signal ends what is being prepared, and does not disturb the closing.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
-from sweep.running.ledger import Ledger
-
 INTERRUPTED = "interrupted"
+POLL_S = 0.1
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Interrupts:
+    """What the signals of a run lead to; made by `handled_signals`."""
+
+    def __init__(self) -> None:
+        """No signal yet; the first one raises KeyboardInterrupt."""
+        self._count = 0
+        self._hung_up = False
+        self._terminals = [stream for stream in (1, 2) if _is_terminal(stream)]
+        self._stop: Callable[[str], None] | None = None
+        self._closing = False
+
+    def handler(self, number: int, frame: FrameType | None) -> None:
+        """Count a signal; raise when it is to end things at once."""
+        self._count += 1
+        self._hung_up |= number == getattr(signal, "SIGHUP", None)
+        at_once = 1 if self._stop is None else 2
+        if self._closing:
+            at_once = 3
+        if self._count >= at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def graceful(self, flag: Callable[[str], None], act: Callable[[], None]) -> Iterator[None]:
+        """Let the first signal stop a sweep while the block runs.
+
+        Args:
+            flag: notes in memory that the sweep is to stop; called by a thread, soon after the signal.
+            act: tells the workers and the user; called by the same thread, after it.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(POLL_S):
+                if self._count:
+                    self._leave_terminal()
+                    flag(INTERRUPTED)
+                    act()
+                    return
+
+        self._stop = flag
+        thread = threading.Thread(target=watch, name="interrupts", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._closing = True
+            over.set()
+            thread.join(timeout=5)
+            self._leave_terminal()
+
+    def _leave_terminal(self) -> None:
+        """Print to nowhere from now on where a terminal was closed: a write to it would fail."""
+        if not self._hung_up:
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        for stream in self._terminals:
+            os.dup2(sink, stream)
+        os.close(sink)
+
+
+def _is_terminal(stream: int) -> bool:
+    try:
+        return os.isatty(stream)
+    except OSError:
+        return False
 
 
 @contextmanager
-def graceful_interrupts(ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
-    """Handle the two signals for the time of a `with` block; outside the main thread, where none arrive, do nothing."""
+def handled_signals() -> Iterator[Interrupts]:
+    """Handle the signals for the time of a `with` block; outside the main thread, where none arrive, do nothing.
+
+    A signal that was ignored before stays so: `nohup` means it.
+    """
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts
         return
-
-    def handler(number: int, frame: Any) -> None:
-        if ledger.stopping:
-            raise KeyboardInterrupt
-        ledger.stop(INTERRUPTED)
-        say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
-
-    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    old: dict[int, Any] = {}
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            old[number] = signal.signal(number, interrupts.handler)
     try:
-        yield
+        yield interrupts
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)

@@ -6,22 +6,38 @@ settle a choice, and a settled choice opens the stages that wait for it, one gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.choices import NoCandidate, Question, decide, reconcile
+from sweep.planning.choices import (
+    NoCandidate,
+    Question,
+    Undecided,
+    awaits_retry,
+    chosen_line,
+    decide,
+    reconcile,
+    reopened,
+)
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
 from sweep.records.manifest import manifest_stages
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import MANIFEST, RecordIndex, Store
+from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
+from trainables.errors import OWN_KINDS, Failure
+from trainables.node.patience import patiently
 from trainables.trial.task import TrialTask
 
-HOPELESS_AFTER = 3
-"""Packs that must fail alike, before any has succeeded, for the sweep to stop."""
+
+def _again(points: Sequence[Point], halves: bool) -> Iterable[Pack]:
+    """Return the packs in which trials are tried again: all in one, or in two."""
+    half = -(-len(points) // 2) if halves else len(points)
+    return make_packs(points, max(1, half))
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,9 @@ class Ledger:
         self._tasks: dict[str, Point] = {}
         self._open: dict[str, Question] = {q.key: q for q in plan.questions}
         self._settled: dict[str, Any] = {}
-        self._hopeless: dict[str, str] | None = {}
+        self.policy = FailurePolicy()
+        self.waiting: dict[str, Failure] = {}
+        self._stop_file_written = False
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
             stage.name: StageDraws(plan, stage, store, name, self._known)
@@ -88,7 +106,7 @@ class Ledger:
         self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
         self._manifest = dict(manifest_stages(store, name))
-        store.delete(f"{name}/stop")
+        self.clear()
         self.refresh()
 
     # -- what the executor asks
@@ -138,15 +156,44 @@ class Ledger:
         """Place of the file that tells the workers to checkpoint and stop."""
         return self.store.full(f"{self.name}/stop")
 
+    def note_stop(self, reason: str) -> None:
+        """Hand out nothing more; touches nothing but memory."""
+        self.stopping = self.stopping or reason
+
     def stop(self, reason: str) -> None:
         """Hand out nothing more, and have the running packs keep a checkpoint after their epoch and end."""
-        self.stopping = reason
-        self.store.write(f"{self.name}/stop", reason.encode())
+        self.note_stop(reason)
+        self.announce_stop()
+
+    def announce_stop(self) -> None:
+        """Write the file that tells the workers to stop, once the sweep is stopping.
+
+        Where the storage cannot be written, they hear it from the executor all the same, which asks `stopping`.
+        """
+        if not self.stopping or self._stop_file_written:
+            return
+        self._stop_file_written = True
+        try:
+            self.store.write(f"{self.name}/stop", self.stopping.encode())
+        except OSError as error:
+            self._say(f"note: {error}")
+
+    def clear(self) -> None:
+        """Remove what nobody needs any more: the stop file, and checkpoints of trials that have a result.
+
+        A driver that was killed leaves both, and a process that was stopped early writes its checkpoint anew.
+        """
+        self.store.delete(f"{self.name}/stop")
+        for file in self.store.files(f"{self.name}/checkpoints"):
+            head = self._index.get(file.partition(".")[0])
+            if head is not None and head.status != "failed":
+                self.store.delete(f"{self.name}/checkpoints/{file}")
 
     # -- what the executor tells
 
     def epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Remember an epoch of a sampled trial, which may be stopped early."""
+        """Take note of a trial's epoch, and remember that of a sampled one, which may be stopped early."""
+        self.policy.epoch(trial, epoch)
         if trial not in self._curves:
             return
         self._latest[trial] = dict(metrics)
@@ -173,32 +220,59 @@ class Ledger:
         record = complete_record(begun, result)
         point = self._tasks[result["id"]]
         folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        self._index.add(self.store.write_record(record, folder))
-        self.store.delete(self.checkpoint(point.id))
+        self._index.add(patiently(self.store.write_record, record, folder))
         self.statuses[point.id] = record["status"]
+        if record["status"] != "failed":
+            patiently(self.store.delete, self.checkpoint(point.id))
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
         self._judge(record)
         return record
 
-    def end_pack(self, pack: str, error: Mapping[str, str] | None = None) -> list[Record]:
+    def end_pack(self, pack: str) -> list[Record]:
         """Close a pack and return the records that this makes.
 
-        Members without a result fail with `error`; without one, a sampled trial was stopped early, and any other
-        waits for a later run.
+        Of members without a result, a sampled trial was stopped early, and any other waits for a later run.
         """
         made = []
         for trial in list(self._running.get(pack, {})):
             curves = self._curves.get(trial, {})
-            if error:
-                result: dict[str, Any] = {"status": "failed", "error": dict(error)}
-            elif curves and not self.stopping:
-                result = {"status": "stopped", "metrics": self._latest[trial], "curves": curves}
-            else:
+            if not curves or self.stopping:
                 continue
-            record = self.finish(pack, {"id": trial, **result})
+            stopped = {"id": trial, "status": "stopped", "metrics": self._latest[trial], "curves": curves}
+            record = self.finish(pack, stopped)
             made += [record] if record else []
         self._running.pop(pack, None)
+        self.refresh()
+        return made
+
+    def fail_pack(self, pack: str, failure: Failure, elsewhere: bool = False) -> list[Record]:
+        """Close a pack that failed and return the records that this makes; its trials may be queued again.
+
+        Args:
+            pack: its id.
+            failure: what happened.
+            elsewhere: whether there is another node to run on.
+        """
+        begun = self._running.get(pack, {})
+        made: list[Record] = []
+        if begun:
+            left = list(begun)
+            known = len(self.policy.left_out)
+            verdict = self.policy.judge(left, failure, elsewhere)
+            for told in list(self.policy.left_out.values())[known:]:
+                self._say(told)
+            if verdict == "result":
+                results = ({"id": trial, "status": "failed", "error": failure.result} for trial in left)
+                made = [record for result in results if (record := self.finish(pack, result)) is not None]
+            elif verdict == "later":
+                self.waiting |= dict.fromkeys(left, failure)
+            else:
+                points = [self._tasks[trial] for trial in left]
+                self._queue += _again(points, halves=verdict == "halves")
+            self._running.pop(pack, None)
+        if self.policy.stop and not self.stopping:
+            self.stop(self.policy.stop)
         self.refresh()
         return made
 
@@ -249,7 +323,8 @@ class Ledger:
             kept = self._earlier(name, ()) if name not in self.members else []
             if kept:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
-        self.store.write_json(
+        patiently(
+            self.store.write_json,
             f"{self.name}/{MANIFEST}",
             {
                 "format": 1,
@@ -266,6 +341,11 @@ class Ledger:
         """Return the trials of a stage that earlier runs recorded and this one does not ask for."""
         listed = frozenset(ids)
         return [trial for trial in self._manifest.get(stage, ()) if trial in self._index and trial not in listed]
+
+    def waiting_lines(self) -> list[str]:
+        """Return a line for each reason why trials that were tried have no result."""
+        reasons = Counter(f"{failure.kind}: {failure.message[:300]}" for failure in self.waiting.values())
+        return [f"{count} without a result ({told}); the same command tries again" for told, count in reasons.items()]
 
     def outcome(self) -> dict[str, int]:
         """Count the sweep's trials by status; `missing` have no record."""
@@ -294,45 +374,46 @@ class Ledger:
         return self._index[trial].record() if trial in self.statuses else None
 
     def _judge(self, record: Record) -> None:
-        """Stop the sweep when everything fails in the same way from the start."""
+        """Let the policy learn from a record, and stop the sweep if it says so."""
         if record["status"] != "failed":
-            self._hopeless = None
-        if self._hopeless is None:
-            return
-        error = record["error"] or {}
-        self._hopeless[record["pack"]] = f"{error.get('class')}: {error.get('message')}"
-        if len(self._hopeless) >= HOPELESS_AFTER and len(set(self._hopeless.values())) == 1:
-            self.stop(f"the first {len(self._hopeless)} packs all failed alike")
+            self.policy.succeed(record["node"])
+        elif record["error"] and record["error"]["class"] in OWN_KINDS:
+            error, pack = record["error"], record["pack"]
+            failure = Failure(error["class"], error["message"], host=record["host"], node=record["node"])
+            self.policy.note_result(pack, failure)
+            if self.policy.stop and not self.stopping:
+                self.stop(self.policy.stop)
 
     def _try_to_settle(self, key: str, question: Question) -> None:
         recorded = self.choices.get(key)
+        if recorded is not None and awaits_retry(question, recorded, self.statuses):
+            return
         records = self._candidate_records(question)
+        fresh, trouble = None, ""
         try:
             fresh = None if records is None else decide(question, records, timestamp())
-        except NoCandidate as error:
-            self._say(f"stage cannot go on: {error}")
+        except (NoCandidate, Undecided) as error:
+            trouble = str(error)
+        stays = recorded is not None and recorded["value"] in question.values
+        if trouble and not stays:
+            self._say(f"stage cannot go on: {trouble}")
             del self._open[key]
             return
-        if recorded is not None and recorded["value"] in question.values:
-            self._settled[key] = recorded
-            if fresh is not None:
-                _, warning = reconcile(question, recorded, fresh)
-                if warning:
-                    self._say(f"note: {warning}")
-                del self._open[key]
-            return
         if fresh is None:
+            if recorded is not None and stays:
+                self._settled[key] = recorded
             return
         choice, warning = reconcile(question, recorded, fresh)
         if warning:
             self._say(f"note: {warning}")
         self._settled[key] = choice
         del self._open[key]
-        if recorded is None:
+        anew = recorded is not None and reopened(recorded, fresh)
+        if recorded is None or anew:
             self.choices[key] = choice
-            self.store.write_json(f"{self.name}/choices.json", self.choices)
-        following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
-        self._say(f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}{following})")
+            patiently(self.store.write_json, f"{self.name}/choices.json", self.choices)
+        if anew or not stays:
+            self._say(f"chosen: {question} is {chosen_line(choice)}")
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""

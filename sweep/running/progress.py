@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from trainables.errors import OWN_KINDS, Failure
+
 
 class Display:
     """Prints progress, at most once per `every_s`; stages, choices and failures at once.
@@ -27,6 +29,7 @@ class Display:
         self._start = self._last = time.monotonic()
         self._width = 0
         self._seen_errors: dict[str, int] = {}
+        self._seen_attempts: set[str] = set()
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -43,8 +46,21 @@ class Display:
         self._seen_errors[key] = self._seen_errors.get(key, 0) + 1
         if self._seen_errors[key] == 1:
             self.say(f"failed ({error['class']}): {error['message']}")
-            if error["class"] == "bug":
+            if error["class"] == "bug" and key not in self._seen_attempts:
                 self.say(error.get("traceback", "").rstrip())
+
+    def failed_attempt(self, failure: Failure) -> None:
+        """Say that a pack failed and why, once for each cause and machine; a bug's traceback once."""
+        if failure.kind in OWN_KINDS and failure.kind != "memory":
+            return  # said as a result
+        seen = f"{failure.cause} {failure.host}"
+        if seen in self._seen_attempts:
+            return
+        self._seen_attempts |= {seen, f"{failure.kind}: {failure.message}"}
+        where = " on " + " ".join(filter(None, (failure.host, failure.device))) if failure.host else ""
+        self.say(f"failed attempt{where} ({failure.kind}): {failure.message}")
+        if failure.kind == "bug" and failure.traceback:
+            self.say(failure.traceback.rstrip())
 
     def progress(self, running_trials: int, note: str = "") -> None:
         """Print how far the sweep is, if it is time to."""

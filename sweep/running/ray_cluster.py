@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,13 +90,14 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     import ray
 
     try:
-        ray.init(
-            address=wanted,
-            runtime_env=_runtime_env(),
-            logging_level="ERROR",
-            log_to_driver=False,
-            include_dashboard=False if wanted == "local" else None,
-        )
+        with signals_kept_from_children():
+            ray.init(
+                address=wanted,
+                runtime_env=_runtime_env(),
+                logging_level="ERROR",
+                log_to_driver=False,
+                include_dashboard=False if wanted == "local" else None,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"address={wanted!r}: no Ray cluster can be attached ({_first_line(error)})") from None
     try:
@@ -104,7 +107,51 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
             tuple(r.get("CPU", 0.0) for r in resources), tuple(r.get("GPU", 0.0) for r in resources), wanted != "local"
         )
     finally:
+        end_own_processes(after_s=0.7)
         ray.shutdown()
+
+
+@contextmanager
+def signals_kept_from_children() -> Iterator[None]:
+    """Have processes that are started in the block never hear SIGTERM and SIGHUP.
+
+    `timeout`, Slurm and systemd send them to every process of a job, a closed terminal to its group. Ray's own would
+    end at once, and with them the running trials, before the driver can have checkpoints written. Blocked signals stay
+    blocked in children and theirs, workers included; Ray does the same for SIGINT. Whoever shuts Ray down has to kill.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_own_processes(after_s: float) -> None:
+    """Kill the processes of a Ray of our own in a moment, when `ray.shutdown` has said good-bye to them.
+
+    It would ask each with a SIGTERM, which they do not hear, and wait a second for each.
+    """
+    import psutil
+
+    names = ("raylet", "gcs_server", "log_monitor", "monitor.py", "dashboard", "client.server")
+    own = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(name in word for name in names for word in child.cmdline()[:4]):
+                own.append(child)
+
+    def end() -> None:
+        for process in own:
+            with suppress(psutil.Error):
+                process.kill()
+
+    if own:
+        timer = threading.Timer(after_s, end)
+        timer.daemon = True
+        timer.start()
 
 
 def check_shared_storage(store: Store) -> None:

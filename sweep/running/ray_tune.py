@@ -1,7 +1,7 @@
 """Ray Tune executes a whole sweep in one run: a searcher hands out packs, a callback takes in reports.
 
-Tune schedules, reuses processes and retries what dies with its node. It keeps no state of its own worth restoring:
-records and checkpoints are ours.
+Tune schedules and reuses processes. It retries nothing and keeps no state worth restoring: records and checkpoints are
+ours, and a pack that failed comes back from the exchange as another one, for another process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,11 +31,12 @@ from sweep.running.ray_cluster import (
     prepare_nodes,
     ray_session,
 )
+from sweep.running.ray_deaths import Deaths, usable_nodes
+from sweep.running.scratch import scratch_folder
+from trainables.errors import Failure
 from trainables.lm.card import ModelCard
 from trainables.trainable import PackTrainable
 
-MAX_DEATHS = 4
-"""Times a pack's process or node may die before its trials fail."""
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -116,11 +116,12 @@ class RayTune:
             "cache_bytes": self._settings.cache_bytes,
             "commits": dict(self._settings.commits),
         }
-        with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch:
+        resources = {"cpu": self._resources.cpus, "gpu": self._gpus}
+        with scratch_folder() as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(self._trainable, {"cpu": self._resources.cpus, "gpu": self._gpus}),
+                tune.with_resources(self._trainable, resources),
                 tune_config=tune.TuneConfig(
-                    scheduler=EarlyStopping(exchange),
+                    scheduler=PackScheduler(exchange, resources),
                     search_alg=PackSearcher(exchange, settings),
                     num_samples=-1,
                     max_concurrent_trials=self._slots,
@@ -132,8 +133,8 @@ class RayTune:
                     name="sweep",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[ReportsCallback(exchange)],
-                    failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
+                    callbacks=[ReportsCallback(exchange, resources)],
+                    failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
             with _own_errors():
@@ -186,7 +187,7 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
         if pack is None:
             return str(Searcher.FINISHED) if self._exchange.over else None
         work = json.dumps({**pack.job, "settings": self._settings})
-        return {"pack": pack.id, "work": work, "sampled": pack.sampled}
+        return {"pack": pack.id, "work": work, "sampled": pack.sampled, "avoid": sorted(pack.avoid)}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Do nothing: the callback hears of it too."""
@@ -199,16 +200,27 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
 
 
 class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
-    """Passes on what packs report, and their ends."""
+    """Passes on what packs report, and their ends.
 
-    def __init__(self, exchange: PackExchange) -> None:
-        """Keep the exchange."""
-        self._exchange = exchange
+    Args:
+        exchange: hears of it.
+        resources: of a pack, so that it can be said whether another node could run one.
+    """
+
+    def __init__(self, exchange: PackExchange, resources: dict[str, float]) -> None:
+        """Keep the parts."""
+        self._exchange, self._resources = exchange, resources
+        self._deaths = Deaths()
+        self._told: dict[str, Failure] = {}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Pass on a report."""
         if "progress" in result:
-            self._exchange.report(trial.config["pack"], result)
+            pack = trial.config["pack"]
+            self._deaths.hear(pack, result)
+            if result["failure"]:  # the next step of its process raises
+                self._told[pack] = Failure.from_dict(result["failure"])
+            self._exchange.report(pack, result)
             result["results"].clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -216,29 +228,54 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
         self._exchange.close(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Record the trials of a pack whose process died once too often as failed."""
-        message = f"its process or node died {MAX_DEATHS + 1} times"
-        error = None if self._exchange.stopping else {"class": "preemption", "message": message}
-        self._exchange.close(trial.config["pack"], error)
+        """Pass on why a pack failed: as its process told, or what Ray knows of a process that is gone."""
+        pack = trial.config["pack"]
+        failure = self._told.pop(pack, None) or self._deaths.explain(pack, trial)
+        others = usable_nodes(self._resources) - self._exchange.left_out - {failure.node}
+        self._exchange.fail(pack, failure, elsewhere=bool(others))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Show progress."""
         self._exchange.show_progress()
 
 
-class EarlyStopping(_Inert, FIFOScheduler):  # type: ignore[misc]
-    """Runs packs in their order, and stops sampled trials that fall behind: their stage's own draws say which."""
+class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
+    """Runs packs in their order, where they may run, and stops what is to be stopped after an epoch.
 
-    def __init__(self, exchange: PackExchange) -> None:
-        """Keep the exchange."""
+    Args:
+        exchange: says what is to be stopped: sampled trials that fall behind, by their stage's own draws; and
+            everything once the sweep is stopping, for its stop file cannot always be written.
+        resources: of a pack.
+    """
+
+    def __init__(self, exchange: PackExchange, resources: dict[str, float]) -> None:
+        """Keep the parts."""
         super().__init__()
-        self._exchange = exchange
+        self._exchange, self._resources = exchange, resources
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        """Keep a pack off the nodes that are left out or where it failed, while there are others."""
+        super().on_trial_add(controller, trial)
+        nodes = usable_nodes(self._resources) if trial.config["avoid"] else frozenset()
+        for avoided in (frozenset(trial.config["avoid"]), self._exchange.left_out):
+            if avoided & nodes and nodes - avoided:
+                trial.update_resources(_elsewhere(self._resources, avoided & nodes))
+                return
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a sampled trial after an epoch; `result` is Tune's flat form of a report."""
+        """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""
+        if self._exchange.stopping and result.get("epoch") and not result.get("failure"):
+            return str(TrialScheduler.STOP)
         sampled = trial.config["sampled"]
         prefix = f"progress/{sampled}/"
         metrics = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
         if sampled and metrics and self._exchange.falls_behind(sampled, result["epoch"], metrics):
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
+
+
+def _elsewhere(resources: dict[str, float], nodes: frozenset[str]) -> tune.PlacementGroupFactory:
+    """Return a request for a pack's resources on other nodes than these."""
+    bundle = {name.upper(): amount for name, amount in resources.items() if amount}
+    selector = {"ray.io/node-id": f"!in({', '.join(sorted(nodes))})"}
+    return tune.PlacementGroupFactory([bundle or {"CPU": 0.0}], bundle_label_selector=[selector])

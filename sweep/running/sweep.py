@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sweep.planning.inputs import check_models, data_to_read, keep_commits, models_to_run, pinned, read_data
 from sweep.planning.load import asked_space
@@ -18,13 +18,16 @@ from sweep.records.manifest import manifest_stages
 from sweep.records.store import Store, check_name
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
-from sweep.running.interrupts import INTERRUPTED, graceful_interrupts
+from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
 from sweep.tracking.address import Tracking
+from trainables.errors import failure_kind
+
+T = TypeVar("T")
 
 
 def run_sweep(
@@ -107,8 +110,8 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    with store.lock(name):
-        return _SweepRun(space, store, name, options, progress).run()
+    with handled_signals() as interrupts, store.lock(name):
+        return _SweepRun(space, store, name, options, progress, interrupts).run()
 
 
 class _Nowhere(io.StringIO):
@@ -121,11 +124,15 @@ class _Nowhere(io.StringIO):
 class _SweepRun:
     """One run of one sweep."""
 
-    def __init__(self, space: Space, store: Store, name: str, options: RunOptions, progress: bool) -> None:
+    def __init__(
+        self, space: Space, store: Store, name: str, options: RunOptions, progress: bool, interrupts: Interrupts
+    ) -> None:
         self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
         self._failures: list[str] = []
+        self._trouble = ""
         self._index = store.index()
         for warning in self._index.warnings:
             self._say(f"note: {warning}")
@@ -192,16 +199,38 @@ class _SweepRun:
             )
             feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields()))
             try:
-                with graceful_interrupts(ledger, display.say):
+                with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
             except KeyboardInterrupt:
-                ledger.stopping = ledger.stopping or INTERRUPTED
+                ledger.note_stop(INTERRUPTED)
+            except OSError as error:
+                if failure_kind(error) != "io":
+                    raise
+                ledger.note_stop(f"io: {error}")  # trials have run: no mistake in the call, whatever its class
             finally:
                 display.close()
-                ledger.write_manifest()
+                self._storing(ledger.write_manifest)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
+        self._storing(ledger.clear)
         self._failures = display.summary()
-        return ledger.stopping, ledger.outcome()
+        for line in ledger.waiting_lines():
+            self._say(line)
+        return ledger.stopping or self._trouble, ledger.outcome()
+
+    def _announce(self, ledger: Ledger, display: Display) -> None:
+        """Tell the workers and the user that the sweep is stopping."""
+        display.say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
+        ledger.announce_stop()
+
+    def _storing(self, call: Callable[[], T]) -> T | None:
+        """Write something at the end; a storage that fails then ends the run as it would have before."""
+        try:
+            return call()
+        except OSError as error:
+            if failure_kind(error) != "io":
+                raise
+            self._trouble = self._trouble or f"io: {error}"
+            return None
 
     def _tell(self, display: Display, line: str) -> None:
         self._notes.append(line)
@@ -243,7 +272,8 @@ class _SweepRun:
         from sweep.tracking.client import TrackingError
 
         trouble = ""
-        table = write_results(self._store, self._name, self._index)
+        table = self._storing(lambda: write_results(self._store, self._name, self._index))
+        stopped = stopped or self._trouble
         try:
             publish(self._store, [self._name], tracking, index=self._index)
         except TrackingError as error:
@@ -261,7 +291,7 @@ class _SweepRun:
             notes=tuple(self._notes),
             paths={
                 "folder": full(self._name),
-                "results": full(table),
+                "results": full(table or f"{self._name}/results.parquet"),
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
             },

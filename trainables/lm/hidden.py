@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -154,7 +153,7 @@ class HiddenStates:
         try:
             return self._cache.put(self._group(layer), hidden)
         except OSError as error:
-            warnings.warn(f"hidden states are not cached: {error}", stacklevel=2)
+            self._cache.give_up(error)
             return hidden
 
     def _free(self) -> None:

@@ -22,7 +22,8 @@ import time
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,34 @@ class HiddenCache:
         self.root = cache_dir() / "hidden" if root is None else root
         self._limit_bytes = limit_bytes
         self._shards: dict[str, dict[str, _Shard]] = {}
+        self.trouble = ""
 
-    def lock(self, name: str) -> FileLock:
-        """Return a lock that one process of the node can hold, freed when the process ends."""
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that one process of the node can have, freed when the process ends.
+
+        Where the folder cannot be written there is nothing to guard: the block runs without.
+        """
         path = self.root / name / ".lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(str(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = FileLock(str(path))
+            held.acquire()
+        except (OSError, NotImplementedError) as error:
+            self.give_up(error)
+            yield
+            return
+        try:
+            yield
+        finally:
+            held.release()
+
+    def give_up(self, error: Exception) -> None:
+        """Note that the folder cannot be written; what needs it is computed without being kept."""
+        if not self.trouble:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.trouble = f"{self.root}: cannot be written ({reason}); hidden states are computed and not kept"
+            logger.warning("%s", self.trouble)
 
     def layers(self, model: str) -> list[int]:
         """Return the blocks of which a model, in one dtype, has hidden states here.
@@ -164,7 +187,7 @@ class HiddenCache:
                 metadata={"hidden_crc32": _crc32(rows), "index_crc32": _crc32(ends, digests)},
             )
         except (SafetensorError, OSError) as error:
-            unfinished.unlink(missing_ok=True)
+            _unlink(unfinished)
             raise OSError(f"{folder}: cannot write hidden states ({error})") from error
         os.replace(unfinished, folder / name)
         shard = _Shard(folder / name, verified=True)
@@ -191,13 +214,13 @@ class HiddenCache:
     def _discard(self, group: str, path: Path, error: _BrokenShard) -> None:
         warnings.warn(f"{path}: deleted from the cache, to be computed again ({error})", stacklevel=3)
         self._shards[group].pop(path.name, None)
-        path.unlink(missing_ok=True)
+        _unlink(path)
 
     def _evict(self, keep: Path) -> None:
         with self.lock("."):
             for unfinished in self.root.rglob("*.safetensors.tmp"):
                 if time.time() - _stat(unfinished)[0] > ABANDONED_S:
-                    unfinished.unlink(missing_ok=True)
+                    _unlink(unfinished)
             by_age = sorted((*_stat(path), path) for path in self.root.rglob("*.safetensors"))
             total = sum(size for _, size, _ in by_age)
             limit = self._limit_bytes
@@ -208,7 +231,7 @@ class HiddenCache:
                     break
                 if path != keep:
                     logger.info("evicting %s (%d bytes)", path, size)
-                    path.unlink(missing_ok=True)
+                    _unlink(path)
                     total -= size
 
 
@@ -231,5 +254,11 @@ def _stat(path: Path) -> tuple[float, int]:
 def _touch(path: Path) -> None:
     try:
         os.utime(path)
-    except FileNotFoundError:
+    except OSError:  # gone, or a file system that is only read
         return
+
+
+def _unlink(path: Path) -> None:
+    """Delete a file; one that is gone, or cannot be deleted, is left to others."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
+from pathlib import Path
 
 from trainables.node.storage import delete, read_bytes, write_bytes
 
@@ -18,6 +20,20 @@ def check_storage(file: str, token: str) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def oom_kills() -> int:
+    """Return how many processes of this machine, or container, the kernel has ended for want of memory; 0 if unknown.
+
+    What changes tells of a process that was killed without a word whether this was why.
+    """
+    found = 0
+    for path, name in (("/proc/vmstat", "oom_kill"), ("/sys/fs/cgroup/memory.events", "oom_kill")):
+        with suppress(OSError, ValueError):
+            for line in Path(path).read_text(encoding="ascii").splitlines():
+                if line.split()[:1] == [name]:
+                    found += int(line.split()[1])
+    return found
 
 
 def usable_cores() -> int:

@@ -147,6 +147,12 @@ class Storage:
             return sorted(self._place.folders(path))
         return []
 
+    def files(self, path: str = "") -> list[str]:
+        """Return the names of the files in a folder, sorted; none where it is missing."""
+        with self._told("listed", path), suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(self._place.files(path))
+        return []
+
     def find(self, folder: str, name: str) -> list[str]:
         """Return the paths of all files called `name` below a folder, sorted."""
         with self._told("listed", folder):
@@ -203,6 +209,10 @@ class _Folder:
     def folders(self, path: str) -> list[str]:
         with os.scandir(self._at(path)) as entries:
             return [entry.name for entry in entries if entry.is_dir()]
+
+    def files(self, path: str) -> list[str]:
+        with os.scandir(self._at(path)) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
 
     def find(self, folder: str, name: str) -> list[str]:
         found, pending = [], [folder]
@@ -277,6 +287,10 @@ class _Objects:
     def folders(self, path: str) -> list[str]:
         found = obstore.list_with_delimiter(self._store, self._key(path) or None)
         return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
+
+    def files(self, path: str) -> list[str]:
+        found = obstore.list_with_delimiter(self._store, self._key(path) or None)
+        return [item["path"].rpartition("/")[2] for item in found["objects"]]
 
     def find(self, folder: str, name: str) -> list[str]:
         skip = len(self._key("")) + 1 if self._prefix else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trainables.node.patience import patiently
 from trainables.node.storage import delete, read_bytes, write_bytes
 
 
@@ -35,7 +36,7 @@ def write_checkpoint(location: str, checkpoint: Checkpoint) -> None:
     tensors = {f"memory/{name}": value for name, value in checkpoint.weights.items()}
     tensors |= {f"optimiser/{name}": value for name, value in checkpoint.optimiser.items()}
     notes = json.dumps({"epoch": checkpoint.epoch, "notes": checkpoint.notes})
-    write_bytes(location, save(tensors, {"checkpoint": notes}))
+    patiently(write_bytes, location, save(tensors, {"checkpoint": notes}))
 
 
 def read_checkpoint(location: str) -> Checkpoint | None:
@@ -44,7 +45,7 @@ def read_checkpoint(location: str) -> Checkpoint | None:
     from safetensors.torch import load
 
     try:
-        content = read_bytes(location)
+        content = patiently(read_bytes, location)
     except FileNotFoundError:
         return None
     try:

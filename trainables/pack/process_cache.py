@@ -100,6 +100,11 @@ class ProcessCache:
             self.timings[part] = self.timings.get(part, 0.0) + spent - self._inner_s
             self._inner_s = outer_s + spent
 
+    @property
+    def trouble(self) -> str:
+        """Why hidden states are computed without being kept, in one line; empty while they are."""
+        return self._hidden_cache.trouble
+
     def take_timings(self) -> dict[str, float]:
         """Return the timings and start anew."""
         taken, self.timings = self.timings, {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainables.node.patience import patiently
 from trainables.node.storage import join, write_bytes
 
 
@@ -43,4 +44,4 @@ class TrialResult:
 def write_member_files(folder: str, files: Mapping[str, bytes]) -> None:
     """Write a trial's files into its folder, each atomically."""
     for name, content in files.items():
-        write_bytes(join(folder, name), content)
+        patiently(write_bytes, join(folder, name), content)

@@ -1,19 +1,24 @@
-"""A worker's job: one pack after the other, failures sorted into their classes. Knows nothing of Ray."""
+"""A worker's job: one pack after the other, failures sorted into their classes. Knows nothing of Ray.
+
+What is a trial's own failure is its result. Anything else ends the pack: the process may be broken, so whoever runs it
+replaces it and has the trials tried again, from their checkpoints.
+"""
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import platform
-import socket
-import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from trainables.adapters.registry import ADAPTERS
-from trainables.errors import failure_kind
-from trainables.node.storage import exists
+from trainables.errors import OWN_KINDS, Failure
+from trainables.node.storage import exists, join, read_bytes
 from trainables.pack.checkpoint import read_checkpoint
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
@@ -65,7 +70,8 @@ def start_runs(tasks: Sequence[TrialTask], cache: ProcessCache, trunk_layers: Se
 class PackWork:
     """Runs the trials of one pack, an epoch a step.
 
-    A pack that does not fit the memory is split in two; a single trial that does not fit fails.
+    A pack that does not fit the memory is split in two; a single trial that does not fit fails. After a failure that is
+    nobody's own, the work is over and takes no further step.
 
     Args:
         config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, and `stop_file`: when this file is there, the
@@ -85,55 +91,85 @@ class PackWork:
         """Do one epoch, or start or finish a run.
 
         Returns:
-            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials) and `done`.
+            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials), `note` (what a person
+            should know of this machine, or nothing), `failure` (`trainables.errors.Failure` as a dict, or None) and
+            `done`.
         """
-        tasks = self._runs[0].tasks if self._runs else self._queue[0]
-        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": []}
+        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "failure": None}
+        failure = None
         try:
-            if not self._runs:
-                self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers)
-                self._queue.pop(0)
-            run = self._runs[0]
-            tasks = run.tasks
-            if not run.done:
-                report["progress"] = run.step()
-            report["epoch"] = run.epoch
-            if not run.done and self._stop_file and exists(self._stop_file):
-                run.checkpoint()
-                self._runs, self._queue = [], []
-            elif run.done:
-                report["results"] = [result.to_dict() for result in run.finish()]
-                self._runs.pop(0)
+            self._advance(report)
         except Exception as error:
-            self._set_aside(tasks)
-            report["results"] = self._failed(tasks, error)
+            failure = Failure.of(error, device_name(self._cache.device))
+        if failure is not None:  # the exception is gone by now, and what its traceback held
+            self._sort_out(failure, report)
+        report["note"] = self._cache.trouble
         report["done"] = not self._runs and not self._queue
         return report
+
+    def _advance(self, report: dict[str, Any]) -> None:
+        """Start a run if there is none, and do its next epoch or its end."""
+        if not self._runs:
+            self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers)
+            self._queue.pop(0)
+        run = self._runs[0]
+        if not run.done:
+            report["progress"] = run.step()
+        report["epoch"] = run.epoch
+        if not run.done and self._stop_file and exists(self._stop_file):
+            run.checkpoint()
+            self._runs, self._queue = [], []
+        elif run.done:
+            report["results"] = [result.to_dict() for result in run.finish()]
+            self._runs.pop(0)
 
     def checkpoint(self) -> None:
         """Write the checkpoints of the run under way."""
         if self._runs:
             self._runs[0].checkpoint()
 
-    def _set_aside(self, tasks: list[TrialTask]) -> None:
-        """Drop the run of these tasks, or take them off the queue when it had not started."""
-        if self._runs and self._runs[0].tasks is tasks:
-            self._runs.pop(0)
-        elif self._queue and self._queue[0] is tasks:
-            self._queue.pop(0)
+    def keep(self) -> None:
+        """Write the checkpoints of the run under way, but not of trials that are recorded: they were stopped early."""
+        if self._runs and not any(_has_result(task) for task in self._runs[0].tasks):
+            self._runs[0].checkpoint()
 
-    def _failed(self, tasks: list[TrialTask], error: Exception) -> list[dict[str, Any]]:
-        """Return failed results, or queue two halves of a pack that ran out of memory."""
-        kind = failure_kind(error)
-        if kind == "memory" and len(tasks) > 1:
-            half = len(tasks) // 2
-            self._queue[:0] = [tasks[:half], tasks[half:]]
-            return []
-        told = {
-            "class": kind,
-            "message": f"{type(error).__name__}: {error}" if kind == "bug" else str(error),
-            "traceback": "".join(traceback.format_exception(error)),
-        }
-        return [
-            TrialResult(id=task.id, status="failed", host=socket.gethostname(), error=told).to_dict() for task in tasks
+    def _sort_out(self, failure: Failure, report: dict[str, Any]) -> None:
+        """Queue two halves of a pack that ran out of memory, report failed results, or end the work."""
+        tasks = self._runs.pop(0).tasks if self._runs else self._queue.pop(0)
+        if failure.kind not in OWN_KINDS:
+            self._runs, self._queue = [], []
+            report["failure"] = failure.to_dict()
+            return
+        if failure.kind == "memory":
+            free_memory(self._cache.device)
+            if len(tasks) > 1:
+                half = len(tasks) // 2
+                self._queue[:0] = [tasks[:half], tasks[half:]]
+                return
+            failure = replace(failure, message=f"out of memory with one trial at a time ({failure.message})")
+        report["results"] = [
+            TrialResult(id=task.id, status="failed", host=failure.host, error=failure.result).to_dict()
+            for task in tasks
         ]
+
+
+def _has_result(task: TrialTask) -> bool:
+    """Whether a trial has a record that nothing will replace."""
+    try:
+        return bool(json.loads(read_bytes(join(task.folder, "record.json")))["status"] != "failed")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def device_name(device: torch.device) -> str:
+    """Return `cpu`, or which of its machine's GPUs this process has."""
+    if device.type != "cuda":
+        return device.type
+    return f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES') or device.index or 0}"
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

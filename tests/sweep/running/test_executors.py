@@ -24,6 +24,7 @@ from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
+from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan
 
 ROOT = Path(__file__).resolve().parents[3]
 BEST = Best(field="layer", stage="select", per=("model",))
@@ -99,7 +100,7 @@ class Run:
         """Run, and return all records of the storage."""
         display = Display(0, every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
-        return {head.id: self.store.read_record(head.folder) for head in self.store.index().values()}
+        return {head.id: head.record() for head in self.store.index().values()}
 
     @property
     def checkpoints(self) -> list[str]:
@@ -113,11 +114,32 @@ Open = Callable[..., Run]
 def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An executor within its session, one pack at a time on one thread."""
     alone = {} if request.param == "local" else {"max_concurrent": 1}
-    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone))
+    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone), {})
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder))
+        patch.setenv("MEMORY_SWEEP_IO_PATIENCE_S", "0.1")
+        patch.setattr("trainables.pack.worker.PackWork", FaultyWork)
+        if request.param == "ray":
+            executor._trainable = FaultyTrainable
+        yield from opened(executor, tmp_path_factory)
+
+
+def opened(executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     executor.check()
     with executor.session(Store(str(tmp_path_factory.mktemp("session")))) as capacity:
         assert capacity.slots == 1 and not capacity.on_gpu and capacity.pack_memory_bytes() > 0
         yield executor, capacity
+
+
+@pytest.fixture
+def faults(ready: Any) -> Iterator[Path]:
+    """The folder of the plan of faults, none yet."""
+    folder = Path(os.environ[VARIABLE])
+    plan(folder)
+    yield folder
+    plan(folder)
+    POISONED.clear()
 
 
 @pytest.fixture
@@ -218,16 +240,62 @@ def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
     assert any(line.startswith("stage cannot go on: layer for") for line in run.said)
 
 
-def test_a_bug_in_a_trial_is_a_failed_result_with_its_traceback(start: Open, space: Space) -> None:
+def test_a_bug_is_tried_once_more_and_then_recorded_with_its_traceback(start: Open, faults: Path) -> None:
     run = start(size=1)
-    first = run.ledger._queue[0].points[0]
-    folder = run.store.trial_folder("both", first.spec, first.card.name, first.id)
-    (Path(run.store.uri) / folder / "predictions.parquet").mkdir(parents=True)  # where a file must be written
+    first = run.ledger._queue[0].points[0].id
+    plan(faults, {"kind": "bug", "trial": first, "times": 2})
     found = run.go()
-    assert found[first.id]["status"] == "failed" and found[first.id]["error"]["class"] == "bug"
-    assert "Traceback" in found[first.id]["error"]["traceback"]
-    assert {record["status"] for trial, record in found.items() if trial != first.id} == {"done"}
-    assert len(found) == 3 and not run.ledger.stopping
+    assert found[first]["status"] == "failed" and found[first]["error"]["class"] == "bug"
+    assert "ZeroDivisionError" in found[first]["error"]["traceback"] and len(applied(faults)) == 2
+    assert {record["status"] for trial, record in found.items() if trial != first} == {"done"}
+    assert not run.ledger.stopping and run.ledger.exhausted
+    assert any("not decided while candidates of select lack a result" in line for line in run.said)
+    assert len(found) == 2, "the stage that waits for the choice is not run"
+
+
+def test_a_failure_that_is_no_trials_own_is_tried_again_and_leaves_no_trace(
+    start: Open, space: Space, faults: Path
+) -> None:
+    run = start(longer(space, 4), size=1)
+    plan(faults, {"kind": "device", "after": 2}, {"kind": "connection"})
+    found = run.go()
+    assert sorted(applied(faults)) == [0, 1]
+    assert len(found) == 3 and {record["status"] for record in found.values()} == {"done"}
+    assert not run.ledger.stopping and not run.checkpoints and len(run.heard.finished) == 3
+    assert sorted(run.heard.began) == sorted(found), "a trial that is tried again is announced once"
+
+
+def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
+    start: Open, space: Space, faults: Path
+) -> None:
+    run = start(longer(space, 4), size=1)
+    plan(faults, {"kind": "io", "after": 2, "times": 100})
+    assert run.go() == {}
+    assert "failed alike" in run.ledger.stopping and "No space left on device" in run.ledger.stopping
+    assert run.ledger.outcome()["failed"] == 0 and run.ledger.outcome()["missing"] == 3
+    plan(faults)
+    again = start(longer(space, 4), size=1)
+    assert {record["status"] for record in again.go().values()} == {"done"} and len(again.heard.finished) == 3
+
+
+def test_packs_that_do_not_fit_are_halved_and_a_single_trial_fails_for_memory(
+    start: Open, space: Space, faults: Path
+) -> None:
+    pair = replace(space, stages=(Stage(name="select", axes={"alpha": ALL, "model": ALL}, fixed={"layer": 0}),))
+    pair = replace(pair, axes={**pair.axes, "alpha": [0.5, 1.0]})
+    plan(faults, {"kind": "memory", "members": 2, "times": 1})
+    run = start(pair, size=2)
+    assert {record["status"] for record in run.go().values()} == {"done"} and applied(faults) == [0]
+
+
+def test_a_trial_that_does_not_fit_alone_says_so(start: Open, faults: Path) -> None:
+    plan(faults, {"kind": "memory", "times": 1})
+    run = start(size=1)
+    found = run.go()
+    (failed,) = [record for record in found.values() if record["status"] == "failed"]
+    assert failed["error"]["class"] == "memory" and "out of memory" in failed["error"]["message"]
+    assert any("left out: " in line and "failed (memory: out of memory" in line for line in run.said)
+    assert len(found) == 3
 
 
 def sampled(space: Space) -> Space:

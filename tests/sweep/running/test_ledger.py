@@ -58,7 +58,7 @@ def take(ledger: Ledger) -> list[tuple[str, dict]]:
 
 
 def give(ledger: Ledger, pack: str, begun: dict, status: str = "done", **metrics: float) -> None:
-    error = {"class": "bug", "message": "broken", "traceback": "..."} if status == "failed" else None
+    error = {"class": "data", "message": "broken", "traceback": "..."} if status == "failed" else None
     ledger.finish(pack, {"id": begun["id"], "status": status, "metrics": metrics, "error": error})
     ledger.end_pack(pack)
 
@@ -125,13 +125,6 @@ def test_one_success_keeps_it_going(tmp_path):
     for pack, begun in ready[1:]:
         give(ledger, pack, begun, "failed")
     assert not ledger.stopping
-
-
-def test_a_pack_whose_process_died_for_good_fails_its_trials(tmp_path):
-    ledger, _ = open_ledger(tmp_path)
-    pack, _ = take(ledger)[0]
-    (record,) = ledger.end_pack(pack, {"class": "preemption", "message": "its node died"})
-    assert record["status"] == "failed" and record["error"]["class"] == "preemption"
 
 
 def test_a_result_that_comes_twice_is_recorded_once(tmp_path):

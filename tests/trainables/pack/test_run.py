@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import pytest
 import torch
 
 from trainables.adapters.memory.io import load_memory
-from trainables.errors import OutOfMemory
+from trainables.errors import Failure, OutOfMemory
+from trainables.pack import result as pack_result
 from trainables.pack import run as pack_run
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
@@ -203,12 +207,78 @@ def test_out_of_memory_splits_a_pack_and_fails_a_single_trial(base, cache, tmp_p
     assert results[tasks[2].id]["error"]["class"] == "memory"
 
 
-def test_an_unexpected_error_fails_the_trials_with_its_traceback(base, cache, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ZeroDivisionError("division by zero"), "bug"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "io"),
+    ],
+)
+def test_what_is_not_a_trials_own_ends_the_pack_without_a_result(base, cache, tmp_path, monkeypatch, error, kind):
+    def broken(self):
+        raise error
 
-    monkeypatch.setattr(pack_run.PackRun, "step", lambda self: 1 / 0)
-    result = next(iter(run([task(base, tmp_path)], cache).values()))
-    assert result["status"] == "failed" and result["error"]["class"] == "bug"
-    assert "ZeroDivisionError" in result["error"]["traceback"]
+    monkeypatch.setattr(pack_run.PackRun, "step", broken)
+    tasks = [task({**base, **v}, tmp_path) for v in VARIANTS[:2]]
+    report = PackWork({"trials": [t.to_dict() for t in tasks], "trunk_layers": []}, cache).step()
+    assert report["done"] and report["results"] == []
+    failure = Failure.from_dict(report["failure"])
+    assert failure.kind == kind and str(error) in failure.message and type(error).__name__ in failure.traceback
+
+
+def test_a_result_that_cannot_be_written_is_tried_again_and_then_no_result(base, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMORY_SWEEP_IO_PATIENCE_S", "30")
+    one, tries = task({**base, "epochs": 1}, tmp_path), []
+    real = pack_result.write_bytes
+
+    def full(location, content):
+        tries.append(location)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(location, content)
+
+    monkeypatch.setattr(pack_result, "write_bytes", full)
+    assert run([one], cache)[one.id]["status"] == "done" and len(tries) > 3
+    monkeypatch.setenv("MEMORY_SWEEP_IO_PATIENCE_S", "0.1")
+
+    def always_full(location, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pack_result, "write_bytes", always_full)
+    work = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, cache)
+    reports = []
+    while not reports or not reports[-1]["done"]:
+        reports.append(work.step())
+    assert reports[-1]["failure"]["kind"] == "io" and not any(report["results"] for report in reports)
+
+
+@pytest.mark.parametrize("status", ["stopped", "failed"])
+def test_a_process_that_ends_keeps_a_checkpoint_unless_the_trial_is_recorded(base, cache, tmp_path, status):
+    one = task({**base, "epochs": 4, "checkpoint_every_s": 1000}, tmp_path)
+    work = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, cache)
+    work.step()
+    Path(one.folder).mkdir(parents=True)
+    (Path(one.folder) / "record.json").write_text(json.dumps({"status": status}))
+    work.keep()
+    assert Path(one.checkpoint).exists() == (status == "failed")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to make a file system that cannot be written")
+def test_a_cache_folder_that_cannot_be_written_is_done_without_and_said(base, tmp_path, monkeypatch):
+    shut = tmp_path / "cache"
+    shut.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(shut)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(shut))
+        one = task({**base, "epochs": 1}, tmp_path)
+        work = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, ProcessCache(torch.device("cpu"), None))
+        report = work.step()
+        assert [found["status"] for found in report["results"]] == ["done"]
+        assert "cannot be written" in report["note"] and str(shut) in report["note"]
+    finally:
+        subprocess.run(["umount", str(shut)], check=True)
 
 
 def test_a_pretrained_trial_trains_nothing_and_is_evaluated(base, cache, tmp_path):
