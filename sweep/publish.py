@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli import NoLockOption, user_errors
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record, record_hash
 from sweep.records.store import RecordHead, RecordIndex, Store, split_location
@@ -198,6 +198,7 @@ def main(
         str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
     ] = None,
     experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+    no_lock: NoLockOption = False,
 ) -> None:
     """Bring MLflow and results.parquet up to date with the records of a storage."""
     with user_errors():
@@ -206,7 +207,7 @@ def main(
         tracking = resolve_tracking(store, tracking_uri, experiment)
         with ExitStack() as locks:
             for each in names:
-                locks.enter_context(store.lock(each))
+                locks.enter_context(store.lock(each, without=no_lock))
             index = store.index()
             for each in names:
                 typer.echo(f"wrote {store.full(write_results(store, each, index))}")

@@ -12,6 +12,7 @@ from sweep.cli import (
     DataCacheOption,
     DataOption,
     NameOption,
+    NoLockOption,
     RetryFailedOption,
     SeedOption,
     SelectByOption,
@@ -82,6 +83,7 @@ def main(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="packs at once; default as many as fit")] = None,
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: RetryFailedOption = False,
+    no_lock: NoLockOption = False,
     seed: SeedOption = None,
     cache_gb: Annotated[
         float | None, typer.Option(min=0, help="limit of a node's cache of hidden states, GB; default half its disk")
@@ -103,6 +105,7 @@ def main(
             tracking_uri=tracking_uri,
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+            lock=not no_lock,
         )
         found = asked_space(space, settings=settings or (), small=small, select_by=select_by, data=data, seed=seed)
         store, sweep_name = Store(storage), check_name(name or found.name)

@@ -94,7 +94,12 @@ class PackExchange:
             self._record(record)
 
     def show_progress(self) -> None:
-        """Show how far the sweep is, if it is time to."""
+        """Show how far the sweep is, if it is time to.
+
+        Raises:
+            LockLost: another run has taken the sweep over.
+        """
+        self._ledger.check_lock()
         self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
 
     def _record(self, record: Record | None) -> None:

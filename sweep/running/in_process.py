@@ -6,6 +6,7 @@ ends the process (the system, for want of memory; a fault in a library) ends the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
+
+_WAIT_S = 0.5
 
 
 class InProcess:
@@ -66,9 +69,14 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while (pack := exchange.next_pack()) is not None:
-            self._run_pack(pack, exchange)
-            exchange.close(pack.id)
+        while not exchange.over:
+            pack = exchange.next_pack()
+            if pack is not None:
+                self._run_pack(pack, exchange)
+                exchange.close(pack.id)
+            elif not exchange.over:  # what is left, another sweep is running
+                exchange.show_progress()
+                time.sleep(_WAIT_S)
 
     def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> None:
         from trainables.pack.worker import PackWork, library_versions

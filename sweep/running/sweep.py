@@ -48,6 +48,7 @@ def run_sweep(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     cache_gb: float | None = None,
+    lock: bool = True,
     progress: bool = False,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
@@ -75,9 +76,11 @@ def run_sweep(
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
 
     Raises:
+        LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
@@ -94,6 +97,7 @@ def run_sweep(
         tracking_uri=tracking_uri,
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+        lock=lock,
     )
     found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
     return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
@@ -106,7 +110,7 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    with store.lock(name):
+    with store.lock(name, without=not options.lock):
         return _SweepRun(space, store, name, options, progress).run()
 
 
@@ -197,6 +201,7 @@ class _SweepRun:
                 ledger.stopping = ledger.stopping or INTERRUPTED
             finally:
                 display.close()
+                ledger.release_all()
                 ledger.write_manifest()
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._failures = display.summary()

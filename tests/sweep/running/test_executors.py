@@ -113,7 +113,7 @@ Open = Callable[..., Run]
 def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An executor within its session, one pack at a time on one thread."""
     alone = {} if request.param == "local" else {"max_concurrent": 1}
-    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone))
+    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone), {})
     executor.check()
     with executor.session(Store(str(tmp_path_factory.mktemp("session")))) as capacity:
         assert capacity.slots == 1 and not capacity.on_gpu and capacity.pack_memory_bytes() > 0
