@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import Results
 from sweep.running.sweep import run_space
+from sweep.tracking.layout import shown
 from trainables.errors import ConfigError
 
 EXAMPLES = """
@@ -127,7 +129,7 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
         print(f"failed: {line[:300]}")
     if results.tracking_trouble:
         print(f"note: {results.tracking_trouble}")
-        print(f"      later: {_python()} -m sweep.publish {folder}")
+        print(f"      later: {_python()} -m sweep.publish {folder}{_tracking_options(tracking_uri, experiment)}")
     if results.num_run:
         told = ", ".join(f"{count} {status}" for status, count in results.counts.items() if count)
         print(f"\n{told}; {results.seconds:.0f} s")
@@ -141,6 +143,12 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
     print(f"MLflow:   {f'{_python()} -m {shown}' if shown.startswith('mlflow') else shown}")
     if results.stopped and results.stopped != "interrupted":
         print(f"stopped: {results.stopped}")
+
+
+def _tracking_options(uri: str | None, experiment: str | None) -> str:
+    """Return the options that name the same place in MLflow, without a password that stands in the address."""
+    given = (("--tracking-uri", uri and shown(uri)), ("--experiment", experiment))
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given if value)
 
 
 def _python() -> str:

@@ -99,7 +99,7 @@ class Run:
         """Run, and return all records of the storage."""
         display = Display(0, every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
-        return {head.id: self.store.read_record(head.folder) for head in self.store.index().values()}
+        return {head.id: head.record() for head in self.store.index().values()}
 
     @property
     def checkpoints(self) -> list[str]:
