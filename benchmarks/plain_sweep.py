@@ -10,7 +10,6 @@ through Ray's object store. One CPU and one torch thread a trial, as ours has. E
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +54,6 @@ def main(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=V[,V...]")] = None,
 ) -> None:
     """Run the grid of a space with Ray Tune alone."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
     import torch
     from ray import tune

@@ -92,7 +92,7 @@ def run_command(module: str, arguments: Sequence[object], folder: Path) -> Timed
         RuntimeError: it failed; with the last lines that it printed.
     """
     env = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
-    env |= {"MEMORY_SWEEP_CACHE": str(folder / "cache"), "RAY_AUTH_MODE": env.get("RAY_AUTH_MODE", "disabled")}
+    env |= {"MEMORY_SWEEP_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     output, errors = folder / "output.txt", folder / "errors.txt"
     # files, not pipes: a pipe would be waited for until the last process that inherited it had ended

@@ -1,7 +1,7 @@
 """Wait until a Ray cluster has so many nodes: `python infra/wait_for_nodes.py ADDRESS COUNT [SECONDS]`.
 
-A sweep counts the GPUs when it starts, so it must not start before its workers are there. The head itself may
-not be up yet either; joining or attaching to a head that is not there can hang, so its port is tried first.
+A sweep sees at its start whether there are GPUs, so it should not start before the first workers are there. The head
+itself may not be up yet either; joining or attaching to a head that is not there can hang, so its port is tried first.
 """
 
 from __future__ import annotations

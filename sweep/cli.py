@@ -40,6 +40,9 @@ DataCacheOption = Annotated[
     str | None,
     typer.Option("--data-cache", metavar="FOLDER", help="where downloaded data are kept; default the node's cache"),
 ]
+NoLockOption = Annotated[
+    bool, typer.Option("--no-lock", help="for a storage without locks: you see to it that there is one run at a time")
+]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
 
@@ -51,7 +54,7 @@ def user_errors() -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        raise SystemExit(getattr(error, "exit_status", EXIT_USER_ERROR)) from None
 
 
 class Shown(Protocol):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli import NoLockOption, user_errors
 from sweep.records.store import split_location
 from sweep.records.table import write_results
 from sweep.report.findings import publish
@@ -41,6 +41,7 @@ def main(
             metavar="best|TRIAL", help="log this trial's memory as a model: the one with the best answers, or an id"
         ),
     ] = None,
+    no_lock: NoLockOption = False,
 ) -> None:
     """Bring MLflow and results.parquet up to date with the records of a storage."""
     with user_errors():
@@ -51,7 +52,7 @@ def main(
         tracking = resolve_tracking(store, tracking_uri, experiment)
         with ExitStack() as locks:
             for each in names:
-                locks.enter_context(store.lock(each))
+                locks.enter_context(store.lock(each, without=no_lock))
             index = store.index()
             for each in names:
                 typer.echo(f"wrote {store.full(write_results(store, each, index))}")

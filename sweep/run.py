@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from sweep.cli import (
     DataCacheOption,
     DataOption,
     NameOption,
+    NoLockOption,
     RetryFailedOption,
     SeedOption,
     SelectByOption,
@@ -30,6 +32,7 @@ from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED, Results
 from sweep.running.sweep import run_space
+from sweep.tracking.address import shown
 from trainables.errors import ConfigError
 
 EXAMPLES = """
@@ -82,6 +85,7 @@ def main(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="packs at once; default as many as fit")] = None,
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: RetryFailedOption = False,
+    no_lock: NoLockOption = False,
     seed: SeedOption = None,
     cache_gb: Annotated[
         float | None, typer.Option(min=0, help="limit of a node's cache of hidden states, GB; default half its disk")
@@ -103,6 +107,7 @@ def main(
             tracking_uri=tracking_uri,
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+            lock=not no_lock,
         )
         found = asked_space(space, settings=settings or (), small=small, select_by=select_by, data=data, seed=seed)
         store, sweep_name = Store(storage), check_name(name or found.name)
@@ -129,7 +134,7 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
         print(f"failed: {line[:300]}")
     if results.tracking_trouble:
         print(f"note: {results.tracking_trouble}")
-        print(f"      later: {_python()} -m sweep.publish {folder}")
+        print(f"      later: {_python()} -m sweep.publish {folder}{_tracking_options(tracking_uri, experiment)}")
     if results.num_run:
         told = ", ".join(f"{count} {status}" for status, count in results.counts.items() if count)
         print(f"\n{told}; {results.seconds:.0f} s")
@@ -143,6 +148,12 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
     print(f"MLflow:   {view_link(results.store, tracking, results.name)}")
     if results.stopped and results.stopped != "interrupted":
         print(f"stopped: {results.stopped}")
+
+
+def _tracking_options(uri: str | None, experiment: str | None) -> str:
+    """Return the options that name the same place in MLflow, without a password that stands in the address."""
+    given = (("--tracking-uri", uri and shown(uri)), ("--experiment", experiment))
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given if value)
 
 
 def _python() -> str:

@@ -14,7 +14,6 @@ import pytest
 
 pytest_plugins = ["tests.stand_ins"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 @pytest.fixture(autouse=True)

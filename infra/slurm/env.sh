@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the job scripts, in the repository's root. Settings that srun hands on to every node of the job.
 : "${STORAGE:?a folder that all nodes mount, or s3://..., for the results}"
 PATH=$PWD/.venv/bin:$PATH

@@ -13,13 +13,15 @@ import json
 import re
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from sweep.records.locks import hold
+from sweep.records.claims import Claims
+from sweep.records.locks import Hold, hold
 from sweep.records.record import PassedOver, Record, check_record, record_bytes
 from trainables.errors import ConfigError, DataError
 from trainables.node.storage import Changed, NoConditionalPut, Storage, StorageError
@@ -76,7 +78,16 @@ class RecordIndex(dict[str, RecordHead]):
 
 
 class Store(Storage):
-    """The storage of some sweeps. Making one touches nothing; the first write makes the folders."""
+    """The storage of some sweeps. Making one touches nothing; the first write makes the folders.
+
+    While a sweep is locked (`lock`), what is written into its folder is written under that lock: a run that has lost it
+    meanwhile overwrites nothing.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        """Take an address; see `Storage`."""
+        super().__init__(uri)
+        self._holds: dict[str, Hold] = {}
 
     def read_json(self, path: str) -> Any:
         """Return a JSON file's value, or None where there is no such file.
@@ -92,6 +103,27 @@ class Store(Storage):
             raise DataError(str(error)) from None
         except ValueError as error:
             raise DataError(f"{self.full(path)}: not JSON ({error}); remove it") from None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, making its folders, whatever was there.
+
+        Raises:
+            LockLost: it lies in the folder of a sweep that this process had locked and another has taken over.
+        """
+        held = self._holds.get(path.partition("/")[0])
+        if held is None:
+            super().write(path, data)
+        else:
+            held.write(path, data)
+
+    def delete(self, path: str) -> None:
+        """Remove a file; a missing one is no error.
+
+        Raises:
+            LockLost: it lies in the folder of a sweep that this process had locked and another has taken over.
+        """
+        self.check_lock(path.partition("/")[0])
+        super().delete(path)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a value as JSON, whole or not at all."""
@@ -128,14 +160,41 @@ class Store(Storage):
             self.write(path, text)
         return fresh
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str, without: bool = False) -> AbstractContextManager[None]:
         """Return a context in which this process alone works on the sweep `name`.
 
+        Args:
+            name: of the sweep.
+            without: take no lock; the user sees to it that there is only one writer.
+
         Raises:
-            ConfigError: on entering: another run holds it (its pid, host and start are named).
+            ConfigError: on entering: another run holds it (its pid, host and start are named), or the storage has
+                nothing to keep another away with.
         """
         check_name(name)
-        return hold(self, name)
+        return nullcontext() if without else self._locked(name)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with hold(self, name) as held:
+            self._holds[name] = held
+            try:
+                yield
+            finally:
+                del self._holds[name]
+
+    def check_lock(self, name: str) -> None:
+        """Do nothing, unless this process had locked a sweep and has lost it.
+
+        Raises:
+            LockLost: it has.
+        """
+        if name in self._holds:
+            self._holds[name].check()
+
+    def claims(self, name: str) -> Claims | None:
+        """Return the claims on trials of a sweep that this process has locked; None without a lock."""
+        return Claims(self, name, self._holds[name].token) if name in self._holds else None
 
     def sweeps(self) -> list[str]:
         """Return the names of the sweeps in this storage: folders with a manifest or records."""
@@ -183,6 +242,11 @@ class Store(Storage):
             raise DataError(f"{self.full(path)}: not JSON ({error})") from None
         check_record(record, self.full(path))
         return RecordHead.of(record, folder, text)
+
+    def find_record(self, folders: Sequence[str]) -> RecordHead | None:
+        """Return the first good record in some folders, read now; None where there is none."""
+        found = self._read_all(list(folders))
+        return next((head for head in found if isinstance(head, RecordHead)), None)
 
     def index(self, set_aside: bool = True) -> RecordIndex:
         """Read every record of every sweep in this storage, each once.

@@ -123,7 +123,12 @@ class PackExchange:
         return frozenset(self._ledger.policy.left_out)
 
     def show_progress(self) -> None:
-        """Show how far the sweep is, if it is time to."""
+        """Show how far the sweep is, if it is time to.
+
+        Raises:
+            LockLost: another run has taken the sweep over.
+        """
+        self._ledger.check_lock()
         self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
 
     def _record(self, record: Record | None) -> None:

@@ -7,6 +7,7 @@ After a failure that is no trial's own, all that this process has loaded is drop
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +18,8 @@ from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from trainables.errors import ConfigError, Failure
 from trainables.lm.card import ModelCard
+
+_WAIT_S = 0.5
 
 
 class InProcess:
@@ -67,14 +70,22 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while (pack := exchange.next_pack()) is not None:
-            failure = self._run_pack(pack, exchange)
-            if failure is None:
-                exchange.close(pack.id)
-            else:
-                self._cache = None
-                self._cache = self._new_cache()
-                exchange.fail(pack.id, failure)
+        while not exchange.over:
+            pack = exchange.next_pack()
+            if pack is not None:
+                self._run_and_tell(pack, exchange)
+            elif not exchange.over:  # what is left, another sweep is running, or it waits for another try
+                exchange.show_progress()
+                time.sleep(_WAIT_S)
+
+    def _run_and_tell(self, pack: HandedPack, exchange: PackExchange) -> None:
+        failure = self._run_pack(pack, exchange)
+        if failure is None:
+            exchange.close(pack.id)
+        else:
+            self._cache = None
+            self._cache = self._new_cache()
+            exchange.fail(pack.id, failure)
 
     def _new_cache(self) -> Any:
         from trainables.pack.process_cache import ProcessCache

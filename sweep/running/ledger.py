@@ -6,6 +6,7 @@ settle a choice, and a settled choice opens the stages that wait for it, one gro
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from sweep.running.optuna_draws import StageDraws
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.patience import patiently
 from trainables.trial.task import TrialTask
+
+ASK_AGAIN_S = 1.0
+"""How often other sweeps are asked whether they still run a trial that this one needs too."""
 
 
 def _again(points: Sequence[Point], halves: bool) -> Iterable[Pack]:
@@ -91,6 +95,10 @@ class Ledger:
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
         self._running: dict[str, dict[str, Record]] = {}
+        self._claims = store.claims(name)
+        self._elsewhere: list[Point] = []
+        self._others: set[str] = set()
+        self._ask_again = 0.0
         self._tasks: dict[str, Point] = {}
         self._open: dict[str, Question] = {q.key: q for q in plan.questions}
         self._settled: dict[str, Any] = {}
@@ -112,10 +120,15 @@ class Ledger:
     # -- what the executor asks
 
     def next_pack(self) -> tuple[Pack, dict[str, Record]] | None:
-        """Return the next pack with its begun records; None when nothing is ready."""
+        """Return the next pack with its begun records; None when nothing is ready.
+
+        Raises:
+            LockLost: another run has taken this sweep over.
+        """
+        self.check_lock()
         if self.stopping:
             return None
-        pack = self._queue.pop(0) if self._queue else self._sampled_pack()
+        pack = self._next_of_ours()
         if pack is None:
             return None
         begun = {}
@@ -131,7 +144,15 @@ class Ledger:
         if self.stopping:
             return True
         more = any(draws.has_more for draws in self._draws.values()) and bool(self._running)
-        return not (self._queue or self._running or more)
+        return not (self._queue or self._running or self._elsewhere or more)
+
+    def check_lock(self) -> None:
+        """Do nothing while this run is the only writer of its sweep.
+
+        Raises:
+            LockLost: another run has taken it over.
+        """
+        self.store.check_lock(self.name)
 
     @property
     def running_trials(self) -> int:
@@ -226,6 +247,7 @@ class Ledger:
             patiently(self.store.delete, self.checkpoint(point.id))
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
+        self._release(point.id)
         self._judge(record)
         return record
 
@@ -238,6 +260,7 @@ class Ledger:
         for trial in list(self._running.get(pack, {})):
             curves = self._curves.get(trial, {})
             if not curves or self.stopping:
+                self._release(trial)
                 continue
             stopped = {"id": trial, "status": "stopped", "metrics": self._latest[trial], "curves": curves}
             record = self.finish(pack, stopped)
@@ -356,6 +379,54 @@ class Ledger:
         expected = sum(stage.num_points - stage.equivalent for stage in self.plan.stages)
         counts["missing"] += max(0, expected - len(ids))
         return counts
+
+    def release_all(self) -> None:
+        """Give back the claims on trials that are under way; for the end of a run."""
+        for members in self._running.values():
+            for trial in members:
+                self._release(trial)
+
+    def _release(self, trial: str) -> None:
+        if self._claims is not None:
+            self._claims.release(trial)
+
+    def _next_of_ours(self) -> Pack | None:
+        """Return the next pack without the trials that other sweeps in this storage are running or have recorded."""
+        if self._elsewhere and time.monotonic() >= self._ask_again:
+            self._queue += [pack for point in self._elsewhere for pack in make_packs([point], 1)]
+            self._elsewhere = []
+            self._ask_again = time.monotonic() + ASK_AGAIN_S
+        while True:
+            pack = self._queue.pop(0) if self._queue else self._sampled_pack()
+            if pack is None or self._claims is None:
+                return pack
+            others = [name for name in self.store.folders() if not name.startswith(".") and name != self.name]
+            points = [point for point in pack.points if self._is_ours(point, others)]
+            if points:
+                return pack if len(points) == len(pack.points) else make_packs(points, len(points))[0]
+            self.refresh()
+
+    def _is_ours(self, point: Point, others: Collection[str]) -> bool:
+        """Claim a trial; False where another sweep is running it, or has recorded it since this run began."""
+        assert self._claims is not None
+        other = self._claims.take(point.id)
+        if other:
+            self._elsewhere.append(point)
+            if other not in self._others:
+                self._others.add(other)
+                self._say(f"note: sweep {other} is running trials that this one needs too; it waits for their records")
+            return False
+        # After the claim: whoever had it until now has written the record before giving it back.
+        folders = [self.store.trial_folder(name, point.spec, point.card.name, point.id) for name in others]
+        found = self.store.find_record(folders)
+        if found is None or (found.status == "failed" and self._retry_failed):
+            return True
+        self._release(point.id)
+        self._index.add(found)
+        self.statuses[point.id] = found.status
+        if point.spec.stage in self._draws:
+            self._draws[point.spec.stage].tell(point.id)
+        return False
 
     def _sampled_pack(self) -> Pack | None:
         """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""

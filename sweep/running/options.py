@@ -29,6 +29,7 @@ class RunOptions:
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
+        lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
     """
 
     executor: str = "ray"
@@ -43,6 +44,7 @@ class RunOptions:
     tracking_uri: str | None = None
     experiment: str | None = None
     cache_bytes: int | None = None
+    lock: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.

@@ -8,21 +8,26 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from sweep.records.store import Store
 from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
-from trainables.node.machine import check_storage, gpu_memory_bytes
-from trainables.node.storage import delete, join, write_bytes
+from trainables.node.machine import check_storage, gpu_memory_bytes, machine_memory_bytes
+from trainables.node.storage import shown
 
-ATTACH_TIMEOUT_S = 25
+ATTACH_TIMEOUT_S = 15
+COUNTED_S = 5.0
+"""For how long a count of the nodes is good."""
 _PASSED_ON = (
     "MEMORY_SWEEP_CACHE",
     CACHE_VARIABLE,
@@ -35,7 +40,28 @@ _PASSED_ON = (
     "HF_HUB_OFFLINE",
     "AWS_PROFILE",
     "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
 )
+
+_GIVE_TOKEN = "give the cluster's as RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+_ATTACH = """
+import sys
+address = sys.argv[1]
+try:
+    from ray._raylet import GcsClient  # says at once that a token is refused; ray.init tries for 20 s
+except ImportError:
+    GcsClient = None
+if GcsClient and address != "auto" and "://" not in address:
+    GcsClient(address=address).check_alive([], timeout=5)
+import ray
+ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+"""
+"""What a process of its own does to try an address."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +84,19 @@ class Nodes:
         Raises:
             ConfigError: no node is large enough for one.
         """
-        count = 0
-        for has_cpus, has_gpus in zip(self.cpus, self.gpus, strict=True):
-            count += int(min(has_cpus / cpus if cpus else 1e9, has_gpus / gpus if gpus else 1e9) + 1e-9)
+        count = self.fitting(cpus, gpus)
         if count == 0:
             raise ConfigError(
                 f"cpus-per-trial={cpus:g}, gpus-per-trial={gpus:g}: no node has that much; the largest has "
                 f"{max(self.cpus, default=0):g} CPUs and {max(self.gpus, default=0):g} GPUs; ask for less"
             )
+        return count
+
+    def fitting(self, cpus: float, gpus: float) -> int:
+        """Return how many trials of this size run at once; 0 where no node is large enough."""
+        count = 0
+        for has_cpus, has_gpus in zip(self.cpus, self.gpus, strict=True):
+            count += int(min(has_cpus / cpus if cpus else 1e9, has_gpus / gpus if gpus else 1e9) + 1e-9)
         return count
 
 
@@ -74,8 +105,9 @@ def set_environment(address: str | None) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if _wanted(address) == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if _wanted(address) != "local" and _has_token():
+        # Ray does the same for "auto" alone; a cluster without tokens takes one that is not asked for (Ray 2.60)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
@@ -90,7 +122,7 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     import ray
 
     try:
-        with signals_kept_from_children():
+        with signals_kept_from_children(), _first_token() if wanted == "local" else nullcontext():
             ray.init(
                 address=wanted,
                 runtime_env=_runtime_env(),
@@ -98,14 +130,11 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
                 log_to_driver=False,
                 include_dashboard=False if wanted == "local" else None,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"address={wanted!r}: no Ray cluster can be attached ({_first_line(error)})") from None
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        what = "Ray cannot be started here" if wanted == "local" else "no Ray cluster can be attached"
+        raise ConfigError(f"address={wanted!r}: {what} ({_first_line(error)})") from None
     try:
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        resources = [node["Resources"] for node in alive]
-        yield Nodes(
-            tuple(r.get("CPU", 0.0) for r in resources), tuple(r.get("GPU", 0.0) for r in resources), wanted != "local"
-        )
+        yield nodes_now(wanted != "local")
     finally:
         end_own_processes(after_s=0.7)
         ray.shutdown()
@@ -154,35 +183,82 @@ def end_own_processes(after_s: float) -> None:
         timer.start()
 
 
+def nodes_now(attached: bool) -> Nodes:
+    """Return what the nodes that are alive now offer."""
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Nodes(tuple(r.get("CPU", 0.0) for r in resources), tuple(r.get("GPU", 0.0) for r in resources), attached)
+
+
+class Slots:
+    """How many packs run at once, as nodes come and go.
+
+    Args:
+        cpus: of a pack.
+        gpus: of a pack.
+        most: packs at once, whatever the nodes offer; None for no limit.
+    """
+
+    def __init__(self, cpus: float, gpus: float, most: int | None) -> None:
+        """Count at the first call."""
+        self._cpus, self._gpus, self._most = cpus, gpus, most
+        self._count, self._good_until = 0, 0.0
+
+    def __call__(self) -> int:
+        """Return the number; 0 while no node is large enough."""
+        if time.monotonic() >= self._good_until:
+            self._count = nodes_now(True).fitting(self._cpus, self._gpus)
+            self._good_until = time.monotonic() + COUNTED_S
+        return self._count if self._most is None else min(self._count, self._most)
+
+
 def check_shared_storage(store: Store) -> None:
     """Write on the driver, read and write on every node, so that records and checkpoints reach one place.
 
     Raises:
         ConfigError: a node does not see the storage; the node is named.
     """
+    mark = uuid.uuid4().hex
+    probe = f".probe-{mark[:8]}"
+    store.write(probe, mark.encode())
+    try:
+        for node, problem in _on_every_node(check_storage, store.full(), probe, mark).items():
+            if problem:
+                raise ConfigError(
+                    f"storage={shown(store.full())!r}: node {node} does not share it ({problem}); use a folder that "
+                    "all nodes mount, or s3://… with keys that this process (AWS_ACCESS_KEY_ID, …) or every node has"
+                )
+    finally:
+        store.delete(probe)
+
+
+def _on_every_node(ask: Callable[..., Any], *args: Any, gpus: float = 0.0, limit_s: float = 60.0) -> dict[str, Any]:
+    """Call a function on every node that is alive, all at once; return what it gives by node.
+
+    With `gpus`, on those that have as many, and with these. A node that cannot say it gives the reason as text.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    token = uuid.uuid4().hex
-    probe = join(store.full(), f".probe-{token[:8]}")
-    write_bytes(probe, token.encode())
-    try:
-        task = ray.remote(num_cpus=0)(check_storage)
-        for node in ray.nodes():
-            if not node["Alive"]:
-                continue
+    task = ray.remote(num_cpus=0, num_gpus=gpus)(ask)
+    waited = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("GPU", 0.0) >= gpus:
             where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            try:
-                problem = ray.get(task.options(scheduling_strategy=where).remote(probe, token), timeout=60)
-            except ray.exceptions.RayError as error:
-                problem = _first_line(error)
-            if problem:
-                raise ConfigError(
-                    f"storage={store.full()!r}: node {node['NodeManagerHostname']} does not share it ({problem}); "
-                    "use a folder that all nodes mount, or s3://…"
-                )
-    finally:
-        delete(probe)
+            waited[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = task.options(
+                scheduling_strategy=where
+            ).remote(*args)
+    end = time.monotonic() + limit_s
+    found = {}
+    for name, reference in waited.items():
+        try:
+            found[name] = ray.get(reference, timeout=max(0.1, end - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            found[name] = f"it did not answer within {limit_s:g} s"
+        except ray.exceptions.RayError as error:
+            found[name] = _first_line(error)
+    return found
 
 
 def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
@@ -213,15 +289,19 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
 
 
 def pack_memory_bytes(gpus: float, slots: int) -> float:
-    """Return the memory of the device for one pack: its share of a worker's GPU, or of this machine's memory."""
-    if not gpus:
-        import psutil
+    """Return the memory of the device for one pack, on the node that has least.
 
-        return float(psutil.virtual_memory().total) / 2 / slots
-    import ray
+    That is the pack's share of a GPU, or of half of a machine's memory.
 
-    found: float = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(gpu_memory_bytes).remote())
-    return found * min(1.0, gpus)
+    Raises:
+        ConfigError: no node could say.
+    """
+    ask = gpu_memory_bytes if gpus else machine_memory_bytes
+    answers = _on_every_node(ask, gpus=gpus)
+    found = [answer for answer in answers.values() if isinstance(answer, float)]
+    if not found:
+        raise ConfigError(f"no node could say how much memory it has ({answers}); give --pack-size")
+    return min(found) * min(1.0, gpus) if gpus else min(found) / 2 / max(1, -(-slots // len(found)))
 
 
 def _runtime_env() -> dict[str, Any]:
@@ -241,6 +321,25 @@ def _wanted(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
+def _has_token() -> bool:
+    """Say whether Ray would find a token of a cluster here."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").is_file()
+
+
+@contextmanager
+def _first_token() -> Iterator[None]:
+    """Let one process at a time start a Ray of its own where there is no token yet, so that it makes the only one."""
+    if _has_token():
+        yield
+        return
+    folder = Path.home() / ".ray"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "auth_token.lock"):
+        yield
+
+
 def check_reachable(address: str | None) -> None:
     """Try a cluster's address from a process that can be ended, for attaching to a dead head hangs for minutes.
 
@@ -258,17 +357,22 @@ def check_reachable(address: str | None) -> None:
             raise ConfigError(
                 f"address={address!r}: nothing answers there ({error}); is the head running? (ray status)"
             ) from None
-    code = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+    wants = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    if wants and not _has_token():
+        raise ConfigError(f"address={address!r}: RAY_AUTH_MODE is token, but there is none; {_GIVE_TOKEN}")
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=ATTACH_TIMEOUT_S - 10
+            [sys.executable, "-c", _ATTACH, address], capture_output=True, text=True, timeout=ATTACH_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(
             f"address={address!r}: something answers, but no Ray cluster could be attached within "
-            f"{ATTACH_TIMEOUT_S - 10} s; is it Ray's port, and RAY_AUTH_MODE the cluster's?"
+            f"{ATTACH_TIMEOUT_S} s; is it Ray's port, and RAY_AUTH_MODE the cluster's?"
         ) from None
     if tried.returncode:
+        if "InvalidAuthToken" in tried.stderr:
+            refused = "refuses the token that it is given" if wants else "wants a token, and is given none"
+            raise ConfigError(f"address={address!r}: the cluster {refused}; {_GIVE_TOKEN}")
         lines = [line for line in tried.stderr.strip().splitlines() if line.strip()] or ["no reason given"]
         raise ConfigError(f"address={address!r}: no Ray cluster can be attached ({lines[-1][:200]})")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from sweep.running.ray_cluster import (
     Nodes,
+    Slots,
     check_reachable,
     check_shared_storage,
     pack_memory_bytes,
@@ -42,6 +43,7 @@ _TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # `PackSearcher` hands out no more than there are slots
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -95,7 +97,7 @@ class RayTune:
             self._attached = nodes.attached
             fitting = nodes.slots(self._resources.cpus, self._gpus)
             self._slots = min(fitting, self._resources.max_concurrent or fitting)
-            if len(nodes.cpus) > 1:
+            if nodes.attached or not store.is_local:
                 check_shared_storage(store)
             yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
 
@@ -122,9 +124,8 @@ class RayTune:
                 tune.with_resources(self._trainable, resources),
                 tune_config=tune.TuneConfig(
                     scheduler=PackScheduler(exchange, resources),
-                    search_alg=PackSearcher(exchange, settings),
+                    search_alg=PackSearcher(exchange, settings, self._slots_now()),
                     num_samples=-1,
-                    max_concurrent_trials=self._slots,
                     reuse_actors=True,
                     trial_name_creator=_name,
                     trial_dirname_creator=_name,
@@ -139,6 +140,12 @@ class RayTune:
             )
             with _own_errors():
                 tuner.fit()
+
+    def _slots_now(self) -> Callable[[], int]:
+        """Return what says how many packs run at once: as nodes come and go, of a cluster; else as many as at first."""
+        if not self._attached:
+            return lambda: self._slots
+        return Slots(self._resources.cpus, self._gpus, self._resources.max_concurrent)
 
     def _gpus_of_a_pack(self, nodes: Nodes) -> float:
         if self._resources.gpus is not None:
@@ -174,23 +181,28 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
     Args:
         exchange: hands them out.
         settings: device, threads and cache of a worker.
+        slots: says how many packs may run at once now; Tune itself asks only for its number at the start.
     """
 
-    def __init__(self, exchange: PackExchange, settings: dict[str, Any]) -> None:
+    def __init__(self, exchange: PackExchange, settings: dict[str, Any], slots: Callable[[], int]) -> None:
         """Keep the parts."""
         super().__init__()
-        self._exchange, self._settings = exchange, settings
+        self._exchange, self._settings, self._slots = exchange, settings, slots
+        self._under_way: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next pack's config, None to be asked again, or that the sweep is over."""
-        pack = self._exchange.next_pack()
+        full = len(self._under_way) >= self._slots()
+        pack = None if full else self._exchange.next_pack()
         if pack is None:
             return str(Searcher.FINISHED) if self._exchange.over else None
+        self._under_way.add(trial_id)
         work = json.dumps({**pack.job, "settings": self._settings})
         return {"pack": pack.id, "work": work, "sampled": pack.sampled, "avoid": sorted(pack.avoid)}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Do nothing: the callback hears of it too."""
+        """Take note of a free slot; the callback tells the rest."""
+        self._under_way.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the state is in the records."""

@@ -52,6 +52,7 @@ def run_sweep(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     cache_gb: float | None = None,
+    lock: bool = True,
     progress: bool = False,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
@@ -79,9 +80,11 @@ def run_sweep(
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
 
     Raises:
+        LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
@@ -98,6 +101,7 @@ def run_sweep(
         tracking_uri=tracking_uri,
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+        lock=lock,
     )
     found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
     return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
@@ -110,7 +114,7 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    with handled_signals() as interrupts, store.lock(name):
+    with handled_signals() as interrupts, store.lock(name, without=not options.lock):
         return _SweepRun(space, store, name, options, progress, interrupts).run()
 
 
@@ -209,6 +213,7 @@ class _SweepRun:
                 ledger.note_stop(f"io: {error}")  # trials have run: no mistake in the call, whatever its class
             finally:
                 display.close()
+                self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._storing(ledger.clear)

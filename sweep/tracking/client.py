@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from sweep.records.record import Record
 from sweep.tracking.address import Tracking, shown, sqlite_file
+from sweep.tracking.knock import knock, tables_alone
 from sweep.tracking.layout import (
     Added,
     DataSet,
@@ -105,6 +106,7 @@ class Runs:
         """
         self.tracking, self.storage = tracking, storage
         with told_in_one_line(tracking.uri), _alone(tracking.uri):
+            knock(tracking.uri)
             self._client = client_of(tracking.uri)
             self.experiment_id = self._experiment()
 
@@ -258,10 +260,10 @@ def client_of(uri: str) -> Any:
 
 
 def _alone(uri: str) -> AbstractContextManager[Any]:
-    """Keep two processes from making the tables of one SQLite file at the same time: both would fail."""
+    """Keep two processes from making the tables of one database at the same time: one or both would fail."""
     path = sqlite_file(uri)
     if path is None:
-        return nullcontext()
+        return tables_alone(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()  # with the umask of the user; SQLite would close it to the group's other members
     return FileLock(f"{path}.lock", timeout=120)

@@ -26,6 +26,7 @@ from sweep.tracking.naming import Naming
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 120.0
+_SILENCE_S = 10.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
 _Key = tuple[str, int]
 
@@ -103,7 +104,7 @@ class LiveFeed:
         self._trouble = ""
         self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
         self._closing = threading.Event()
-        self._deadline = math.inf
+        self._deadline, self._sent_at = math.inf, 0.0
         self._thread = threading.Thread(target=self._loop, name="mlflow-feed", daemon=True)
         self._thread.start()
 
@@ -129,12 +130,14 @@ class LiveFeed:
         """Send what can still be sent, end the runs of unfinished trials as KILLED, and stop.
 
         Args:
-            timeout_s: after so long the rest is left to publish.
+            timeout_s: after so long the rest is left to publish; sooner where nothing gets through for `_SILENCE_S`.
         """
-        self._deadline = time.monotonic() + timeout_s
+        self._sent_at = time.monotonic()
+        self._deadline = self._sent_at + timeout_s
         self._closing.set()
         self._put("", lambda: None)  # wakes the thread
-        self._thread.join(timeout_s + 1.0)
+        while self._thread.is_alive() and time.monotonic() < min(self._deadline + 1.0, self._sent_at + _SILENCE_S):
+            self._thread.join(0.05)
         left = len(self._trials) + self._queue.qsize()
         return FeedReport(self._complete, left, self._trouble)
 
@@ -233,6 +236,7 @@ class LiveFeed:
                 break
             try:
                 self._send_one(self._connection(), trial, live)
+                self._sent_at = time.monotonic()
             except Exception as error:
                 self._note(error)
                 if getattr(error, "error_code", "") in _REFUSALS:

@@ -1,4 +1,7 @@
-"""The Kubernetes manifests: parse, hold only fields that exist, and fit each other."""
+"""The Kubernetes manifests: hold only fields that exist, by Kubernetes' own published schemas, and fit each other.
+
+KubeRay's schema is in no package registry; of a RayJob the fields around its pods are listed here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -26,31 +30,6 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items, "minItems": 1}
 
 
-CONTAINER = _closed(
-    {
-        "name": TEXT,
-        "image": TEXT,
-        "env": _list(_closed({"name": TEXT, "value": TEXT, "valueFrom": NAMED}, "name")),
-        "ports": _list(_closed({"name": TEXT, "containerPort": COUNT}, "containerPort")),
-        "resources": _closed({"requests": NAMED, "limits": NAMED}),
-        "volumeMounts": _list(_closed({"name": TEXT, "mountPath": TEXT}, "name", "mountPath")),
-    },
-    "name",
-    "image",
-)
-POD_TEMPLATE = _closed(
-    {
-        "spec": _closed(
-            {
-                "containers": _list(CONTAINER),
-                "tolerations": _list(_closed({"key": TEXT, "operator": TEXT, "effect": TEXT})),
-                "volumes": _list(_closed({"name": TEXT, "persistentVolumeClaim": NAMED, "emptyDir": NAMED}, "name")),
-            },
-            "containers",
-        )
-    },
-    "spec",
-)
 START_PARAMS = {"type": "object", "additionalProperties": TEXT}
 WORKER_GROUP = _closed(
     {
@@ -59,7 +38,7 @@ WORKER_GROUP = _closed(
         "minReplicas": COUNT,
         "maxReplicas": COUNT,
         "rayStartParams": START_PARAMS,
-        "template": POD_TEMPLATE,
+        "template": NAMED,
     },
     "groupName",
     "minReplicas",
@@ -72,7 +51,7 @@ CLUSTER = _closed(
         "authOptions": _closed({"mode": {"enum": ["token", "disabled"]}}, "mode"),
         "enableInTreeAutoscaling": {"type": "boolean"},
         "gcsFaultToleranceOptions": NAMED,
-        "headGroupSpec": _closed({"rayStartParams": START_PARAMS, "template": POD_TEMPLATE}, "template"),
+        "headGroupSpec": _closed({"rayStartParams": START_PARAMS, "template": NAMED}, "template"),
         "workerGroupSpecs": _list(WORKER_GROUP),
     },
     "headGroupSpec",
@@ -127,6 +106,30 @@ def _pods(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_rayjob_has_only_known_fields(job: dict[str, Any]) -> None:
     jsonschema.validate(job, RAY_JOB)
+
+
+def _check(document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def _as_template(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod of the RayJob as an object that Kubernetes itself has a schema for."""
+    return {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": {"spec": pod}}
+
+
+def test_kubernetes_knows_every_field(job: dict[str, Any], others: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert len(others) >= 3
+    for document in others.values():
+        _check(document)
+    for pod in _pods(job):
+        _check(_as_template(pod))
+
+
+def test_a_misspelt_field_of_a_pod_is_refused(job: dict[str, Any]) -> None:
+    pod = copy.deepcopy(_pods(job)[1])
+    pod["containers"][0]["volumeMount"] = pod["containers"][0].pop("volumeMounts")
+    with pytest.raises(kubernetes_validate.ValidationError, match="volumeMount"):
+        _check(_as_template(pod))
 
 
 def test_a_misspelt_field_is_refused(job: dict[str, Any]) -> None:

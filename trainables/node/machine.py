@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
-import socket
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from trainables.node.storage import delete, read_bytes, write_bytes
+from trainables.errors import ConfigError
+from trainables.node.storage import delete, join, read_bytes, write_bytes
 
 
-def check_storage(file: str, token: str) -> str:
-    """Read what the driver wrote into a file and write beside it; return what is wrong, or an empty string."""
+def check_storage(storage: str, name: str, text: str) -> str:
+    """Read what the driver wrote into a file of a storage and write beside it.
+
+    Args:
+        storage: its address.
+        name: of the file.
+        text: what must be in it.
+
+    Returns:
+        What is wrong, or an empty string.
+    """
+    beside = join(storage, f"{name}-{uuid.uuid4().hex[:8]}")
     try:
-        if read_bytes(file).decode() != token:
+        if read_bytes(join(storage, name)).decode() != text:
             return "it reads something else there"
-        write_bytes(f"{file}-{socket.gethostname()}", b"")
-        delete(f"{file}-{socket.gethostname()}")
-    except OSError as error:
+        write_bytes(beside, b"")
+        delete(beside)
+    except (OSError, ConfigError) as error:
         return str(error)
     return ""
 
@@ -46,3 +57,10 @@ def gpu_memory_bytes() -> float:
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory)
+
+
+def machine_memory_bytes() -> float:
+    """Return this machine's memory."""
+    import psutil
+
+    return float(psutil.virtual_memory().total)

@@ -79,6 +79,11 @@ class Storage:
         with self._told("read", path, missing=True):
             return self._place.read(path)
 
+    def written_at(self, path: str) -> float:
+        """Return when a file was last written, by the storage's own clock; FileNotFoundError where there is none."""
+        with self._told("read", path, missing=True):
+            return self._place.written_at(path)
+
     def write(self, path: str, data: bytes) -> None:
         """Write a file, making its folders, whatever was there."""
         with self._told("written", path):
@@ -187,6 +192,9 @@ class _Folder:
         with open(self._at(path), "rb") as file:
             return file.read(), _file_version(os.fstat(file.fileno()))
 
+    def written_at(self, path: str) -> float:
+        return os.stat(self._at(path)).st_mtime
+
     def write(self, path: str, data: bytes) -> None:
         self._put(path, data, os.replace)
 
@@ -259,6 +267,9 @@ class _Objects:
     def read(self, path: str) -> tuple[bytes, str]:
         found = obstore.get(self._store, self._key(path))
         return bytes(found.bytes()), str(found.meta["e_tag"] or "")
+
+    def written_at(self, path: str) -> float:
+        return float(obstore.head(self._store, self._key(path))["last_modified"].timestamp())
 
     def write(self, path: str, data: bytes) -> None:
         self._put(path, data, "overwrite")

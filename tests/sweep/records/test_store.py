@@ -1,31 +1,17 @@
-"""Storage: layout, whole writes, the scan for records, and one run at a time."""
+"""Storage: layout, whole writes, the scan for records."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from sweep.records import locks
 from sweep.records.record import record_bytes
 from sweep.records.store import RecordHead, Store, split_location
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.trial.spec import TrialSpec, canonical
-
-HOLD = """
-import sys, time
-from sweep.records.store import Store
-with Store(sys.argv[1]).lock("demo"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -112,46 +98,6 @@ def test_a_record_of_another_version_is_left_alone(store: Store, finished) -> No
 def test_a_half_record_is_never_written(store: Store, begun) -> None:
     with pytest.raises(DataError, match="status 'running'"):
         store.write_record(begun(), "demo/trains/a")
-
-
-def test_a_second_run_on_a_name_is_told_who_holds_it(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
-    with any_store.lock("demo"):
-        with pytest.raises(ConfigError, match=f"pid {os.getpid()} on .*, since 20"):
-            with any_store.lock("demo"):
-                pass
-        with any_store.lock("other"):
-            pass
-    with any_store.lock("demo"):
-        pass
-
-
-def test_a_killed_run_holds_no_lock(store: Store) -> None:
-    child = subprocess.Popen([sys.executable, "-c", HOLD, store.uri], stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout and child.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=f"pid {child.pid} "):
-            with store.lock("demo"):
-                pass
-        child.send_signal(signal.SIGKILL)
-        child.wait(10)
-        with store.lock("demo"):
-            pass
-    finally:
-        child.kill()
-
-
-def test_an_abandoned_lease_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_SETTLE_S", 0.01)
-    store = Store("memory://abandoned/out")
-    lease = {"pid": 1, "host": "elsewhere", "since": "x", "token": "t", "renewed": time.time()}
-    store.write_json("demo/.lease.json", lease)
-    with pytest.raises(ConfigError, match="on elsewhere"):
-        with store.lock("demo"):
-            pass
-    store.write_json("demo/.lease.json", {**lease, "renewed": time.time() - locks.LEASE_S - 1})
-    with store.lock("demo"):
-        pass
 
 
 def test_a_storage_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
