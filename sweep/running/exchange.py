@@ -75,8 +75,11 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; maybe `notes`, lines
+                for the user.
         """
+        for note in report.get("notes", ()):
+            self._display.say(f"note: {note}")
         for trial, metrics in report["progress"].items():
             self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(trial, report["epoch"], metrics)

@@ -6,18 +6,19 @@ import os
 import platform
 import socket
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import failure_kind
-from trainables.node.storage import exists
-from trainables.pack.checkpoint import read_checkpoint
+from trainables.node.addresses import shown
+from trainables.node.storage import delete, exists
+from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
-from trainables.pack.run import PackRun
+from trainables.pack.run import PackRun, UnfitCheckpoint
 from trainables.trial.task import TrialTask
 
 
@@ -47,12 +48,41 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def start_runs(tasks: Sequence[TrialTask], cache: ProcessCache, trunk_layers: Sequence[int]) -> list[PackRun]:
+def start_runs(
+    tasks: Sequence[TrialTask],
+    cache: ProcessCache,
+    trunk_layers: Sequence[int],
+    say: Callable[[str], None] = lambda line: None,
+) -> list[PackRun]:
     """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs.
 
-    Where the adapter does not pack, each task is a run of its own.
+    Where the adapter does not pack, each task is a run of its own. A checkpoint that cannot be used is removed and
+    `say` told why; its trial starts over.
     """
-    found = {task.id: read_checkpoint(task.checkpoint) for task in tasks}
+    found: dict[str, Checkpoint | None] = {}
+    for task in tasks:
+        try:
+            found[task.id] = read_checkpoint(task.checkpoint, task.id)
+        except BadCheckpoint as error:
+            found[task.id] = _start_over(task, error, say)
+    while True:
+        try:
+            return _runs(tasks, found, cache, trunk_layers)
+        except UnfitCheckpoint as error:
+            found[error.trial] = _start_over(next(task for task in tasks if task.id == error.trial), error, say)
+
+
+def _start_over(task: TrialTask, error: BadCheckpoint, say: Callable[[str], None]) -> None:
+    say(f"{error}; the checkpoint is removed and trial {task.id} starts over")
+    delete(task.checkpoint)
+
+
+def _runs(
+    tasks: Sequence[TrialTask],
+    found: Mapping[str, Checkpoint | None],
+    cache: ProcessCache,
+    trunk_layers: Sequence[int],
+) -> list[PackRun]:
     packs = ADAPTERS[tasks[0].spec.method].packs
     groups: dict[Any, list[TrialTask]] = {}
     for task in tasks:
@@ -85,13 +115,14 @@ class PackWork:
         """Do one epoch, or start or finish a run.
 
         Returns:
-            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials) and `done`.
+            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials), `notes` (lines for the
+            user) and `done`.
         """
         tasks = self._runs[0].tasks if self._runs else self._queue[0]
-        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": []}
+        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "notes": []}
         try:
             if not self._runs:
-                self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers)
+                self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append)
                 self._queue.pop(0)
             run = self._runs[0]
             tasks = run.tasks
@@ -131,8 +162,8 @@ class PackWork:
             return []
         told = {
             "class": kind,
-            "message": f"{type(error).__name__}: {error}" if kind == "bug" else str(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "message": shown(f"{type(error).__name__}: {error}" if kind == "bug" else str(error)),
+            "traceback": shown("".join(traceback.format_exception(error))),
         }
         return [
             TrialResult(id=task.id, status="failed", host=socket.gethostname(), error=told).to_dict() for task in tasks
