@@ -21,6 +21,7 @@ import typer
 
 from sweep.cli import user_errors
 from sweep.records.manifest import sweep_stages
+from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.record import Record, record_hash
 from sweep.records.store import RecordHead, RecordIndex, Store, split_location
 from sweep.records.table import table_bytes, write_results
@@ -37,6 +38,7 @@ from sweep.tracking.layout import (
     ui_command,
 )
 from sweep.tracking.sqlite_rows import Todo, build_runs
+from trainables.node.addresses import shown
 
 Counts = dict[str, int]
 Progress = Callable[[int, int], None]
@@ -208,6 +210,10 @@ def main(
             for each in names:
                 locks.enter_context(store.lock(each))
             index = store.index()
+            notes = [*index.warnings, *mend_storage_file(store)]
+            notes += [line for each in names for line in problems_of(store, each, index)]
+            for line in notes:
+                typer.echo(f"note: {shown(line)}", err=True)
             for each in names:
                 typer.echo(f"wrote {store.full(write_results(store, each, index))}")
             counts = publish(store, names, tracking, index=index)

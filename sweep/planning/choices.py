@@ -18,7 +18,7 @@ from trainables.errors import SweepError
 from trainables.trial.spec import STATED_DEFAULTS, digest
 
 ADDED_LATER = ("allow_missing_pages",)
-"""Fields that came after choices were first kept: at their default they are left out of a key, which stays what it was."""
+"""Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
 LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
 
 
@@ -143,7 +143,7 @@ def reconcile(
         return fresh, None
     if recorded["value"] == fresh["value"]:
         return dict(recorded), None
-    was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded['decided_at']})"
+    was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded.get('decided_at', 'once')})"
     now = f"{fresh['value']} ({fresh['metric']:.4g})"
     if recorded["value"] not in question.values:
         return fresh, f"{question}: {now} in this run; the recorded choice {was} is not among its candidates"

@@ -31,6 +31,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "space": plan.space.name,
         "title": plan.space.title,
         "name": costed.name,
+        "warnings": list(costed.warnings),
         "arithmetic": plan.arithmetic,
         "grid_points": plan.grid_points,
         "unique_points": len(plan.grid),

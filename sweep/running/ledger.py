@@ -14,9 +14,10 @@ from sweep.planning.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
-from sweep.records.manifest import MANIFEST, manifest_stages
+from sweep.records.manifest import manifest_stages
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_files import CHOICES, MANIFEST, write_sweep_file
 from sweep.running.optuna_draws import StageDraws
 from trainables.trial.task import TrialTask
 
@@ -81,7 +82,7 @@ class Ledger:
         self._hopeless: dict[str, str] | None = {}
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
-            stage.name: StageDraws(plan, stage, store, name, self._known)
+            stage.name: StageDraws(plan, stage, store, name, self._known, self._recorded(stage.name), choices)
             for stage in plan.stages
             if stage.stage.sampling
         }
@@ -249,10 +250,13 @@ class Ledger:
             kept = self._earlier(name, ()) if name not in self.members else []
             if kept:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
-        self.store.write_json(
-            f"{self.name}/{MANIFEST}",
+        write_sweep_file(
+            self.store,
+            self.name,
+            MANIFEST,
             {
                 "format": 1,
+                "storage": self.store.storage_id(),
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,
@@ -293,6 +297,11 @@ class Ledger:
         """Return the record of a trial, if there is one."""
         return self._index[trial].record() if trial in self.statuses else None
 
+    def _recorded(self, stage: str) -> list[Record]:
+        """Return the records of a stage that this sweep ran, oldest first."""
+        records = [head.record() for head in self._index.values() if head.sweep == self.name]
+        return sorted((r for r in records if r["stage"] == stage), key=lambda r: (r["started_at"], r["id"]))
+
     def _judge(self, record: Record) -> None:
         """Stop the sweep when everything fails in the same way from the start."""
         if record["status"] != "failed":
@@ -330,7 +339,7 @@ class Ledger:
         del self._open[key]
         if recorded is None:
             self.choices[key] = choice
-            self.store.write_json(f"{self.name}/choices.json", self.choices)
+            write_sweep_file(self.store, self.name, CHOICES, self.choices)
         following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
         self._say(f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}{following})")
 

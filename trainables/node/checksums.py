@@ -32,7 +32,7 @@ def tensors_sum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
         head = f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
         digest.update(len(head).to_bytes(8, "big") + head)
         if tensor.numel():
-            digest.update(tensor.reshape(-1).view(_bytes_type()).numpy())
+            digest.update(tensor.reshape(-1).view(_bytes_type()).numpy().data)
     digest.update(json.dumps(dict(texts), sort_keys=True).encode())
     return digest.hexdigest()
 

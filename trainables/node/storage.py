@@ -46,7 +46,7 @@ class NoConditionalPut(StorageError):
 class Storage:
     """One address, local or remote. Making one touches nothing; the first write makes the folders.
 
-    Every error is a `StorageError` with a message for the user, except that `read` and `read_version` raise
+    Every error is a `StorageError` with a message for the user, except that `read`, `read_version` and `size` raise
     FileNotFoundError where there is no such file.
 
     Attributes:
@@ -144,6 +144,11 @@ class Storage:
         with self._told("read", path):
             return self._place.exists(path)
 
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; FileNotFoundError where there is none."""
+        with self._told("read", path, missing=True):
+            return self._place.size(path)
+
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in a folder, sorted; none where it is missing."""
         with self._told("listed", path), suppress(FileNotFoundError, NotADirectoryError):
@@ -202,6 +207,9 @@ class _Folder:
 
     def exists(self, path: str) -> bool:
         return os.path.isfile(self._at(path))
+
+    def size(self, path: str) -> int:
+        return os.stat(self._at(path)).st_size
 
     def folders(self, path: str) -> list[str]:
         with os.scandir(self._at(path)) as entries:
@@ -276,6 +284,9 @@ class _Objects:
         except FileNotFoundError:
             return False
         return True
+
+    def size(self, path: str) -> int:
+        return int(obstore.head(self._store, self._key(path))["size"])
 
     def folders(self, path: str) -> list[str]:
         found = obstore.list_with_delimiter(self._store, self._key(path) or None)

@@ -64,12 +64,14 @@ def start_runs(
         try:
             found[task.id] = read_checkpoint(task.checkpoint, task.id)
         except BadCheckpoint as error:
-            found[task.id] = _start_over(task, error, say)
+            _start_over(task, error, say)
+            found[task.id] = None
     while True:
         try:
             return _runs(tasks, found, cache, trunk_layers)
         except UnfitCheckpoint as error:
-            found[error.trial] = _start_over(next(task for task in tasks if task.id == error.trial), error, say)
+            _start_over(next(task for task in tasks if task.id == error.trial), error, say)
+            found[error.trial] = None
 
 
 def _start_over(task: TrialTask, error: BadCheckpoint, say: Callable[[str], None]) -> None:

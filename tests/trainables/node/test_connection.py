@@ -11,8 +11,8 @@ import pytest
 
 from trainables.errors import ConfigError
 from trainables.node import connection
-from trainables.node.connection import bucket_region
 from trainables.node.addresses import KEYS_VARIABLE
+from trainables.node.connection import bucket_region
 from trainables.node.storage import Storage, StorageError
 
 
