@@ -7,6 +7,8 @@ trials' own files, not Tune's: a trial that is started again, by Tune or by a la
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -25,9 +27,16 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
     Tune does not take it for hundreds of hyperparameters.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepare the process and queue the first pack."""
+    def setup(self, config: dict[str, Any], secrets: Mapping[str, str] | None = None) -> None:
+        """Prepare the process and queue the first pack.
+
+        Args:
+            config: of the pack.
+            secrets: variables to set: the keys of storages, whose addresses in the config are without them.
+        """
         import transformers
+
+        os.environ.update(secrets or {})
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()

@@ -17,7 +17,8 @@ from sweep.records.store import Store
 from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
-from trainables.node.machine import check_storage, gpu_memory_bytes
+from trainables.node.addresses import secret_environment, shown
+from trainables.node.machine import check_storage, gpu_memory_bytes, with_secrets
 from trainables.node.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
@@ -29,11 +30,12 @@ _PASSED_ON = (
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_ENDPOINT",
-    "HF_TOKEN",
     "HF_HUB_OFFLINE",
     "AWS_PROFILE",
     "AWS_ENDPOINT_URL",
 )
+_SECRET = ("HF_TOKEN",)
+"""Passed on as values of tasks: Ray shows a job's environment to everybody who sees the cluster."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     wanted = _wanted(address)
     import ray
 
+    _hide_command_line()
     try:
         ray.init(
             address=wanted,
@@ -120,13 +123,16 @@ def check_shared_storage(store: Store) -> None:
     probe = join(store.full(), f".probe-{token[:8]}")
     write_bytes(probe, token.encode())
     try:
-        task = ray.remote(num_cpus=0)(check_storage)
+        task = ray.remote(num_cpus=0)(with_secrets)
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
             where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             try:
-                problem = ray.get(task.options(scheduling_strategy=where).remote(probe, token), timeout=60)
+                problem = ray.get(
+                    task.options(scheduling_strategy=where).remote(secrets_of_workers(), check_storage, probe, token),
+                    timeout=60,
+                )
             except ray.exceptions.RayError as error:
                 problem = _first_line(error)
             if problem:
@@ -149,12 +155,13 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
 
     from trainables.lm.inputs import prepare_node
 
-    task = ray.remote(num_cpus=0)(prepare_node)
+    task = ray.remote(num_cpus=0)(with_secrets)
     waited = {}
     for node in ray.nodes():
         if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU")):
             where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            waited[task.options(scheduling_strategy=where).remote(data, cards)] = node["NodeManagerHostname"]
+            started = task.options(scheduling_strategy=where).remote(secrets_of_workers(), prepare_node, data, cards)
+            waited[started] = node["NodeManagerHostname"]
     print(f"data and models: making sure that {len(waited)} node(s) have them", flush=True)
     for reference, host in waited.items():
         try:
@@ -177,12 +184,38 @@ def pack_memory_bytes(gpus: float, slots: int) -> float:
     return found * min(1.0, gpus)
 
 
+def secrets_of_workers() -> dict[str, str]:
+    """Return the variables with secrets that workers need; they travel as values, never in a job's description."""
+    addresses = [name for name in _PASSED_ON if _has_secret(name)]
+    return secret_environment((*_SECRET, *addresses))
+
+
+def _has_secret(name: str) -> bool:
+    value = os.environ.get(name, "")
+    return shown(value) != value
+
+
+def _hide_command_line() -> None:
+    """Keep keys of the command line out of what Ray tells of the job (its entry point is the command line)."""
+    from ray._private import utils
+
+    told = utils.get_entrypoint_name
+    if getattr(told, "hides_secrets", False):
+        return
+
+    def hidden() -> str:
+        return shown(told())
+
+    hidden.hides_secrets = True  # type: ignore[attr-defined]
+    utils.get_entrypoint_name = hidden
+
+
 def _runtime_env() -> dict[str, Any]:
     """Ship this checkout's worker package, and the settings that say where caches and models are."""
     import trainables
 
     package = Path(next(iter(trainables.__path__))).resolve()
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ and not _has_secret(name)}
     return {
         "py_modules": [str(package)],
         "excludes": ["__pycache__"],

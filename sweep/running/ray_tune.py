@@ -31,6 +31,7 @@ from sweep.running.ray_cluster import (
     pack_memory_bytes,
     prepare_nodes,
     ray_session,
+    secrets_of_workers,
 )
 from trainables.lm.card import ModelCard
 from trainables.trainable import PackTrainable
@@ -118,7 +119,7 @@ class RayTune:
         }
         with tempfile.TemporaryDirectory(prefix="memory-sweep-tune-") as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(self._trainable, {"cpu": self._resources.cpus, "gpu": self._gpus}),
+                tune.with_resources(self._with_secrets(), {"cpu": self._resources.cpus, "gpu": self._gpus}),
                 tune_config=tune.TuneConfig(
                     scheduler=EarlyStopping(exchange),
                     search_alg=PackSearcher(exchange, settings),
@@ -138,6 +139,11 @@ class RayTune:
             )
             with _own_errors():
                 tuner.fit()
+
+    def _with_secrets(self) -> type[tune.Trainable]:
+        """Return what runs a pack, the keys of storages given to its `setup`: a config is shown by the dashboard."""
+        secrets = secrets_of_workers()
+        return tune.with_parameters(self._trainable, secrets=secrets) if secrets else self._trainable
 
     def _gpus_of_a_pack(self, nodes: Nodes) -> float:
         if self._resources.gpus is not None:

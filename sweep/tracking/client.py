@@ -24,12 +24,13 @@ from sweep.tracking.layout import (
     run_name,
     run_status,
     run_tags,
-    shown,
     sqlite_file,
     time_ms,
     whole_run,
 )
+from sweep.tracking.moved import follow_move
 from trainables.errors import ConfigError
+from trainables.node.addresses import shown
 
 REQUEST_TIMEOUT_S = 10
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
@@ -72,7 +73,7 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
+        text = shown(str(error).strip()) or type(error).__name__
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error
@@ -93,6 +94,7 @@ class Runs:
         """
         self.tracking, self.storage = tracking, storage
         with told_in_one_line(tracking.uri), _alone(tracking.uri):
+            follow_move(tracking)
             self._client = _client(tracking.uri)
             self.experiment_id = self._experiment()
 

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 from sweep.records.record import STATUSES, Record, record_hash, seconds_since_epoch
 from sweep.records.store import Store
 from trainables.adapters.registry import ADAPTERS
+from trainables.node.addresses import shown
 
 EXPERIMENT = "memory-sweep"
 LAYOUT = 1  # raise it when runs change their look: publish then builds them anew
@@ -270,12 +271,7 @@ def ui_command(tracking: Tracking) -> str:
     """Return what shows the runs: a command, or the server's address."""
     if tracking.uri.startswith(("http://", "https://")):
         return shown(tracking.uri)
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking.uri)}"
-
-
-def shown(uri: str) -> str:
-    """Return an address without the password in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(shown(tracking.uri))}"
 
 
 def compare_url(base: str, experiment_id: str, sweep: str, chart: bool = False) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from sweep.records.store import Store
 from sweep.tracking.client import told_in_one_line
 from sweep.tracking.layout import Tracking, resolve_tracking
+from sweep.tracking.moved import follow_move
+from trainables.node.addresses import shown
 
 ARTIFACTS = "report"
 
@@ -30,11 +32,14 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
     """
     tracking = resolve_tracking(store, uri, experiment)
     if not _exists(tracking):
-        return [f"not in MLflow: {tracking.uri} does not exist yet; python -m sweep.publish {store.uri} makes it"]
+        return [
+            f"not in MLflow: {shown(tracking.uri)} does not exist yet; python -m sweep.publish {store.uri} makes it"
+        ]
     lines = []
     with told_in_one_line(tracking.uri):
         from mlflow import MlflowClient
 
+        follow_move(tracking)
         client = MlflowClient(tracking_uri=tracking.uri)
         found = client.get_experiment_by_name(tracking.experiment)
         for name in names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote, urlencode
 
 HIDDEN = "…"
@@ -77,6 +78,11 @@ def keep_keys(place: str, secrets: dict[str, str]) -> None:
 def keys_of(place: str) -> dict[str, str]:
     """Return the secrets that are kept of a store."""
     return dict(_kept().get(place, {}))
+
+
+def secret_environment(names: Sequence[str] = ()) -> dict[str, str]:
+    """Return the variables that hold secrets and that workers need: the keys of storages, and those named, if set."""
+    return {name: os.environ[name] for name in (KEYS_VARIABLE, *names) if os.environ.get(name)}
 
 
 def _kept() -> dict[str, dict[str, str]]:

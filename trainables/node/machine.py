@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from trainables.node.storage import delete, read_bytes, write_bytes
 
@@ -18,6 +20,16 @@ def check_storage(file: str, token: str) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def with_secrets(secrets: Mapping[str, str], function: Callable[..., Any], *given: Any) -> Any:
+    """Set variables in this process and call a function.
+
+    As the argument of a task they reach a node without standing in the job's or a trial's description, which the
+    cluster shows to everybody.
+    """
+    os.environ.update(secrets)
+    return function(*given)
 
 
 def usable_cores() -> int:
