@@ -9,6 +9,7 @@ from typing import Any
 from sweep.planning.expand import Plan
 from sweep.planning.points import Point
 from sweep.records.store import Store
+from sweep.records.sweep_files import COMMITS, read_sweep_file, write_sweep_file
 from trainables.data.hub import is_hub
 from trainables.data.hub_client import gated_message, has_token, is_offline
 from trainables.data.obtain import is_ready
@@ -17,8 +18,6 @@ from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.trial.spec import uses_counterfact
-
-COMMITS = "commits.json"
 
 
 def points_to_run(plan: Plan) -> list[Point]:
@@ -73,7 +72,7 @@ def check_models(plan: Plan, store: Store, name: str) -> dict[str, str]:
     """
     from trainables.lm.download import find_model
 
-    kept: dict[str, str] = (store.read_json(f"{name}/{COMMITS}") or {}).get("models", {})
+    kept: dict[str, str] = (read_sweep_file(store, name, COMMITS) or {}).get("models", {})
     commits = {}
     for card in models_to_run(plan):
         if not card.is_hub:
@@ -96,7 +95,7 @@ def keep_commits(plan: Plan, store: Store, name: str, models: dict[str, str]) ->
     Moved data are other data: their trials have other ids, so unlike models they do not stay where they were by
     themselves.
     """
-    kept = store.read_json(f"{name}/{COMMITS}") or {}
+    kept = read_sweep_file(store, name, COMMITS) or {}
     data = dict(kept.get("data", {}))
     for source in {part for sources, _ in data_to_read(plan) for part in sources.split(",") if is_hub(part)}:
         repo = source.partition("@")[0]
@@ -107,7 +106,7 @@ def keep_commits(plan: Plan, store: Store, name: str, models: dict[str, str]) ->
             data[repo] = source
     now = {"models": {**kept.get("models", {}), **models}, "data": data}
     if any(now.values()) and now != kept:
-        store.write_json(f"{name}/{COMMITS}", now)
+        write_sweep_file(store, name, COMMITS, now)
 
 
 def pinned(cards: Iterable[ModelCard], commits: Mapping[str, str]) -> list[ModelCard]:

@@ -11,9 +11,12 @@ from sweep.planning.costs import estimate, measure
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
-from sweep.records.manifest import manifest_stages
+from sweep.records.files import damaged_files
+from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import timestamp
+from sweep.records.storage_id import storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
+from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
 from sweep.space import Space
 
 RECORDS_TO_MEASURE = 50
@@ -65,11 +68,22 @@ def costed_plan(
         DataError: as `plan_of`.
     """
     index = store.index(set_aside=False)
-    choices = store.read_json(f"{name}/choices.json") or {}
+    warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
+    warnings += leave_out_damaged(store, name, index)
+    choices = read_sweep_file(store, name, CHOICES) or {}
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index][:RECORDS_TO_MEASURE]
-    return CostedPlan(name, plan, estimate(plan, measure(points, (head.record() for head in heads))), choices)
+    costs = estimate(plan, measure(points, (head.record() for head in heads)))
+    return CostedPlan(name, plan, costs, choices, tuple(filter(None, warnings)))
+
+
+def leave_out_damaged(store: Store, name: str, index: RecordIndex) -> list[str]:
+    """Take a sweep's trials with damaged files out of an index, as a run would, and return a line on each file."""
+    found = damaged_files(store, sweep_heads(store, name, index))
+    for trial in found:
+        del index[trial]
+    return [f"{problem}; trial {trial} is to run again" for trial, lines in found.items() for problem in lines.values()]
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:
@@ -94,7 +108,9 @@ def plan_of(
         ConfigError: values at odds with each other, the models or the data; no such stage.
         DataError: data, or a file of the storage, that cannot be read.
     """
-    drawn = dict(manifest_stages(store, name)) if any(stage.sampling for stage in space.stages) else {}
+    drawn: dict[str, list[str]] = {}
+    if any(stage.sampling for stage in space.stages):
+        drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
     done = done_trials(index, retry_failed)
     plan = build_plan(space, done, choices, until_stage, drawn)
     made = {}

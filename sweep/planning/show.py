@@ -22,12 +22,14 @@ class CostedPlan:
         plan: the space expanded: stages, points, what is equivalent or done.
         costs: of the trials that are left to run.
         choices: recorded choices by question key.
+        warnings: files of the storage that are broken, a line on each: a run makes them again.
     """
 
     name: str
     plan: Plan
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """In words, as `python -m sweep.plan` prints it."""
@@ -55,6 +57,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "space": plan.space.name,
         "title": plan.space.title,
         "name": costed.name,
+        "warnings": list(costed.warnings),
         "arithmetic": plan.arithmetic,
         "grid_points": plan.grid_points,
         "unique_points": len(plan.grid),

@@ -114,10 +114,12 @@ def _read_table(store: Store, trial: Trial) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not trial.may_read(PREDICTIONS):
+        return None
     columns = ["claim_id", "page", "label", "rows", "parsed"]
     try:
         return pq.read_table(io.BytesIO(store.read(f"{trial.folder}/{PREDICTIONS}")), columns=columns)
-    except (OSError, KeyError, pa.ArrowException):
+    except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
 
 

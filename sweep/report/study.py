@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.records.files import damaged_files
 from sweep.records.record import Record
+from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.store import RecordIndex, Store
-from trainables.errors import ConfigError, DataError
+from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
+from trainables.errors import ConfigError
+from trainables.node.checksums import read_plain_json
 from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
 
@@ -35,6 +39,8 @@ class Trial:
         num_blocks: blocks of the model, 0 where the record does not say.
         folder: the record's folder, relative to the storage.
         unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
+        files: the files beside its record that may be read; None where the record does not say.
+        damaged: files that are not what the record says; they are not read.
     """
 
     id: str
@@ -50,6 +56,12 @@ class Trial:
     num_blocks: int
     folder: str
     unused: frozenset[str] = frozenset()
+    files: frozenset[str] | None = None
+    damaged: frozenset[str] = frozenset()
+
+    def may_read(self, file: str) -> bool:
+        """Say whether a file beside the record is the trial's, and whole."""
+        return file not in self.damaged and (self.files is None or file in self.files)
 
     def get(self, name: str) -> Any:
         """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
@@ -112,7 +124,7 @@ class Study:
         store: the storage.
         sweeps: the sweeps asked for.
         trials: their trials, each id once, in the order of sweep and id.
-        unreadable: records that could not be read, and why.
+        unreadable: records and other files that could not be read or are not what was written, and why.
     """
 
     store: Store
@@ -145,24 +157,34 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
     for name in wanted:
         if name not in known:
             raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
-    plans = {name: _read_json(store, f"{name}/plan.json") or {} for name in wanted}
+    plans = {name: read_sweep_file(store, name, MANIFEST) or {} for name in wanted}
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
-    trials = sorted((_trial(head.record(), head.folder) for head in heads), key=lambda t: (t.sweep, t.id))
+    damaged = damaged_files(store, heads)
+    found = (_trial(head.record(), head.folder, frozenset(damaged.get(head.id, ()))) for head in heads)
+    trials = sorted(found, key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
         own = [trial for trial in trials if trial.sweep == name]
         stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
-        choices = _read_json(store, f"{name}/choices.json")
+        choices = read_sweep_file(store, name, CHOICES)
         sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
-    return Study(store, tuple(sweeps), tuple(trials), tuple(index.warnings))
+    unreadable = [*index.warnings, storage_file_problem(store)]
+    unreadable += [line for name in wanted for line in broken_files(store, name).values()]
+    unreadable += [line for lines in damaged.values() for line in lines.values()]
+    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)))
 
 
 def read_extra(store: Store, trial: Trial, name: str) -> Any:
-    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`), or None."""
-    return _read_json(store, f"{trial.folder}/{name}")
+    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`); None without a whole one."""
+    if not trial.may_read(name):
+        return None
+    try:
+        return read_plain_json(store.read(f"{trial.folder}/{name}"))
+    except (OSError, ValueError):
+        return None
 
 
 def _sweep_of(folder: str) -> str:
@@ -194,7 +216,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
-def _trial(record: Record, folder: str) -> Trial:
+def _trial(record: Record, folder: str, damaged: frozenset[str]) -> Trial:
     point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
@@ -211,11 +233,6 @@ def _trial(record: Record, folder: str) -> Trial:
         num_blocks=int(model.get("num_blocks") or 0),
         folder=folder,
         unused=unused_fields(point),
+        files=None if record.get("files") is None else frozenset(record["files"]),
+        damaged=damaged,
     )
-
-
-def _read_json(store: Store, path: str) -> Any:
-    try:
-        return store.read_json(path)
-    except (OSError, DataError):
-        return None

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 
 from sweep.records.record import Record
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, shown
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
 from sweep.tracking.naming import Naming
+from trainables.node.addresses import shown
 
 log = logging.getLogger(__name__)
 
