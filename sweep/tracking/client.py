@@ -30,7 +30,7 @@ from sweep.tracking.layout import (
 )
 from sweep.tracking.moved import follow_move
 from trainables.errors import ConfigError
-from trainables.node.addresses import shown
+from trainables.node.addresses import hidden, shown
 
 REQUEST_TIMEOUT_S = 10
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
@@ -73,7 +73,7 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = shown(str(error).strip()) or type(error).__name__
+        text = hidden(str(error).strip(), uri) or type(error).__name__
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error

@@ -19,7 +19,7 @@ from sweep.records.record import Record
 from sweep.records.store import Store
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import Point, Tracking, epoch_points, metric_points, run_params
-from trainables.node.addresses import shown
+from trainables.node.addresses import hidden
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,8 @@ class LiveFeed:
                 return
 
     def _note(self, error: Exception) -> None:
-        text = shown((str(error).strip() or type(error).__name__).splitlines()[0])
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = hidden(told, self._tracking.uri)
         if text != self._trouble:
             log.debug("MLflow feed: %s", text)
         self._trouble = text
