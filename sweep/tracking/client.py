@@ -34,7 +34,7 @@ from sweep.tracking.layout import (
 from sweep.tracking.moved import follow_move
 from sweep.tracking.naming import Naming
 from trainables.errors import ConfigError
-from trainables.node.addresses import shown
+from trainables.node.addresses import hidden, shown
 
 REQUEST_TIMEOUT_S = 10
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
@@ -77,7 +77,7 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = shown(_reason(error))  # MLflow repeats the address with its password
+        text = hidden(_reason(error), uri)  # MLflow repeats the address with its password
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error

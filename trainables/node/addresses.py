@@ -10,12 +10,14 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 HIDDEN = "…"
 KEYS_VARIABLE = "MEMORY_SWEEP_STORAGE_KEYS"
 """Environment variable that holds the keys of this process's storages, so that their addresses need not."""
 
+_TELLING_CHARS = 4
+"""Parts of a password shorter than this occur in any text; alone they tell nothing."""
 _TOKEN = re.compile(r"[^\s'\"<>`]*")
 _NAMES = r"key|secret|token|passw|pwd|signature|credential|auth"
 _OPTION = re.compile(rf"([?&;,][\w.%-]*(?:{_NAMES}|sig(?==))[\w.%-]*=)[^&;\s'\"<>`]*", re.IGNORECASE)
@@ -33,6 +35,24 @@ def shown(text: str) -> str:
     """
     first, *rest = text.split("://")
     return "://".join([_ELSEWHERE.sub(rf"\1{HIDDEN}", first), *map(_hide, rest)])
+
+
+def hidden(text: str, address: str) -> str:
+    """Return what a library says about an address, without its secrets: it may quote any part of a password.
+
+    A client that takes an address apart at the wrong `@` or `/` says, for instance, that a host `rest-of-password@host`
+    is not known.
+    """
+    _, _, rest = address.partition("://")
+    user, place = split_user(rest)
+    password = user.partition(":")[2] or user
+    values = [password, *(value for name, value in parse_qsl(place.partition("?")[2]) if _SECRET_OPTION.search(name))]
+    parts = [part for value in values for part in re.split(r"[:@/?#&=]", value) if len(part) >= _TELLING_CHARS]
+    told = text
+    for secret in sorted({*filter(None, values), *parts}, key=len, reverse=True):
+        for spelling in (secret, unquote(secret), quote(secret, safe="")):
+            told = told.replace(spelling, HIDDEN)
+    return shown(told)
 
 
 def _hide(piece: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
+from mlflow.tracking._tracking_service import utils
 
 from sweep.records.store import Store
 from sweep.report.findings import publish
@@ -27,7 +27,7 @@ def artifacts(store: Store, tracking: Tracking) -> dict[str, set[str]]:
 
 
 def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
-    store: Store, tracking: Tracking, finished, save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tracking: Tracking, finished, save, tmp_path: Path
 ) -> None:
     save(finished())
     publish(store, ["demo"], tracking)
@@ -40,6 +40,7 @@ def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
     now = resolve_tracking(moved)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.md").write_text("x")
+    utils._artifact_repos_cache.clear()  # MLflow's client keeps places by run; a later command is another process
     assert log_report(moved, ["demo"], tmp_path / "report", None, None) == []
     ((place, files),) = artifacts(moved, now).items()
     assert files == before | {"report"} and place.startswith((new / "mlartifacts").as_uri())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.node.addresses import keys_of, shown, without_secrets
+from trainables.node.addresses import hidden, keys_of, shown, without_secrets
 from trainables.node.storage import Storage
 
 SECRETS = ("pw", "p@ss/w?rd", "a/b", "12/34", "x:y@z", "p%40ss", "top#secret")
@@ -54,6 +54,14 @@ def test_a_secret_in_an_address_within_an_address_is_not_shown() -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert shown(text) == text
+
+
+@pytest.mark.parametrize("quoted", ["part1", "part2@host", "p%C3%A4rt3", "pärt3", "1@part2", "HUSH"])
+def test_what_a_library_quotes_of_a_password_is_not_shown(quoted: str) -> None:
+    address = "postgresql://me:part1@part2/p%C3%A4rt3@host/x?sslpassword=HUSH"
+    told = hidden(f"failed to resolve host '{quoted}': not known", address)
+    assert not {"part1", "part2", "p%C3%A4rt3", "pärt3", "HUSH"} & set(told.replace("@", "'").split("'"))
+    assert told.startswith("failed to resolve host '") and hidden("plain", "sqlite:////x") == "plain"
 
 
 def test_an_address_is_split_into_itself_and_its_keys() -> None:
