@@ -287,13 +287,18 @@ class Store(Storage):
             return f"{problem}; not used, and not set aside: {error}"
 
 
+def is_name(name: str) -> bool:
+    """Say whether a folder can be a sweep's: MLflow's artifacts lie beside them, and hidden folders."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name)) and name != "mlartifacts"
+
+
 def check_name(name: str) -> str:
     """Return a sweep's name if it can be a folder's name.
 
     Raises:
         ConfigError: it cannot.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name) or name == "mlartifacts":
+    if not is_name(name):
         raise ConfigError(f"name={name!r}: must be letters, digits, '_', '-' and '.', at most 100 of them")
     return name
 

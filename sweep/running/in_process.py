@@ -70,11 +70,13 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while not exchange.over:
-            pack = exchange.next_pack()
+        while True:
+            pack = exchange.next_pack()  # asked first: with nothing under way, only it says whether a draw is left
             if pack is not None:
                 self._run_and_tell(pack, exchange)
-            elif not exchange.over:  # what is left, another sweep is running, or it waits for another try
+            elif exchange.over:
+                return
+            else:  # what is left, another sweep is running, or it waits for another try
                 exchange.show_progress()
                 time.sleep(_WAIT_S)
 

@@ -28,7 +28,7 @@ from sweep.planning.points import Point
 from sweep.records.manifest import manifest_stages
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RecordIndex, Store
+from sweep.records.store import RecordIndex, Store, is_name
 from sweep.records.sweep_files import CHOICES, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
@@ -405,7 +405,7 @@ class Ledger:
             pack = self._queue.pop(0) if self._queue else self._sampled_pack()
             if pack is None or self._claims is None:
                 return pack
-            others = [name for name in self.store.folders() if not name.startswith(".") and name != self.name]
+            others = [name for name in self.store.folders() if is_name(name) and name != self.name]
             points = [point for point in pack.points if self._is_ours(point, others)]
             if points:
                 return pack if len(points) == len(pack.points) else make_packs(points, len(points))[0]
