@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from trainables.adapters.memory.plan import ALLOCATIONS
+from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
@@ -145,6 +145,10 @@ class TrialSpec:
     keep_memory: bool = declare(
         True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
     )
+    leakage_sets: tuple[str, ...] = declare(
+        (), "further entry sets under which a memory without structure has its leakage measured, such as simset2_g50",
+        Role.RESOURCE, may_differ=True,
+    )  # fmt: skip
     stage: str = declare("", "stage of the sweep", Role.LABEL, may_differ=True)
 
     def __post_init__(self) -> None:
@@ -170,6 +174,8 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{groups} groups; raise memory_dim or lower num_clusters"
                 )
+        for name in self.leakage_sets:
+            SetSetting.named(name)
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
             raise ConfigError(f"eval_epochs={self.eval_epochs}: must lie between 0 and epochs={self.epochs}")
 
@@ -343,15 +349,9 @@ def _block(spec: TrialSpec, card: ModelCard) -> int:
 
 def _canonical_entry_sets(spec: TrialSpec) -> dict[str, Any]:
     """Return what of an allocation cannot matter, with what it is set to."""
-    new: dict[str, Any] = {}
+    new: dict[str, Any] = dict(vars(SetSetting.of(vars(spec))))
     if spec.mode == "hard":
         new["alpha"] = 0.0
-    if spec.num_clusters == spec.num_documents:
-        new["num_clusters"] = None
-    if spec.allocation in ("random", "partitioned"):
-        new |= {"granularity": "dim", "entries_per_group": None}
-    if spec.allocation == "partitioned":
-        new["mem_seed"] = 0
     return new
 
 

@@ -13,6 +13,8 @@ from sweep.report.references import References, is_baseline, is_plain, is_struct
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
+from trainables.adapters.memory.setting import SetSetting
+from trainables.trial.spec import STATED_DEFAULTS
 
 QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
 TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)
@@ -159,15 +161,30 @@ def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
         leaked = replace(layout, reference_metric=leakage_of_plain)
         tables += _pivots(here, layout, slug, title, TRAINED)
         tables += _pivots(here, leaked, slug, title, [(LEAKAGE, "leakage (share of energy outside)", True)])
+    return [replace(table, legend=(*table.legend, *_notes_on_alpha_0(table, own, references))) for table in tables]
+
+
+def _notes_on_alpha_0(table: Table, trials: Sequence[Trial], references: References) -> tuple[str, ...]:
+    """Say what the column of alpha 0 holds, and where it has no figure that could be compared."""
     note = "At alpha 0 the allocation does not matter: the column holds one trial, plain memorising."
-    return [replace(table, legend=(*table.legend, note)) for table in tables]
+    if not table.slug.endswith("_leakage"):
+        return (note,)
+    note += " Its leakage is out of the very entry sets of the row: same groups, granularity, hash functions and seed."
+    plain = [(t, p) for t in trials if (p := references.plain(t))]
+    absent = sorted({set_name(t) for t, p in plain if leakage_of_plain(t, p) is None})
+    if not absent:
+        return (note,)
+    return note, f"Plain memorising was not measured under {', '.join(absent)}, so nothing stands there."
 
 
 def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
-    """Return how much a plain memory leaks out of the trial's entry sets; unknown for token sets."""
-    if trial.get("granularity") == "token":
-        return None
-    return plain.metric(f"{LEAKAGE}_{trial.get('allocation')}")
+    """Return how much a plain memory leaks out of the trial's very entry sets; None where it was not measured so."""
+    return plain.metric(f"{LEAKAGE}_{set_name(trial)}")
+
+
+def set_name(trial: Trial) -> str:
+    """Name the setting of a structured trial's entry set, as in the metrics of a plain one."""
+    return SetSetting.of({**STATED_DEFAULTS, **trial.point}).name
 
 
 def sizes(trials: Sequence[Trial]) -> list[Table]:

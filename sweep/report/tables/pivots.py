@@ -150,7 +150,7 @@ def _references(columns: Mapping[Any, Sequence[Trial]], layout: Layout) -> list[
     trials = [trial for own in columns.values() for trial in own]
     found = []
     for look_up in layout.references.values():
-        values: dict[str, float] = {}
+        values: dict[tuple[str, float], float] = {}  # one trial may be measured in several ways, as under several sets
         for trial in trials:
             other = look_up(trial)
             if other is None:
@@ -158,7 +158,7 @@ def _references(columns: Mapping[Any, Sequence[Trial]], layout: Layout) -> list[
             measure = layout.reference_metric
             value = measure(trial, other) if measure else other.metric(layout.metric)
             if value is not None:
-                values[other.id] = value
+                values[other.id, value] = value
         found.append(_summary(list(values.values()), layout.digits))
     return found
 

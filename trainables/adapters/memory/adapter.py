@@ -12,7 +12,8 @@ from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
-from trainables.adapters.memory.plan import ALLOCATIONS, MemoryPlan
+from trainables.adapters.memory.plan import MemoryPlan
+from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.memory.training import PackMembers, PackTraining
 from trainables.adapters.split import SplitAdapter
 from trainables.errors import ConfigError
@@ -40,7 +41,7 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
             lambda: EntrySets(texts.segments, texts.num_documents, first.memory_dim),
         )
         self.sets: list[EntrySet | None] = [
-            None if plan.allocation == "none" else self._entry_sets.of(plan) for plan in plans
+            None if plan.allocation == "none" else self._entry_sets.of(plan.setting) for plan in plans
         ]
         self._members = PackMembers(plans, self.sets)
         seeds = [plan.seed for plan in plans]
@@ -98,7 +99,10 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
             yield whole
 
     def findings(self) -> list[Findings]:
-        """Return leakage under each member's own set; under every allocation for a member that has none."""
+        """Return leakage under each member's own set; a member without one, under every set it may be compared with.
+
+        Those are every allocation by default settings, and the sets that its plan names.
+        """
         metrics: list[dict[str, float]] = [{} for _ in self.plans]
         analyses: list[dict[str, object] | None] = [None] * self.num_members
         own = [k for k, entry_set in enumerate(self.sets) if entry_set is not None]
@@ -110,13 +114,16 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
                 "allocation": entry_set.analysis(),
                 "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
             }
-        free = [k for k, entry_set in enumerate(self.sets) if entry_set is None]
-        for name in ALLOCATIONS[1:] if free else ():
+        asking: dict[str, list[int]] = {}
+        for k in (k for k, entry_set in enumerate(self.sets) if entry_set is None):
+            for name in dict.fromkeys((*ALLOCATIONS[1:], *self.plans[k].leakage_sets)):
+                asking.setdefault(name, []).append(k)
+        for name, members in asking.items():
             try:
-                sets = [self._entry_sets.of(plan, name) for plan in self.plans]
+                entry_set = self._entry_sets.of(SetSetting.named(name))
             except ConfigError:
-                continue  # fewer entries than documents: there is no such allocation to leak under
-            for k, by_group in self._leakage(sets, free):
+                continue  # fewer entries than groups: there is no such allocation to leak under
+            for k, by_group in self._leakage([entry_set] * self.num_members, members):
                 metrics[k][f"memory/leakage_{name}"] = by_group[-1]
         return [Findings(found, analysis) for found, analysis in zip(metrics, analyses, strict=True)]
 
