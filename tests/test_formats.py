@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sweep.plan import plan_of
 from sweep.planning import points
 from sweep.planning.choices import settled
 from sweep.planning.load import load_space
+from sweep.planning.plan_of import plan_of
 from sweep.records.store import Store, split_location
 from sweep.records.table import results_table
 from sweep.report.build import Options, build_report
 from sweep.report.figures.simset import analyses
 from sweep.report.samples import samples_of
 from sweep.report.study import load_study
-from sweep.running.optuna_draws import Sampler
+from sweep.running.optuna_draws import StageDraws
 from trainables.adapters.memory.io import load_memory
 from trainables.lm.card import ModelCard, model_card
 from trainables.pack.checkpoint import read_checkpoint
@@ -94,9 +94,9 @@ def test_the_same_space_has_nothing_left_to_run(old: Store, name: str, monkeypat
     if name == "kept":
         assert [settled(question, choices) for question in plan.questions] == [2] and len(choices) == 1
     else:
-        sampler = Sampler(plan, space.stages[0], old, name, lambda trial: index[trial].record())
-        assert set(sampler.ids) == {trial for trial, head in index.items() if head.sweep == "sampled"}
-        assert not sampler.has_more
+        draws = StageDraws(plan, plan.stages[0], old, name, lambda trial: index[trial].record())
+        assert set(draws.ids) == {trial for trial, head in index.items() if head.sweep == "sampled"}
+        assert not draws.has_more
 
 
 def test_the_files_beside_the_records_are_read(old: Store) -> None:
@@ -105,7 +105,7 @@ def test_the_files_beside_the_records_are_read(old: Store) -> None:
     assert saved.layer == 2 and saved.model == old.index()[DONE].record()["model"]["key"]
     assert torch.isfinite(saved.memory(torch.ones(1, 1, 16))).all()
     state = read_checkpoint(old.full(f"kept/checkpoints/{DONE}.safetensors"))
-    assert state is not None and state.epoch == 1 and state.memory.keys() <= dict(saved.memory.state_dict()).keys()
+    assert state is not None and state.epoch == 1 and state.weights.keys() <= dict(saved.memory.state_dict()).keys()
     assert state.optimiser and state.notes["curves"]["train/nll"][0][0] == 1
     answers = pq.read_table(folder / "predictions.parquet")
     assert answers.column_names == ["claim_id", "page", "label", "rows", "answer", "parsed", "correct"]

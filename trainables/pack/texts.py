@@ -64,7 +64,7 @@ def template_texts(
     texts = []
     for index, document in enumerate(documents):
         for claim in document.train_claims:
-            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=claim.text)
+            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=(claim.text,))
             tokens = encode(tokenizer, render_template(examples, claim.text, LETTERS[claim.label]))
             first = 1
             if answer_loss_only:
