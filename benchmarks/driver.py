@@ -21,15 +21,16 @@ import typer
 from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.planning.plan_of import costed_plan
-from sweep.publish import publish
 from sweep.records.record import Record
 from sweep.records.store import Store
 from sweep.records.table import write_results
 from sweep.report.build import build_report, written
+from sweep.report.findings import publish
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_points, run_name, run_params, run_tags
+from sweep.tracking.layout import metric_values, run_params, run_tags
+from sweep.tracking.naming import Naming
 
 SWEEP = "made_up"
 
@@ -96,10 +97,10 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
 
     def log() -> None:
         for record in sample:
-            with mlflow.start_run(experiment_id=experiment, run_name=run_name(record)):
+            with mlflow.start_run(experiment_id=experiment, run_name=Naming().of_record(record)):
                 for name, text in run_params(record).items():
                     mlflow.log_param(name, text)
-                for point in metric_points(record):
+                for point in metric_values(record):
                     mlflow.log_metric(point.name, point.value, step=point.step)
                 for name, text in run_tags(record, "fluent", {}).items():
                     mlflow.set_tag(name, text)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sweep.records.record import Origin, Record, begin_record, complete_record, record_bytes
 from sweep.records.store import Store
-from sweep.tracking.layout import EXPERIMENT, Tracking
+from sweep.tracking.address import EXPERIMENT, Tracking
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.trial.spec import TrialSpec, canonical, identity, make_spec

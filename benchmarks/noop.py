@@ -27,7 +27,7 @@ from sweep.running.progress import Display
 from sweep.running.ray_cluster import ray_session
 from sweep.running.ray_tune import PackResources, RayTune
 from sweep.space import ALL, Space, Stage
-from sweep.tracking.layout import Tracking
+from sweep.tracking.address import Tracking
 from sweep.tracking.live_feed import LiveFeed
 
 NOWHERE = "http://127.0.0.1:9"

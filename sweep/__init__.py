@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweep.planning.plan_of import CostedPlan, plan_sweep
+    from sweep.planning.plan_of import plan_sweep
+    from sweep.planning.show import CostedPlan
     from sweep.records.frame import load_results
     from sweep.running.results import Results
     from sweep.running.sweep import run_sweep
@@ -57,7 +58,7 @@ __all__ = [
     "run_sweep",
 ]
 _ELSEWHERE = {
-    "CostedPlan": "sweep.planning.plan_of",
+    "CostedPlan": "sweep.planning.show",
     "Results": "sweep.running.results",
     "load_results": "sweep.records.frame",
     "plan_sweep": "sweep.planning.plan_of",

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
     "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),
     "data": ("sweep.data:app", "Prepare data for nodes without a network, or check the sources."),
+    "ui": ("sweep.ui:app", "Show the runs in MLflow: start the server that fits a storage, print and open the link."),
     "publish": ("sweep.publish:app", "Bring MLflow and the results table up to date with the records."),
 }
 """By name: the module and its typer app, and the line for the list of commands. A new command is a line here."""

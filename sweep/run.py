@@ -117,7 +117,8 @@ def main(
 
 def _show(results: Results, tracking_uri: str | None, experiment: str | None) -> None:
     """Print how a run ended, and where everything is."""
-    from sweep.tracking.layout import resolve_tracking, ui_command
+    from sweep.tracking.address import resolve_tracking
+    from sweep.tracking.link import view_link
 
     folder = results.paths["folder"]
     for line in results.failures:
@@ -134,8 +135,8 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
         print("The sample world and its models are for trying and testing: no claim about real models follows.")
     print(f"results:  {results.paths['results']}")
     print(f"report:   {_python()} -m sweep.report {folder}")
-    shown = ui_command(resolve_tracking(results.store, tracking_uri, experiment))
-    print(f"MLflow:   {f'{_python()} -m {shown}' if shown.startswith('mlflow') else shown}")
+    tracking = resolve_tracking(results.store, tracking_uri, experiment)
+    print(f"MLflow:   {view_link(results.store, tracking, results.name)}")
     if results.stopped and results.stopped != "interrupted":
         print(f"stopped: {results.stopped}")
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import NoCandidate, decide, settled
-from sweep.planning.costs import Estimate, estimate, measure
+from sweep.planning.costs import estimate, measure
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
-from sweep.planning.show import plan_json, plan_text
+from sweep.planning.show import CostedPlan
 from sweep.records.manifest import manifest_stages
 from sweep.records.record import timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
@@ -19,31 +18,6 @@ from sweep.space import Space
 
 RECORDS_TO_MEASURE = 50
 """Records read to learn this hardware's speed: the median settles within some tens, and reading stays quick."""
-
-
-@dataclass(frozen=True)
-class CostedPlan:
-    """What a sweep would run, and what that costs.
-
-    Attributes:
-        name: of the sweep.
-        plan: the space expanded: stages, points, what is equivalent or done.
-        costs: of the trials that are left to run.
-        choices: recorded choices by question key.
-    """
-
-    name: str
-    plan: Plan
-    costs: Estimate
-    choices: Mapping[str, Mapping[str, Any]]
-
-    def __str__(self) -> str:
-        """In words, as `python -m sweep.plan` prints it."""
-        return plan_text(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, as `--json` prints it."""
-        return plan_json(self)
 
 
 def plan_sweep(

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
 
-if TYPE_CHECKING:
-    from sweep.planning.plan_of import CostedPlan
+
+@dataclass(frozen=True)
+class CostedPlan:
+    """What a sweep would run, and what that costs.
+
+    Attributes:
+        name: of the sweep.
+        plan: the space expanded: stages, points, what is equivalent or done.
+        costs: of the trials that are left to run.
+        choices: recorded choices by question key.
+    """
+
+    name: str
+    plan: Plan
+    costs: Estimate
+    choices: Mapping[str, Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        """In words, as `python -m sweep.plan` prints it."""
+        return plan_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, as `--json` prints it."""
+        return plan_json(self)
 
 
 def count_packs(plan: Plan) -> int:

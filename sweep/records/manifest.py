@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sweep.records.store import RecordHead, Store
-
-MANIFEST = "plan.json"
+from sweep.records.store import MANIFEST, RecordHead, Store
 
 
 def manifest_stages(store: Store, name: str) -> list[tuple[str, list[str]]]:

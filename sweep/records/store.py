@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.locks import hold
-from sweep.records.manifest import MANIFEST
 from sweep.records.record import PassedOver, Record, check_record, record_bytes
 from trainables.errors import ConfigError, DataError
 from trainables.node.storage import Changed, NoConditionalPut, Storage, StorageError
 from trainables.trial.spec import TrialSpec
 
-RECORD = "record.json"
+RECORD, MANIFEST = "record.json", "plan.json"
 
 
 @dataclass(frozen=True)

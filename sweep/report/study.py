@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.store import RecordIndex, Store
 from trainables.errors import ConfigError, DataError
 from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
@@ -129,10 +129,15 @@ class Study:
         return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
 
 
-def load_study(store: Store, names: Sequence[str] = ()) -> Study:
+def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | None = None) -> Study:
     """Read the records, plans and choices of the named sweeps, or of all in the storage.
 
     A point of a named sweep's plan whose record lies in another sweep's folder is taken from there.
+
+    Args:
+        store: the storage.
+        names: sweeps; none for all.
+        index: the records of the storage, where they have been read already.
 
     Raises:
         ConfigError: no such sweep.
@@ -144,7 +149,7 @@ def load_study(store: Store, names: Sequence[str] = ()) -> Study:
             raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
     plans = {name: _read_json(store, f"{name}/plan.json") or {} for name in wanted}
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
-    index = store.index(set_aside=False)
+    index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
     trials = sorted((_trial(head.record(), head.folder) for head in heads), key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}

@@ -14,9 +14,9 @@ from sweep.planning.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
-from sweep.records.manifest import MANIFEST, manifest_stages
+from sweep.records.manifest import manifest_stages
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
-from sweep.records.store import RecordIndex, Store
+from sweep.records.store import MANIFEST, RecordIndex, Store
 from sweep.running.optuna_draws import StageDraws
 from trainables.trial.task import TrialTask
 

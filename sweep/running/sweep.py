@@ -6,6 +6,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
-from sweep.tracking.layout import Tracking
+from sweep.tracking.address import Tracking
 
 
 def run_sweep(
@@ -134,9 +135,8 @@ class _SweepRun:
     def run(self) -> Results:
         """Do it."""
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
-        import sweep.publish
         import sweep.records.table  # noqa: F401
-        from sweep.tracking.layout import resolve_tracking
+        from sweep.tracking.address import resolve_tracking
 
         plan, options = self._plan, self._options
         self._say(plan.space.title)
@@ -175,6 +175,7 @@ class _SweepRun:
     ) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
+        from sweep.tracking.naming import Naming
 
         display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
         with executor.session(self._store) as capacity:
@@ -189,7 +190,7 @@ class _SweepRun:
                 self._options.retry_failed,
                 lambda line: self._tell(display, line),
             )
-            feed = LiveFeed(self._store, self._name, tracking)
+            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields()))
             try:
                 with graceful_interrupts(ledger, display.say):
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
@@ -222,6 +223,10 @@ class _SweepRun:
                     layers.setdefault(point.card.key, set()).add(point.spec.layer)
         return {key: sorted(found) for key, found in layers.items()}
 
+    def _known_fields(self) -> list[dict[str, Any]]:
+        points = [point for stage in self._plan.stages for point in stage.points]
+        return [{**asdict(point.spec), "model": point.card.name} for point in points]
+
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""
         drawn = dict(manifest_stages(self._store, self._name))
@@ -233,8 +238,8 @@ class _SweepRun:
 
     def _close(self, tracking: Tracking, stopped: str, counts: dict[str, int]) -> Results:
         """Write the table and bring MLflow up to date."""
-        from sweep.publish import publish
         from sweep.records.table import write_results
+        from sweep.report.findings import publish
         from sweep.tracking.client import TrackingError
 
         trouble = ""

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from sweep.records.record import Record
+from sweep.tracking.address import Tracking, shown, sqlite_file
 from sweep.tracking.layout import (
-    Point,
-    Tracking,
+    Added,
+    DataSet,
+    MetricValue,
     complete_tags,
-    run_name,
+    data_set,
     run_status,
     run_tags,
-    shown,
-    sqlite_file,
     time_ms,
     whole_run,
 )
+from sweep.tracking.naming import Naming
 from trainables.errors import ConfigError
 
 REQUEST_TIMEOUT_S = 10
@@ -72,10 +74,20 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
+        text = _reason(error)
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong at the bottom: a database's own words rather than the statement that met them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(getattr(cause, "orig", None), BaseException):
+            return str(cause.orig)  # type: ignore[attr-defined]
+        cause = cause.__cause__
+    return str(error).strip() or type(error).__name__
 
 
 class Runs:
@@ -93,7 +105,7 @@ class Runs:
         """
         self.tracking, self.storage = tracking, storage
         with told_in_one_line(tracking.uri), _alone(tracking.uri):
-            self._client = _client(tracking.uri)
+            self._client = client_of(tracking.uri)
             self.experiment_id = self._experiment()
 
     def _experiment(self) -> str:
@@ -127,10 +139,10 @@ class Runs:
             if not token:
                 return heads
 
-    def create(self, record: Record, members: Mapping[str, str]) -> str:
+    def create(self, record: Record, members: Mapping[str, str], naming: Naming | None = None) -> str:
         """Start a trial's run, with its tags, and return its id."""
-        tags = run_tags(record, self.storage, members)
-        return self.create_named(run_name(record), tags, time_ms(record["started_at"]))
+        tags, name = run_tags(record, self.storage, members), (naming or Naming()).of_record(record)
+        return self.create_named(name, tags, time_ms(record["started_at"]))
 
     def create_named(self, name: str, tags: Mapping[str, str], started_ms: int) -> str:
         """Start a run."""
@@ -140,14 +152,14 @@ class Runs:
     def log(
         self,
         run: str,
-        points: Sequence[Point],
+        values: Sequence[MetricValue],
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Add metrics, params and tags, as few requests as MLflow's limits allow, the tags last."""
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(p.name, p.value, p.time_ms, p.step) for p in points]
+        metrics = [Metric(p.name, p.value, p.time_ms, p.step) for p in values]
         every = [Param(name, value) for name, value in (params or {}).items()][:_BATCH_PARAMS]
         last = [RunTag(name, value) for name, value in (tags or {}).items()]
         while len(metrics) > _BATCH_METRICS - len(every):
@@ -160,24 +172,60 @@ class Runs:
         """End a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run, status, end_time=ended_ms)
 
+    def update(self, run: str, values: Sequence[MetricValue], tags: Mapping[str, str]) -> None:
+        """Send what has changed about a run that has ended; the latest of a metric's values is what the UI shows."""
+        now = round(1000 * time.time())
+        self.log(run, [replace(value, time_ms=max(now, value.time_ms)) for value in values], tags=tags)
+
+    def log_data(self, run: str, data: DataSet, context: str = "training") -> None:
+        """Show what data a run read; a repeat adds nothing."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        shown_data = Dataset(data.name, data.digest, "local", data.source, profile=data.profile)
+        inputs = [DatasetInput(shown_data, [InputTag("mlflow.data.context", context)])]
+        try:
+            self._client.log_inputs(run, inputs)
+        except Exception:  # of two threads that log one data set for the first time, MLflow 3.17 refuses one
+            self._client.log_inputs(run, inputs)
+
+    def params_of(self, run: str) -> dict[str, str]:
+        """Return a run's params."""
+        return dict(self._client.get_run(run).data.params)
+
+    def tag_experiment(self, name: str, value: str) -> None:
+        """Set a tag of the experiment, if it has another value or none."""
+        if self.experiment_tags().get(name) != value:
+            self._client.set_experiment_tag(self.experiment_id, name, value)
+
+    def untag_experiment(self, name: str) -> None:
+        """Take a tag off the experiment."""
+        self._client.delete_experiment_tag(self.experiment_id, name)
+
+    def experiment_tags(self) -> dict[str, str]:
+        """Return the experiment's tags."""
+        return dict(self._client.get_experiment(self.experiment_id).tags)
+
     def delete(self, runs: Iterable[RunHead]) -> None:
         """Delete runs (MLflow keeps deleted ones out of sight until `mlflow gc`)."""
         for run in runs:
             self._client.delete_run(run.run)
 
-    def attach(self, run: str, files: Sequence[Path]) -> None:
-        """Store files as a run's artifacts."""
+    def attach(self, run: str, files: Sequence[Path], folder: str | None = None) -> None:
+        """Store files as a run's artifacts, in a folder of these."""
         for file in files:
-            self._client.log_artifact(run, str(file))
+            self._client.log_artifact(run, str(file), folder)
 
-    def build(self, record: Record, members: Mapping[str, str]) -> str:
-        """Make a trial's whole run from its record, in three requests, and return its id.
+    def build(
+        self, record: Record, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
+    ) -> str:
+        """Make a trial's whole run from its record, in four requests, and return its id.
 
         Its mark is there from the start; it counts once the run has ended (see `RunHead.complete`).
         """
-        whole = whole_run(record, self.storage, members)
+        whole = whole_run(record, self.storage, members, added, naming)
         run = self.create_named(whole.name, whole.tags, whole.started_ms)
-        self.log(run, whole.points, whole.params)
+        self.log(run, whole.values, whole.params)
+        self.log_data(run, whole.data)
         self.end(run, whole.status, whole.ended_ms)
         return run
 
@@ -185,24 +233,27 @@ class Runs:
         self,
         run: str,
         record: Record,
-        points: Sequence[Point],
+        values: Sequence[MetricValue],
         params: Mapping[str, str],
         members: Mapping[str, str],
     ) -> None:
         """Send what a run still lacks, vouch that it is complete, and end it."""
-        self.log(run, points, params, complete_tags(record, self.storage, members))
+        self.log_data(run, data_set(record))
+        self.log(run, values, params, complete_tags(record, self.storage, members))
         self.end(run, run_status(record), time_ms(record["finished_at"]))
 
 
-def _client(uri: str) -> Any:
+def client_of(uri: str) -> Any:
+    """Return a client of MLflow's, set up to fail rather than to repeat requests, and to keep quiet."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs with a traceback what it raises as well
     return MlflowClient(tracking_uri=uri)
 
 

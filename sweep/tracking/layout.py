@@ -1,27 +1,25 @@
-"""What a trial looks like in MLflow: where runs go, their names, params, tags and metric points.
+"""What a trial looks like in MLflow: its params, tags, metric values and data set.
 
-All of it is a function of the trial's record, so that a run fed live and one built later are the same. Runs
-are flat, since the MLflow UI leaves nested ones out of its table and charts; the tag `in_<sweep>` ties
-a sweep's trials together. Nothing here talks to MLflow.
+All of it is a function of the trial's record, so that a run fed live and one built later are the same; what follows
+from other trials as well (its name, its description, how it compares) is added by `publish` as `Added`. Runs are flat,
+since the MLflow UI leaves nested ones out of its table and charts; the tag `in_<sweep>` ties a sweep's trials together.
+Nothing here talks to MLflow.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from sweep.records.record import STATUSES, Record, record_hash, seconds_since_epoch
-from sweep.records.store import Store
-from trainables.adapters.registry import ADAPTERS
+from sweep.tracking.naming import Naming
 
-EXPERIMENT = "memory-sweep"
-LAYOUT = 1  # raise it when runs change their look: publish then builds them anew
+LAYOUT = 2  # raise it when runs change their look: publish then builds them anew
 PARAM_NAMES = {
     "model": "lm_size",
     "num_documents": "selected_docs",
@@ -29,32 +27,66 @@ PARAM_NAMES = {
     "allocation": "memory_allocation",
     "num_shots": "shots",
 }
+COLOURS = {
+    "none": "#666666", "random": "#e69f00", "partitioned": "#0072b2", "simset1": "#56b4e9", "simset2": "#009e73",
+    "simset3": "#cc79a7", "pretrained": "#000000", "full_update": "#d55e00",
+}  # fmt: skip
+PLAIN_COLOURS = ("#666666", "#8c510a", "#01665e", "#762a83", "#b2182b", "#2166ac")
+"""Colours of plain memories, by model: they are what is compared over layers, where there is no allocation to tell."""
+"""Colour of a run in the UI, by allocation or method: the palette of Okabe and Ito, safe for colour-blind readers."""
+_LEFT_OUT = {"fever/f1_micro"}  # equals the accuracy, where each question has one answer
+_SHOWN_TIMES = ("train_s", "evaluate_s")
 _TAG_CHARS = 4000
+_DIGEST_CHARS = 36
 
 
 @dataclass(frozen=True)
-class Tracking:
-    """Where runs go.
-
-    Attributes:
-        uri: MLflow tracking address.
-        experiment: name of the experiment.
-        artifacts: where a new experiment keeps its artifacts; None leaves it to the server.
-    """
-
-    uri: str
-    experiment: str
-    artifacts: str | None = None
-
-
-@dataclass(frozen=True)
-class Point:
+class MetricValue:
     """One value of a metric; its time (milliseconds) never changes, so that sending it twice adds nothing."""
 
     name: str
     value: float
     step: int
     time_ms: int
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The data that a trial read, as MLflow shows it: name, digest of the content, where it came from, page counts."""
+
+    name: str
+    digest: str
+    source: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What comparing a trial with others came to.
+
+    Attributes:
+        values: metrics, such as `vs_pretrained/accuracy`.
+        tags: words, such as `verdict`.
+        note: a sentence for the description.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def mark(self) -> str:
+        """Changes with any of the values and words; empty without any."""
+        text = json.dumps([dict(self.values), dict(self.tags)], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest() if self.values or self.tags else ""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a run shows that does not follow from its record alone; it may change, and is then sent again."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,48 +99,8 @@ class WholeRun:
     ended_ms: int
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    points: Sequence[Point]
-
-
-def resolve_tracking(store: Store, uri: str | None = None, experiment: str | None = None) -> Tracking:
-    """Say where runs go: the option given, else the environment, else SQLite under the storage.
-
-    Beside an object store the SQLite file is `mlflow.db` of the working directory.
-
-    Args:
-        store: the sweep's storage.
-        uri: tracking address; else `MLFLOW_TRACKING_URI`.
-        experiment: experiment's name; else `MLFLOW_EXPERIMENT_NAME`, else `memory-sweep`.
-    """
-    experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    home = Path(store.uri) if store.is_local else Path.cwd()
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
-    return Tracking(uri, experiment, None if is_served(uri) else (home / "mlartifacts").as_uri())
-
-
-def is_served(uri: str) -> bool:
-    """Say whether a server keeps the runs, rather than a database that this process opens."""
-    return uri.startswith(("http://", "https://", "databricks"))
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite database; None for any other address."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
-
-
-def run_name(record: Record) -> str:
-    """Return a readable name, such as `llama2-7b L23 a0.2 simset2 n1000`."""
-    stated, model = record["identity"], record["model"]["name"]
-    adapter = ADAPTERS[stated["method"]]
-    parts = [model, *adapter.words(stated), f"n{stated['num_documents']}"]
-    if stated["num_clusters"]:
-        parts.append(f"g{stated['num_clusters']}")
-    if stated["content"] != "document" and adapter.trains:
-        parts.append(stated["content"])
-    if stated["seed"]:
-        parts.append(f"s{stated['seed']}")
-    return " ".join(parts)
+    values: Sequence[MetricValue]
+    data: DataSet
 
 
 def time_ms(stamp: str) -> int:
@@ -164,18 +156,35 @@ def run_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[s
         "trial_id": record["id"],
         "pack": record["pack"],
         "host": record["host"],
-        "code_version": "+".join(filter(None, (code.get("memory-sweep"), code.get("commit")))),
+        "code_version": code_version(record),
         "status": record["status"],
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": f"sweep.run {record['sweep']}",
+        "mlflow.source.git.commit": code.get("commit", "").removesuffix("-dirty"),
+        "mlflow.runColor": _colour(record),
         **{f"count.{name}": f"{value}" for name, value in record.get("counts", {}).items()},
         **{f"label.{name}": str(value) for name, value in record.get("labels", {}).items()},
         **member_tags(members),
     }
     if record.get("error"):
         tags["error"] = f"{record['error'].get('class')}: {record['error'].get('message')}"
+    if (record.get("timings") or {}).get("pack_size"):
+        tags["pack_size"] = f"{record['timings']['pack_size']:g}"
     lost = sorted(not_finite(record))
     if lost:
         tags["not_finite"] = " ".join(lost)
     return {_name(name): value[:_TAG_CHARS] for name, value in tags.items() if value}
+
+
+def code_version(record: Record) -> str:
+    """Return the version of this software that made a record, with its commit where it is known."""
+    code = record["versions"]
+    return "+".join(filter(None, (code.get("memory-sweep"), code.get("commit"))))
+
+
+def _colour(record: Record) -> str:
+    stated = record["identity"]
+    return COLOURS.get(stated["allocation"] if stated["method"] == "memory" else stated["method"], "")
 
 
 def member_tags(members: Mapping[str, str]) -> dict[str, str]:
@@ -198,49 +207,67 @@ def run_status(record: Record) -> str:
     return "FAILED" if record["status"] == "failed" else "FINISHED"
 
 
-def whole_run(record: Record, storage: str, members: Mapping[str, str]) -> WholeRun:
+def whole_run(
+    record: Record, storage: str, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
+) -> WholeRun:
     """Return the run of a complete record.
 
     Args:
         record: complete.
         storage: the storage's own id.
         members: the sweeps that the trial belongs to, each with its stage there.
+        added: what else the run shows.
+        naming: how the sweep's trials are named.
     """
+    end, added = time_ms(record["finished_at"]), added or Added()
     return WholeRun(
-        name=run_name(record),
+        name=added.tags.get("mlflow.runName") or (naming or Naming()).of_record(record),
         status=run_status(record),
         started_ms=time_ms(record["started_at"]),
-        ended_ms=time_ms(record["finished_at"]),
-        tags=complete_tags(record, storage, members),
+        ended_ms=end,
+        tags={**complete_tags(record, storage, members), **added.tags},
         params=run_params(record),
-        points=metric_points(record),
+        values=[*metric_values(record), *(MetricValue(name, v, 0, end) for name, v in added.values.items())],
+        data=data_set(record),
     )
 
 
-def final_step(record: Record, name: str) -> int:
-    """Return a final metric's step: the last epoch where it has a curve too, else 0 (the UI draws a bar)."""
-    return int(record["identity"]["epochs"]) if record["curves"].get(name) else 0
+def data_set(record: Record) -> DataSet:
+    """Return the data that a trial read."""
+    given, key = str(record["data"]["given"]), str(record["data"]["key"])
+    counts = record.get("counts") or {}
+    digest = key.rpartition("@")[2][:_DIGEST_CHARS]
+    name = "+".join(os.path.basename(part.rstrip("/")) or part for part in given.split(","))
+    return DataSet(name, digest, json.dumps({"given": given}), json.dumps(counts))
 
 
-def metric_points(record: Record) -> list[Point]:
-    """Return every metric value of a complete record once: curves by epoch, finals, timings."""
+def metric_values(record: Record) -> list[MetricValue]:
+    """Return every metric value of a complete record once: curves by epoch, finals, times.
+
+    A metric with a single value has step 0, whatever its epoch: the UI draws a bar for that, else a line with one dot.
+    """
     begin, end = time_ms(record["started_at"]), time_ms(record["finished_at"])
     epochs = max(1, int(record["identity"]["epochs"]))
-    found: dict[tuple[str, int], Point] = {}
-    for name, step, value in _values(record):
-        if value is not None:
-            share = min(1.0, step / epochs) if step else 1.0
-            clean = _name(name)
-            found[clean, step] = Point(clean, float(value), step, round(begin + (end - begin) * share))
-    return list(found.values())
+    found: dict[str, dict[int, float | None]] = {}
+    for name, epoch, value in _values(record):
+        if name not in _LEFT_OUT:
+            found.setdefault(_name(name), {})[epoch] = value
+    values = []
+    for name, by_epoch in found.items():
+        for epoch, value in by_epoch.items():
+            share = min(1.0, epoch / epochs) if epoch else 1.0
+            step = epoch if len(by_epoch) > 1 else 0
+            if value is not None:
+                values.append(MetricValue(name, float(value), step, round(begin + (end - begin) * share)))
+    return values
 
 
-def epoch_points(epoch: float, metrics: Mapping[str, Any], time_ms: int) -> list[Point]:
-    """Return the points of one epoch as they come from a worker; values that are not finite are left out."""
+def epoch_values(epoch: float, metrics: Mapping[str, Any], time_ms: int) -> list[MetricValue]:
+    """Return the values of one epoch as they come from a worker; values that are not finite are left out."""
     return [
-        Point(_name(name), float(value), int(epoch), time_ms)
+        MetricValue(_name(name), float(value), int(epoch), time_ms)
         for name, value in metrics.items()
-        if isinstance(value, (int, float)) and abs(value) < float("inf")
+        if isinstance(value, (int, float)) and abs(value) < float("inf") and name not in _LEFT_OUT
     ]
 
 
@@ -252,13 +279,23 @@ def not_finite(record: Record) -> set[str]:
 
 
 def _values(record: Record) -> Iterator[tuple[str, int, float | None]]:
+    last = int(record["identity"]["epochs"])
     for name, curve in record["curves"].items():
         for epoch, value in curve:
             yield name, int(epoch), value
     for name, value in record["metrics"].items():
-        yield name, final_step(record, name), value
-    for name, value in record["timings"].items():
-        yield f"time/{name}", 0, value
+        yield name, last if record["curves"].get(name) else 0, value
+    for name in _SHOWN_TIMES:
+        if name in record["timings"]:
+            yield f"cost/{name}", 0, record["timings"][name]
+    yield "cost/total_s", 0, seconds_spent(record)
+    if record.get("flops"):
+        yield "cost/flops", 0, record["flops"]
+
+
+def seconds_spent(record: Record) -> float:
+    """Return the time that all parts of a trial took together."""
+    return sum(value or 0.0 for name, value in record["timings"].items() if name.endswith("_s"))
 
 
 def _name(text: str) -> str:
@@ -266,43 +303,11 @@ def _name(text: str) -> str:
     return re.sub(r"[^\w. /:-]", "_", text)[:250]
 
 
-def ui_command(tracking: Tracking) -> str:
-    """Return what shows the runs: a command, or the server's address."""
-    if tracking.uri.startswith(("http://", "https://")):
-        return shown(tracking.uri)
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking.uri)}"
-
-
-def shown(uri: str) -> str:
-    """Return an address without the password in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def compare_url(base: str, experiment_id: str, sweep: str, chart: bool = False) -> str:
-    """Return the address of a sweep's trials in the UI, best memorisation first.
-
-    Args:
-        base: the server's address, such as `http://127.0.0.1:5000`.
-        experiment_id: the experiment's number.
-        sweep: name of the sweep.
-        chart: open the charts instead of the table.
-    """
-    query = {
-        "searchFilter": f'tags.`in_{sweep}` LIKE "%"',
-        "orderByKey": "metrics.`memory/nll`",
-        "orderByAsc": "true",
-        "compareRunsMode": "CHART" if chart else "TABLE",
-    }
-    return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(query, quote_via=quote)}"
-
-
 def totals(records: Iterable[Record]) -> dict[str, float]:
     """Return a sweep's sums: trials by status, hours and floating-point operations spent."""
-    sums = dict.fromkeys([*(f"trials/{status}" for status in STATUSES), "time/trial_hours"], 0.0)
-    flops = 0.0
+    sums = dict.fromkeys([*(f"sweep/{status}" for status in STATUSES), "sweep/trial_hours", "sweep/flops"], 0.0)
     for record in records:
-        sums[f"trials/{record['status']}"] += 1
-        parts = [value or 0.0 for name, value in record["timings"].items() if name.endswith("_s")]
-        sums["time/trial_hours"] += sum(parts) / 3600
-        flops += record.get("flops") or 0.0
-    return {**sums, "cost/flops": flops}
+        sums[f"sweep/{record['status']}"] += 1
+        sums["sweep/trial_hours"] += seconds_spent(record) / 3600
+        sums["sweep/flops"] += record.get("flops") or 0.0
+    return sums

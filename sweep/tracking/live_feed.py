@@ -12,13 +12,16 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sweep.records.record import Record
 from sweep.records.store import Store
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
-from sweep.tracking.layout import Point, Tracking, epoch_points, metric_points, run_params
+from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
+from sweep.tracking.naming import Naming
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +55,32 @@ class _Live:
     params_sent: bool = False
     abandoned: bool = False
     final: Record | None = None
-    points: dict[_Key, Point] = field(default_factory=dict)
+    values: dict[_Key, MetricValue] = field(default_factory=dict)
     sent: set[_Key] = field(default_factory=set)
 
-    def unsent(self) -> list[Point]:
-        return [point for key, point in self.points.items() if key not in self.sent]
+    def unsent(self) -> list[MetricValue]:
+        """Return what can be sent: while a trial runs, a metric with one value so far may yet be no curve."""
+        counts = Counter(name for name, _ in self.values)
+        ready = [value for key, value in self.values.items() if key not in self.sent]
+        return ready if self.final else [value for value in ready if counts[value.name] > 1]
 
     @property
     def has_work(self) -> bool:
-        return not self.abandoned and (not self.run or bool(self.final) or len(self.points) > len(self.sent))
+        return not self.abandoned and (not self.run or bool(self.final) or bool(self.unsent()))
 
 
 class LiveFeed:
     """Feeds the trials of one sweep, whose lock the caller holds. No method blocks for long or raises."""
 
     def __init__(
-        self, store: Store, sweep: str, tracking: Tracking, *, interval_s: float = 3.0, capacity: int = 50_000
+        self,
+        store: Store,
+        sweep: str,
+        tracking: Tracking,
+        naming: Naming | None = None,
+        *,
+        interval_s: float = 3.0,
+        capacity: int = 50_000,
     ) -> None:
         """Start the background thread.
 
@@ -75,10 +88,11 @@ class LiveFeed:
             store: the sweep's storage.
             sweep: name of the sweep.
             tracking: where runs go.
+            naming: how runs are named for the time being; `publish` has the last word.
             interval_s: time between two rounds of sending, at least.
             capacity: most metric values held while the server is away; beyond, trials are left to publish.
         """
-        self._store, self._sweep, self._tracking = store, sweep, tracking
+        self._store, self._sweep, self._tracking, self._naming = store, sweep, tracking, naming
         self._interval_s, self._capacity = interval_s, capacity
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=capacity)
         self._lossy: set[str] = set()
@@ -99,8 +113,8 @@ class LiveFeed:
 
     def epoch(self, trial: str, epoch: float, metrics: Mapping[str, float]) -> None:
         """Hand over the metrics of one epoch, under the names that its record's curves will have."""
-        points = epoch_points(epoch, metrics, round(time.time() * 1000))
-        self._put(trial, lambda: self._add(trial, points))
+        values = epoch_values(epoch, metrics, round(time.time() * 1000))
+        self._put(trial, lambda: self._add(trial, values))
 
     def finish(self, record: Record) -> None:
         """Hand over a trial's complete record."""
@@ -164,13 +178,13 @@ class LiveFeed:
     def _begin(self, begun: Record) -> None:
         self._trials.setdefault(begun["id"], _Live(begun))
 
-    def _add(self, trial: str, points: list[Point]) -> None:
+    def _add(self, trial: str, values: list[MetricValue]) -> None:
         live = self._trials.get(trial)
         if live is None or live.abandoned:
             return
-        for point in points:
-            if (point.name, point.step) not in live.points:  # an epoch repeated from a checkpoint is the same
-                live.points[point.name, point.step] = point
+        for value in values:
+            if (value.name, value.step) not in live.values:  # an epoch repeated from a checkpoint is the same
+                live.values[value.name, value.step] = value
                 self._held += 1
         if self._held > self._capacity:
             self._abandon(trial)
@@ -179,21 +193,29 @@ class LiveFeed:
         live = self._trials.setdefault(record["id"], _Live(record))
         if live.abandoned:
             return
-        points = metric_points(record)
-        for point in points:
-            before = live.points.get((point.name, point.step))
-            if before and not math.isclose(before.value, point.value, rel_tol=1e-9, abs_tol=1e-12):
+        values = metric_values(record)
+        for value in values:
+            before = live.values.get((value.name, value.step))
+            if before and not math.isclose(before.value, value.value, rel_tol=1e-9, abs_tol=1e-12):
                 self._abandon(record["id"])
                 return
+        final = {(value.name, value.step) for value in values}
+        passing = live.values.keys() - final  # single values, held back so far, that are no curve in the record
+        if passing & live.sent:
+            self._abandon(record["id"])
+            return
+        for key in passing:
+            del live.values[key]
+        self._held -= len(passing)
         live.final = record
-        self._add(record["id"], points)
+        self._add(record["id"], values)
 
     def _abandon(self, trial: str) -> None:
         live = self._trials.get(trial)
         if live and not live.abandoned:
-            self._held -= len(live.points) - len(live.sent)
+            self._held -= len(live.values) - len(live.sent)
             live.abandoned, live.final = True, None
-            live.points.clear()
+            live.values.clear()
             live.sent.clear()
 
     def _send(self) -> None:
@@ -228,17 +250,17 @@ class LiveFeed:
                 earlier = runs.find(self._sweep, trial)
             live.create_tried = True
             runs.delete(earlier)
-            live.run = runs.create(live.begun, self._members(live))
-        points, params = live.unsent(), {} if live.params_sent else run_params(live.begun)
+            live.run = runs.create(live.begun, self._members(live), self._naming)
+        values, params = live.unsent(), {} if live.params_sent else run_params(live.begun)
         if live.final:
-            runs.complete(live.run, live.final, points, params, self._members(live))
+            runs.complete(live.run, live.final, values, params, self._members(live))
             del self._trials[trial]
             self._complete += 1
         else:
-            runs.log(live.run, points, params)
+            runs.log(live.run, values, params)
             live.params_sent = True
-            live.sent.update((p.name, p.step) for p in points)
-        self._held -= len(points)
+            live.sent.update((p.name, p.step) for p in values)
+        self._held -= len(values)
 
     def _members(self, live: _Live) -> dict[str, str]:
         return {self._sweep: live.begun["stage"]}

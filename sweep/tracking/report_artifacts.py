@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.records.store import Store
+from sweep.tracking.address import Tracking, resolve_tracking, shown
 from sweep.tracking.client import told_in_one_line
-from sweep.tracking.layout import Tracking, resolve_tracking
 
 ARTIFACTS = "report"
 
@@ -30,7 +30,9 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
     """
     tracking = resolve_tracking(store, uri, experiment)
     if not _exists(tracking):
-        return [f"not in MLflow: {tracking.uri} does not exist yet; python -m sweep.publish {store.uri} makes it"]
+        return [
+            f"not in MLflow: {shown(tracking.uri)} does not exist yet; python -m sweep.publish {store.uri} makes it"
+        ]
     lines = []
     with told_in_one_line(tracking.uri):
         from mlflow import MlflowClient

@@ -12,8 +12,8 @@ import pytest
 
 from sweep.records.record import Origin, Record, begin_record, complete_record
 from sweep.records.store import Store
+from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import Tracking, resolve_tracking
 from trainables.lm.card import model_card
 from trainables.trial.spec import canonical, identity, make_spec
 

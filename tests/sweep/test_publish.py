@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sqlite3
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from sweep.publish import app, publish
-from sweep.tracking import sqlite_rows
+import sweep.tracking.publish
+from sweep.publish import app
+from sweep.report.findings import publish
 from sweep.tracking.client import Runs, TrackingError
-from sweep.tracking.layout import Tracking, complete_mark, metric_points, run_params, whole_run
+from sweep.tracking.layout import Finding, complete_mark, metric_values, run_params, whole_run
 from sweep.tracking.live_feed import LiveFeed
+from sweep.tracking.publish import Extras
+from sweep.tracking.publish import publish as bring_up
+from sweep.tracking.saved_views import TAG, decode
+
+NOTE = "mlflow.note.content"
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_every_record_gets_one_whole_run_and_the_sweep_another(store, tracking, 
         assert (run.info.status, run.data.tags["status"]) == (status, record["status"])
         assert run.data.params == run_params(record)
         assert run.info.start_time == 1767323045000 and run.info.end_time == 1767323105000
-        points = Counter((p.name, p.step, p.value) for p in metric_points(record))
+        points = Counter((p.name, p.step, p.value) for p in metric_values(record))
         stored = Counter(
             (name, m.step, m.value)
             for name in run.data.metrics
@@ -72,9 +75,14 @@ def test_every_record_gets_one_whole_run_and_the_sweep_another(store, tracking, 
         )
         assert stored == points
     own = runs._client.get_run(heads[""].run)
-    assert own.info.run_name == "sweep demo" and own.data.metrics["trials/failed"] == 1
+    assert own.info.run_name == "sweep demo" and own.data.metrics["sweep/failed"] == 1
+    assert own.data.params["space"] == "demo" and "| inductive | 3 | 1 | 0 | 1 | 1 | 0 |" in own.data.tags[NOTE]
     files = {file.path for file in runs._client.list_artifacts(own.info.run_id)}
-    assert files == {"plan.json", "choices.json", "results.parquet"}
+    assert files == {"plan.json", "choices.json", "results.parquet", "figures"}
+    for record in sweep_of_three:
+        note = heads[record["id"]].tags[NOTE]
+        assert f"runs/{own.info.run_id})" in note and record["id"] in note
+    assert "Bug: boom" in heads[sweep_of_three[2]["id"]].tags[NOTE]
     assert Path(store.uri, "mlartifacts").is_dir()
 
 
@@ -94,14 +102,19 @@ def test_what_the_feed_completed_is_left_alone(store, tracking, runs, sweep_of_t
     assert feed.close(60).complete == 3
     before = everything(runs)
     counts = publish(store, ["demo"], tracking)
-    assert (counts["unchanged"], counts["created"]) == (3, 1)
-    assert before.items() <= everything(runs).items()
+    assert (counts["updated"], counts["created"]) == (3, 1)  # sent names and descriptions
+    after = everything(runs)
+    for run, (status, _, params, tags, history) in before.items():
+        assert (after[run][0], after[run][2], after[run][4]) == (status, params, history)
+        own = {tag: text for tag, text in tags.items() if tag != "mlflow.runName"}
+        assert own.items() <= after[run][3].items()
+    assert publish(store, ["demo"], tracking)["unchanged"] == 4
 
 
 def test_remnants_and_duplicates_give_way_to_one_whole_run(store, tracking, runs, sweep_of_three, begun) -> None:
     first, second, third = sweep_of_three
     half = runs.create(begun(seed=0), {})  # a driver killed in the middle
-    runs.log(half, metric_points(first)[:2])
+    runs.log(half, metric_values(first)[:2])
     runs.build(second, {})
     runs.build(second, {})
     runs.create(begun(seed=9), {})  # killed, and never finished since
@@ -127,105 +140,39 @@ def test_a_trial_that_two_sweeps_use_has_one_run_tagged_as_both(store, tracking,
     shared = sweep_of_three[0]["id"]
     store.write_json("second/plan.json", {"stages": [{"name": "layers", "ids": [shared]}]})
     counts = publish(store, ["second"], tracking)
-    assert (counts["tagged"], counts["created"]) == (1, 1)
+    assert (counts["updated"], counts["created"]) == (1, 1)
     (head,) = runs.find(trial=shared)
     assert (head.tags["in_demo"], head.tags["in_second"], head.sweep) == ("inductive", "layers", "demo")
     assert publish(store, ["demo", "second"], tracking)["unchanged"] == 5
 
 
-@pytest.fixture
-def by_client(store, tracking, runs, sweep_of_three, monkeypatch, tmp_path) -> dict:
-    """The rows of `demo`'s trials, all made by MLflow's client."""
-    there = replace(tracking, uri=f"sqlite:///{tmp_path}/client.db")
-    shutil.copy(f"{store.uri}/mlflow.db", tmp_path / "client.db")
-    with monkeypatch.context() as patch:
-        patch.setattr(sqlite_rows._Form, "fits", lambda *_: False)
-        publish(store, ["demo"], there)
-    return rows_of_trials(there)
-
-
-def rows_of_trials(tracking: Tracking) -> dict:
-    """Every row of every run, by trial; run ids replaced, since they are drawn."""
-    database = sqlite_rows._Database(tracking.uri)
-    found = {}
-    with database._engine.connect() as connection:
-        runs = [run for (run,) in connection.exec_driver_sql("select run_uuid from runs")]
-    for run in runs:
-        rows = json.loads(json.dumps(database.read(run)).replace(run, "RUN"))
-        trial = {row["key"]: row["value"] for row in rows["tags"]}.get("trial_id")
-        if trial:
-            found[trial] = {
-                table: sorted(each, key=lambda row: (row.get("key"), row.get("step"))) for table, each in rows.items()
-            }
-    database.close()
-    return found
-
-
-def test_runs_written_as_rows_are_just_those_of_the_client(
-    store, tracking, runs, sweep_of_three, by_client, monkeypatch
-) -> None:
-    built = []
-    monkeypatch.setattr(Runs, "build", lambda *args, build=Runs.build: built.append(args) or build(*args))
+def test_progress_counts_every_record_once(store, tracking, sweep_of_three) -> None:
     done = []
-    counts = publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
-    assert counts["created"] == 4 and done == [(1, 3), (2, 3), (3, 3)]
-    assert len(built) == 1  # the one that shows the form
-    found = rows_of_trials(tracking)
-    assert len(by_client) == 3 and found.keys() == by_client.keys()
-    for trial, rows in by_client.items():
-        for table, each in rows.items():
-            assert found[trial][table] == each
+    publish(store, ["demo"], tracking, lambda number, total: done.append((number, total)))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_publish_killed_in_the_middle_is_made_up_for(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
+    end, ended = Runs.end, []
+
+    def once(self, *args):
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(end(self, *args))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Runs, "end", once)
+        patch.setattr(sweep.tracking.publish, "CONNECTIONS", 1)
+        publish(store, ["demo"], tracking)
+    counts = publish(store, ["demo"], tracking)
+    assert counts["unchanged"] == 1 and counts["completed"] + counts["created"] == 3, counts
     assert publish(store, ["demo"], tracking)["unchanged"] == 4
 
 
-def test_where_mlflow_writes_other_rows_all_runs_are_the_clients(
-    store, tracking, runs, sweep_of_three, monkeypatch
-) -> None:
-    built = []
-
-    def build(*args):
-        run = original(*args)
-        built.append(run)
-        runs._client.set_tag(run, "mlflow.new", "of a later version")
-        runs._client.log_metric(run, "of a later version", 1.0)
-        return run
-
-    original = Runs.build
-    monkeypatch.setattr(Runs, "build", build)
-    publish(store, ["demo"], tracking)
-    assert len(built) == 3
-
-
-def test_a_publish_killed_between_two_transactions_is_made_up_for(
-    store, tracking, runs, sweep_of_three, monkeypatch
-) -> None:
-    monkeypatch.setattr(sqlite_rows, "TOGETHER", 1)
-    write, written = sqlite_rows._Database.write, []
-
-    def once(self, some):
-        if written:
-            raise KeyboardInterrupt
-        written.append(write(self, some))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sqlite_rows._Database, "write", once)
-        publish(store, ["demo"], tracking)
-    assert len(everything(runs)) == 2
-    counts = publish(store, ["demo"], tracking)
-    assert (counts["unchanged"], counts["created"]) == (2, 2)
-
-
-def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_BUSY_S", 0)
-    read = sqlite_rows._Database.read
+@pytest.mark.slow
+def test_a_locked_database_is_told_in_one_line(store, tracking, runs, sweep_of_three) -> None:
     holder = sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))
-
-    def read_and_lock(self, run):
-        rows = read(self, run)
-        holder.execute("begin immediate")
-        return rows
-
-    monkeypatch.setattr(sqlite_rows._Database, "read", read_and_lock)
+    holder.execute("begin immediate")
     with pytest.raises(TrackingError, match="database is locked.*nothing is lost, publish when it answers"):
         publish(store, ["demo"], tracking)
     holder.close()
@@ -242,7 +189,7 @@ def test_a_run_ended_as_killed_is_not_whole_whatever_its_mark(store, tracking, r
 
 
 def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three, tracking) -> None:
-    from sweep.tracking.layout import resolve_tracking
+    from sweep.tracking.address import resolve_tracking
 
     with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9: .*publish when it answers"):
         publish(store, ["demo"], resolve_tracking(store, "http://127.0.0.1:9"))
@@ -250,7 +197,7 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(store, sweep_of_three
 
 def test_the_door_writes_the_table_and_says_what_changed(store, tracking, sweep_of_three) -> None:
     result = CliRunner().invoke(app, [f"{store.uri}/demo"])
-    assert result.exit_code == 0 and "4 created" in result.output and "mlflow ui" in result.output
+    assert result.exit_code == 0 and "4 created" in result.output and "sweep.ui" in result.output
     assert store.exists("demo/results.parquet")
     assert "4 unchanged" in CliRunner().invoke(app, [store.uri]).output
 
@@ -259,3 +206,56 @@ def test_the_door_refuses_what_is_no_sweep_and_what_is_running(store, tracking, 
     assert CliRunner().invoke(app, [str(tmp_path / "nothing")]).exit_code == 2
     with store.lock("demo"):
         assert CliRunner().invoke(app, [store.uri]).exit_code == 2
+
+
+def test_comparisons_become_metrics_and_tags_and_follow_a_new_baseline(store, tracking, runs, sweep_of_three) -> None:
+    trial = sweep_of_three[0]["id"]
+    values = {"vs_pretrained/accuracy": 0.1, "vs_pretrained/accuracy_low": 0.02, "vs_pretrained/accuracy_high": 0.2}
+    first = Extras({trial: Finding(values, {"verdict": "better"}, "Of 9 claims 2 newly right, 0 newly wrong.")})
+    bring_up(store, ["demo"], tracking, extras=first)
+    (head,) = runs.find(trial=trial)
+    held = runs._client.get_run(head.run).data
+    assert values.items() <= held.metrics.items() and held.tags["verdict"] == "better"
+    assert "2 newly right" in held.tags[NOTE]
+    (own,) = [run for run in runs.find("demo") if not run.trial]
+    assert "+0.100 [+0.020, +0.200]" in own.tags[NOTE] and "1 better" in own.tags[NOTE]
+    assert bring_up(store, ["demo"], tracking, extras=first)["unchanged"] == 4
+    second = Extras({trial: Finding({**values, "vs_pretrained/accuracy": 0.0}, {"verdict": "no difference found"})})
+    counts = bring_up(store, ["demo"], tracking, extras=second)
+    assert (counts["updated"], counts["completed"], counts["unchanged"]) == (1, 1, 2)
+    (head,) = runs.find(trial=trial)
+    held = runs._client.get_run(head.run)
+    assert held.data.metrics["vs_pretrained/accuracy"] == 0.0 and held.data.tags["verdict"] == "no difference found"
+    assert held.info.end_time == 1767323105000
+    assert [run.run for run in runs.find("demo") if not run.trial] == [own.run]
+
+
+def test_views_are_written_once_and_go_with_a_question(store, tracking, runs, sweep_of_three, finished, save) -> None:
+    save(finished(seed=0, alpha=0.4, allocation="random"))
+    ids = [head.id for head in store.index().values()]
+    store.write_json("demo/plan.json", {"space": "demo", "stages": [{"name": "inductive", "ids": ids}]})
+    publish(store, ["demo"], tracking)
+    before = {tag: value for tag, value in runs.experiment_tags().items() if tag.startswith(TAG)}
+    names = {decode(value)[0] for value in before.values()}
+    assert names == {"demo: all trials", "demo: alpha x allocation", "demo: failed and diverged"}
+    publish(store, ["demo"], tracking)
+    assert {tag: value for tag, value in runs.experiment_tags().items() if tag.startswith(TAG)} == before
+    store.write_json("demo/plan.json", {"space": "demo", "stages": [{"name": "inductive", "ids": [ids[0]]}]})
+    publish(store, ["demo"], tracking)
+    after = {decode(value)[0] for tag, value in runs.experiment_tags().items() if tag.startswith(TAG)}
+    assert after == {"demo: all trials", "demo: failed and diverged"}
+
+
+def test_a_report_in_the_sweeps_folder_becomes_an_artifact(store, tracking, runs, sweep_of_three) -> None:
+    publish(store, ["demo"], tracking)
+    store.write_bytes("demo/report/report.html", b"<p>report</p>")
+    assert publish(store, ["demo"], tracking)["completed"] == 1
+    (own,) = [run for run in runs.find("demo") if not run.trial]
+    assert [file.path for file in runs._client.list_artifacts(own.run, "report")] == ["report/report.html"]
+
+
+def test_registering_takes_one_sweep_and_a_trial_that_has_a_memory(store, tracking, sweep_of_three) -> None:
+    several = CliRunner().invoke(app, [store.uri, "--register", "best"])
+    assert several.exit_code == 2 and "takes one sweep" in several.stderr
+    none = CliRunner().invoke(app, [f"{store.uri}/demo", "--register", "best"])
+    assert none.exit_code == 2 and "trained memory" in none.stderr

@@ -22,7 +22,7 @@ from sweep.records.store import RECORD, Store
 from sweep.running import ray_cluster, ray_tune
 from sweep.running.ledger import Ledger
 from sweep.running.ray_cluster import Nodes
-from sweep.tracking.layout import Tracking
+from sweep.tracking.address import Tracking
 from trainables.node.storage import Storage
 
 SPACE = """

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
 from sweep.records.store import Store
+from sweep.tracking.address import resolve_tracking, shown
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.layout import (
-    Tracking,
-    compare_url,
+    COLOURS,
     complete_mark,
-    epoch_points,
-    metric_points,
+    data_set,
+    epoch_values,
+    metric_values,
     not_finite,
-    resolve_tracking,
-    run_name,
     run_params,
     run_tags,
     totals,
-    ui_command,
 )
 from sweep.tracking.live_feed import LiveFeed
-
-
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({}, "llama2-7b L23 a0.2 simset2 n1000"),
-        ({"alpha": 0, "depth": 0.5, "layer": None}, "llama2-7b L15 a0 n1000"),
-        (
-            {"num_clusters": 10, "granularity": "token", "seed": 3},
-            "llama2-7b L23 a0.2 simset2-token n1000 g10 s3",
-        ),
-        ({"mode": "hard", "content": "template"}, "llama2-7b L23 hard simset2 n1000 template"),
-        ({"method": "pretrained"}, "llama2-7b pretrained n1000"),
-    ],
-)
-def test_run_names_read_at_a_glance(begun, fields: dict, name: str) -> None:
-    assert run_name(begun(**fields)) == name
 
 
 def test_params_are_named_as_in_the_notes_and_are_plain_numbers(begun) -> None:
@@ -88,20 +68,43 @@ def test_tags_tell_the_sweep_the_stage_and_where_it_ran(finished) -> None:
 def test_curves_go_by_epoch_and_finals_to_one_fixed_step(finished) -> None:
     curves = {"train/loss": [[1, 3.0], [2, None]], "memory/nll": [[1, 2.0], [3, 1.5]]}
     record = finished(result={"metrics": {"memory/nll": 1.25, "fever/f1_macro": 0.5}, "curves": curves})
-    points = {(p.name, p.step): p.value for p in metric_points(record)}
+    points = {(p.name, p.step): p.value for p in metric_values(record)}
     assert points == {
         ("train/loss", 1): 3.0,
         ("memory/nll", 1): 2.0,
         ("memory/nll", 3): 1.25,
         ("fever/f1_macro", 0): 0.5,
-        ("time/train_s", 0): 30.0,
-        ("time/pack_size", 0): 4.0,
+        ("cost/train_s", 0): 30.0,
+        ("cost/total_s", 0): 30.0,
+        ("cost/flops", 0): 1e12,
     }
     assert not_finite(record) == {"train/loss"}
 
 
+def test_a_metric_with_a_single_value_is_a_bar_and_equal_ones_are_left_out(finished) -> None:
+    curves = {"fever/accuracy": [[3, 0.5]], "fever/f1_micro": [[3, 0.5]], "train/loss": [[1, 3.0]]}
+    record = finished(result={"metrics": {"fever/accuracy": 0.5, "fever/f1_micro": 0.5}, "curves": curves})
+    steps = {value.name: value.step for value in metric_values(record)}
+    assert steps["fever/accuracy"] == steps["train/loss"] == 0 and "fever/f1_micro" not in steps
+
+
+def test_colour_source_and_commit_are_where_mlflow_looks_for_them(begun, finished) -> None:
+    record = begun(allocation="simset2")
+    record["versions"]["commit"] = "0123456789ab-dirty"
+    tags = run_tags(record, "s", {})
+    assert tags["mlflow.runColor"] == COLOURS["simset2"] and tags["mlflow.source.name"] == "sweep.run demo"
+    assert tags["mlflow.source.git.commit"] == "0123456789ab" and tags["mlflow.source.type"] == "LOCAL"
+
+
+def test_the_data_set_is_named_and_marked_by_its_content(finished) -> None:
+    record = finished()
+    record["data"] = {"given": "/lab/fever/,/lab/own", "key": "fever+own@" + "f" * 64}
+    data = data_set(record)
+    assert (data.name, data.digest) == ("fever+own", "f" * 36) and '"n_trunc": 9' in data.profile
+
+
 def test_epoch_values_that_are_not_finite_are_left_out() -> None:
-    points = epoch_points(2, {"train/loss": float("nan"), "train/nll": float("inf"), "train/leak": 0.5}, 7)
+    points = epoch_values(2, {"train/loss": float("nan"), "train/nll": float("inf"), "train/leak": 0.5}, 7)
     assert [(p.name, p.step, p.value, p.time_ms) for p in points] == [("train/leak", 2, 0.5, 7)]
 
 
@@ -123,16 +126,15 @@ def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_pat
     assert resolve_tracking(Store("memory://bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_the_user_is_told_how_to_look(store) -> None:
-    assert ui_command(resolve_tracking(store)) == f"mlflow ui --backend-store-uri sqlite:///{store.uri}/mlflow.db"
-    assert ui_command(Tracking("https://me:secret@lab:5000", "x")) == "https://lab:5000"
-    url = unquote(compare_url("http://127.0.0.1:5000/", "1", "demo"))
-    assert url.startswith('http://127.0.0.1:5000/#/experiments/1/runs?searchFilter=tags.`in_demo` LIKE "%"&')
+def test_passwords_are_not_shown() -> None:
+    assert shown("https://me:secret@lab:5000/mlflow") == "https://lab:5000/mlflow"
+    assert shown("cannot reach postgresql://u:p%40ss@db/x at all") == "cannot reach postgresql://db/x at all"
+    assert shown("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
 def test_totals_count_trials_and_hours(finished) -> None:
     sums = totals([finished(), finished(seed=1, result={"status": "diverged"})])
-    assert (sums["trials/done"], sums["trials/diverged"], sums["time/trial_hours"]) == (1, 1, 60 / 3600)
+    assert (sums["sweep/done"], sums["sweep/diverged"], sums["sweep/trial_hours"]) == (1, 1, 60 / 3600)
 
 
 def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, begun, finished) -> None:
@@ -155,6 +157,25 @@ def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, 
     assert run.data.metrics["memory/nll"] == 1.25 and run.data.tags["in_demo"] == "inductive"
     history = runs._client.get_metric_history(head.run, "train/loss")
     assert sorted((m.step, m.value) for m in history) == [(1, 3.0), (2, 2.0), (3, 1.5)]
+
+
+def test_a_single_value_waits_until_the_record_says_whether_it_is_a_curve(
+    store, tracking, begun, finished, wait_until
+) -> None:
+    record = finished(result={"curves": {"train/loss": [[1, 3.0], [2, 2.0]], "fever/accuracy": [[3, 0.5]]}})
+    feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
+    feed.start_trial(begun())
+    for epoch, metrics in ((1, {"train/loss": 3.0}), (2, {"train/loss": 2.0}), (3, {"fever/accuracy": 0.5})):
+        feed.epoch(record["id"], epoch, metrics)
+    wait_until(lambda: any(runs._client.get_run(head.run).data.metrics for head in runs.find()))
+    (head,) = runs.find()
+    assert set(runs._client.get_run(head.run).data.metrics) == {"train/loss"}
+    feed.finish(record)
+    assert feed.close(60).complete == 1
+    history = runs._client.get_metric_history(head.run, "fever/accuracy")
+    assert [(m.step, m.value) for m in history] == [(0, 0.5)]
+    (data,) = runs._client.get_run(head.run).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("sample", "v1")
 
 
 def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(store, tracking, begun, finished) -> None:

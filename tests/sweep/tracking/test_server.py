@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep.publish import publish
+from sweep.report.findings import publish
+from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_points, resolve_tracking
+from sweep.tracking.layout import metric_values
 from sweep.tracking.live_feed import LiveFeed
 
 
@@ -88,9 +89,9 @@ def assert_whole(runs: Runs, records: list[dict]) -> None:
     for record in records:
         head = heads[record["id"]]
         assert head.complete and not head.running
-        names = {point.name for point in metric_points(record)}
+        names = {point.name for point in metric_values(record)}
         stored = Counter((n, m.step, m.value) for n in names for m in runs._client.get_metric_history(head.run, n))
-        assert stored == Counter((p.name, p.step, p.value) for p in metric_points(record))
+        assert stored == Counter((p.name, p.step, p.value) for p in metric_values(record))
 
 
 @pytest.mark.slow

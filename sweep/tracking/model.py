@@ -1,0 +1,138 @@
+"""A trained memory as a model of MLflow's registry: loaded back, it is the frozen model with the memory attached.
+
+Loading needs this package and the language model (from the hub, a folder or the sample models); the file that MLflow
+keeps is the memory alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow.pyfunc import PythonModel
+
+from sweep.records.manifest import sweep_stages
+from sweep.records.record import Record
+from sweep.records.store import Store
+from sweep.tracking.address import Tracking
+from sweep.tracking.client import Runs, told_in_one_line
+from sweep.tracking.describe import ACCURACY, ERROR
+from sweep.tracking.layout import run_status, time_ms
+from trainables.errors import ConfigError
+
+MEMORY = "memory.safetensors"
+BEST = "best"
+
+
+class MemoryModel(PythonModel):  # type: ignore[misc]
+    """Answers prompts with a frozen language model and one trained memory."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the language model that the configuration names and attach the memory to it."""
+        import torch
+
+        from trainables.adapters.memory.io import load_memory
+        from trainables.lm.card import model_card
+        from trainables.lm.reference import WholeModel, attach_memory
+        from trainables.lm.sample.models import ensure_sample_models
+        from trainables.lm.tokens import load_tokenizer
+
+        config = context.model_config
+        card = model_card(config["model"], config["revision"])
+        if card.is_sample:
+            ensure_sample_models([card.name])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        saved = load_memory(context.artifacts["memory"])
+        self.tokenizer = load_tokenizer(card)
+        self.model = WholeModel(card, getattr(torch, config["dtype"]), device).model
+        attach_memory(self.model, saved.memory.to(device), saved.layer)
+        self.new_tokens = int(config["new_tokens"])
+
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
+        """Return what the model writes after each prompt (greedy)."""
+        import torch
+
+        from trainables.lm.tokens import encode
+
+        answers = []
+        for prompt in model_input:
+            tokens = torch.tensor([encode(self.tokenizer, prompt)], device=self.model.device)
+            with torch.inference_mode():
+                written = self.model.generate(
+                    tokens,
+                    attention_mask=torch.ones_like(tokens),
+                    max_new_tokens=self.new_tokens,
+                    do_sample=False,
+                    pad_token_id=0,
+                )
+            answers.append(str(self.tokenizer.decode(written[0, tokens.shape[1] :])))
+        return answers
+
+
+def register_memory(store: Store, sweep: str, tracking: Tracking, which: str = BEST) -> str:
+    """Log a trial's memory as a model on its run and as a new version in the registry; return a line that says so.
+
+    Args:
+        store: the storage.
+        sweep: whose trials.
+        tracking: where its runs are.
+        which: a trial id, or `best`: the best accuracy, among equals the lowest memorisation error.
+
+    Raises:
+        ConfigError: there is no such trial, or none with a memory.
+        TrackingError: MLflow does not answer, or the trial has no run.
+    """
+    index = store.index(set_aside=False)
+    heads = [index[trial] for trial in sweep_stages(store, sweep, index) if trial in index]
+    folders = {head.id: head.folder for head in heads}
+    record = _chosen([head.record() for head in heads if store.exists(f"{head.folder}/{MEMORY}")], which, sweep)
+    with told_in_one_line(tracking.uri), TemporaryDirectory() as folder:
+        runs = Runs(tracking, store.storage_id())
+        heads_there = [run for run in runs.find(trial=record["id"]) if run.complete]
+        if not heads_there:
+            raise ConfigError(f"trial {record['id']}: no run in MLflow; publish first")
+        path = Path(folder) / MEMORY
+        path.write_bytes(store.read(f"{folders[record['id']]}/{MEMORY}"))
+        version = _log(runs, heads_there[0].run, record, path, f"memory-sweep-{sweep}")
+    return f"model memory-sweep-{sweep} version {version}: trial {record['id']}, models:/memory-sweep-{sweep}/{version}"
+
+
+def _chosen(records: Sequence[Record], which: str, sweep: str) -> Record:
+    if which != BEST:
+        found = next((record for record in records if record["id"] == which), None)
+        if found is None:
+            raise ConfigError(f"register={which!r}: no trial of {sweep} with a trained memory has this id")
+        return found
+    scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR) is not None]
+    if not scored:
+        raise ConfigError(f"{sweep}: no trial that is done and has a trained memory")
+    return max(scored, key=lambda r: (r["metrics"].get(ACCURACY) or 0.0, -r["metrics"][ERROR]))
+
+
+def _log(runs: Runs, run: str, record: Record, path: Path, name: str) -> str:
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(runs.tracking.uri)
+    try:
+        with mlflow.start_run(run_id=run):
+            logged = mlflow.pyfunc.log_model(
+                name="memory",
+                python_model=MemoryModel(),
+                artifacts={"memory": str(path)},
+                model_config={
+                    "model": record["model"]["given"],
+                    "revision": record["model"]["revision"],
+                    "dtype": record["identity"]["dtype"],
+                    "new_tokens": 20,
+                },
+                pip_requirements=[f"memory-sweep=={record['versions']['memory-sweep']}"],
+                input_example=None,
+                registered_model_name=name,
+            )
+    finally:
+        mlflow.set_tracking_uri(before)
+        runs.end(run, run_status(record), time_ms(record["finished_at"]))  # logging has moved the run's end to now
+    return str(logged.registered_model_version)

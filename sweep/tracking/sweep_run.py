@@ -1,0 +1,223 @@
+"""The run of a sweep itself: its plan and choices, its results in a page of Markdown, pictures, report and views."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from sweep.records.record import Record, record_hash
+from sweep.records.store import RecordIndex, Store
+from sweep.records.table import table_bytes
+from sweep.tracking.client import RunHead, Runs
+from sweep.tracking.describe import describe_sweep
+from sweep.tracking.layout import LAYOUT, Finding, MetricValue, code_version, metric_values, time_ms, totals
+from sweep.tracking.naming import Naming
+from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
+from sweep.tracking.views import View, views_of
+from trainables.trial.spec import IDENTITY_FIELDS, unused_fields
+
+REPORT = "report/report.html"
+_NOTE_CHARS = 7500  # MLflow cuts a tag at 8000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing for the sweep's page: file name without ending, heading, PNG."""
+
+    name: str
+    heading: str
+    png: bytes
+
+
+class SweepRun:
+    """The own run of one sweep; made at once where there is none, so that its trials can refer to it."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        store: Store,
+        sweep: str,
+        index: RecordIndex,
+        records: Sequence[Record],
+        present: list[RunHead],
+    ) -> None:
+        """Keep one of the runs that there are, or make one.
+
+        Args:
+            runs: the connection.
+            store: the storage.
+            sweep: the sweep's name.
+            index: the records of the storage.
+            records: of its trials.
+            present: the runs that it has.
+        """
+        self._runs, self._store, self._sweep, self._index, self._records = runs, store, sweep, index, records
+        self._plan = store.read_json(f"{sweep}/plan.json") or {}
+        self._choices = store.read_json(f"{sweep}/choices.json")
+        self._params = _params(self._plan, records)
+        self._present = present
+        kept = next((run for run in present if run.complete), present[0] if present else None)
+        if kept is not None and (_of_another_layout(kept) or self._contradicts(runs.params_of(kept.run))):
+            kept = None  # params cannot be changed, nor metrics taken back
+        self._kept = kept
+        others = [run for run in present if run is not kept]
+        runs.delete(others)
+        self.removed = len(others) if kept else max(0, len(others) - 1)
+        started = min((time_ms(record["started_at"]) for record in records), default=_now_ms())
+        tags = {"kind": "sweep", "storage": runs.storage, "sweep": sweep}
+        self.run = kept.run if kept else runs.create_named(f"sweep {sweep}", tags, started)
+
+    def _contradicts(self, params: Mapping[str, str]) -> bool:
+        return any(params.get(name, value) != value for name, value in self._params.items())
+
+    def complete(
+        self, findings: Mapping[str, Finding], naming: Naming, pictures: Callable[[str], Sequence[Picture]]
+    ) -> str:
+        """Send what the run lacks; return `created`, `completed` or `unchanged`."""
+        metrics = {value.name for record in self._records for value in metric_values(record)}
+        metrics |= {name for record in self._records if (f := findings.get(record["id"])) for name in f.values}
+        views = views_of(self._sweep, varied_fields(self._records), metrics, self._telling_stages())
+        self._write_views(views, metrics)
+        files = self._files()
+        parts = [*files.values(), *sorted(record_hash(record).encode() for record in self._records)]
+        parts += [findings[r["id"]].mark.encode() for r in self._records if r["id"] in findings]
+        mark = _mark([*parts, naming_text(naming)])
+        if self._kept and self._kept.complete == mark:
+            return "unchanged"
+        files["results.parquet"] = table_bytes(self._store, self._sweep, self._index)
+        drawn = pictures(self._sweep)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+                self._runs.attach(self.run, [path], "report" if name == REPORT else None)
+            for picture in drawn:
+                path = Path(folder) / f"{picture.name}.png"
+                path.write_bytes(picture.png)
+                self._runs.attach(self.run, [path], "figures")
+        now = _now_ms()
+        values = [MetricValue(metric, value, 0, now) for metric, value in totals(self._records).items()]
+        note = self._note(findings, naming, views, drawn)
+        tags = {**self._tags(), "mlflow.note.content": note, "complete": mark}
+        self._runs.log(self.run, values, self._params, tags)
+        ended = max((time_ms(record["finished_at"]) for record in self._records), default=now)
+        self._runs.end(self.run, "FINISHED", ended)
+        return "completed" if self._present else "created"
+
+    def _files(self) -> dict[str, bytes]:
+        found = {}
+        for name in ("plan.json", "choices.json", REPORT):
+            if self._store.exists(f"{self._sweep}/{name}"):
+                found[name] = self._store.read(f"{self._sweep}/{name}")
+        return found
+
+    def _tags(self) -> dict[str, str]:
+        versions = sorted({code_version(record) for record in self._records})
+        commits = {record["versions"].get("commit", "").removesuffix("-dirty") for record in self._records} - {""}
+        tags = {
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": f"sweep.run {self._plan.get('space', self._sweep)}",
+        }
+        tags |= {"code_version": " ".join(versions)} if versions else {}
+        return tags | ({"mlflow.source.git.commit": max(commits)} if len(commits) == 1 else {})
+
+    def _note(
+        self, findings: Mapping[str, Finding], naming: Naming, views: Sequence[View], drawn: Sequence[Picture]
+    ) -> str:
+        experiment = self._runs.experiment_id
+        links = {view.title: view_path(experiment, self._view_id(view), view.charts) for view in views}
+        links["report"] = run_path(experiment, self.run, REPORT)
+        figures = [(picture.heading, artifact_path(self.run, f"figures/{picture.name}.png")) for picture in drawn]
+        note = describe_sweep(self._plan, self._choices, self._records, findings, naming, links, figures)
+        return note if len(note) <= _NOTE_CHARS else note[: note.rfind("\n", 0, _NOTE_CHARS)] + "\n\n_… cut off_"
+
+    def _view_id(self, view: View) -> str:
+        return view_id(self._runs.storage, self._sweep, view.key)
+
+    def _write_views(self, views: Sequence[View], metrics: Iterable[str]) -> None:
+        """Write the views that are new or have changed, and remove those whose question has gone."""
+        tags, known = self._runs.experiment_tags(), set(metrics)
+        for view in views:
+            tag, name = TAG + self._view_id(view), f"{self._sweep}: {view.title}"
+            state = view_state(view, self._runs.storage, self._sweep, known)
+            if tag not in tags or decode(tags[tag]) != (name, state):
+                self._runs.tag_experiment(tag, encode(name, state, _now_ms()))
+        ours = view_id(self._runs.storage, self._sweep, "")
+        wanted = {TAG + self._view_id(view) for view in views}
+        for tag in tags:
+            if re.fullmatch(re.escape(TAG + ours) + r"[a-z_]+", tag) and tag not in wanted:
+                self._runs.untag_experiment(tag)
+
+    def _telling_stages(self) -> dict[str, str]:
+        """Return, by field, the stage that tries most of its values for one setting of the others (the first such)."""
+        by_id = {record["id"]: record for record in self._records}
+        best: dict[str, tuple[int, str]] = {}
+        for stage in self._plan.get("stages") or ():
+            own = [by_id[i] for i in stage.get("ids") or () if i in by_id]
+            for field in ("layer", "alpha"):
+                values: dict[tuple[str, ...], set[str]] = defaultdict(set)
+                for record in own:
+                    setting = (record["model"]["name"], str(record["identity"]["allocation"]))
+                    values[setting].add(repr(record["identity"][field]))
+                most = max(map(len, values.values()), default=0)
+                if most > best.get(field, (1, ""))[0]:
+                    best[field] = (most, str(stage["name"]))
+        return {field: name for field, (_, name) in best.items()}
+
+
+def varied_fields(records: Sequence[Record]) -> list[str]:
+    """Return the fields in which trials differ that use them, in the order of a trial's declaration."""
+    found: dict[str, set[str]] = {name: set() for name in IDENTITY_FIELDS}
+    for record in records:
+        stated = record["identity"]
+        unused = unused_fields(stated)
+        for name in IDENTITY_FIELDS:
+            if name not in unused:
+                found[name].add(repr(record["model"]["name"] if name == "model" else stated.get(name)))
+    first = ("model", "layer", "alpha", "allocation", "num_documents")
+    names = [*first, *(name for name in IDENTITY_FIELDS if name not in first)]
+    return [name for name in names if len(found[name]) > 1 and name != "depth"]
+
+
+def _of_another_layout(run: RunHead) -> bool:
+    return bool(run.complete) and not run.complete.startswith(f"{LAYOUT}-")
+
+
+def naming_text(naming: Naming) -> bytes:
+    """Return a naming as bytes, for a mark."""
+    return repr(naming).encode()
+
+
+def artifact_path(run: str, path: str) -> str:
+    """Return the address of an artifact's bytes, relative to the UI's page."""
+    return f"get-artifact?{urlencode({'path': path, 'run_uuid': run}, quote_via=quote)}"
+
+
+def _params(plan: Mapping[str, object], records: Sequence[Record]) -> dict[str, str]:
+    params = {
+        "space": str(plan.get("space") or ""),
+        "data": ", ".join(sorted({str(record["data"]["given"]) for record in records})),
+        "models": ", ".join(sorted({str(record["model"]["name"]) for record in records})),
+        "stages": ", ".join(str(stage["name"]) for stage in plan.get("stages") or ()),  # type: ignore[attr-defined]
+        "grid": str(plan.get("arithmetic") or ""),
+    }
+    return {name: value[:5000] for name, value in params.items() if value}
+
+
+def _mark(parts: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return f"{LAYOUT}-{digest.hexdigest()}"
+
+
+def _now_ms() -> int:
+    return round(1000 * time.time())

@@ -1,0 +1,78 @@
+"""`python -m sweep.ui STORAGE[/NAME]`: open a sweep's trials in the MLflow UI."""
+
+from __future__ import annotations
+
+import signal
+import time
+import webbrowser
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from sweep.cli import user_errors
+from sweep.records.store import Store, split_location
+from sweep.tracking.address import EXPERIMENT, Tracking, is_web, resolve_tracking
+from sweep.tracking.link import pages, server_version
+from sweep.tracking.saved_views import on_server
+from sweep.tracking.server import ui_server
+
+HELP = """Open the trials of a sweep in the MLflow UI, starting a server for the storage's database where none keeps it.
+
+\b
+Examples:
+  python -m sweep.ui outputs/inductive
+  python -m sweep.ui outputs/inductive --port 5000 --no-open
+  python -m sweep.ui outputs/inductive --tracking-uri http://mlflow.lab:5000
+
+The server listens on this machine alone and ends with Ctrl-C. From elsewhere: ssh -L 5000:127.0.0.1:5000 MACHINE.
+"""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=HELP)
+def main(
+    location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: a free one")] = None,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="open the link in a browser")] = True,
+) -> None:
+    """Open the trials of a sweep in the MLflow UI."""
+    with user_errors(), ExitStack() as stack:
+        store, name = split_location(location)
+        tracking = resolve_tracking(store, tracking_uri, experiment)
+        if is_web(tracking.uri):
+            base, served = tracking.uri, tracking
+        else:
+            base = stack.enter_context(ui_server(tracking, port))
+            served = Tracking(base, tracking.experiment)
+        first = show_links(store, [name] if name else store.sweeps(), served)
+        if browser:
+            webbrowser.open(first)
+        if base is not tracking.uri:
+            typer.echo("The server runs until Ctrl-C.")
+            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the server is to end as well
+            try:
+                while True:
+                    time.sleep(3600)
+            except KeyboardInterrupt:
+                typer.echo("stopped")
+
+
+def show_links(store: Store, names: list[str], tracking: Tracking) -> str:
+    """Print the addresses of some sweeps' views on a server and return the first."""
+    version = server_version(tracking.uri)
+    first = ""
+    for name in names:
+        for page in pages(store, tracking, name, version):
+            address = on_server(tracking.uri, page.path)
+            first = first or address
+            typer.echo(f"{page.title}: {address}" + (f"  ({page.note})" if page.note else ""))
+    return first
+
+
+if __name__ == "__main__":
+    app()

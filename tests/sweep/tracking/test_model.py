@@ -1,0 +1,71 @@
+"""The registered model is the frozen model with the trial's memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sweep.records.record import Origin, begin_record, complete_record
+from sweep.tracking.client import Runs
+from sweep.tracking.model import register_memory
+from trainables.adapters.memory.bank import Memory
+from trainables.adapters.memory.io import load_memory, save_memory
+from trainables.errors import ConfigError
+from trainables.lm.card import model_card
+from trainables.lm.reference import WholeModel, attach_memory
+from trainables.trial.spec import canonical, identity, make_spec
+
+
+@pytest.fixture
+def trained(store, save):
+    """Two trials of the sample model with a memory each, the second with the better answers."""
+    card = model_card("sample-llama", "main")
+    records = []
+    for seed, accuracy in enumerate((0.2, 0.7)):
+        spec = canonical(make_spec({"model": "sample-llama", "layer": 1, "dtype": "float32", "seed": seed}), card)
+        begun = begin_record(spec, identity(spec, card, "sample@v1"), card, Origin("demo", "main", "p"))
+        metrics = {"memory/nll": 1.0, "fever/accuracy": accuracy}
+        record = complete_record(begun, {"status": "done", "metrics": metrics, "timings": {"train_s": 1.0}})
+        folder = save(record)
+        torch.manual_seed(seed)
+        memory = Memory(card.model_dim, 32)
+        save_memory(f"{store.uri}/{folder}/memory.safetensors", memory.state_dict(), layer=1, model=card.key)
+        records.append((record, folder))
+    return records
+
+
+@pytest.mark.slow
+def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(store, tracking, trained) -> None:
+    import mlflow
+
+    from sweep.report.findings import publish
+
+    publish(store, ["demo"], tracking)
+    told = register_memory(store, "demo", tracking)
+    record, folder = trained[1]
+    assert record["id"] in told and "models:/memory-sweep-demo/1" in told
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking.uri)
+    try:
+        loaded = mlflow.pyfunc.load_model("models:/memory-sweep-demo/1")
+    finally:
+        mlflow.set_tracking_uri(before)
+    (answer,) = loaded.predict(["Claim:"])
+    inner = loaded.unwrap_python_model()
+    plain = WholeModel(model_card("sample-llama", "main"), torch.float32, "cpu").model
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        found, without = inner.model(tokens).logits, plain(tokens).logits
+        saved = load_memory(f"{store.uri}/{folder}/memory.safetensors")
+        attach_memory(plain, saved.memory, saved.layer)
+        assert torch.equal(found, plain(tokens).logits) and not torch.equal(found, without)
+    assert isinstance(answer, str) and answer
+    (head,) = Runs(tracking, store.storage_id()).find(trial=record["id"])
+    assert head.complete and not head.running
+
+
+def test_a_trial_that_is_not_there_cannot_be_registered(store, tracking, trained) -> None:
+    with pytest.raises(ConfigError, match=r"register='nothing': no trial of demo"):
+        register_memory(store, "demo", tracking, "nothing")
+    with pytest.raises(ConfigError, match="no run in MLflow; publish first"):
+        register_memory(store, "demo", tracking)

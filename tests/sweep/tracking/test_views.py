@@ -1,0 +1,123 @@
+"""Saved views: what they hold, how they are stored, the links that open them."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, unquote
+
+import pytest
+
+from sweep.tracking.address import Tracking
+from sweep.tracking.client import Runs
+from sweep.tracking.link import pages, view_link
+from sweep.tracking.saved_views import (
+    MAX_TAG_CHARS,
+    TAG,
+    decode,
+    encode,
+    filtered_path,
+    on_server,
+    run_path,
+    view_id,
+    view_path,
+    view_state,
+)
+from sweep.tracking.views import views_of
+
+STUDY = ("model", "layer", "alpha", "allocation", "num_documents")
+METRICS = (
+    "memory/nll", "memory/nll_before", "memory/leakage", "fever/accuracy", "fever/f1_macro", "train/nll", "train/loss",
+    "cost/total_s", "cost/flops", *(f"vs_pretrained/accuracy{end}" for end in ("", "_low", "_high")),
+)  # fmt: skip
+
+
+def study_views() -> dict:
+    return {view.key: view for view in views_of("demo", STUDY, METRICS, {"layer": "layer_selection", "alpha": "main"})}
+
+
+def test_the_main_view_has_the_studys_columns_in_the_order_of_its_questions() -> None:
+    view = study_views()["all"]
+    names = [column.partition("`")[2].strip("`") for column in view.columns]
+    assert names[:6] == ["lm_size", "hook_layer", "alpha", "memory_allocation", "selected_docs", "verdict"]
+    assert names[6:] == [
+        "memory/nll_before", "memory/nll", "memory/leakage", "fever/accuracy", "fever/f1_macro",
+        "vs_pretrained/accuracy", "vs_pretrained/accuracy_low", "vs_pretrained/accuracy_high",
+        "Source", "Version", "Dataset",
+    ]  # fmt: skip
+    assert list(view.sections) == ["Answer", "Memory", "Training", "Cost"]
+    assert (view.order_by, view.ascending) == ("metrics.`memory/nll`", True)
+
+
+def test_each_question_has_a_view_and_questions_that_cannot_be_answered_have_none() -> None:
+    assert list(study_views()) == ["all", "layers", "alpha_allocation", "against", "failed"]
+    assert [view.key for view in views_of("demo", ["num_shots"], ["fever/accuracy"])] == ["all", "failed"]
+    plain = views_of("demo", ["alpha"], ["memory/nll", "vs_plain/accuracy"])
+    assert [view.title for view in plain if view.key == "against"] == ["against plain memorising"]
+
+
+def test_layers_and_structure_look_at_the_stage_that_compares_them() -> None:
+    views = study_views()
+    assert views["layers"].where == "tags.`in_demo` LIKE '%layer_selection%'"
+    assert views["alpha_allocation"].where == "tags.`in_demo` LIKE '%main%'"
+
+
+def test_every_metric_has_its_chart_or_is_marked_as_left_out() -> None:
+    for view in study_views().values():
+        state = view_state(view, "storage", "demo", METRICS)
+        bars = {chart["metricKey"] for chart in state["compareRunCharts"] if "metricKey" in chart}
+        assert bars == set(METRICS)
+        shown = [chart for chart in state["compareRunCharts"] if not chart["deleted"]]
+        sections = {section["uuid"] for section in state["compareRunSections"]}
+        assert {chart["metricSectionId"] for chart in shown} == sections
+        assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])
+
+
+def test_a_view_survives_its_tag_and_fits_into_it() -> None:
+    for view in study_views().values():
+        many = [*METRICS, *(f"memory/leakage_{k}" for k in range(40))]
+        state = view_state(view, "storage", "demo", many)
+        value = encode("demo: " + view.title, state, 17)
+        assert decode(value) == ("demo: " + view.title, state) and len(value) < MAX_TAG_CHARS / 4
+    with pytest.raises(ValueError, match="MLflow takes 20000"):
+        encode("large", {str(k * 7919**3): k * 104729**2 for k in range(3000)}, 1)
+
+
+def test_links_keep_a_servers_path_prefix_and_no_password() -> None:
+    path = view_path("7", view_id("0123456789ab", "demo", "all"), charts=True)
+    url = on_server("https://me:secret@lab.example/mlflow/", path)
+    assert url.startswith("https://lab.example/mlflow/#/experiments/7/runs?viewStateShareKey=01234567-demo-all&")
+    assert url.endswith("compareRunsMode=CHART")
+    assert run_path("7", "r1", "report/report.html") == "#/experiments/7/runs/r1/artifacts/report/report.html"
+    query = parse_qs(unquote(filtered_path("7", "s", "demo")).partition("?")[2])
+    assert query["searchFilter"] == ["tags.`in_demo` LIKE '%' AND tags.storage = 's'"]
+
+
+@pytest.fixture
+def published(store, tracking) -> Runs:
+    """An experiment that holds two views of `demo`."""
+    runs = Runs(tracking, store.storage_id())
+    for view in views_of("demo", STUDY, METRICS)[:2]:
+        state = view_state(view, runs.storage, "demo", METRICS)
+        runs.tag_experiment(TAG + view_id(runs.storage, "demo", view.key), encode(f"demo: {view.title}", state, 1))
+    return runs
+
+
+def test_a_sweeps_pages_are_its_views_the_main_one_first(store, tracking, published) -> None:
+    found = pages(store, tracking, "demo", (3, 17, 2))
+    assert [page.title for page in found] == ["demo: all trials", "demo: layers"]
+    assert "demo-all" in found[0].path and "CHART" in found[1].path and not found[0].note
+
+
+def test_an_older_server_gets_the_filtered_table_and_a_word_on_why(store, tracking, published) -> None:
+    (page,) = pages(store, tracking, "demo", (3, 9, 0))
+    assert "searchFilter" in page.path and page.note == "saved views need MLflow 3.16 or newer"
+
+
+def test_without_a_server_the_link_is_the_command_that_starts_one(store, tracking) -> None:
+    assert view_link(store, tracking, "demo").endswith(f" -m sweep.ui {store.uri}/demo")
+    elsewhere = view_link(store, Tracking("postgresql://me:secret@db/runs", "x"), "demo")
+    assert "--tracking-uri postgresql://db/runs" in elsewhere and "secret" not in elsewhere
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(store) -> None:
+    told = view_link(store, Tracking("http://me:secret@127.0.0.1:9", "x"), "demo")
+    assert told.startswith("http://127.0.0.1:9 (MLflow at") and "secret" not in told
