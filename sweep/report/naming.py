@@ -9,7 +9,7 @@ from sweep.report.study import Trial
 from sweep.report.table import show
 from trainables.trial.fields import InReport
 from trainables.trial.parts import fields_in_report
-from trainables.trial.spec import IDENTITY_FIELDS
+from trainables.trial.spec import TOLD_APART
 
 SEEDS = fields_in_report(InReport.SEED)
 NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
@@ -50,7 +50,7 @@ def allocation_name(trial: Trial) -> str:
 def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
     trials = list(trials)
-    names = [name for name in IDENTITY_FIELDS if name not in {*NOT_SHOWN, *besides}]
+    names = [name for name in TOLD_APART if name not in {*NOT_SHOWN, *besides}]
     return tuple(name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1)
 
 

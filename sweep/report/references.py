@@ -14,7 +14,7 @@ from sweep.report.answers import Answers
 from sweep.report.study import Trial
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import STATED_FIELDS
+from trainables.trial.spec import MATHS, TOLD_APART
 
 CLAIMS_FIELDS = (*fields_of(Part.PAGES), "claims_per_page")
 """Which claims are asked; a baseline that was asked others may still have answered them."""
@@ -118,9 +118,9 @@ def _same_claims(first: Trial, second: Trial) -> bool:
 
 def _plain_key(trial: Trial) -> str:
     sets = fields_of(Part.ENTRY_SETS)
-    return _key(trial, [name for name in STATED_FIELDS if name not in sets])
+    return _key(trial, [name for name in TOLD_APART if name not in sets])
 
 
 def _key(trial: Trial, names: Sequence[str]) -> str:
-    values: list[Any] = [trial.point.get(name) for name in names]
+    values: list[Any] = [trial.point.get(name) for name in dict.fromkeys((*names, MATHS))]
     return json.dumps(values, default=str)

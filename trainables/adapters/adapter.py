@@ -188,6 +188,10 @@ class Adapter(ABC, Generic[PlanT]):
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
 
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether a member is confined to a document's entries (`ModelMembers`)."""
+        return False
+
     @abstractmethod
-    def attached(self, member: int) -> AbstractContextManager[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> AbstractContextManager[WholeModel]:
         """Return a context in which the whole model is that member (`ModelMembers`)."""

@@ -173,7 +173,9 @@ class ProcessCache:
     def _make_texts(self, card: ModelCard, spec: TrialSpec, plans: tuple[ProbePlan, ...]) -> StudyTexts:
         """Make the texts of a stand-in that has the fields of texts only, and of probes."""
         corpus = self._keep("corpus", (spec.data, spec.detokenize, spec.allow_missing_pages), load_corpus, None)
-        selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
+        selection = select_documents(
+            corpus, spec.data, spec.num_documents, spec.page_order, spec.detokenize, spec.allow_missing_pages
+        )
         documents = selection.documents
         tokenizer = self._tokenizer(card)
         segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)

@@ -26,6 +26,14 @@ from trainables.probes.registry import PROBES
 from trainables.trial.fields import InReport, Part, Role, SpecField, declare, declared_fields
 
 ID_VERSION = "1"
+MATHS = "maths"
+MATHS_VERSIONS: Mapping[str, int] = {"all": 1, "subjects": 2}
+"""Raised by hand when the same trial gives other numbers than before, so that its id is another one.
+
+`all`: of every trial; `subjects`: of those with `page_order=subjects` (2: the subjects' own pages, those included to
+which no claim points). A version of 1 is left out, so that the ids of before stay. What only asks differently has a
+version of its own, that of the probe, and keeps the id.
+"""
 _TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
 _IN_PROMPTS = Part.TEMPLATES | Part.FEVER
 
@@ -195,6 +203,8 @@ _ELIDED: dict[str, Any] = {
     for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+TOLD_APART: tuple[str, ...] = (*STATED_FIELDS, MATHS)
+"""By which two different trials differ in at least one."""
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
 """What a record from before a field was added would have stated for it."""
 _KEPT = ("method", "probes", "seed")
@@ -364,7 +374,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
         data_key: its data's fingerprint, likewise.
 
     Returns:
-        The `STATED_FIELDS`, as plain JSON values.
+        The `STATED_FIELDS`, as plain JSON values; and `maths`, the `MATHS_VERSIONS` that are not 1, if there are any.
     """
     card = card or model_card(spec.model, spec.revision)
     return canonical_identity(canonical(spec, card), card, data_key or key_of_data(spec.data))
@@ -375,6 +385,10 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
     stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
+    parts = ("all", *(("subjects",) if plain.page_order == "subjects" else ()))
+    maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
+    if maths:
+        stated[MATHS] = ", ".join(maths)
     stated["eval_epochs"] = list(plain.eval_epochs)
     stated["probes"] = list(plain.probes)
     return stated

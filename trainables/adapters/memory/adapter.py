@@ -12,6 +12,7 @@ from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
+from trainables.adapters.memory.masked import attached_with_mask
 from trainables.adapters.memory.plan import MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.memory.training import PackMembers, PackTraining
@@ -91,11 +92,20 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
         """Set a memory from its file."""
         self.bank.load_member_state(member, read_memory(files[STORED], STORED).memory.state_dict())
 
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether a member is confined to a document's entries: in hard mode, whatever the document."""
+        return self._members.hard[member] is not None
+
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
-        """Attach a copy of the memory to the whole model by a hook; no entry is masked."""
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
+        """Attach a copy of the memory to the whole model by a hook; masked where a document is named, in hard mode."""
         whole = self.parts.whole_model()
-        with whole.with_memory(self.bank.single(member).to(self.parts.device), self.layer):
+        memory, entry_set = self.bank.single(member).to(self.parts.device), self._members.hard[member]
+        if document is None or entry_set is None:
+            with whole.with_memory(memory, self.layer):
+                yield whole
+            return
+        with attached_with_mask(whole, memory, self.layer, entry_set, document):
             yield whole
 
     def findings(self) -> list[Findings]:
