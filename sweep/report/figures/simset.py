@@ -13,6 +13,8 @@ from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whol
 from sweep.report.naming import allocation_name
 from sweep.report.references import is_structured
 from sweep.report.study import Trial, read_extra
+from sweep.report.table import Cell, Table, number
+from trainables.adapters.memory.expectation import from_analysis
 
 ANALYSIS = "analysis.json"
 MAX_ALLOCATIONS = 6
@@ -31,12 +33,12 @@ class Analysis:
     leakage: Mapping[str, float]
 
 
-def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
+def simset_figure(found: Sequence[Analysis]) -> Figure | None:
     """Draw one row of four panels per allocation, each from one trial that has an `analysis.json`.
 
-    The trial is, for each allocation and granularity, the one with the most documents and largest alpha.
+    Args:
+        found: from `analyses`.
     """
-    found = analyses(store, trials)
     if not found:
         return None
     with panels(len(found), 4, width=3.3, height=2.7, share_y=False) as (canvas, axes):
@@ -51,13 +53,53 @@ def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
 
+def simset_table(found: Sequence[Analysis]) -> Table | None:
+    """Print what each allocation's n lets one expect of its overlaps, beside what they are."""
+    rows = []
+    for analysis in found:
+        report = analysis.report
+        pairs = report.get("pairs") or ()
+        expected = from_analysis(report)
+        unshared = [float(pair["shared"] == 0) for pair in pairs if "shared" in pair]
+        jaccard = [pair["jaccard"] for pair in pairs]
+        values = (
+            float(np.mean(report.get("entries") or [np.nan])),
+            float(np.mean(jaccard)) if pairs else None,
+            float(np.std(jaccard)) if pairs else None,
+            expected["standard_error"],
+            expected["expected_correlation"],
+            report.get("correlation"),
+            expected["expected_unshared"],
+            float(np.mean(unshared)) if unshared else None,
+        )
+        labels = (analysis.name, analysis.trial.model, f"{report.get('groups')}", f"{report.get('memory_dim')}")
+        rows.append((labels, tuple(Cell(value, number(value)) for value in values)))
+    if not rows:
+        return None
+    columns = (
+        "entries of a group", "mean Jaccard", "its deviation", "standard error of an overlap", "expected correlation",
+        "correlation", "pairs sharing nothing, expected", "pairs sharing nothing",
+    )  # fmt: skip
+    legend = (
+        "Correlation: of the share of entries that two groups share with the Jaccard similarity of their texts, over "
+        "pairs. Expected: what n entries allow, by the definition of SimSet (granularity dim). Where it is low, "
+        "overlaps hardly follow similarity, and a comparison of allocations says little about the method: raise "
+        "entries_per_group (search_spaces/entries.py).",
+    )
+    labels = ("allocation", "model", "groups", "memory_dim")
+    return Table("simset", "How far shared entries can follow similarity", labels, columns, tuple(rows), legend)
+
+
 def show_point(trial: Trial) -> str:
     """Name the model and number of documents."""
     return f"{trial.model} with {trial.get('num_documents')} documents"
 
 
 def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
-    """Read one analysis per allocation and granularity, at most `MAX_ALLOCATIONS`."""
+    """Read one analysis per allocation and granularity, at most `MAX_ALLOCATIONS`.
+
+    It is that of the trial with the most documents and the largest alpha.
+    """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         if is_structured(trial) and trial.status == "done":
