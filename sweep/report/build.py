@@ -18,6 +18,7 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
@@ -121,11 +122,11 @@ def _figures(
     memories: Sequence[Analysis],
 ) -> dict[str, Sequence[Figure]]:
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
-    simset = simset_figure(memories)
+    made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
         "Layers": layer_figures(study.trials, references, by_trial),
         "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
-        MEMORIES: [simset] if simset else [],
+        MEMORIES: [figure for figure in made if figure],
     }
 
 

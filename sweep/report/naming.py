@@ -32,6 +32,8 @@ def variant(trial: Trial) -> str:
     method = trial.get("method")
     if method == "pretrained":
         return "pretrained"
+    if method == "allocate":
+        return f"allocate {allocation_name(trial)}"
     words = [*([] if method == "memory" else [str(method).replace("_", " ")]), str(trial.get("content"))]
     if is_structured(trial):
         mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"

@@ -92,11 +92,13 @@ class Findings:
 
     Attributes:
         metrics: by full name, `memory/leakage`.
-        analysis: plain JSON values for `analysis.json`; None for no such file.
+        analysis: plain JSON values for `analysis.json`; None for no such file. The documents' `titles` are added.
+        files: further files of the trial, by name.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     analysis: Mapping[str, Any] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Adapter(ABC, Generic[PlanT]):

@@ -280,7 +280,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     """
     card = card or model_card(spec.model, spec.revision)
     adapter = ADAPTERS[spec.method]
-    sets = "allocation" in adapter.uses() and spec.allocation != "none" and (spec.mode == "hard" or spec.alpha != 0)
+    acts = "alpha" not in adapter.uses() or spec.mode == "hard" or spec.alpha != 0
+    sets = "allocation" in adapter.uses() and spec.allocation != "none" and acts
     new = dict(_without_use(spec.method, spec.probes, spec.content != "document", sets))
     if not card.is_hub:
         new["revision"] = "main"

@@ -18,6 +18,8 @@ from trainables.adapters.memory.expectation import from_analysis
 
 ANALYSIS = "analysis.json"
 MAX_ALLOCATIONS = 6
+"""Allocations in a figure."""
+MAX_TABLE = 24
 MAX_BARS = 25
 MANY_PAIRS = 200
 STEPS = 10
@@ -39,6 +41,7 @@ def simset_figure(found: Sequence[Analysis]) -> Figure | None:
     Args:
         found: from `analyses`.
     """
+    found = found[:MAX_ALLOCATIONS]
     if not found:
         return None
     with panels(len(found), 4, width=3.3, height=2.7, share_y=False) as (canvas, axes):
@@ -51,6 +54,13 @@ def simset_figure(found: Sequence[Analysis]) -> Figure | None:
             "entries; the dashes on the diagonal are SimSet's promise, the line is the mean in steps of similarity."
         )
         return finish(canvas, "simset", "The memories that the allocations made", caption)
+
+
+def read_group_of_document(store: Store, trial: Trial) -> list[int] | None:
+    """Return the group of every document of a trial by rank; None where its analysis does not say."""
+    read = read_extra(store, trial, ANALYSIS)
+    found = read.get("group_of_document") if isinstance(read, dict) else None
+    return found if isinstance(found, list) else None
 
 
 def simset_table(found: Sequence[Analysis]) -> Table | None:
@@ -96,23 +106,25 @@ def show_point(trial: Trial) -> str:
 
 
 def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
-    """Read one analysis per allocation and granularity, at most `MAX_ALLOCATIONS`.
+    """Read one analysis per allocation and granularity, at most `MAX_TABLE`.
 
     It is that of the trial with the most documents and the largest alpha.
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if is_structured(trial) and trial.status == "done":
+        if (is_structured(trial) or trial.get("method") == "allocate") and trial.status == "done":
             groups.setdefault(allocation_name(trial), []).append(trial)
     found = []
     for name in sorted(groups):
-        ranked = sorted(groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha")), t.model, t.id))
+        ranked = sorted(
+            groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha") or 0), t.model, t.id)
+        )
         for trial in ranked:
             read = read_extra(store, trial, ANALYSIS)
             if isinstance(read, dict) and isinstance(read.get("allocation"), dict):
                 found.append(Analysis(name, trial, read["allocation"], read.get("leakage_by_group") or {}))
                 break
-    return found[:MAX_ALLOCATIONS]
+    return found[:MAX_TABLE]
 
 
 def _row(row: Any, analysis: Analysis) -> None:
@@ -122,7 +134,9 @@ def _row(row: Any, analysis: Analysis) -> None:
     _histogram(row[1], load, "groups on an entry", "entries", "load per entry")
     _similarity(row[2], report.get("pairs") or (), entries)
     ax, values = row[3], np.asarray(sorted(analysis.leakage.values()))
-    how = "hard" if analysis.trial.get("mode") == "hard" else f"alpha {analysis.trial.get('alpha'):g}"
+    trial = analysis.trial
+    how = "hard" if trial.get("mode") == "hard" else f"alpha {trial.get('alpha') or 0:g}"
+    how = "not trained" if trial.get("method") == "allocate" else how
     ax.set(title=f"leakage by group ({how})", xlim=(0, 1), ylabel="groups")
     if not values.size:
         _nothing(ax)

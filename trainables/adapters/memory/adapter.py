@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from trainables.adapters.adapter import Findings, MemberState, ModelParts, PackTexts
+from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
@@ -121,7 +122,7 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
             assert entry_set is not None
             metrics[k]["memory/leakage"] = by_group[-1]
             analyses[k] = {
-                "allocation": entry_set.analysis(),
+                **entry_set.described(),
                 "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
             }
         asking: dict[str, list[int]] = {}
@@ -135,7 +136,15 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
                 continue  # fewer entries than groups: there is no such allocation to leak under
             for k, by_group in self._leakage([entry_set] * self.num_members, members):
                 metrics[k][f"memory/leakage_{name}"] = by_group[-1]
-        return [Findings(found, analysis) for found, analysis in zip(metrics, analyses, strict=True)]
+        files = self._activation_files()
+        return [Findings(*each) for each in zip(metrics, analyses, files, strict=True)]
+
+    def _activation_files(self) -> list[dict[str, bytes]]:
+        """Return each member's mean activations by document and entry, as a file."""
+        if self.texts.num_documents * self.bank.memory_dim > MOST_CELLS:
+            return [{} for _ in self.plans]
+        means = document_activations(self.states.segments, self.bank, self.texts.num_documents, self.max_tokens)
+        return [{ACTIVATIONS: array_bytes(member.numpy())} for member in means]
 
     def _leakage(
         self, sets: Sequence[EntrySet | None], members: Sequence[int]

@@ -90,6 +90,10 @@ class EntrySet:
             self._analysis = allocation_report(self.allocation, self.sequences)
         return self._analysis
 
+    def described(self) -> dict[str, Any]:
+        """Return the analysis as a trial's `analysis.json` holds it, with the group of each document by its rank."""
+        return {"allocation": self.analysis(), "group_of_document": list(self.groups)}
+
     def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
         """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is."""
         groups = [self.groups[document] for document in documents]
