@@ -130,7 +130,7 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
     "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
-    "stage": "x",
+    "leakage_sets": ("simset2_g3",), "stage": "x",
 }  # fmt: skip
 
 

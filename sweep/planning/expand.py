@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sweep.planning.choices import Question, make_question, settled
+from sweep.planning.leakage_sets import compared_sets, told_sets
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.space import EVERY_LAYER, Space, without
@@ -80,6 +81,7 @@ class Plan:
         arithmetic: the product written out.
         stages: in order.
         maker: makes further points with the models and data looked up already.
+        leakage_sets: names of the space's entry sets by number of documents, for plain memories (`leakage_sets`).
     """
 
     space: ResolvedSpace
@@ -88,6 +90,11 @@ class Plan:
     arithmetic: str
     stages: tuple[StagePlan, ...]
     maker: PointMaker
+    leakage_sets: Mapping[int, tuple[str, ...]]
+
+    def spec_to_run(self, point: Point) -> TrialSpec:
+        """Return a point's trial as it is run: a plain memory knows the entry sets that it will be compared under."""
+        return told_sets(point.spec, self.leakage_sets)
 
     @property
     def num_to_run(self) -> int:
@@ -134,7 +141,8 @@ def build_plan(
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
     grid_points, arithmetic = _arithmetic(maker, resolved.grid)
-    return Plan(resolved, grid_points, _grid(maker, resolved, plans), arithmetic, tuple(plans.values()), maker)
+    grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
+    return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets)
 
 
 def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Point]:

@@ -144,7 +144,8 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
     head, added = card.head_params, adapter.added_params(card)
     above, whole = card.block_params * adapter.trial_blocks(card) + added, card.num_blocks * card.block_params + head
-    once = 2 * above * (documents + reading.above_trunk) + 2 * head * (documents + reading.heads)
+    measured = documents if adapter.has_error else 0
+    once = 2 * above * (measured + reading.above_trunk) + 2 * head * (measured + reading.heads)
     once += 2 * (whole + added) * reading.whole
     return Work(
         training=adapter.train_token_flops(card) * train_tokens * spec.epochs,

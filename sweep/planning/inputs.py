@@ -138,20 +138,23 @@ def read_data(plan: Plan) -> list[str]:
         ConfigError: sources at odds with each other, too few documents, or a server that cannot be reached.
         DataError: data that are missing or broken.
     """
-    from trainables.data.corpus import load_corpus
+    from trainables.data.corpus import load_corpus, with_subject_pages
     from trainables.data.counterfact import load_counterfact
 
     notes: dict[str, None] = {}
     asked: dict[tuple[Any, ...], None] = {}
     for point in points_to_run(plan):
         spec = point.spec
-        key = (spec.data, spec.detokenize, spec.allow_missing_pages, spec.num_documents, uses_counterfact(spec))
+        texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
+        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order)
         asked[key] = None
-    for data, detokenize, allow_missing_pages, num_documents, with_records in asked:
+    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order in asked:
         corpus = load_corpus(data, detokenize, allow_missing_pages)
+        records = load_counterfact(data) if with_records else []
+        if page_order == "subjects":
+            subjects = [record.subject for record in records]
+            corpus = with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages)
         corpus.select(num_documents)
-        if with_records:
-            load_counterfact(data)
         with_text = sum(bool(page.text.strip()) for page in corpus.pages)
         if with_text < len(corpus.pages):
             notes[f"{data}: {with_text:,} of {len(corpus.pages):,} evidence pages have a text"] = None

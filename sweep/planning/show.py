@@ -11,6 +11,7 @@ from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
+from sweep.planning.simset_notes import simset_lines, simset_notes
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
         "inputs": input_notes(plan),
+        "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -119,6 +121,8 @@ def plan_text(costed: CostedPlan) -> str:
     lines += _cost_lines(costs)
     notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
     lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
+    told = [line for line in simset_lines(plan) for line in textwrap.wrap(line, 106, break_on_hyphens=False)]
+    lines += [f"{'' if i else 'simset':<12}{line}" for i, line in enumerate(told)]
     return "\n".join(lines) + "\n"
 
 

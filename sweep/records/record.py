@@ -24,6 +24,7 @@ from typing import Any
 import sweep
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import ID_VERSION, TrialSpec, trial_id
 
 Record = dict[str, Any]
@@ -99,6 +100,7 @@ def begin_record(spec: TrialSpec, stated: Mapping[str, Any], card: ModelCard, or
             "params": card.params,
         },
         "data": {"key": stated["data"], "given": spec.data},
+        "probe_versions": {plan.name: plan.version for plan in probe_plans(vars(spec))},
         "host": socket.gethostname(),
         "versions": versions(),
         "started_at": timestamp(),

@@ -18,10 +18,11 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
-from sweep.report.figures.simset import simset_figure
+from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
 from sweep.report.samples import counterfact_samples
@@ -38,6 +39,7 @@ from sweep.report.tables.of_comparisons import (
 from sweep.report.tables.of_the_study import study_tables
 
 REPORT_FOLDER = "report"
+MEMORIES = "Memories made by the allocations"
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     references = References(study.trials, answers)
     against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
     against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
-    figures = _figures(study, references, against_baseline, options)
+    memories = analyses(study.store, study.trials)
+    figures = _figures(study, references, against_baseline, options, memories)
+    made = simset_table(memories)
     sections = [
         Section(heading, tables, figures.pop(heading, ()))
         for heading, tables in study_tables(study, references).items()
     ]
-    sections += [Section(heading, (), drawn) for heading, drawn in figures.items() if drawn]
+    tables_of_figures = {MEMORIES: [made]} if made else {}
+    sections += [
+        Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
+    ]
     sections = _with_choices(sections, study)
     tables = [
         *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
@@ -108,14 +115,18 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
 
 
 def _figures(
-    study: Study, references: References, comparisons: Sequence[Comparison], options: Options
+    study: Study,
+    references: References,
+    comparisons: Sequence[Comparison],
+    options: Options,
+    memories: Sequence[Analysis],
 ) -> dict[str, Sequence[Figure]]:
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
-    simset = simset_figure(study.store, study.trials)
+    made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
         "Layers": layer_figures(study.trials, references, by_trial),
         "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
-        "Memories made by the allocations": [simset] if simset else [],
+        MEMORIES: [figure for figure in made if figure],
     }
 
 

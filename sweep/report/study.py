@@ -35,6 +35,7 @@ class Trial:
         num_blocks: blocks of the model, 0 where the record does not say.
         folder: the record's folder, relative to the storage.
         unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
+        probe_versions: version of each probe that it was asked; records from before these were stated are of 1.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Trial:
     num_blocks: int
     folder: str
     unused: frozenset[str] = frozenset()
+    probe_versions: Mapping[str, int] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
@@ -211,6 +213,7 @@ def _trial(record: Record, folder: str) -> Trial:
         num_blocks=int(model.get("num_blocks") or 0),
         folder=folder,
         unused=unused_fields(point),
+        probe_versions=dict.fromkeys(point["probes"], 1) | (record.get("probe_versions") or {}),
     )
 
 

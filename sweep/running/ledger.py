@@ -166,7 +166,8 @@ class Ledger:
     def task(self, point: Point) -> TrialTask:
         """Return a point as a worker gets it, its places made absolute."""
         folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        return TrialTask(point.id, point.spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+        spec = self.plan.spec_to_run(point)
+        return TrialTask(point.id, spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
 
     def checkpoint(self, trial: str) -> str:
         """Return the place of a trial's checkpoint in the storage."""

@@ -32,10 +32,12 @@ class AdapterPlan(Plan, ABC):
         packs: whether members of one pack may share forward passes; else each trial is a run of its own. Members of
             a pack agree in all fields that are not marked as free within a pack.
         trains: whether there are epochs at all.
+        has_error: whether a memorisation error is measured; else only what the adapter finds, and what it is asked.
     """
 
     packs: ClassVar[bool]
     trains: ClassVar[bool] = True
+    has_error: ClassVar[bool] = True
 
     @abstractmethod
     def trunk_layer(self, card: ModelCard) -> int | None:

@@ -52,7 +52,7 @@ class StudyTexts:
 
     Attributes:
         documents: the pages memorised, in rank order.
-        counts: N_full, N_top, N_trunc and the row counts.
+        counts: N_full, N_top, N_trunc, the row counts, and what probes count of their questions.
         segments: the documents' segments, on which the memorisation error is evaluated.
         train: texts that are trained on; the segments themselves where only documents are memorised.
         probes: what is asked, by name; one that has nothing to ask about these documents is left out.
@@ -178,7 +178,9 @@ class ProcessCache:
     def _make_texts(self, card: ModelCard, spec: TrialSpec, plans: tuple[ProbePlan, ...]) -> StudyTexts:
         """Make the texts of a stand-in that has the fields of texts only, and of probes."""
         corpus = self._keep("corpus", (spec.data, spec.detokenize, spec.allow_missing_pages), load_corpus, None)
-        selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
+        selection = select_documents(
+            corpus, spec.data, spec.num_documents, spec.page_order, spec.detokenize, spec.allow_missing_pages
+        )
         documents = selection.documents
         tokenizer = self._tokenizer(card)
         segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)
@@ -188,13 +190,14 @@ class ProcessCache:
             train += template_texts(
                 documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
-        probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
+        made = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
+        probes = {name: probe for name, probe in made.items() if probe is not None}
         return StudyTexts(
             documents=documents,
-            counts=dict(selection.counts),
+            counts=selection.counts | {name: n for probe in probes.values() for name, n in probe.counts.items()},
             segments=segments,
             train=segments if spec.content == "document" else train,
-            probes={name: probe for name, probe in probes.items() if probe is not None},
+            probes=probes,
         )
 
 

@@ -47,7 +47,7 @@ class PackRun:
         self._spec = tasks[0].spec
         self.log = MetricLog([task.id for task in tasks])
         plans = [adapter_plan(vars(task.spec)) for task in tasks]
-        self._trains = plans[0].trains
+        self._trains, self._has_error = plans[0].trains, plans[0].has_error
         self._texts = cache.texts(self._spec)
         if self._trains and not self._texts.train:
             raise ConfigError(f"content={self._spec.content}: the chosen pages have no text of this kind to train on")
@@ -120,13 +120,16 @@ class PackRun:
     def _evaluate(self) -> None:
         """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""
         with self._cache.timing("measure_s"):
-            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+            errors = self.adapter.nll(self._texts.segments) if self._has_error else []
+            for k, nll in enumerate(errors):
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
                 self.log.add(k, self.epoch, {"memory/nll": nll})
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:
-                    self.log.add_json(k, "analysis.json", found.analysis)
+                    titles = [document.title for document in self._texts.documents]
+                    self.log.add_json(k, "analysis.json", {"titles": titles, **found.analysis})
+                self.log.files[k].update(found.files)
         for probe in self._probes:
             with self._cache.timing("evaluate_s"):
                 for k, finding in enumerate(probe.ask(self.adapter)):

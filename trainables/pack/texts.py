@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trainables.data.corpus import Corpus
+from trainables.data.corpus import Corpus, with_subject_pages
 from trainables.data.counterfact import load_counterfact
 from trainables.data.documents import LETTERS, Document, Selection
 from trainables.data.prompts import choose_examples, render_prompt, render_template
@@ -14,21 +14,33 @@ from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
 
 
-def select_documents(corpus: Corpus, data: str, num_documents: int, page_order: str) -> Selection:
+def select_documents(
+    corpus: Corpus,
+    data: str,
+    num_documents: int,
+    page_order: str,
+    detokenize: bool = False,
+    allow_missing_pages: bool = False,
+) -> Selection:
     """Return the first documents of the ranking.
 
     Args:
         corpus: all documents.
         data: its sources; CounterFact's records are read from them where they are needed.
         num_documents: how many documents.
-        page_order: `claims` (the ranking as it is) or `subjects` (pages about CounterFact's subjects first).
+        page_order: `claims` (the ranking as it is) or `subjects` (pages about CounterFact's subjects first, those to
+            which no claim points included).
+        detokenize: as the corpus was read.
+        allow_missing_pages: likewise.
 
     Raises:
         ConfigError: there are fewer documents.
         DataError: no CounterFact records where their subjects are to come first.
     """
-    subjects = {r.subject for r in load_counterfact(data)} if page_order == "subjects" else ()
-    return corpus.select(num_documents, subjects)
+    if page_order != "subjects":
+        return corpus.select(num_documents)
+    subjects = list(dict.fromkeys(record.subject for record in load_counterfact(data)))
+    return with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages).select(num_documents, subjects)
 
 
 def document_texts(
@@ -64,7 +76,7 @@ def template_texts(
     texts = []
     for index, document in enumerate(documents):
         for claim in document.train_claims:
-            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=claim.text)
+            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=(claim.text,))
             tokens = encode(tokenizer, render_template(examples, claim.text, LETTERS[claim.label]))
             first = 1
             if answer_loss_only:

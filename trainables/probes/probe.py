@@ -77,6 +77,11 @@ class Probe(ABC, Generic[PlanT]):
         """What is read first, if known: computed in one pass with the documents."""
         return ()
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What a record is to say about the questions: numbers by names that no other probe uses."""
+        return {}
+
     @abstractmethod
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Ask all members; return what each made of it."""

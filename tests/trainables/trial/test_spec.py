@@ -112,7 +112,8 @@ def test_the_property_above_covers_every_identity_field() -> None:
 @given(st.sampled_from([n for n in FIELDS if n not in IDENTITY_FIELDS]))
 def test_resources_and_labels_do_not_matter(name: str) -> None:
     other: dict[str, Any] = {
-        "micro_batch_tokens": 1, "checkpoint_every_s": 1, "keep_memory": False, "stage": "x"
+        "micro_batch_tokens": 1, "checkpoint_every_s": 1, "keep_memory": False, "stage": "x",
+        "leakage_sets": ("random_g2",),
     }  # fmt: skip
     assert id_of(**RICH, **{name: other[name]}) == id_of(**RICH)
 

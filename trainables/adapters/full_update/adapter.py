@@ -78,7 +78,7 @@ class FullUpdateAdapter(WholeModelAdapter[FullUpdatePlan]):
             self._optimiser.state[parameter] = {"step": step, **moments}
 
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         """Return the model that is trained."""
         yield self.whole
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.data.documents import Document
@@ -44,6 +44,11 @@ class FeverProbe(Probe[FeverPlan]):
     def prompts(self) -> Sequence[TokenTree]:
         """All prompts with the beginnings of the answers."""
         return self.questions.trees
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many claims were asked, and for how many of them an example had to give way."""
+        return {"claims_asked": len(self.questions), "claims_among_their_examples": self.questions.own_examples}
 
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Let all members judge every claim."""

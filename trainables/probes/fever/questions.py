@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.documents import LETTERS, Claim, Document
-from trainables.data.prompts import choose_examples, render_prompt
+from trainables.data.prompts import choose_examples, choose_examples_for, render_prompt
 from trainables.lm.members import NextTokens
 from trainables.lm.token_tree import TokenTree, build_trees
 from trainables.lm.tokens import encode
@@ -94,6 +94,7 @@ class FeverQuestions:
         prompts: one per claim, in the documents' order.
         trees: all prompts with the beginnings of the answers; every tree is about one page.
         tree_documents: for every tree, the index of its document.
+        own_examples: claims that stood among the examples of their page, and are asked with others instead.
     """
 
     def __init__(
@@ -120,13 +121,16 @@ class FeverQuestions:
         self._decoder = ContinuationDecoder(tokenizer)
         self._eos: int | None = tokenizer.eos_token_id
         self.prompts: list[ClaimPrompt] = []
+        self.own_examples = 0
         beginnings: list[Path] | None = None
         for index, document in enumerate(documents):
             claims = _first_claims(document.claims, claims_per_page)
             if not claims:
                 continue
-            examples = choose_examples(document, num_shots, seed, notes_labels)
+            shared = choose_examples(document, num_shots, seed, notes_labels)
             for claim in claims:
+                examples = choose_examples_for(claim.text, document, num_shots, seed, notes_labels, chosen=shared)
+                self.own_examples += examples != shared
                 text = render_prompt(examples, claim.text)
                 prompt = tuple(encode(tokenizer, text))
                 self.prompts.append(ClaimPrompt(index, document.title, claim, prompt))

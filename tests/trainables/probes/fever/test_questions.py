@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data.documents import Document
+from trainables.data.documents import Claim, Document
+from trainables.data.prompts import choose_examples
 from trainables.probes.answers import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
 from trainables.probes.fever.questions import Answer, FeverQuestions
 
@@ -163,6 +165,26 @@ def test_claims_with_the_same_text_are_each_answered(documents: list[Document], 
     questions = FeverQuestions([twice], tokenizer)
     (answers,) = questions.answer(Script(tokenizer, " (a)", questions))
     assert [answer.claim_id for answer in answers] == [claim.id for claim in twice.claims]
+
+
+def test_a_claim_that_is_an_example_of_its_page_is_asked_with_another(tokenizer: Any) -> None:
+    train = tuple(Claim(str(k), f"Ann has {k} cats.", "SUPPORTS") for k in range(3))
+    asked = (
+        Claim("x", "ANN has 0  cats.", "SUPPORTS"),
+        Claim("y", "Ann has 1 cats.", "REFUTES"),
+        Claim("z", "No.", "REFUTES"),
+    )
+    page = Document("Ann", "Ann.", train, asked, "fever")
+    questions = FeverQuestions([page], tokenizer, num_shots=2)
+    prompts = [tokenizer.decode(question.prompt) for question in questions.prompts]
+    examples = [re.findall(r"Claim: (.*)\nA: \((.)\)", prompt) for prompt in prompts]
+    shared = list(choose_examples(page, 2, 0))
+    assert examples[2] == shared
+    for claim, found in zip(asked[:2], examples, strict=False):
+        same = [text for text, _ in shared if text.lower().split() == claim.text.lower().split()]
+        assert (found == shared) == (not same) and len(found) == 2
+        assert all(text.lower().split() != claim.text.lower().split() for text, _ in found)
+    assert questions.own_examples == sum(found != shared for found in examples) >= 1
 
 
 def test_no_claims_give_every_member_no_answers(documents: list[Document], tokenizer: Any, respond_with: Any) -> None:
