@@ -65,8 +65,8 @@ class Executor(Protocol):
     the pack: it is told by `fail` instead of `close`, with its class, machine and reason as far as they can be known;
     its process takes no further pack, and whether and when its trials are tried again is the exchange's matter; they
     come as packs of their own, and are not run on the nodes of `avoid` or `left_out` while there are others. An
-    executor retries nothing by itself. `KeyboardInterrupt` passes through at once; so does what the exchange raises (a storage
-    that cannot be written). Nothing else is raised by `run`.
+    executor retries nothing by itself. `KeyboardInterrupt` passes through at once; so does what the exchange raises (a
+    storage that cannot be written). Nothing else is raised by `run`.
     """
 
     def check(self) -> None:
