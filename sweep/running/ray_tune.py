@@ -230,7 +230,7 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
         if "progress" in result:
             pack = trial.config["pack"]
             self._deaths.hear(pack, result)
-            if result["failure"]:  # the next step of its process raises
+            if result.get("failure"):  # the next step of its process raises
                 self._told[pack] = Failure.from_dict(result["failure"])
             self._exchange.report(pack, result)
             result["results"].clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep

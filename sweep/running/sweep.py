@@ -25,7 +25,7 @@ from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
 from sweep.tracking.address import Tracking
-from trainables.errors import failure_kind
+from trainables.errors import SweepError, failure_kind
 
 T = TypeVar("T")
 
@@ -207,10 +207,11 @@ class _SweepRun:
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
-            except OSError as error:
-                if failure_kind(error) != "io":
+            except (OSError, SweepError) as error:
+                if not isinstance(error, SweepError) and failure_kind(error) != "io":
                     raise
-                ledger.note_stop(f"io: {error}")  # trials have run: no mistake in the call, whatever its class
+                # trials have run: this is no mistake in the call, whatever its class
+                ledger.note_stop(f"{failure_kind(error)}: {error}")
             finally:
                 display.close()
                 self._storing(ledger.release_all)
@@ -231,10 +232,10 @@ class _SweepRun:
         """Write something at the end; a storage that fails then ends the run as it would have before."""
         try:
             return call()
-        except OSError as error:
-            if failure_kind(error) != "io":
+        except (OSError, SweepError) as error:
+            if not isinstance(error, SweepError) and failure_kind(error) != "io":
                 raise
-            self._trouble = self._trouble or f"io: {error}"
+            self._trouble = self._trouble or f"{failure_kind(error)}: {error}"
             return None
 
     def _tell(self, display: Display, line: str) -> None:
