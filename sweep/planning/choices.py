@@ -8,7 +8,7 @@ key and never silently changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,9 @@ from sweep.space import Best
 from trainables.errors import SweepError
 from trainables.trial.spec import digest
 
-LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
+BFLOAT16_NLL_NOISE = 1.3e-3
+"""How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
+LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
 
 
 class NoCandidate(SweepError):
@@ -78,8 +80,8 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
 
     Returns:
         The choice: `key`, `stage`, `group`, `field`, `value`, `by`, `mode`, `metric`, `runners_up` (best
-        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`. None while a candidate
-        has no record.
+        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`, and `tied`, the values of
+        runners-up that are closer than the numbers are exact. None while a candidate has no record.
 
     Raises:
         NoCandidate: all have one, and none can win.
@@ -112,10 +114,33 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
         "mode": best.mode,
         "metric": ranked[0]["metric"],
         "runners_up": ranked[1:],
+        "tied": tied(best.by, question.candidates[0].spec.dtype, ranked[0]["metric"], ranked[1:]),
         "left_out": left_out,
         "candidates": [point.id for point in question.candidates],
         "decided_at": decided_at,
     }
+
+
+def tied(by: str, dtype: str, metric: float, runners_up: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the values of runners-up that are within the noise of the winner; the lower error still wins.
+
+    Args:
+        by: the metric that decides.
+        dtype: of the frozen model's numbers.
+        metric: the winner's.
+        runners_up: `value` and `metric` of the others.
+    """
+    if dtype != "bfloat16" or by not in ("memory/nll", "train/nll"):
+        return []
+    return [other["value"] for other in runners_up if abs(other["metric"] - metric) < BFLOAT16_NLL_NOISE]
+
+
+def tie_text(values: Sequence[Any]) -> str:
+    """Say that a choice is a tie; empty where it is none."""
+    if not values:
+        return ""
+    named = ", ".join(map(str, values))
+    return f"a tie with {named}: closer than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off"
 
 
 def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:

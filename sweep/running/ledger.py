@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.choices import NoCandidate, Question, decide, reconcile
+from sweep.planning.choices import NoCandidate, Question, decide, reconcile, tie_text
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
@@ -333,7 +333,8 @@ class Ledger:
             self.choices[key] = choice
             self.store.write_json(f"{self.name}/choices.json", self.choices)
         following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
-        self._say(f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}{following})")
+        tie = f"; {text}" if (text := tie_text(choice.get("tied", ()))) else ""
+        self._say(f"chosen: {question} is {choice['value']} ({choice['by']} {choice['metric']:.4f}{following}{tie})")
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""
