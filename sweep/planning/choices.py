@@ -9,7 +9,7 @@ loses; while one lacks a result for any other reason, nothing is decided.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
 from trainables.trial.spec import digest
 
-LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
+BFLOAT16_NLL_NOISE = 1.3e-3
+"""How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
+LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
 
 
 class NoCandidate(SweepError):
@@ -85,8 +87,8 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
 
     Returns:
         The choice: `key`, `stage`, `group`, `field`, `value`, `by`, `mode`, `metric`, `runners_up` (best
-        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`. None while a candidate
-        has no record.
+        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`, and `tied`, the values of
+        runners-up that are closer than the numbers are exact. None while a candidate has no record.
 
     Raises:
         NoCandidate: all have one, and none can win.
@@ -121,6 +123,7 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
         "mode": best.mode,
         "metric": ranked[0]["metric"],
         "runners_up": ranked[1:],
+        "tied": tied(best.by, question.candidates[0].spec.dtype, ranked[0]["metric"], ranked[1:]),
         "left_out": left_out,
         "candidates": [point.id for point in question.candidates],
         "decided_at": decided_at,
@@ -156,6 +159,28 @@ def awaits_retry(question: Question, recorded: Mapping[str, Any], done: Collecti
 
 def _failed(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [out for out in choice.get("left_out") or () if str(out.get("reason")).startswith("failed")]
+
+
+def tied(by: str, dtype: str, metric: float, runners_up: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the values of runners-up that are within the noise of the winner; the lower error still wins.
+
+    Args:
+        by: the metric that decides.
+        dtype: of the frozen model's numbers.
+        metric: the winner's.
+        runners_up: `value` and `metric` of the others.
+    """
+    if dtype != "bfloat16" or by not in ("memory/nll", "train/nll"):
+        return []
+    return [other["value"] for other in runners_up if abs(other["metric"] - metric) < BFLOAT16_NLL_NOISE]
+
+
+def tie_text(values: Sequence[Any]) -> str:
+    """Say that a choice is a tie; empty where it is none."""
+    if not values:
+        return ""
+    named = ", ".join(map(str, values))
+    return f"a tie with {named}: closer than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off"
 
 
 def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
@@ -209,4 +234,5 @@ def chosen_line(choice: Mapping[str, Any]) -> str:
     """Return for people what was chosen, by what, what came next, and which candidates failed."""
     following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
     failed = "".join(f"; left out: {out['value']}, {out['reason']}" for out in _failed(choice))
-    return f"{choice['value']} ({choice['by']} {choice['metric']:.4f}{following}){failed}"
+    tie = f"; {text}" if (text := tie_text(choice.get("tied", ()))) else ""
+    return f"{choice['value']} ({choice['by']} {choice['metric']:.4f}{following}{tie}){failed}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.planning.choices import tie_text
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
@@ -116,7 +117,9 @@ def plan_text(costed: CostedPlan) -> str:
     for question in plan.questions:
         choice = costed.choices.get(question.key)
         if choice:
-            lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
+            tie = tie_text(choice.get("tied", ()))
+            by = f"{choice['by']} {choice['metric']:.4g}" + (f"; {tie}" if tie else "")
+            lines.append(f"chosen      {question}: {choice['value']} ({by})")
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
     notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.counterfact import (
     SLUG,
@@ -173,23 +174,41 @@ def _with_choices(sections: list[Section], study: Study) -> list[Section]:
 
 def choices_table(study: Study) -> Table | None:
     """Print what stages took from earlier ones, and the runners-up."""
-    rows = []
+    rows, ties = [], False
+    dtypes = {trial.id: str(trial.get("dtype")) for trial in study.trials}
     for sweep in study.sweeps:
         for choice in _choices(sweep.choices):
+            near = _tied(choice, dtypes)
+            ties, digits = ties or bool(near), 4 if near else 3
             group = ", ".join(f"{name}={show(value)}" for name, value in (choice.get("group") or {}).items())
-            others = [f"{show(r['value'])} ({number(r['metric'])})" for r in (choice.get("runners_up") or ())[:3]]
+            others = [
+                f"{show(r['value'])} ({number(r['metric'], digits)}{', tie' if r['value'] in near else ''})"
+                for place, r in enumerate(choice.get("runners_up") or ())
+                if place < 3 or r["value"] in near
+            ]
             by = f"{choice.get('mode', '')} {choice.get('by', '')}".strip()
             texts = (sweep.name, group, str(choice["field"]), by)
             cells = (
                 Cell(show(choice["value"]), show(choice["value"])),
-                Cell(choice.get("metric"), number(choice.get("metric"))),
+                Cell(choice.get("metric"), number(choice.get("metric"), digits)),
                 Cell(", ".join(others), ", ".join(others) or MISSING),
             )
             rows.append((texts, cells))
     if not rows:
         return None
     labels, columns = ("sweep", "for", "field", "by"), ("chosen", "value", "runners-up")
-    return Table("choices", "What later stages took from earlier ones", labels, columns, tuple(rows))
+    legend = (
+        (f"Tie: closer to the chosen one than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off.",) if ties else ()
+    )
+    return Table("choices", "What later stages took from earlier ones", labels, columns, tuple(rows), legend)
+
+
+def _tied(choice: Mapping[str, Any], dtypes: Mapping[str, str]) -> list[Any]:
+    """Return the values that tie with a choice, also of one made before choices said so."""
+    if "tied" in choice or choice.get("metric") is None:
+        return list(choice.get("tied") or ())
+    dtype = next((dtypes[trial] for trial in choice.get("candidates") or () if trial in dtypes), "")
+    return tied(str(choice.get("by")), dtype, float(choice["metric"]), choice.get("runners_up") or ())
 
 
 def _choices(found: Any) -> list[dict[str, Any]]:

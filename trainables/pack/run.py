@@ -82,8 +82,10 @@ class PackRun:
         Returns:
             Trial id -> the epoch's metrics.
         """
-        if self.epoch == 0 and 0 in self._spec.eval_epochs:
-            self._evaluate()
+        if self.epoch == 0:
+            self._measure_untrained()
+            if 0 in self._spec.eval_epochs:
+                self._evaluate()
         start = time.perf_counter()
         means = self.adapter.train_epoch(self.epoch)
         self.epoch += 1
@@ -116,6 +118,17 @@ class PackRun:
             write_member_files(task.folder, self.log.files[k] | (self.adapter.stored(k) if stored else {}))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         return self.log.results(self._texts.counts, timings, self.adapter.train_flops(self.epoch))
+
+    def _measure_untrained(self) -> None:
+        """Evaluate the memorisation error with what is added to the model and not trained yet.
+
+        Where nothing is added, that is the model's own, which is known.
+        """
+        if not self.adapter.plans[0].added_params(self.adapter.parts.card):
+            return
+        with self._cache.timing("measure_s"):
+            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+                self.log.add(k, 0, {"memory/nll_untrained": nll})
 
     def _evaluate(self) -> None:
         """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.planning.choices import NoCandidate, Question, decide, make_question, metric_mode, reconcile, settled
+from sweep.planning.choices import (
+    NoCandidate,
+    Question,
+    decide,
+    make_question,
+    metric_mode,
+    reconcile,
+    settled,
+    tie_text,
+)
 from sweep.planning.points import PointMaker
 from sweep.space import Best
 
@@ -41,6 +50,21 @@ def test_the_lowest_error_wins_and_runners_up_are_kept() -> None:
     assert choice["group"] == {"model": "sample-llama"} and choice["field"] == "layer" and choice["stage"] == "choose"
     assert choice["candidates"] == [point.id for point in asked.candidates] and choice["decided_at"] == "now"
     assert json.loads(json.dumps(choice)) == choice
+
+
+@pytest.mark.parametrize(("dtype", "tied"), [("bfloat16", [5, 7]), ("float32", [])])
+def test_runners_up_within_the_noise_of_bfloat16_are_a_tie(dtype: str, tied: list[int]) -> None:
+    asked = question([1, 3, 5, 7, 4], dtype=dtype)
+    choice = decide(asked, records(asked, [2.0, 1.0, 1.0012, 1.00129, 1.00131]), "now")
+    assert choice is not None and choice["value"] == 3 and choice["tied"] == tied
+    assert tie_text(choice["tied"]) == (
+        "a tie with 5, 7: closer than the 0.0013 that bfloat16 may be off" if tied else ""
+    )
+    other = question(
+        [1, 3], Best(field="layer", stage="choose", per=("model",), by="fever/accuracy", mode="max"), dtype=dtype
+    )
+    by_accuracy = decide(other, records(other, [0.5, 0.5001], "fever/accuracy"), "now")
+    assert by_accuracy is not None and by_accuracy["tied"] == []
 
 
 def test_nothing_is_decided_before_every_candidate_has_a_record() -> None:
