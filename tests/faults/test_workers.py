@@ -23,7 +23,7 @@ NOISE = re.compile(r"Traceback|Check failed|\*\*\* SIG|sqlalchemy|core_worker", 
 
 
 def test_one_of_two_workers_has_a_dead_gpu_context(sweep: Sweep, row: Open) -> None:
-    row("a worker's CUDA context is dead from its second pack on", 2, "process replaced; all trials done")
+    row("a worker's CUDA context is dead after its first epoch", 2, "process replaced; all trials done")
     faults = sweep.faults({"kind": "poison", "after": 1, "times": 2})
     ended = sweep.run("--max-concurrent", "2", trials=8, epochs=2, limit_s=400)
     assert ended.code == 0 and sweep.statuses() == ["done"] * 8 and len(applied(faults)) == 2, ended
