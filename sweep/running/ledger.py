@@ -244,6 +244,7 @@ class Ledger:
         folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
         self._index.add(patiently(self.store.write_record, record, folder))
         self.statuses[point.id] = record["status"]
+        self.policy.forget(point.id)
         if record["status"] != "failed":
             patiently(self.store.delete, self.checkpoint(point.id))
         if point.spec.stage in self._draws:

@@ -237,12 +237,14 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Close a pack that is done, or a sampled trial that was stopped early."""
+        self._deaths.forget(trial.config["pack"])
         self._exchange.close(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Pass on why a pack failed: as its process told, or what Ray knows of a process that is gone."""
         pack = trial.config["pack"]
         failure = self._told.pop(pack, None) or self._deaths.explain(pack, trial)
+        self._deaths.forget(pack)
         others = usable_nodes(self._resources) - self._exchange.left_out - {failure.node}
         self._exchange.fail(pack, failure, elsewhere=bool(others))
 

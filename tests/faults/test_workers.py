@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.running.failures import ALIKE
 from tests.faults.sweeps import Sweep
 from tests.sweep.running.faults import applied
 
@@ -23,7 +24,7 @@ NOISE = re.compile(r"Traceback|Check failed|\*\*\* SIG|sqlalchemy|core_worker", 
 
 
 def test_one_of_two_workers_has_a_dead_gpu_context(sweep: Sweep, row: Open) -> None:
-    row("a worker's CUDA context is dead from its second pack on", 2, "process replaced; all trials done")
+    row("a worker's CUDA context is dead after its first epoch", 2, "process replaced; all trials done")
     faults = sweep.faults({"kind": "poison", "after": 1, "times": 2})
     ended = sweep.run("--max-concurrent", "2", trials=8, epochs=2, limit_s=400)
     assert ended.code == 0 and sweep.statuses() == ["done"] * 8 and len(applied(faults)) == 2, ended
@@ -134,8 +135,8 @@ cluster.shutdown()
 
 
 def test_everything_fails_on_one_node_of_two(sweep: Sweep, row: Open) -> None:
-    row("every pack fails at once on one node of two", 3, "that node is left out and named; all trials done")
-    sweep.faults({"kind": "device", "times": 100, "where": "MEMORY_SWEEP_TEST_BROKEN"})
+    opened = row("every pack fails at once on one node of two", 0, "its trials run on the other; all trials done")
+    faults = sweep.faults({"kind": "device", "times": 100, "where": "MEMORY_SWEEP_TEST_BROKEN"})
     sweep.environment["RAY_AUTH_MODE"] = "disabled"
     env = {**os.environ, **sweep.environment, "PYTHONPATH": os.getcwd(), "MEMORY_SWEEP_IO_PATIENCE_S": "1"}
     cluster = subprocess.Popen(
@@ -144,11 +145,15 @@ def test_everything_fails_on_one_node_of_two(sweep: Sweep, row: Open) -> None:
     try:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
-        ended = sweep.run("--address", address, trials=8, epochs=2, limit_s=500)
+        ended = sweep.run("--address", address, trials=8, epochs=40, limit_s=500)
     finally:
         for child in psutil.Process(cluster.pid).children(recursive=True):
             child.kill()
         cluster.kill()
         cluster.wait()
     assert ended.code == 0 and sweep.statuses() == ["done"] * 8, ended
-    assert "is left out" in ended.output, ended.output
+    opened.times = len(applied(faults))
+    assert opened.times >= 1
+    if opened.times >= ALIKE:  # the other node may have done all before
+        assert "is left out" in ended.output, ended.output
+        opened.outcome = "that node is left out and named; all trials done"
