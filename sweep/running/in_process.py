@@ -69,14 +69,13 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while not exchange.over:
-            pack = exchange.next_pack()
-            if pack is not None:
-                self._run_pack(pack, exchange)
-                exchange.close(pack.id)
-            elif not exchange.over:  # what is left, another sweep is running
+        while (pack := exchange.next_pack()) is not None or not exchange.over:
+            if pack is None:  # what is left, another sweep is running
                 exchange.show_progress()
                 time.sleep(_WAIT_S)
+                continue
+            self._run_pack(pack, exchange)
+            exchange.close(pack.id)
 
     def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> None:
         from trainables.pack.worker import PackWork, library_versions
