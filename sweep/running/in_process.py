@@ -70,13 +70,12 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while not exchange.over:
-            pack = exchange.next_pack()
-            if pack is not None:
-                self._run_and_tell(pack, exchange)
-            elif not exchange.over:  # what is left, another sweep is running, or it waits for another try
+        while (pack := exchange.next_pack()) is not None or not exchange.over:
+            if pack is None:  # what is left, another sweep is running, or it waits for another try
                 exchange.show_progress()
                 time.sleep(_WAIT_S)
+                continue
+            self._run_and_tell(pack, exchange)
 
     def _run_and_tell(self, pack: HandedPack, exchange: PackExchange) -> None:
         failure = self._run_pack(pack, exchange)
