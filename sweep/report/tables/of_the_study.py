@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,7 +46,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
         "Size of the memory and clusters": sizes(trials),
         "CounterFact": counterfact(trials),
         "Best trials": leaders(trials),
-        "Data": [table for table in (data_table(trials), questions_table(trials)) if table],
+        "Data": [table for table in (data_table(trials), questions_table(trials), code_table(trials)) if table],
     }
     return {heading: tables for heading, tables in sections.items() if tables}
 
@@ -260,6 +261,26 @@ def counterfact(trials: Sequence[Trial]) -> list[Table]:
 def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str) -> Table:
     measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
     return listing(trials, ("model", "method", "content"), measures, slug, title)
+
+
+def code_table(trials: Sequence[Trial]) -> Table | None:
+    """What the trials were recorded with: versions of the code and of the probes, and how many of each."""
+    counts = Counter(
+        (
+            t.code or "unknown",
+            ", ".join(f"{name} {version}" for name, version in sorted(t.probe_versions.items())) or MISSING,
+            show(t.get("maths")),
+        )
+        for t in trials
+    )
+    if len(counts) < 2:
+        return None
+    rows = tuple((key, (Cell(float(count), f"{count:,}"),)) for key, count in counts.most_common())
+    legend = (
+        "Several versions are mixed in this report. Maths: trials whose numbers changed on purpose have other ids and "
+        "are never taken for one another.",
+    )
+    return Table("versions", "Recorded by", ("code", "probes", "maths"), ("trials",), rows, legend)
 
 
 def questions_table(trials: Sequence[Trial]) -> Table | None:
