@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from sweep.planning.expand import Plan, build_plan
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
 from sweep.records.manifest import manifest_stages
-from sweep.records.record import timestamp
+from sweep.records.record import code_version, timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.space import Space
 
+UNKNOWN = "an unknown version"
 RECORDS_TO_MEASURE = 50
 """Records read to learn this hardware's speed: the median settles within some tens, and reading stays quick."""
 
@@ -68,8 +70,10 @@ def costed_plan(
     choices = store.read_json(f"{name}/choices.json") or {}
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
     points = {point.id: point for stage in plan.stages for point in stage.points}
-    heads = [index[trial] for trial in points if trial in index][:RECORDS_TO_MEASURE]
-    return CostedPlan(name, plan, estimate(plan, measure(points, (head.record() for head in heads))), choices)
+    heads = [index[trial] for trial in points if trial in index]
+    costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
+    versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
+    return CostedPlan(name, plan, costs, choices, versions)
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:

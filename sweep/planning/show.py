@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.planning.choices import tie_text
@@ -24,12 +24,14 @@ class CostedPlan:
         plan: the space expanded: stages, points, what is equivalent or done.
         costs: of the trials that are left to run.
         choices: recorded choices by question key.
+        code_versions: points that are recorded, by the version of this software that recorded them.
     """
 
     name: str
     plan: Plan
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
+    code_versions: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """In words, as `python -m sweep.plan` prints it."""
@@ -75,6 +77,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
         "inputs": input_notes(plan),
+        "code_versions": dict(costed.code_versions),
         "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
         "estimate": {
             "flops": costs.flops,
@@ -120,12 +123,17 @@ def plan_text(costed: CostedPlan) -> str:
             tie = tie_text(choice.get("tied", ()))
             by = f"{choice['by']} {choice['metric']:.4g}" + (f"; {tie}" if tie else "")
             lines.append(f"chosen      {question}: {choice['value']} ({by})")
+    if costed.code_versions:
+        counts = sorted(costed.code_versions.items(), key=lambda item: -item[1])
+        told = "recorded by " + ", ".join(f"{version} ({count:,})" for version, count in counts)
+        told += ": several versions of the code are mixed" if len(counts) > 1 else ""
+        lines += [f"{'' if i else 'code':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
     notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
     lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
-    told = [line for line in simset_lines(plan) for line in textwrap.wrap(line, 106, break_on_hyphens=False)]
-    lines += [f"{'' if i else 'simset':<12}{line}" for i, line in enumerate(told)]
+    simset = [line for line in simset_lines(plan) for line in textwrap.wrap(line, 106, break_on_hyphens=False)]
+    lines += [f"{'' if i else 'simset':<12}{line}" for i, line in enumerate(simset)]
     return "\n".join(lines) + "\n"
 
 

@@ -211,6 +211,12 @@ def versions() -> dict[str, str]:
     return dict(_versions())
 
 
+def code_version(record: Record) -> str:
+    """Return the version of this software that made a record, with its commit where it is known."""
+    code = record["versions"]
+    return "+".join(filter(None, (code.get("memory-sweep"), code.get("commit"))))
+
+
 def _commit() -> str:
     """Return the checkout's commit, `-dirty` with uncommitted changes; empty where there is no checkout."""
     here = Path(__file__).resolve().parents[2]

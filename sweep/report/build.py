@@ -24,9 +24,10 @@ from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
+from sweep.report.naming import variant
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
-from sweep.report.samples import counterfact_samples
+from sweep.report.samples import SAMPLES, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
@@ -58,7 +59,8 @@ class Options:
 
 def build_report(study: Study, options: Options = Options()) -> Report:  # noqa: B008 (immutable)
     """Make all parts of the report on what is recorded."""
-    answers = read_answers(study.store, study.trials)
+    left_out: dict[str, str] = {}
+    answers = read_answers(study.store, study.trials, left_out)
     references = References(study.trials, answers)
     against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
     against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
@@ -89,11 +91,27 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         summary=_summary(study),
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
-        warnings=study.unreadable,
+        warnings=[*study.unreadable, *_left_out(study, left_out)],
         findings=[f"{title}: {summary(own)}" for _, title, own in tables],
         samples=counterfact_samples(study),
         data={slug: rows for slug, rows in data.items() if rows},
     )
+
+
+def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
+    """Name the trials that are in no comparison, and so in no family of corrected p values, for want of answers."""
+    found = [
+        f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {answers[trial.id]}: in no comparison of FEVER answers"
+        for trial in study.trials
+        if trial.id in answers
+    ]
+    for trial in study.trials:
+        asked = trial.status == "done" and any(name.startswith("counterfact/") for name in trial.metrics)
+        if asked and not samples_of(study, trial):
+            told = f"{trial.folder}/{SAMPLES} is missing or broken: in no comparison of CounterFact answers"
+            found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
+    again = "to have them asked again, delete the trial's folder and run its sweep again"
+    return [*found, again] if found else []
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from trainables.trial.spec import TOLD_APART
 SEEDS = fields_in_report(InReport.SEED)
 NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
 ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
+NLL_PER_BYTE = "memory/nll_per_byte"
 IN_VARIANT = (
     "model",
     "method",

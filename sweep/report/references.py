@@ -47,6 +47,14 @@ def mixed_versions(pairs: Iterable[tuple[Trial, Trial]], probe: str) -> tuple[st
     )
 
 
+def mixed_code(pairs: Iterable[tuple[Trial, Trial]]) -> tuple[str, ...]:
+    """Return a line on those comparisons whose two sides were recorded by different versions of the code, if any."""
+    found = [trial.code != other.code for trial, other in pairs]
+    if not any(found):
+        return ()
+    return (f"{sum(found):,} of {len(found):,} comparisons are between trials of different versions of the code.",)
+
+
 def is_baseline(trial: Trial) -> bool:
     """Whether the trial evaluates the pretrained model as it comes."""
     return bool(trial.get("method") == "pretrained")

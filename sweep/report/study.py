@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.records.record import Record
+from sweep.records.record import Record, code_version
 from sweep.records.store import RecordIndex, Store
 from trainables.errors import ConfigError, DataError
 from trainables.trial.spec import STATED_DEFAULTS, unused_fields
@@ -35,6 +35,7 @@ class Trial:
         num_blocks: blocks of the model, 0 where the record does not say.
         folder: the record's folder, relative to the storage.
         unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
+        code: version of this software that recorded it, empty where it is not known.
         probe_versions: version of each probe that it was asked; records from before these were stated are of 1.
     """
 
@@ -52,6 +53,7 @@ class Trial:
     folder: str
     unused: frozenset[str] = frozenset()
     probe_versions: Mapping[str, int] = field(default_factory=dict)
+    code: str = ""
 
     def get(self, name: str) -> Any:
         """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
@@ -213,6 +215,7 @@ def _trial(record: Record, folder: str) -> Trial:
         num_blocks=int(model.get("num_blocks") or 0),
         folder=folder,
         unused=unused_fields(point),
+        code=code_version({"versions": {}, **record}),
         probe_versions=dict.fromkeys(point["probes"], 1) | (record.get("probe_versions") or {}),
     )
 

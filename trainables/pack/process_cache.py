@@ -26,7 +26,7 @@ from trainables.lm.texts import TrainingText
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
-from trainables.pack.texts import document_texts, select_documents, template_texts
+from trainables.pack.texts import document_texts, select_documents, template_texts, text_bytes
 from trainables.probes.plan import ProbePlan
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
@@ -54,6 +54,7 @@ class StudyTexts:
         documents: the pages memorised, in rank order.
         counts: N_full, N_top, N_trunc, the row counts, and what probes count of their questions.
         segments: the documents' segments, on which the memorisation error is evaluated.
+        num_bytes: of the segments' text.
         train: texts that are trained on; the segments themselves where only documents are memorised.
         probes: what is asked, by name; one that has nothing to ask about these documents is left out.
     """
@@ -61,6 +62,7 @@ class StudyTexts:
     documents: tuple[Document, ...]
     counts: dict[str, int]
     segments: list[TrainingText]
+    num_bytes: int
     train: list[TrainingText]
     probes: dict[str, Probe[Any]]
 
@@ -196,6 +198,7 @@ class ProcessCache:
             documents=documents,
             counts=selection.counts | {name: n for probe in probes.values() for name, n in probe.counts.items()},
             segments=segments,
+            num_bytes=text_bytes(segments, tokenizer),
             train=segments if spec.content == "document" else train,
             probes=probes,
         )

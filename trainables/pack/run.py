@@ -68,6 +68,8 @@ class PackRun:
             self.adapter.load_state(k, MemberState(found.weights, found.optimiser))
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
+        num_targets = sum(text.num_targets for text in self._texts.segments)
+        self._tokens_per_byte = num_targets / max(1, self._texts.num_bytes)
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
 
@@ -136,7 +138,7 @@ class PackRun:
             errors = self.adapter.nll(self._texts.segments) if self._has_error else []
             for k, nll in enumerate(errors):
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
-                self.log.add(k, self.epoch, {"memory/nll": nll})
+                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * self._tokens_per_byte})
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:

@@ -55,6 +55,17 @@ def document_texts(
     return texts
 
 
+def text_bytes(texts: Sequence[TrainingText], tokenizer: Any) -> int:
+    """Return the UTF-8 bytes of the text that some segments are tokens of, so that tokenizers can be compared."""
+    tokens: dict[int, list[int]] = {}
+    for text in texts:
+        tokens.setdefault(text.document, []).extend(text.tree.tokens)
+    decoded = (
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in tokens.values()
+    )
+    return sum(len(text.encode()) for text in decoded)
+
+
 def template_texts(
     documents: Sequence[Document],
     tokenizer: Any,

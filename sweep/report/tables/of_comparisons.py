@@ -10,7 +10,7 @@ from sweep.report.answers import UNPARSED
 from sweep.report.comparisons.fever import MIN_PAGES, Comparison, spread
 from sweep.report.naming import ACCURACY, MACRO, NLL, SEEDS, label_texts, labels_of, variant
 from sweep.report.notes import note_value
-from sweep.report.references import mixed_versions
+from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
 from trainables.trial.spec import TOLD_APART
@@ -50,7 +50,8 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
-    mixed = mixed_versions([(c.trial, c.reference) for c in comparisons], "fever")
+    pairs = [(c.trial, c.reference) for c in comparisons]
+    mixed = (*mixed_versions(pairs, "fever"), *mixed_code(pairs))
     return Table(slug, title, labels, tuple(columns), rows, (METHOD, *mixed, *left_out))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name, label_texts, labels_of
+from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, allocation_name, label_texts, labels_of
 from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
@@ -44,7 +46,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
         "Size of the memory and clusters": sizes(trials),
         "CounterFact": counterfact(trials),
         "Best trials": leaders(trials),
-        "Data": [table for table in (data_table(trials), questions_table(trials)) if table],
+        "Data": [table for table in (data_table(trials), questions_table(trials), code_table(trials)) if table],
     }
     return {heading: tables for heading, tables in sections.items() if tables}
 
@@ -261,6 +263,26 @@ def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str)
     return listing(trials, ("model", "method", "content"), measures, slug, title)
 
 
+def code_table(trials: Sequence[Trial]) -> Table | None:
+    """What the trials were recorded with: versions of the code and of the probes, and how many of each."""
+    counts = Counter(
+        (
+            t.code or "unknown",
+            ", ".join(f"{name} {version}" for name, version in sorted(t.probe_versions.items())) or MISSING,
+            show(t.get("maths")),
+        )
+        for t in trials
+    )
+    if len(counts) < 2:
+        return None
+    rows = tuple((key, (Cell(float(count), f"{count:,}"),)) for key, count in counts.most_common())
+    legend = (
+        "Several versions are mixed in this report. Maths: trials whose numbers changed on purpose have other ids and "
+        "are never taken for one another.",
+    )
+    return Table("versions", "Recorded by", ("code", "probes", "maths"), ("trials",), rows, legend)
+
+
 def questions_table(trials: Sequence[Trial]) -> Table | None:
     """What was asked: how many claims and records, and what gave way or had no page."""
     names = [name for name in QUESTION_COUNTS if any(name in t.counts for t in trials)]
@@ -278,16 +300,30 @@ def questions_table(trials: Sequence[Trial]) -> Table | None:
 
 
 def leaders(trials: Sequence[Trial]) -> list[Table]:
-    """The best trials by memorisation error and by accuracy, whatever they are."""
+    """The best trials by memorisation error and by accuracy, whatever they are.
+
+    Errors per token are ranked among trials of one model, since tokenizers cut a text into tokens of their own; those
+    of several models are ranked per byte of text.
+    """
+    models = list(dict.fromkeys(t.model for t in trials if t.metric(NLL) is not None and not is_baseline(t)))
+    ranked = []
+    for model in models:
+        several = len(models) > 1
+        own = [t for t in trials if t.model == model and not is_baseline(t)]
+        slug, title = (f"best_nll_{model}", f"Best trials of {model}") if several else ("best_nll", "Best trials")
+        ranked.append((own, NLL, True, slug, f"{title} by memorisation error (NLL per token)"))
+    if len(models) > 1:
+        others = [t for t in trials if not is_baseline(t)]
+        title = "Best trials of all models by memorisation error (NLL per byte of text)"
+        ranked.append((others, NLL_PER_BYTE, True, "best_nll_per_byte", title))
+    ranked.append((list(trials), ACCURACY, False, "best_accuracy", "Best trials by FEVER accuracy"))
     tables = []
-    for metric, name, lower in TRAINED[:2]:
-        found = [
-            (v, t) for t in trials if (v := t.metric(metric)) is not None and (metric != NLL or not is_baseline(t))
-        ]
-        ranked = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
-        if len(ranked) > 1:
-            slug, title = f"best_{metric.split('/')[-1]}", f"Best trials by {name}"
-            tables.append(trial_table(ranked, MAX_LEADERS, (NLL, ACCURACY, MACRO, LEAKAGE), slug, title))
+    for own, metric, lower, slug, title in ranked:
+        found = [(v, t) for t in own if (v := t.metric(metric)) is not None]
+        order = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
+        if len(order) > 1:
+            columns = (NLL, NLL_PER_BYTE, ACCURACY, MACRO, LEAKAGE)
+            tables.append(trial_table(order, MAX_LEADERS, columns, re.sub(r"[^\w.-]+", "_", slug), title))
     return tables
 
 

@@ -82,3 +82,14 @@ def test_mean_activations_by_document_and_entry_are_those_of_the_whole_model(bas
             up = torch.cat(hidden) @ weights["up.weight"].T + weights["up.bias"]
         expected = torch.nn.functional.gelu(up).mean(dim=0).numpy()
         np.testing.assert_allclose(row, expected, atol=2e-3)
+
+
+def test_the_error_per_byte_is_over_the_bytes_of_the_text_that_was_read(base, tmp_path):
+    torch.set_num_threads(1)
+    whole = {**base, "layer": 1, "allocation": "none", "num_clusters": None, "epochs": 1, "segment_tokens": 4000}
+    metrics = finished(whole, tmp_path, ProcessCache(CPU, 10**9))[0]["metrics"]
+    documents = load_corpus(base["data"]).select(5).documents
+    tokenizer = AutoTokenizer.from_pretrained(base["model"])
+    targets = sum(len(tokenizer(document.text)["input_ids"]) - 1 for document in documents)
+    expected = metrics["memory/nll"] * targets / sum(len(document.text.encode()) for document in documents)
+    assert metrics["memory/nll_per_byte"] == pytest.approx(expected)

@@ -126,6 +126,19 @@ def test_best_layer_is_the_one_with_the_lowest_error(storage):
     assert row[-1].text == "5, 1"
 
 
+def test_errors_per_token_are_ranked_within_a_model_and_those_per_byte_over_all(storage):
+    for model, layer, nll, per_byte in (
+        ("pythia-1b", 1, 2.0, 0.5), ("pythia-1b", 2, 2.1, 0.52), ("llama2-7b", 1, 1.0, 0.6),
+        ("llama2-7b", 2, 1.9, 0.51),
+    ):  # fmt: skip
+        storage.add("b", "all", model=model, layer=layer, metrics={"memory/nll": nll, "memory/nll_per_byte": per_byte})
+    found = tables_of(storage)
+    assert "best_nll" not in found
+    assert [row[0].text for _, row in found["best_nll_pythia-1b"].rows] == ["2.000", "2.100"]
+    assert [row[0].text for _, row in found["best_nll_llama2-7b"].rows] == ["1.000", "1.900"]
+    assert [row[1].text for _, row in found["best_nll_per_byte"].rows] == ["0.500", "0.510", "0.520", "0.600"]
+
+
 def test_whatever_else_differs_gets_its_own_rows(storage):
     for lr in (0.001, 0.01):
         for layer in (1, 2):
