@@ -15,6 +15,7 @@ from sweep.planning.expand import Plan, build_plan, make_packs
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, select_by, small_form
 from sweep.planning.packs import auto_pack_size
+from sweep.records.names import moved_branches
 from sweep.records.record import timestamp
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.records.table import manifest_stages
@@ -111,7 +112,11 @@ def show_plan(
     choices = store.read_json(f"{name}/choices.json") or {}
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
     costs = _costs(plan, store, index)
-    print(json.dumps(plan_json(plan, name, costs), indent=2) if as_json else plan_text(plan, name, costs, choices))
+    moved = moved_branches({point.card for stage in plan.stages for point in stage.points}, store, index)
+    if as_json:
+        print(json.dumps({**plan_json(plan, name, costs), "notes": moved}, indent=2))
+    else:
+        print(plan_text(plan, name, costs, choices) + "".join(f"note: {line}\n" for line in moved))
 
 
 def _costs(plan: Plan, store: Store, index: RecordIndex) -> Estimate:

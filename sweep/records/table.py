@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from sweep.records.names import display_names
 from sweep.records.record import Record
 from sweep.records.store import RecordHead, Store
 from trainables.trial.spec import IDENTITY_FIELDS, TrialSpec
@@ -52,9 +53,11 @@ def results_table(store: Store, name: str) -> Any:
     index = store.index(set_aside=False)
     stages = sweep_stages(store, name, index)
     heads = [index[trial] for trial in stages if trial in index]
+    records = list(store.read_records(heads))
+    names = display_names(record["model"] for record in records)
     rows = [
-        _row(record, stages[record["id"]], head.folder)
-        for head, record in zip(heads, store.read_records(heads), strict=True)
+        _row(record, stages[record["id"]], head.folder) | {"model": names[str(record["model"].get("key"))]}
+        for head, record in zip(heads, records, strict=True)
     ]
     schema = _schema(rows)
     return pa.table(

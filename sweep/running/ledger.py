@@ -13,6 +13,7 @@ from typing import Any
 from sweep.planning.choices import NoCandidate, Question, decide, reconcile
 from sweep.planning.expand import Pack, Plan, make_packs, stage_points
 from sweep.planning.points import Point
+from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import RecordIndex, Store
 from sweep.records.table import manifest_stages
@@ -69,6 +70,7 @@ class Ledger:
             key: head.status for key, head in index.items() if not (retry_failed and head.status == "failed")
         }
         self._heads = dict(index)
+        self._models = ModelNames((p.card for stage in plan.stages for p in stage.points), store, index)
         self._retry_failed = retry_failed
         self._say = say
         self._records: dict[str, Record] = {}
@@ -103,7 +105,7 @@ class Ledger:
         begun = {}
         for point in pack.points:
             origin = Origin(self.name, point.spec.stage, pack.id)
-            begun[point.id] = begin_record(point.spec, point.identity, point.card, origin)
+            begun[point.id] = begin_record(point.spec, point.identity, self._models.named(point.card), origin)
         self._running[pack.id] = begun
         return pack, begun
 
@@ -126,7 +128,7 @@ class Ledger:
 
     def task(self, point: Point) -> TrialTask:
         """Return a point as a worker gets it, its places made absolute."""
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
+        folder = self.store.trial_folder(self.name, point.spec, self._models.named(point.card).name, point.id)
         return TrialTask(point.id, point.spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
 
     def checkpoint(self, trial: str) -> str:
@@ -159,7 +161,7 @@ class Ledger:
             return None
         record = complete_record(begun, result)
         point = self._tasks[result["id"]]
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
+        folder = self.store.trial_folder(self.name, point.spec, self._models.named(point.card).name, point.id)
         self.store.write_record(record, folder)
         self.store.files.delete(self.checkpoint(point.id))
         self.statuses[point.id] = record["status"]

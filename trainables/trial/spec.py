@@ -33,7 +33,7 @@ class TrialSpec:
         ConfigError: a value of the wrong type, outside its range or choices, or at odds with another field.
     """
 
-    model: str = identity_field("sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model")
+    model: str = identity_field("sample-llama", "alias, hub id or folder of a causal language model of transformers")
     revision: str = identity_field("main", "revision on the hub")
     dtype: str = identity_field("float32", "type of the frozen model's numbers", choices=("float32", "bfloat16"))
     data: str = identity_field("sample", "sources joined by commas: sample, hub or folders")
@@ -220,6 +220,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     new = dict(_without_use(spec.method, "counterfact" in spec.probes))
     if not card.is_hub:
         new["revision"] = "main"
+    elif card.commit:
+        new["revision"] = card.commit  # every worker takes the commit that the driver saw, though the branch may move
     if spec.method == "memory":
         new |= _canonical_memory(spec, card)
     if spec.method != "pretrained" and spec.eval_epochs:
