@@ -47,10 +47,10 @@ from benchmarks.common import (
     start_pack,
     told,
 )
+from trainables.lm import upper as upper_module
 from trainables.lm.card import ModelCard
 from trainables.lm.head_loss import token_nll
 from trainables.lm.token_tree import TokenTree
-from trainables.pack import training
 from trainables.pack.process_cache import StudyTexts, Workbench
 from trainables.pack.texts import TrainingText
 from trainables.probes.fever import FeverQuestions
@@ -248,7 +248,7 @@ def _head_marked() -> Iterator[None]:
         with record_function(HEAD):
             return token_nll(*args)
 
-    with mock.patch.object(training, "token_nll", marked):
+    with mock.patch.object(upper_module, "token_nll", marked):
         yield
 
 

@@ -16,9 +16,9 @@ from trainables.errors import ConfigError, DataError
 _NAMES = {
     "num_blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "model_dim": ("hidden_size", "n_embd", "d_model"),
-    "num_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "vocab_size": ("vocab_size",),
 }
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
@@ -85,13 +85,14 @@ def _numbers(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     needed = {field: int(_needed(config, names)) for field, names in _NAMES.items()}
     if any(value < 1 for value in needed.values()):
         raise ValueError(f"numbers below 1: {needed}")
-    heads, dim = needed["num_heads"], needed["model_dim"]
+    heads, dim = int(_first(config, _HEADS) or 1), needed["model_dim"]  # families without attention have none
     kv_heads = 1 if family in ("falcon", "gpt_bigcode") and config.get("multi_query") else heads
     if family != "falcon" or config.get("new_decoder_architecture"):
         kv_heads = int(_first(config, _KV_HEADS) or kv_heads)
     intermediate = int(_first(config, _INTERMEDIATE) or 4 * dim)
     found: dict[str, Any] = {
         **needed,
+        "num_heads": heads,
         "intermediate_dim": intermediate,
         "num_kv_heads": kv_heads,
         "head_dim": int(config.get("head_dim") or dim // heads),

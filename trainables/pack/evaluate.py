@@ -162,7 +162,7 @@ class Responder:
         rows, width = batch.tokens.shape
         padded = inputs.new_zeros(len(inputs), rows, width, inputs.shape[-1])
         padded[:, torch.arange(width, device=self._device) < batch.lengths[:, None]] = inputs
-        final = self._upper(padded.flatten(0, 1), batch.attention_mask, batch.positions)
+        final = self._upper(padded.flatten(0, 1), batch.attention_mask, batch.positions, tokens=batch.tokens)
         read = final.reshape(padded.shape)[:, places[:, 0], places[:, 1]]
         logits: Tensor = self._upper.logits(read)
         return logits.argmax(dim=-1)

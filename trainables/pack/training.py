@@ -17,7 +17,6 @@ from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.memory.optimiser import PackOptimiser
 from trainables.errors import OutOfMemory, failure_kind
-from trainables.lm.head_loss import token_nll
 from trainables.lm.upper import Upper
 from trainables.pack.batches import TextBatch, TextBatches, epoch_order
 from trainables.pack.entry_sets import EntrySet, member_masks
@@ -189,10 +188,10 @@ def member_nll(upper: Upper, batch: TextBatch, added: Tensor) -> Tensor:
         batch: the texts.
         added: `[members, tokens, model_dim]`, what the memories add.
     """
-    final = upper(batch.hidden[None] + added, positions=batch.positions[None], lengths=batch.lengths)
+    tokens = batch.tokens[None] if upper.needs_tokens else None
+    final = upper(batch.hidden[None] + added, positions=batch.positions[None], lengths=batch.lengths, tokens=tokens)
     picked = final[:, batch.targets].flatten(0, 1)
-    labels = batch.labels.repeat(len(added))
-    return token_nll(picked, upper.head_weight, upper.head_bias, labels).reshape(len(added), -1)
+    return upper.nll(picked, batch.labels.repeat(len(added))).reshape(len(added), -1)
 
 
 def slices(members: int, lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[slice, slice]]:
