@@ -197,6 +197,7 @@ class _Runner:
         """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
         from trainables.data.corpus import load_corpus
         from trainables.data.counterfact import load_counterfact
+        from trainables.pack.check import check_trials
 
         asked: dict[tuple[str, bool, int, bool], None] = {}
         for stage in self._plan.stages:
@@ -213,6 +214,7 @@ class _Runner:
             from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
+        check_trials([(p.spec, p.card) for s in self._plan.stages for p in s.to_run], self._options.address)
 
     def _tune(self, tracking: Any) -> tuple[str, dict[str, int]]:
         """Run the trials on Ray; return why it stopped early, if it did, and the counts by status."""
@@ -224,7 +226,9 @@ class _Runner:
         options = self._options
         nodes = self._stack.enter_context(ray_session(options.address))
         from sweep.running.ray_tune import Resources, run_tune
+        from trainables.lm.check import check_device
 
+        check_device(options.device, any(nodes.gpus))
         gpus = options.gpus if options.gpus is not None else float(any(nodes.gpus) and options.device != "cpu")
         slots = min(nodes.slots(options.cpus, gpus), options.max_concurrent or 10**6)
         if len(nodes.cpus) > 1:

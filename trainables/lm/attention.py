@@ -55,8 +55,8 @@ def text_by_text(
     if seen is not None:
         seen[int(getattr(module, "layer_idx", -1))] = sliding_window
     if lengths is None:
-        if sliding_window is not None and query.shape[2] > sliding_window:
-            attention_mask = _within(sliding_window, query, attention_mask, depths)
+        if sliding_window is not None and key.shape[2] > sliding_window:
+            attention_mask = _within(sliding_window, query, key, attention_mask, depths)
         return _attend(module, query, key, value, attention_mask, settings), None
     outputs, start = [], 0
     for length, texts in groupby(lengths):
@@ -68,20 +68,27 @@ def text_by_text(
         )
         mask = None
         if sliding_window is not None and length > sliding_window:
-            mask = _within(sliding_window, texts_query, None, None)
+            mask = _within(sliding_window, texts_query, texts_key, None, None)
         out = _attend(module, texts_query, texts_key, texts_value, mask, settings)
         outputs.append(out.reshape(len(query), count * length, *out.shape[2:]))
         start = end
     return torch.cat(outputs, dim=1), None
 
 
-def _within(window: int, query: Tensor, mask: Tensor | None, depths: Tensor | None) -> Tensor:
+def _before(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where queries and keys stand, `[tokens]` each; queries are the last ones where a cache has the others."""
+    places = torch.arange(key.shape[2], device=query.device)
+    return places[-query.shape[2] :], places
+
+
+def _within(window: int, query: Tensor, key: Tensor, mask: Tensor | None, depths: Tensor | None) -> Tensor:
     """Return the mask of what comes before, or the one given, less what lies a window or more back."""
-    order = torch.arange(query.shape[2], device=query.device)
+    rows, columns = _before(query, key)
     if mask is None:
-        mask = (order[:, None] >= order[None, :])[None, None]
-    places = order[None] if depths is None else depths
-    return mask & (places[:, None, :, None] - places[:, None, None, :] < window)
+        mask = (rows[:, None] >= columns[None, :])[None, None]
+    if depths is not None:
+        return mask & (depths[:, None, :, None] - depths[:, None, None, :] < window)
+    return mask & (rows[:, None] - columns[None, :] < window)
 
 
 def _attend(
@@ -100,8 +107,8 @@ def _attend(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is None:
-        order = torch.arange(query.shape[2], device=query.device)
-        mask = order[:, None] >= order[None, :]
+        rows, columns = _before(query, key)
+        mask = rows[:, None] >= columns[None, :]
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     if sinks is not None:
         sink = sinks.reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1).to(scores.dtype)

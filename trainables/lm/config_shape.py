@@ -19,7 +19,7 @@ _NAMES = {
     "vocab_size": ("vocab_size",),
 }
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
-_INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+_INTERMEDIATE = ("ffn_hidden_size", "n_inner", "ffn_dim", "intermediate_size")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")

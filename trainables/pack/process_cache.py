@@ -25,6 +25,7 @@ from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
 from trainables.pack.asking import counterfact_records, select_documents
 from trainables.pack.batches import TextBatches
+from trainables.pack.check import check_texts
 from trainables.pack.entry_sets import EntrySets
 from trainables.pack.evaluate import document_nll
 from trainables.pack.texts import TrainingText, document_texts, training_texts
@@ -160,7 +161,7 @@ class Workbench:
         return self._keep("material", key, lambda: self._make_material(spec, texts, layer, trunk_layers), None)
 
     def _text_key(self, spec: TrialSpec) -> tuple[Any, ...]:
-        return (self.card(spec).key, *(getattr(spec, name) for name in _TEXT_FIELDS))
+        return text_key(spec, self.card(spec))
 
     def _make_texts(self, spec: TrialSpec) -> StudyTexts:
         corpus = self._keep(
@@ -178,7 +179,7 @@ class Workbench:
         if "counterfact" in spec.probes:
             records = counterfact_records(spec, {document.title for document in documents})
             probe = CounterfactProbe(records, tokenizer, spec.num_answers, spec.answer_tokens, spec.temperature)
-        return StudyTexts(
+        found = StudyTexts(
             documents=documents,
             counts=dict(selection.counts),
             segments=segments,
@@ -186,6 +187,8 @@ class Workbench:
             questions=questions,
             counterfact=probe,
         )
+        check_texts(spec, self.card(spec), found)
+        return found
 
     def _make_material(self, spec: TrialSpec, texts: StudyTexts, layer: int, trunk_layers: tuple[int, ...]) -> Material:
         states = self.hidden_states(spec)
@@ -205,6 +208,11 @@ class Workbench:
             entry_sets=EntrySets(texts.segments, len(texts.documents), spec.memory_dim),
             nll_before=float(before[0]),
         )
+
+
+def text_key(spec: TrialSpec, card: ModelCard) -> tuple[Any, ...]:
+    """Return what trials with the same texts and questions share."""
+    return (card.key, *(getattr(spec, name) for name in _TEXT_FIELDS))
 
 
 _TEXT_FIELDS = (

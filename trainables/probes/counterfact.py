@@ -64,6 +64,11 @@ class CounterfactProbe:
         self._sampler = AnswerSampler(tokenizer, answer_tokens, temperature)
         self._prompts = [[encode(tokenizer, text) for text in _questions(record)] for record in self._records]
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max((len(prompt) for prompts in self._prompts for prompt in prompts), default=0)
+
     def run(self, model: Sampler, seed: int) -> CounterfactResult:
         """Sample one member's answers and measure them.
 

@@ -19,14 +19,14 @@ _NEW = {
     "intermediate_size": 48,
     "num_hidden_layers": BLOCKS,
     "num_attention_heads": 4,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 40,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "initializer_range": 0.2,
 }
 _GQA = {**_NEW, "num_key_value_heads": 2}
-_GPT2 = {"vocab_size": VOCAB, "n_embd": DIM, "n_layer": BLOCKS, "n_head": 4, "n_positions": 128, "n_ctx": 128}
+_GPT2 = {"vocab_size": VOCAB, "n_embd": DIM, "n_layer": BLOCKS, "n_head": 4, "n_positions": 40, "n_ctx": 40}
 _EIGHT = {**_GQA, "head_dim": 8}
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
 _LLAMA3 = {
