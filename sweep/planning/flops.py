@@ -111,7 +111,7 @@ class CostModel:
         flops = dict.fromkeys(NUMBER_BYTES, 0.0)
         cached = 0.0
         for key, (card, dtype) in cards.items():
-            flops[dtype] += 2 * card.block_params * (max(layers[key]) + 1) * tokens[key]
+            flops[dtype] += 2 * card.active_block_params * (max(layers[key]) + 1) * tokens[key]
             cached += tokens[key] * card.model_dim * NUMBER_BYTES[dtype] * len(layers[key])
         return flops, cached
 
@@ -142,12 +142,12 @@ def _claims(spec: TrialSpec, texts: Texts) -> float:
 def _work(spec: TrialSpec, card: ModelCard, texts: Texts) -> Work:
     documents, templates, prompts = _tokens(spec, texts)
     train_tokens = templates + (documents if "document" in spec.content else 0)
-    head, above = card.head_params, card.block_params * _trial_blocks(spec, card) + _memory_params(spec, card)
+    head, above = card.head_params, card.active_block_params * _trial_blocks(spec, card) + _memory_params(spec, card)
     answers = spec.num_documents * _claims(spec, texts) * ANSWER_POSITIONS if prompts else 0.0
     once = 2 * above * (documents + prompts) + 2 * head * (documents + answers)
     if "counterfact" in spec.probes:
         tokens = COUNTERFACT_PROMPT_TOKENS + spec.num_answers * spec.answer_tokens
-        whole = card.num_blocks * card.block_params + head + _memory_params(spec, card)
+        whole = card.num_blocks * card.active_block_params + head + _memory_params(spec, card)
         once += 2 * whole * spec.counterfact_records * COUNTERFACT_PROMPTS * tokens
     return Work(
         training=train_token_flops(spec, card) * train_tokens * spec.epochs,
@@ -157,7 +157,7 @@ def _work(spec: TrialSpec, card: ModelCard, texts: Texts) -> Work:
 
 def train_token_flops(spec: TrialSpec, card: ModelCard) -> float:
     """Return the FLOPs of training on one token."""
-    blocks = card.block_params * _trial_blocks(spec, card)
+    blocks = card.active_block_params * _trial_blocks(spec, card)
     if spec.method == "full_update":
         return 6 * (blocks + card.head_params)
     if spec.method == "memory":

@@ -116,7 +116,7 @@ class FullUpdateRun:
         save_member_files(self.tasks[0].folder, self.board.files[0], None, 0, "")
         card = self.bench.card(self.spec)
         tokens = sum(len(text.tree) for text in self.texts.train)
-        flops = 6.0 * (card.num_blocks * card.block_params + card.head_params) * tokens * self.epoch
+        flops = 6.0 * (card.num_blocks * card.active_block_params + card.head_params) * tokens * self.epoch
         return self.board.results(self.texts.counts, self.bench.take_timings() | {"train_s": self._train_s}, flops)
 
     @torch.no_grad()

@@ -205,7 +205,7 @@ class PackRun:
             return 0.0
         card = self.bench.card(self.tasks[0].spec)
         train = self.material.train
-        blocks = (card.num_blocks - 1 - self.layer) * card.block_params
+        blocks = (card.num_blocks - 1 - self.layer) * card.active_block_params
         memory = 2 * card.model_dim * self.tasks[0].spec.memory_dim
         per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
         return float(self.epoch * per_epoch)

@@ -209,3 +209,13 @@ def test_an_adapter_alone_is_refused(folder: Path) -> None:
     (folder / "config.json").rename(folder / "adapter_config.json")
     with pytest.raises(ConfigError, match="an adapter without its base model .*merge_and_unload"):
         model_card(str(folder))
+
+
+def test_the_documented_table_is_the_aliases() -> None:
+    rows = (Path(__file__).parents[3] / "docs" / "models.md").read_text().splitlines()
+    for name, alias in MODELS.items():
+        millions = f"{model_card(name).params / 1e6:,.0f} million"
+        gated = " (gated)" if alias.gated else ""
+        cells = (f"`{name}`", alias.source, alias.licence + gated, millions, alias.num_blocks, f"{alias.positions:,}")
+        assert f"| {' | '.join(map(str, cells))} |" in rows
+    assert sum(row.startswith("| `") for row in rows) == len(MODELS)
