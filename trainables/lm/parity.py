@@ -1,13 +1,15 @@
 """What the whole model gives for two short texts: every part that is loaded alone is held against it.
 
 Made once per node for each model, type of numbers, library version and kind of device, by the whole model as
-`transformers` loads it, and kept with the node's cache. A trunk or an upper part checks itself each time it is loaded:
-a few short texts through blocks that are there already.
+`transformers` loads it, and kept with the node's cache. A trunk or an upper part is checked when it is first loaded
+there, by a few short texts through it; what was found (the way in which it agrees) is kept beside.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +29,7 @@ from trainables.lm.placement import placement
 from trainables.lm.token_tree import Batch, TokenTree, build_trees, collate
 from trainables.lm.weights import model_fingerprint
 from trainables.node.cache_dir import cache_dir
+from trainables.node.storage import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     return bool((found - expected).norm() / scale <= LIMITS.get(dtype, LIMITS[torch.bfloat16]))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Reference:
     """Return what the whole model gives, from the node's cache or by loading it once.
 
@@ -80,9 +83,7 @@ def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Refe
         ConfigError: a model of another kind.
         DataError: weights that are missing or broken.
     """
-    libraries = f"torch{torch.__version__}_transformers{transformers.__version__}"
-    name = f"v{_VERSION}_{str(dtype).removeprefix('torch.')}_{device.type}_{libraries}.safetensors"
-    file = cache_dir() / "parity" / model_fingerprint(card) / name
+    file = _folder(card, dtype, device) / "whole.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         held = _read(file)
@@ -90,6 +91,39 @@ def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Refe
             held = _make(card, dtype, device)
             _write(file, held)
     return held
+
+
+def kept_verdict(card: ModelCard, dtype: torch.dtype, device: torch.device, part: str) -> dict[str, Any] | None:
+    """Return what an earlier check of a part found on this node; None where there was none.
+
+    Args:
+        card: the model.
+        dtype: of the part.
+        device: where it runs.
+        part: which part of the model.
+    """
+    try:
+        found = json.loads((_folder(card, dtype, device) / f"{part}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("way"), str) else None
+
+
+def keep_verdict(
+    card: ModelCard, dtype: torch.dtype, device: torch.device, part: str, verdict: Mapping[str, Any]
+) -> None:
+    """Keep what a check of a part found: the `way` in which it agrees, and what else the next load wants to know."""
+    file = _folder(card, dtype, device) / f"{part}.json"
+    try:
+        write_bytes(str(file), json.dumps(dict(verdict), indent=1).encode())
+    except OSError as error:
+        logger.warning("%s: not kept (%s)", file, error)
+
+
+def _folder(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Path:
+    libraries = f"torch{torch.__version__}_transformers{transformers.__version__}"
+    name = f"v{_VERSION}_{str(dtype).removeprefix('torch.')}_{device.type}_{libraries}"
+    return cache_dir() / "parity" / model_fingerprint(card) / name
 
 
 def _texts(card: ModelCard) -> list[list[int]]:

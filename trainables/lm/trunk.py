@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import attention_can_be_told, load_part, try_part, windows_told
-from trainables.lm.parity import Reference, alike, reference
+from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
 from trainables.lm.placement import placement
 from trainables.lm.rows import in_rows
 from trainables.lm.token_tree import Batch
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class Trunk:
     """The lowest blocks of a model, or some that follow these, without head.
 
-    What is loaded is held against the whole model. Where blocks that go on from others' output do not agree with it,
-    the trunk starts from the tokens; where attention cannot be told about trees, every text of a tree is a row; where
-    the lowest blocks alone do not agree, all blocks run.
+    What is loaded is held against the whole model, the first time on a node. Where blocks that go on from others'
+    output do not agree with it, the trunk starts from the tokens; where attention cannot be told about trees, every
+    text of a tree is a row; where the lowest blocks alone do not agree, all blocks run.
     """
 
     def __init__(
@@ -51,16 +51,28 @@ class Trunk:
             raise ValueError(f"block {deepest} is not one of the {card.num_blocks} blocks of {card.name} after {after}")
         self._device = torch.device(device)
         self._model: Any = None
-        whole = reference(card, dtype, self._device)
-        for start in sorted({after, -1}, reverse=True):
-            for way in (attention.NAME, None):
-                if way is not None and not attention_can_be_told(card):
-                    continue
-                if self._load(card, start, deepest, dtype, way, whole.outputs) and self._agrees(whole, deepest, dtype):
-                    return
+        part = f"trunk_{after}_{deepest}"
+        kept = kept_verdict(card, dtype, self._device, part)
+        for start, way in [(kept["start"], kept["way"])] if kept else self._ways(card, after):
+            if way == "whole":
+                break
+            outputs = kept["outputs"] if kept else reference(card, dtype, self._device).outputs
+            loaded = self._load(card, start, deepest, dtype, attention.NAME if way == "direct" else None, outputs)
+            if kept and loaded:
+                return
+            if loaded and self._agrees(reference(card, dtype, self._device), deepest, dtype):
+                verdict = {"way": way, "start": start, "outputs": outputs}
+                keep_verdict(card, dtype, self._device, part, verdict)
+                return
         logger.warning("%s: the lowest %d blocks alone give other numbers; all run", card.name, deepest + 1)
         self._after, self._direct = -1, False
         self._model, self._given = load_part(card, dtype, placement(card, dtype, self._device))
+        keep_verdict(card, dtype, self._device, part, {"way": "whole", "start": -1, "outputs": 0})
+
+    def _ways(self, card: ModelCard, after: int) -> list[tuple[int, str]]:
+        """Return what to try: where to start from, and how attention is told."""
+        told = ["direct", "rows"] if attention_can_be_told(card) else ["rows"]
+        return [(start, way) for start in sorted({after, -1}, reverse=True) for way in told]
 
     def _load(
         self, card: ModelCard, after: int, deepest: int, dtype: torch.dtype, way: str | None, outputs: int

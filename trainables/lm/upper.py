@@ -25,7 +25,7 @@ from trainables.lm.card import ModelCard
 from trainables.lm.cut import Given, attention_can_be_told, find_blocks, load_part, try_part, windows_told
 from trainables.lm.head_loss import IGNORED, token_nll
 from trainables.lm.output_head import OutputHead
-from trainables.lm.parity import Reference, alike, reference
+from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
 from trainables.lm.placement import placement
 from trainables.lm.rows import in_rows
 
@@ -42,6 +42,7 @@ class Upper(nn.Module):
         needs_tokens: the whole model runs, which begins with the tokens.
         head: from final hidden states to logits.
         num_weights: numbers that a forward pass reads.
+        outputs: what a block returns: 0 for a tensor, else a tuple of so many.
     """
 
     def __init__(self, model: Any, given: Given, layer: int, direct: bool, needs_tokens: bool = False) -> None:
@@ -49,6 +50,7 @@ class Upper(nn.Module):
         super().__init__()
         self.model, self.layer, self.direct, self.needs_tokens = model, layer, direct, needs_tokens
         self._given = given
+        self.outputs = 0
         self.head = OutputHead(model)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
@@ -192,28 +194,44 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
     """
     if not 0 <= layer < card.num_blocks:
         raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
-    device = torch.device(device)
-    whole = reference(card, dtype, device)
-    for way in (attention.NAME, None):
-        if way is not None and not attention_can_be_told(card):
-            continue
-        place = {"device_map": {"": device}}
-        part = try_part(card, dtype, place, attention=way, first=layer + 1, outputs=whole.outputs)
-        if part is not None:
-            model, given = part
-            upper = Upper(model, given, layer, direct=way is not None)
-            if upper.agrees(whole, dtype):
-                return upper
-            del upper, model, given
-        del part
+    device, part = torch.device(device), f"upper_{layer}"
+    kept = kept_verdict(card, dtype, device, part)
+    ways = [kept["way"]] if kept else [*(["direct"] if attention_can_be_told(card) else []), "rows"]
+    for way in ways:
+        upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept)
+        if upper is not None and (kept or upper.agrees(reference(card, dtype, device), dtype)):
+            verdict = {"way": way, "outputs": upper.outputs, "by_parts": upper.head.by_parts}
+            if not kept:
+                keep_verdict(card, dtype, device, part, verdict)
+            return upper
+        del upper
     warnings.warn(
         f"{card.name}: blocks above {layer} alone give other numbers than the whole model; the whole model runs for "
         "every text, which is right and slower",
         stacklevel=2,
     )
     model, given = load_part(card, dtype, placement(card, dtype, device))
+    keep_verdict(card, dtype, device, part, {"way": "whole"})
     upper = Upper(model, given, layer, direct=False, needs_tokens=True)
     upper.head.general()
+    return upper
+
+
+def _load(
+    card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device, way: str, kept: dict[str, Any] | None
+) -> Upper | None:
+    """Load the part in one way; None where it cannot be loaded alone."""
+    outputs = int(kept["outputs"]) if kept else reference(card, dtype, device).outputs
+    attending = attention.NAME if way == "direct" else None
+    place = {"device_map": {"": device}}
+    found = try_part(card, dtype, place, attention=attending, first=layer + 1, outputs=outputs)
+    if found is None:
+        return None
+    model, given = found
+    upper = Upper(model, given, layer, direct=way == "direct")
+    upper.outputs = outputs
+    if kept and not kept.get("by_parts", True):
+        upper.head.general()
     return upper
 
 

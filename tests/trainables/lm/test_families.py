@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,8 +173,10 @@ def test_trees_through_the_whole_model(name: str, tmp_path_factory: pytest.TempP
 def test_what_cannot_be_split_runs_whole_and_says_so_once(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = save_family("llama", tmp_path_factory)
+    card = replace(save_family("llama", tmp_path_factory), key="llama:whole")
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
     split = load_upper(card, 1, FP32, "cpu")
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(Upper, "agrees", lambda *_: False)
     with pytest.warns(UserWarning, match="the whole model runs for every text, which is right and slower") as told:
         whole = load_upper(card, 1, FP32, "cpu")

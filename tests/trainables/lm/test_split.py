@@ -256,17 +256,25 @@ def test_what_is_too_large_for_the_gpu_is_shared_with_the_host(
         assert place["max_memory"][1] < free_bytes and place["max_memory"]["cpu"] > 10**6
 
 
-def test_parts_are_held_against_the_whole_model(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part that does not give what the whole model gave is not used."""
+def test_parts_are_held_against_the_whole_model(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that does not give what the whole model gave is not used, now or later."""
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
     card = replace(make_model(), key="llama:another")
     right = reference(card, FP32, torch.device("cpu"))
     wrong = replace(right, hidden=right.hidden, logits=[logits * 1.001 for logits in right.logits])
     monkeypatch.setattr(upper_module, "reference", lambda *_: wrong)
     with pytest.warns(UserWarning, match="the whole model runs for every text"):
         assert load_upper(card, 1, FP32, "cpu").needs_tokens
+    monkeypatch.setattr(upper_module, "reference", lambda *_: pytest.fail("looked at again"))
+    with pytest.warns(UserWarning, match="the whole model runs for every text"):
+        assert load_upper(card, 1, FP32, "cpu").needs_tokens
     wrong = replace(right, hidden=[hidden + 1e-2 for hidden in right.hidden])
     monkeypatch.setattr(trunk_module, "reference", lambda *_: wrong)
-    assert len(find_blocks(Trunk(card, 1, FP32, "cpu")._model)[2]) == 4, "all blocks were loaded"
+    for _ in range(2):
+        assert len(find_blocks(Trunk(card, 1, FP32, "cpu")._model)[2]) == 4, "all blocks were loaded"
+        monkeypatch.setattr(trunk_module, "reference", lambda *_: pytest.fail("looked at again"))
 
 
 def test_the_whole_model_runs_once_for_its_parts(
@@ -281,8 +289,22 @@ def test_the_whole_model_runs_once_for_its_parts(
         load_upper(card, 1, FP32, "cpu")
         Trunk(card, 1, FP32, "cpu")
     assert made == ["once"]
-    (file,) = tmp_path.rglob("parity/*/*.safetensors")
+    (file,) = tmp_path.rglob("whole.safetensors")
     file.write_bytes(b"broken")
+    for verdict in tmp_path.rglob("upper_1.json"):
+        verdict.write_text("{broken")
     parity.reference.cache_clear()
     load_upper(card, 1, FP32, "cpu")
     assert made == ["once", "once"]
+
+
+def test_a_part_that_agreed_is_not_looked_at_again(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+    card = replace(make_model("gpt_neox"), key="gpt_neox:agreed")
+    for _ in range(2):
+        upper, trunk = load_upper(card, 1, FP32, "cpu"), Trunk(card, 3, FP32, "cpu", after=1)
+        assert (upper.direct, upper.head.by_parts, trunk._direct, trunk._after) == (True, True, True, 1)
+        monkeypatch.setattr(upper_module, "reference", lambda *_: pytest.fail("looked at again"))
+        monkeypatch.setattr(trunk_module, "reference", lambda *_: pytest.fail("looked at again"))
