@@ -74,6 +74,7 @@ class Ledger:
         self._retry_failed = retry_failed
         self._say = say
         self._records: dict[str, Record] = {}
+        self._told_whole: set[str] = set()
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
         self._running: dict[str, dict[str, Record]] = {}
@@ -168,8 +169,16 @@ class Ledger:
         self._records[point.id] = record
         if point.spec.stage in self._samplers:
             self._samplers[point.spec.stage].tell(point.id)
+        self._say_whole(record)
         self._judge(record)
         return record
+
+    def _say_whole(self, record: Record) -> None:
+        """Say once of each model that cannot be split that its trials are slower for it."""
+        name = record["model"]["name"]
+        if record["counts"].get("whole_model") and name not in self._told_whole:
+            self._told_whole.add(name)
+            self._say(f"{name}: its blocks do not run alone, so the whole model runs for every text: right, and slower")
 
     def end_pack(self, pack: str, error: Mapping[str, str] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.

@@ -15,7 +15,7 @@ from trainables.lm.card import ModelCard
 from trainables.lm.config_shape import is_lfs_pointer, read_config
 from trainables.lm.cut import causal_class, first_line
 from trainables.lm.cut import read_config as transformers_config
-from trainables.lm.folder_identity import tokenizer_files, weight_files
+from trainables.lm.folder_identity import shard_names, tokenizer_files, weight_files
 from trainables.lm.tokens import encode, end_tokens, load_tokenizer
 from trainables.lm.weight_headers import tensors_of
 from trainables.lm.weights import quiet_transformers
@@ -60,7 +60,14 @@ def _folder_here(card: ModelCard) -> Path | None:
 
     found = try_to_load_from_cache(card.source, "config.json", revision=card.commit or card.revision)
     folder = Path(found).parent if isinstance(found, str) else None
-    return folder if folder is not None and weight_files(folder) else None
+    return folder if folder is not None and _is_downloaded(folder) else None
+
+
+def _is_downloaded(folder: Path) -> bool:
+    """Say whether a snapshot of the hub's cache has all its weights; some may still be on their way."""
+    files = weight_files(folder)
+    whole = not files or not files[0].name.endswith(".index.json") or len(files) == 1 + len(shard_names(files[0]))
+    return bool(files) and whole and bool(tokenizer_files(folder))
 
 
 def check_folder(card: ModelCard, folder: Path) -> list[str]:

@@ -62,7 +62,8 @@ def read_config(card: ModelCard) -> Any:
     """
     folder = model_folder(card)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder / 'config.json'}: {first_line(error)}") from None
     causal_class(config, str(folder))

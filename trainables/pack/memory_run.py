@@ -135,7 +135,8 @@ class PackRun:
             state = self.bank.member_state(k) if keep and self.bank is not None else None
             save_member_files(task.folder, self.board.files[k], state, self.layer, self.bench.card(task.spec).key)
         timings = self.bench.take_timings() | {"train_s": self._train_s}
-        return self.board.results(self.texts.counts, timings, self._train_flops())
+        counts = self.texts.counts | ({"whole_model": 1} if self.upper.needs_tokens else {})
+        return self.board.results(counts, timings, self._train_flops())
 
     def _evaluate(self) -> None:
         """Measure memorisation and leakage and ask the probes, after the epochs done so far."""
@@ -205,7 +206,8 @@ class PackRun:
             return 0.0
         card = self.bench.card(self.tasks[0].spec)
         train = self.material.train
-        blocks = (card.num_blocks - 1 - self.layer) * card.active_block_params
+        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
+        blocks = ran * card.active_block_params
         memory = 2 * card.model_dim * self.tasks[0].spec.memory_dim
         per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
         return float(self.epoch * per_epoch)
