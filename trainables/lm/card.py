@@ -137,7 +137,8 @@ def model_card(model: str, revision: str = "main") -> ModelCard:
 
 def _folder_card(folder: Path) -> ModelCard:
     config_file = folder / "config.json"
-    if not config_file.is_file() and (folder / "adapter_config.json").is_file():
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (config_file.is_file() and weight_files(folder)):
         raise ConfigError(
             f"model={str(folder)!r}: an adapter without its base model (adapter_config.json); "
             "merge it (peft: `merge_and_unload()`), save the whole model and name that folder"

@@ -83,6 +83,11 @@ def check_folder(card: ModelCard, folder: Path) -> list[str]:
         )
     if "auto_map" in stated and "model_type" not in stated:
         raise ConfigError(f"{folder / 'config.json'}: code of its own is needed, which is not run; choose another")
+    if (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{folder / 'adapter_config.json'}: an adapter beside a whole model, which transformers would add to it; "
+            "merge it (peft: `merge_and_unload()`) and save the model alone, or take the adapter's files away"
+        )
     tensors, places = tensors_of(folder)
     adapted = next((name for name in tensors if _ADAPTER.search(name)), None)
     if adapted is not None:

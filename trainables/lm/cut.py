@@ -63,7 +63,7 @@ def read_config(card: ModelCard) -> Any:
     folder = model_folder(card)
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder / 'config.json'}: {first_line(error)}") from None
     causal_class(config, str(folder))

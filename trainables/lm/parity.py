@@ -36,8 +36,11 @@ logger = logging.getLogger(__name__)
 LIMITS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference from the whole model, relative to what it gives. (Equal parts came to 1e-6 in float32 and to 1e-2
 in bfloat16; a wrong layer type of a small model to 4e-4 and more.)"""
+SHARE = 0.8
+"""Share of the tokens that must keep to the limit in 16 bits, where rounding sends a token to another expert now and
+then (one of 38 in a tiny Granite). What is wrong in kind is wrong for the whole second text, or for its own part."""
 _VERSION = "1"
-_LONG, _SHARED, _TAIL = 24, 9, 5
+_LONG, _SHARED, _TAIL = 24, 9, 12
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ def alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     found, expected = found.float().cpu().nan_to_num(), expected.float().cpu().nan_to_num()
     if found.shape != expected.shape:
         return False
-    scale = expected.norm().clamp(min=1e-12)
-    return bool((found - expected).norm() / scale <= LIMITS.get(dtype, LIMITS[torch.bfloat16]))
+    if dtype == torch.float32:
+        return bool((found - expected).norm() <= LIMITS[dtype] * expected.norm().clamp(min=1e-12))
+    errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-12)
+    return bool(errors.flatten().quantile(SHARE) <= LIMITS.get(dtype, LIMITS[torch.bfloat16]))
 
 
 @lru_cache(maxsize=2)

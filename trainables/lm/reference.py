@@ -82,7 +82,9 @@ class WholeModel(nn.Module):
             mask = None if tree.attention_mask is None else tree.attention_mask.to(device)
             try:
                 found = self(tree.tokens.to(device), mask, tree.positions.to(device))[0, nodes]
-            except (TypeError, ValueError, IndexError) as error:
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
                 logger.info("%s: its trees are taken apart (%s)", type(self.model).__name__, error)
                 return False
         told = windows_told(self.model.config, windows, range(len(whole.hidden[0])))

@@ -18,7 +18,7 @@ def load_tokenizer(card: ModelCard) -> Any:
     Raises:
         ConfigError: the hub does not have the model.
     """
-    return AutoTokenizer.from_pretrained(tokenizer_folder(card))
+    return AutoTokenizer.from_pretrained(tokenizer_folder(card), trust_remote_code=False)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

@@ -104,7 +104,8 @@ class Upper(nn.Module):
             output = self.model.base_model(inputs_embeds=hidden, use_cache=False, **told)
         finally:
             self._given.hidden = None
-        final: Tensor = output.last_hidden_state
+        # some families (Mamba) keep hidden states in float32 up to the head
+        final: Tensor = output.last_hidden_state.to(self.head_weight.dtype)
         return final
 
     def _whole(self, hidden: Tensor, tokens: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class Upper(nn.Module):
             output = self.model.base_model(input_ids=tokens, use_cache=False)
         finally:
             handle.remove()
-        final: Tensor = output.last_hidden_state
+        final: Tensor = output.last_hidden_state.to(self.head_weight.dtype)
         return final
 
     def logits(self, final: Tensor) -> Tensor:

@@ -206,7 +206,13 @@ def test_a_tokens_share_of_the_experts_is_what_it_costs(folder: Path) -> None:
 
 
 def test_an_adapter_alone_is_refused(folder: Path) -> None:
-    (folder / "config.json").rename(folder / "adapter_config.json")
+    (folder / "adapter_config.json").write_text("{}")
+    model_card(str(folder))
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    model_card.cache_clear()
+    with pytest.raises(ConfigError, match="an adapter without its base model .*merge_and_unload"):
+        model_card(str(folder))
+    (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match="an adapter without its base model .*merge_and_unload"):
         model_card(str(folder))
 

@@ -150,6 +150,12 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "a malicious pickle": (as_bin(lambda t: t | {"x": Malicious()}), "_model.bin: refused, .* could run code"),
     "a .bin cut short": (then(as_bin(), cut("pytorch_model.bin", 0.6)), "_model.bin: cut short, or not a file of"),
     "a .bin of something else": (as_bin(lambda t: [1, 2]), "pytorch_model.bin: not a file of weights"),
+    "an adapter beside": (
+        lambda f: (f / "adapter_config.json").write_text("{}") and None, "an adapter beside a whole model"
+    ),
+    "code of its own": (
+        config(model_type="my_own", auto_map={"AutoConfig": "configuration.Mine"}), "config.json: .*my_own|code"
+    ),
     "quantised weights": (config(quantization_config={"quant_method": "gptq"}), "config.json: quantised weights"),
     "no causal model": (config(model_type="vit"), "config.json: .*model_type 'vit' is no causal language model|vit"),
     "an unknown family": (config(model_type="of_tomorrow"), "config.json: .*of_tomorrow"),

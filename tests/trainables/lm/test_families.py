@@ -156,6 +156,15 @@ def test_a_trunk_that_goes_on_from_a_blocks_output(name: str, tmp_path_factory: 
             near(found[layer][real], whole[layer][real])
 
 
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"zamba2"}))
+def test_rounding_to_16_bits_is_no_reason_to_run_whole(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    card = save_family(name, tmp_path_factory)
+    for dtype in (FP32, torch.bfloat16):
+        upper, trunk = load_upper(card, 1, dtype, "cpu"), Trunk(card, 1, dtype, "cpu")
+        assert not upper.needs_tokens and upper.head.by_parts
+        assert upper.direct == trunk._direct == (card.family not in NEVER_DIRECT)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "falcon-alibi", "gemma2", "mistral"])
 def test_trees_through_the_whole_model(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
