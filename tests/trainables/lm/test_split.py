@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import core_model_loading
+from transformers import AttentionInterface, core_model_loading
 
 from trainables.errors import DataError
-from trainables.lm import parity
+from trainables.lm import attention, parity
 from trainables.lm import trunk as trunk_module
 from trainables.lm import upper as upper_module
 from trainables.lm.cut import find_blocks
@@ -308,3 +308,37 @@ def test_a_part_that_agreed_is_not_looked_at_again(
         assert (upper.direct, upper.head.by_parts, trunk._direct, trunk._after) == (True, True, True, 1)
         monkeypatch.setattr(upper_module, "reference", lambda *_: pytest.fail("looked at again"))
         monkeypatch.setattr(trunk_module, "reference", lambda *_: pytest.fail("looked at again"))
+
+
+@pytest.mark.parametrize("dtype", [FP32, torch.bfloat16])
+@pytest.mark.parametrize("fault", ["lengths", "attention_mask"])
+def test_attention_that_ignores_what_it_is_told_is_found_out(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+
+    def deaf(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **told: Any) -> Any:
+        told = told | {"attention_mask": attention_mask, fault: None}
+        return attention.text_by_text(module, query, key, value, **told)
+
+    AttentionInterface.register(attention.NAME, deaf)
+    try:
+        card = replace(make_model(), key="llama:deaf")
+        upper, trunk = load_upper(card, 0, dtype, "cpu"), Trunk(card, 2, dtype, "cpu")
+    finally:
+        AttentionInterface.register(attention.NAME, attention.text_by_text)
+    assert not upper.direct and not upper.needs_tokens
+    assert trunk._direct == (fault == "lengths"), "a trunk's texts never stand one after the other"
+
+
+def test_a_few_tokens_may_differ_in_16_bits_only() -> None:
+    expected = torch.randn(45, 8, generator=torch.Generator().manual_seed(0))
+    for wrong, agrees in ((3, True), (12, False)):
+        found = expected.clone()
+        found[:wrong] += 1
+        assert parity.alike(found, expected, torch.bfloat16) == agrees
+        assert not parity.alike(found, expected, FP32)
+    assert not parity.alike(expected[:1], expected, FP32)
+    assert not parity.alike(expected * 1.001, expected, FP32) and parity.alike(
+        expected * 1.001, expected, torch.bfloat16
+    )
