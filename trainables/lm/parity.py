@@ -7,6 +7,7 @@ there, by a few short texts through it; what was found (the way in which it agre
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Mapping
@@ -94,6 +95,9 @@ def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Refe
         held = _read(file)
         if held is None:
             held = _make(card, dtype, device)
+            if device.type == "cuda":  # the memory is others' again, on a shared device other processes'
+                gc.collect()
+                torch.cuda.empty_cache()
             _write(file, held)
     return held
 
