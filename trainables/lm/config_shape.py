@@ -71,14 +71,17 @@ def shape_of(config_file: Path) -> dict[str, Any]:
         DataError: not a configuration, or one without a number that is needed.
     """
     config = read_config(config_file)
+    family = str(config.get("model_type"))
     try:
-        family = str(config["model_type"])
+        if "model_type" not in config:
+            raise ValueError("no model_type")
         if "text_config" in config or config.get("is_encoder_decoder"):
             kind = "an encoder-decoder" if config.get("is_encoder_decoder") else "a multimodal model"
             raise ConfigError(f"{config_file}: {family} is {kind}; a causal language model is needed")
         return {"family": family, **_numbers(family, config)}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{config_file}: not a model configuration ({type(error).__name__}: {error})") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        told = f"model_type {family!r}: " if "model_type" in config else ""
+        raise DataError(f"{config_file}: not the configuration of a language model ({told}{error})") from None
 
 
 def _numbers(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,5 +126,5 @@ def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _needed(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     value = _first(config, names)
     if value is None:
-        raise KeyError(" or ".join(names))
+        raise ValueError(f"it has no {' or '.join(names)}")
     return value
