@@ -100,7 +100,7 @@ def moved_branches(cards: Iterable[ModelCard], store: Store, index: Mapping[str,
                 before = commit[:12] if commit != card.revision else "a commit that is not recorded"
                 lines[
                     f"{card.name}: {card.revision!r} of {source} moved since it was recorded here, from {before} to "
-                    f"{card.commit[:12]}: what is planned is another model (revision={commit[:12]} is the earlier one)"
+                    f"{card.commit[:12]}: what is planned is another model (revision={commit} is the earlier one)"
                 ] = None
     return list(lines)
 
