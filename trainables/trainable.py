@@ -35,7 +35,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         settings = work["settings"]
         device = choose_device(settings["device"])
         prepare_process(device, settings["threads"])
-        self._cache = ProcessCache(device, settings["cache_bytes"], settings.get("commits", {}))
+        self._cache = ProcessCache(device, settings["cache_bytes"])
         self._take_on(work)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,14 @@ class CostedPlan:
         plan: the space expanded: stages, points, what is equivalent or done.
         costs: of the trials that are left to run.
         choices: recorded choices by question key.
+        notes: what is worth knowing about its models.
     """
 
     name: str
     plan: Plan
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         """In words, as `python -m sweep.plan` prints it."""
@@ -73,6 +75,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
         "inputs": input_notes(plan),
+        "notes": list(costed.notes),
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -117,8 +120,9 @@ def plan_text(costed: CostedPlan) -> str:
             lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
-    notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
-    lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
+    for title, notes in (("first", input_notes(plan)), ("note", costed.notes)):
+        wrapped = (line for note in notes for line in textwrap.wrap(note, 106, break_on_hyphens=False))
+        lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(wrapped)]
     return "\n".join(lines) + "\n"
 
 

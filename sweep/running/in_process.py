@@ -14,8 +14,8 @@ from sweep.planning.inputs import download_models
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
-from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
+from trainables.node.machine import check_local_device
 
 
 class InProcess:
@@ -33,11 +33,7 @@ class InProcess:
 
     def check(self) -> None:
         """Refuse a device that this machine has not got."""
-        if self._settings.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise ConfigError("device='cuda': this machine has no CUDA device that torch can use; take cpu or auto")
+        check_local_device(self._settings.device)
 
     @contextmanager
     def session(self, store: Store) -> Iterator[Capacity]:
@@ -53,7 +49,7 @@ class InProcess:
         transformers.utils.logging.disable_progress_bar()
         before = torch.get_num_threads()
         prepare_process(device, self._threads or before)
-        self._cache = ProcessCache(device, self._settings.cache_bytes, self._settings.commits)
+        self._cache = ProcessCache(device, self._settings.cache_bytes)
         try:
             yield Capacity(1, device.type == "cuda", lambda: _memory_bytes(device.type == "cuda"))
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.stand_ins import Hub, OfficialSite, Rule, model_files
-from trainables.lm.card import ALIASES
+from trainables.lm.aliases import MODELS
 
 ROOT = Path(__file__).parents[2]
 SPACES = ROOT / "search_spaces"
@@ -127,14 +127,14 @@ def test_check_holds_the_sources_against_what_is_assumed(
     assert command("sweep.data", "check", "fevr", cwd=tmp_path).returncode == 2
 
 
-def test_check_looks_the_models_of_the_study_up(hub: Hub, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_check_looks_every_alias_up(hub: Hub, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     files = model_files(tiny_models["llama"])
-    for alias, shape in ALIASES.items():
+    for alias, shape in MODELS.items():
         if alias != "pythia-12b":
-            hub.add("models", shape["source"], gated=alias.startswith("llama")).commit(files)
+            hub.add("models", shape.source, gated=shape.is_gated).commit(files)
     told = command("sweep.data", "check", "models", cwd=tmp_path)
     lines = told.stdout.splitlines()
-    assert told.returncode == 1 and len([line for line in lines if line.startswith("ok")]) == len(ALIASES) - 1
+    assert told.returncode == 1 and len([line for line in lines if line.startswith("ok")]) == len(MODELS) - 1
     (wrong,) = [line for line in lines if line.startswith("DIFFERS")]
     assert "model pythia-12b" in wrong and "no repository EleutherAI/pythia-12b" in wrong
 

@@ -115,7 +115,8 @@ class PackRun:
             stored = task.spec.keep_memory and self.log.diverged_at[k] is None
             write_member_files(task.folder, self.log.files[k] | (self.adapter.stored(k) if stored else {}))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
-        return self.log.results(self._texts.counts, timings, self.adapter.train_flops(self.epoch))
+        counts = self._texts.counts | self.adapter.counts()
+        return self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
 
     def _evaluate(self) -> None:
         """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""

@@ -58,6 +58,12 @@ class CounterfactProbe(Probe[CounterfactPlan]):
         known = sorted(load_counterfact(plan.data), key=lambda record: record.subject not in subjects)
         return cls(plan, known[: plan.counterfact_records], tokenizer)
 
+    @property
+    def longest_text(self) -> tuple[int, str]:
+        """The longest prompt, its answer's last token not read."""
+        longest = max((len(prompt) for prompts in self._prompts for prompt in prompts), default=0)
+        return longest + self.plan.answer_tokens - 1, "lower answer_tokens, or leave CounterFact out"
+
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Sample answers of every member from the whole model: sampled text has no hidden states that are kept."""
         found = []
