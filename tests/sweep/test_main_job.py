@@ -77,7 +77,8 @@ def test_a_gated_model_is_said_in_the_plan_and_refused_before_anything_starts(
 ) -> None:
     plan = job(tmp_path, "inductive.py", "--plan")
     told = " ".join(plan.stdout.split())
-    assert plan.returncode == 0 and not on_the_hub.requests
+    asked = [request for request in on_the_hub.requests if "/api/models/" in request or "/resolve/" in request]
+    assert plan.returncode == 0 and len(asked) == 2 and all(one.endswith("expand=sha") for one in asked), "commits only"
     assert "data fever: " in told and "model llama2-7b: meta-llama/Llama-2-7b-hf is gated" in told
     refused = job(tmp_path, "inductive.py", "--set", "model=llama2-7b")
     assert refused.returncode == 2
