@@ -14,6 +14,9 @@ import pytest
 
 pytest_plugins = ["tests.stand_ins"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = "/nowhere/huggingface"
 
 
 @pytest.fixture(autouse=True)

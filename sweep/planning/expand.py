@@ -118,6 +118,7 @@ def build_plan(
     choices: Choices = _NOTHING,
     until_stage: str | None = None,
     sampled: Mapping[str, Collection[str]] = _NOTHING,
+    commits: Mapping[str, str] = _NOTHING,
 ) -> Plan:
     """Expand a space.
 
@@ -127,12 +128,13 @@ def build_plan(
         choices: recorded choices by their keys.
         until_stage: leave out the stages after this one.
         sampled: ids that earlier runs drew, for each sampled stage.
+        commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no stage of that name.
         DataError: data that cannot be found.
     """
-    maker, resolved = PointMaker(), resolve(space, until_stage)
+    maker, resolved = PointMaker(commits), resolve(space, until_stage)
     is_done = frozenset(done).__contains__
     seen: set[str] = set()
     plans: dict[str, StagePlan] = {}

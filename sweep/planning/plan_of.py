@@ -10,6 +10,7 @@ from typing import Any
 from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.expand import Plan, build_plan
+from sweep.planning.inputs import kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
 from sweep.records.manifest import manifest_stages
@@ -68,12 +69,13 @@ def costed_plan(
     """
     index = store.index(set_aside=False)
     choices = store.read_json(f"{name}/choices.json") or {}
-    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
+    commits = kept_commits(store, name)
+    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed, commits)
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    return CostedPlan(name, plan, costs, choices, versions)
+    return CostedPlan(name, plan, costs, choices, versions, moved_notes(plan, commits, index))
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:
@@ -89,10 +91,21 @@ def plan_of(
     name: str,
     until_stage: str | None = None,
     retry_failed: bool = False,
+    commits: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plan a space with what a storage holds: records of any sweep, choices and draws of the sweep `name`.
 
     A choice that is not recorded yet, but follows from records there are, is taken as made.
+
+    Args:
+        space: what is planned.
+        index: all records.
+        choices: recorded choices by their keys.
+        store: holds what the sweep drew before.
+        name: of the sweep.
+        until_stage: leave out the stages after this one.
+        retry_failed: failed trials count as to run.
+        commits: of models of the Hub, by `hub id@revision`; None for those at which the sweep began.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no such stage.
@@ -100,7 +113,8 @@ def plan_of(
     """
     drawn = dict(manifest_stages(store, name)) if any(stage.sampling for stage in space.stages) else {}
     done = done_trials(index, retry_failed)
-    plan = build_plan(space, done, choices, until_stage, drawn)
+    at = kept_commits(store, name) if commits is None else commits
+    plan = build_plan(space, done, choices, until_stage, drawn, at)
     made = {}
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
@@ -110,4 +124,4 @@ def plan_of(
                 made[question.key] = decide(question, records, timestamp()) or {}
             except (NoCandidate, Undecided):
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn) if made else plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at) if made else plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class CostedPlan:
         costs: of the trials that are left to run.
         choices: recorded choices by question key.
         code_versions: points that are recorded, by the version of this software that recorded them.
+        notes: what is worth knowing about its models.
     """
 
     name: str
@@ -32,6 +33,7 @@ class CostedPlan:
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
     code_versions: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         """In words, as `python -m sweep.plan` prints it."""
@@ -79,6 +81,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "inputs": input_notes(plan),
         "code_versions": dict(costed.code_versions),
         "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
+        "notes": list(costed.notes),
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -130,10 +133,10 @@ def plan_text(costed: CostedPlan) -> str:
         lines += [f"{'' if i else 'code':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
-    notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
-    lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
-    simset = [line for line in simset_lines(plan) for line in textwrap.wrap(line, 106, break_on_hyphens=False)]
-    lines += [f"{'' if i else 'simset':<12}{line}" for i, line in enumerate(simset)]
+    simset = simset_lines(plan)
+    for title, notes in (("first", input_notes(plan)), ("note", costed.notes), ("simset", simset)):
+        wrapped = (line for note in notes for line in textwrap.wrap(note, 106, break_on_hyphens=False))
+        lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(wrapped)]
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from sweep.records.manifest import sweep_stages
+from sweep.records.names import display_names
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
 from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, MATHS, STATED_DEFAULTS
@@ -33,7 +34,12 @@ def results_table(store: Store, name: str, index: RecordIndex) -> Any:
 
     stages = sweep_stages(store, name, index)
     heads = [index[trial] for trial in stages if trial in index]
-    rows = [_row(head.record(), stages[head.id], head.folder) for head in heads]
+    records = [head.record() for head in heads]
+    names = display_names(record["model"] for record in records)
+    rows = [
+        _row(record, stages[head.id], head.folder) | {"model": names[str(record["model"].get("key"))]}
+        for head, record in zip(heads, records, strict=True)
+    ]
     schema = _schema(rows)
     return pa.table(
         {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema},

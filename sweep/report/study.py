@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
 from sweep.records.store import RecordIndex, Store
 from trainables.errors import ConfigError, DataError
@@ -153,7 +154,10 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
-    trials = sorted((_trial(head.record(), head.folder) for head in heads), key=lambda t: (t.sweep, t.id))
+    records = [head.record() for head in heads]
+    models = display_names(record["model"] for record in records)
+    found = (_trial(record, head.folder, models) for head, record in zip(heads, records, strict=True))
+    trials = sorted(found, key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
@@ -198,7 +202,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
-def _trial(record: Record, folder: str) -> Trial:
+def _trial(record: Record, folder: str, names: Mapping[str, str]) -> Trial:
     point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
@@ -206,7 +210,7 @@ def _trial(record: Record, folder: str) -> Trial:
         sweep=_sweep_of(folder),
         stage=str(record["stage"]),
         status=str(record["status"]),
-        model=str(model.get("name") or point["model"]),
+        model=names[str(model.get("key"))],
         point=point,
         data=str(data.get("given") or point["data"]),
         metrics=record["metrics"],

@@ -26,6 +26,7 @@ from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
 from sweep.records.manifest import manifest_stages
+from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.store import MANIFEST, RecordIndex, Store
 from sweep.running.failures import FailurePolicy
@@ -90,8 +91,10 @@ class Ledger:
             key: head.status for key, head in index.items() if not (retry_failed and head.status == "failed")
         }
         self._index = index
+        self.models = ModelNames((p.card for stage in plan.stages for p in stage.points), index)
         self._retry_failed = retry_failed
         self._say = say
+        self._told_whole: set[str] = set()
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
         self._running: dict[str, dict[str, Record]] = {}
@@ -134,7 +137,7 @@ class Ledger:
         begun = {}
         for point in pack.points:
             origin = Origin(self.name, point.spec.stage, pack.id)
-            begun[point.id] = begin_record(point.spec, point.identity, point.card, origin)
+            begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
         self._running[pack.id] = begun
         return pack, begun
 
@@ -165,9 +168,12 @@ class Ledger:
 
     def task(self, point: Point) -> TrialTask:
         """Return a point as a worker gets it, its places made absolute."""
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
+        folder = self._folder_of(point)
         spec = self.plan.spec_to_run(point)
         return TrialTask(point.id, spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+
+    def _folder_of(self, point: Point) -> str:
+        return self.store.trial_folder(self.name, point.spec, self.models.named(point.card).name, point.id)
 
     def checkpoint(self, trial: str) -> str:
         """Return the place of a trial's checkpoint in the storage."""
@@ -241,8 +247,7 @@ class Ledger:
             return None
         record = complete_record(begun, result)
         point = self._tasks[result["id"]]
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        self._index.add(patiently(self.store.write_record, record, folder))
+        self._index.add(patiently(self.store.write_record, record, self._folder_of(point)))
         self.statuses[point.id] = record["status"]
         self.policy.forget(point.id)
         if record["status"] != "failed":
@@ -250,8 +255,16 @@ class Ledger:
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
         self._release(point.id)
+        self._say_whole(record)
         self._judge(record)
         return record
+
+    def _say_whole(self, record: Record) -> None:
+        """Say once of each model that cannot be split that its trials are slower for it."""
+        name = record["model"]["name"]
+        if record["counts"].get("whole_model") and name not in self._told_whole:
+            self._told_whole.add(name)
+            self._say(f"{name}: its blocks do not run alone, so the whole model runs for every text: right, and slower")
 
     def end_pack(self, pack: str) -> list[Record]:
         """Close a pack and return the records that this makes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweep.running.executor import Executor, WorkerSettings
@@ -65,9 +64,9 @@ class RunOptions:
                 )
 
 
-def executor_for(options: RunOptions, commits: Mapping[str, str]) -> Executor:
+def executor_for(options: RunOptions) -> Executor:
     """Return the executor that is asked for; only Ray's imports Ray."""
-    settings = WorkerSettings(options.device, options.cache_bytes, commits)
+    settings = WorkerSettings(options.device, options.cache_bytes)
     if options.executor == "local":
         from sweep.running.in_process import InProcess
 

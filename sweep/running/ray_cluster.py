@@ -340,6 +340,11 @@ def _first_token() -> Iterator[None]:
         yield
 
 
+def is_local(address: str | None) -> bool:
+    """Say whether an address means a Ray of our own, on this machine."""
+    return _wanted(address) == "local"
+
+
 def check_reachable(address: str | None) -> None:
     """Try a cluster's address from a process that can be ended, for attaching to a dead head hangs for minutes.
 

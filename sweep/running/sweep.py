@@ -5,16 +5,27 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sweep.planning.inputs import check_models, data_to_read, keep_commits, models_to_run, pinned, read_data
+from sweep.planning.expand import Plan
+from sweep.planning.inputs import (
+    check_hub_models,
+    data_to_read,
+    keep_commits,
+    kept_commits,
+    models_to_run,
+    moved_notes,
+    points_to_run,
+    read_data,
+)
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
 from sweep.records.manifest import manifest_stages
+from sweep.records.names import ModelNames
 from sweep.records.store import Store, check_name
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
@@ -141,7 +152,21 @@ class _SweepRun:
         for warning in self._index.warnings:
             self._say(f"note: {warning}")
         self._choices: dict[str, Any] = store.read_json(f"{name}/choices.json") or {}
-        self._plan = plan_of(space, self._index, self._choices, store, name, options.stage, options.retry_failed)
+        self._space, self._commits = space, kept_commits(store, name)
+        self._plan = self._planned()
+
+    def _planned(self) -> Plan:
+        options = self._options
+        return plan_of(
+            self._space,
+            self._index,
+            self._choices,
+            self._store,
+            self._name,
+            options.stage,
+            options.retry_failed,
+            self._commits,
+        )
 
     def run(self) -> Results:
         """Do it."""
@@ -149,19 +174,21 @@ class _SweepRun:
         import sweep.records.table  # noqa: F401
         from sweep.tracking.address import resolve_tracking
 
-        plan, options = self._plan, self._options
+        options = self._options
+        self._check_hub_models()
+        plan = self._plan
         self._say(plan.space.title)
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
-        commits = check_models(plan, self._store, self._name)
-        executor = executor_for(options, commits) if plan.num_to_run else None
+        self._say_notes(moved_notes(plan, self._commits, self._index))
+        executor = executor_for(options) if plan.num_to_run else None
         if executor:
             executor.check()
         self._store.check_writable()
-        keep_commits(plan, self._store, self._name, commits)
+        self._say_notes(keep_commits(plan, self._store, self._name))
         self._prepare_inputs()
         tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         if executor:
-            stopped, counts = self._execute(executor, tracking, commits)
+            stopped, counts = self._execute(executor, tracking)
         else:
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(tracking, stopped, counts)
@@ -171,26 +198,38 @@ class _SweepRun:
         if self._progress:
             print(line, flush=True)
 
-    def _prepare_inputs(self) -> None:
-        """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
-        for note in read_data(self._plan):
+    def _say_notes(self, notes: Iterable[str]) -> None:
+        for note in notes:
             self._say(f"note: {note}")
+
+    def _check_hub_models(self) -> None:
+        """Plan again if the Hub tells a commit only now: it is part of what a trial is."""
+        found = check_hub_models(self._plan)
+        if found:
+            self._commits |= found
+            self._plan = self._planned()
+
+    def _prepare_inputs(self) -> None:
+        """Read data and check models now, so that a mistake in them is said before anything starts."""
+        from trainables.pack.check import check_trials
+
+        self._say_notes(read_data(self._plan))
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
+        self._say_notes(check_trials((point.spec, point.card) for point in points_to_run(self._plan)))
 
-    def _execute(
-        self, executor: Executor, tracking: Tracking, commits: Mapping[str, str]
-    ) -> tuple[str, dict[str, int]]:
+    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
 
         display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
         with executor.session(self._store) as capacity:
-            executor.prepare(data_to_read(self._plan), pinned(models_to_run(self._plan), commits))
+            hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
+            executor.prepare(data_to_read(self._plan), hub_models)
             ledger = Ledger(
                 self._plan,
                 self._store,
@@ -201,7 +240,7 @@ class _SweepRun:
                 self._options.retry_failed,
                 lambda line: self._tell(display, line),
             )
-            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields()))
+            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields(ledger.models)))
             try:
                 with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
@@ -258,9 +297,9 @@ class _SweepRun:
                     layers.setdefault(point.card.key, set()).add(point.spec.layer)
         return {key: sorted(found) for key, found in layers.items()}
 
-    def _known_fields(self) -> list[dict[str, Any]]:
+    def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
-        return [{**asdict(point.spec), "model": point.card.name} for point in points]
+        return [{**asdict(point.spec), "model": models.named(point.card).name} for point in points]
 
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""

@@ -155,6 +155,10 @@ class Adapter(ABC, Generic[PlanT]):
         """Return the FLOPs of one member's training so far: above 0 after one epoch."""
         return 0.0
 
+    def counts(self) -> dict[str, int]:
+        """Return what a record is to count of the way in which the pack ran, beside its texts."""
+        return {}
+
     def state(self, member: int) -> MemberState:
         """Return copies of a member's weights and optimiser, for a checkpoint."""
         return MemberState({}, {})

@@ -119,7 +119,8 @@ class PackRun:
             stored = task.spec.keep_memory and self.log.diverged_at[k] is None
             write_member_files(task.folder, self.log.files[k] | (self.adapter.stored(k) if stored else {}))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
-        return self.log.results(self._texts.counts, timings, self.adapter.train_flops(self.epoch))
+        counts = self._texts.counts | self.adapter.counts()
+        return self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
 
     def _measure_untrained(self) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.

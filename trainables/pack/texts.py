@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainables.data.corpus import Corpus, with_subject_pages
 from trainables.data.counterfact import load_counterfact
 from trainables.data.documents import LETTERS, Document, Selection
 from trainables.data.prompts import choose_examples, render_prompt, render_template
+from trainables.errors import ConfigError
+from trainables.lm.card import ModelCard
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
+from trainables.probes.probe import Probe
 
 
 def select_documents(
@@ -104,3 +107,19 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
             break
         count += 1
     return count
+
+
+def check_lengths(card: ModelCard, texts: Iterable[TrainingText], probes: Iterable[Probe[Any]]) -> None:
+    """Refuse texts, prompts and answers that are longer than a model takes.
+
+    Raises:
+        ConfigError: the longest of a kind is too long; what to do.
+    """
+    if card.positions is None:
+        return
+    trained = max((len(text.tree) for text in texts), default=0)
+    kinds = {"a text that is trained on": (trained, "lower segment_tokens or num_shots")}
+    kinds |= {f"a prompt of {probe.plan.name} with its answer": probe.longest_text for probe in probes}
+    for name, (tokens, remedy) in kinds.items():
+        if tokens > card.positions:
+            raise ConfigError(f"{name}: {tokens} tokens, {card.name} takes at most {card.positions}; {remedy}")

@@ -48,8 +48,9 @@ class TrialSpec:
 
     # The model.
     model: str = declare(
-        "sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model", _TRAINING, Part.MODEL, costs=True
-    )
+        "sample-llama", "alias, hub id or folder of a causal language model of transformers", _TRAINING, Part.MODEL,
+        costs=True,
+    )  # fmt: skip
     revision: str = declare("main", "revision on the hub", _TRAINING, Part.MODEL, costs=True, report=InReport.HIDDEN)
     dtype: str = declare(
         "float32", "type of the frozen model's numbers", _TRAINING, Part.MODEL, costs=True,
@@ -285,6 +286,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     new = dict(_without_use(spec.method, spec.probes, spec.content != "document", sets))
     if not card.is_hub:
         new["revision"] = "main"
+    elif card.commit:
+        new["revision"] = card.commit  # every worker takes the commit that the driver saw, though the branch may move
     if not uses_hub(spec.data):
         new["allow_missing_pages"] = False
     if "layer" in adapter.uses():

@@ -158,3 +158,14 @@ def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path)
     after = dict(manifest_stages(store, "staged"))
     assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
     assert results_table(store, "staged", store.index()).num_rows == 10
+
+
+def test_a_model_that_runs_whole_is_said_once(tmp_path):
+    ledger, said = open_ledger(tmp_path)
+    for pack, begun in take(ledger):
+        counts = {"whole_model": 1} if begun["model"]["name"] == "sample-llama" else {}
+        metrics = {"memory/nll": 1.0}
+        ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": metrics, "counts": counts})
+    assert [line for line in said if "whole model" in line] == [
+        "sample-llama: its blocks do not run alone, so the whole model runs for every text: right, and slower"
+    ]

@@ -70,7 +70,8 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
     def train_flops(self, epochs: int) -> float:
         """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
         card, train = self.parts.card, self.states.train
-        blocks = (card.num_blocks - 1 - self.layer) * card.block_params
+        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
+        blocks = ran * card.active_block_params
         memory = self.plans[0].added_params(card)
         per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
         return float(epochs * per_epoch)

@@ -66,7 +66,7 @@ class MemoryPlan(TrainingPlan):
 
     def train_token_flops(self, card: ModelCard) -> float:
         """Count blocks and head forward and, for activations only, backward; the memory also for its parameters."""
-        blocks = card.block_params * self.trial_blocks(card)
+        blocks = card.active_block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
 
     @classmethod

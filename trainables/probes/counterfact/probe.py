@@ -73,6 +73,12 @@ class CounterfactProbe(Probe[CounterfactPlan]):
         with_page = sum(page is not None for page in self._pages)
         return {"counterfact_with_page": with_page, "counterfact_without_page": len(self._pages) - with_page}
 
+    @property
+    def longest_text(self) -> tuple[int, str]:
+        """The longest prompt, its answer's last token not read."""
+        longest = max((len(prompt) for prompts in self._prompts for prompt in prompts), default=0)
+        return longest + self.plan.answer_tokens - 1, "lower answer_tokens, or leave CounterFact out"
+
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Sample answers of every member from the whole model: sampled text has no hidden states that are kept.
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from trainables.data.documents import Claim, Document
 from trainables.data.prompts import choose_examples
@@ -50,6 +53,30 @@ def test_answers_are_those_of_greedy_generation(
         assert letters_of(answers) == generated_letters(questions, model, tokenizer)
         seen.update(letters_of(answers))
     assert {None, "a", "b", "c"} == set(seen), "the models must give every answer, and none"
+
+
+def test_every_end_token_of_the_model_ends_an_answer_as_for_generate(
+    documents: list[Document], tokenizer: Any, answering_models: list[Any], respond_with: Any, tmp_path: Path
+) -> None:
+    """A chat model that says `<eot>` before the letter has not answered."""
+    plain = FeverQuestions(documents, tokenizer, claims_per_page=8)
+    tokenizer.save_pretrained(tmp_path)
+    for model in answering_models:
+        (before,) = plain.answer(respond_with(model))
+        lettered = [answer for answer in before if answer.letter]
+        if lettered:
+            break
+    opening = tokenizer(lettered[0].text, add_special_tokens=False)["input_ids"][0]
+    kept = copy.deepcopy(model.generation_config)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, opening]
+    try:
+        model.generation_config.save_pretrained(tmp_path)
+        questions = FeverQuestions(documents, AutoTokenizer.from_pretrained(tmp_path), claims_per_page=8)
+        (answers,) = questions.answer(respond_with(model))
+        assert letters_of(answers) == generated_letters(questions, model, tokenizer)
+        assert letters_of(answers) != letters_of(before)
+    finally:
+        model.generation_config = kept
 
 
 def test_members_of_a_pack_answer_as_they_do_alone(
