@@ -17,6 +17,7 @@ from sweep.records.store import Store
 from sweep.tracking.address import EXPERIMENT, Tracking
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
+from trainables.pack.result import write_member_files
 from trainables.trial.spec import TrialSpec, canonical, identity, make_spec
 
 MODELS = ("pythia-6.9b", "llama2-7b")
@@ -62,9 +63,9 @@ def write_sweep(store: Store, name: str, number: int) -> None:
         answers = None if index % 50 == 49 else (spec.num_documents, index % ANSWER_SETS)
         folder = Path(store.full(store.trial_folder(name, spec, card.name, begun["id"])))
         folder.mkdir(parents=True)
-        (folder / "record.json").write_bytes(record_bytes(_finish(begun, spec, index)))
-        if answers is not None:
-            (folder / "predictions.parquet").write_bytes(_predictions(*answers))
+        files = {} if answers is None else {"predictions.parquet": _predictions(*answers)}
+        told = write_member_files(str(folder), files)
+        (folder / "record.json").write_bytes(record_bytes({**_finish(begun, spec, index), "files": told}))
         ids.append(begun["id"])
     store.write_json(f"{name}/plan.json", {"space": name, "stages": [{"name": "grid", "ids": ids}]})
 

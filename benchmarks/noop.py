@@ -36,7 +36,7 @@ NOWHERE = "http://127.0.0.1:9"
 class NothingTrainable(tune.Trainable):  # type: ignore[misc]
     """Reports at once what `PackTrainable` reports at its end."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], secrets: Any = None) -> None:
         """Take the first pack."""
         self._trials = json.loads(config["work"])["trials"]
 

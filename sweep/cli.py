@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -14,6 +14,7 @@ import typer
 
 from trainables.data.official import CACHE_VARIABLE
 from trainables.errors import ConfigError, DataError
+from trainables.node.addresses import shown as hide_secrets
 
 EXIT_USER_ERROR = 2
 
@@ -53,12 +54,21 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+        print("error:", hide_secrets(" ".join(str(error).split())), file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_status", EXIT_USER_ERROR)) from None
 
 
 class Shown(Protocol):
-    """What can be printed for a person, or as JSON for a program."""
+    """What can be printed for a person, or as JSON for a program.
+
+    Attributes:
+        warnings: lines on what was not as it should be.
+    """
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Lines on what was not as it should be."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -66,7 +76,9 @@ class Shown(Protocol):
 
 
 def show(shown: Shown, as_json: bool) -> None:
-    """Print something, as text or as one JSON object."""
+    """Print something, as text or as one JSON object; its warnings on stderr."""
+    for line in shown.warnings:
+        print("note:", line, file=sys.stderr, flush=True)
     print(json.dumps(shown.to_dict(), indent=2) if as_json else shown)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import NoLockOption, user_errors
+from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.store import split_location
 from sweep.records.table import write_results
 from sweep.report.findings import publish
@@ -16,6 +17,7 @@ from sweep.tracking.address import EXPERIMENT, resolve_tracking
 from sweep.tracking.link import view_link
 from sweep.tracking.publish import Progress
 from trainables.errors import ConfigError
+from trainables.node.addresses import shown
 
 HELP = """Bring MLflow and results.parquet up to date with the records of a storage; a repeat changes nothing.
 
@@ -54,6 +56,10 @@ def main(
             for each in names:
                 locks.enter_context(store.lock(each, without=no_lock))
             index = store.index()
+            notes = [*index.warnings, *mend_storage_file(store)]
+            notes += [line for each in names for line in problems_of(store, each, index)]
+            for line in notes:
+                typer.echo(f"note: {shown(line)}", err=True)
             for each in names:
                 typer.echo(f"wrote {store.full(write_results(store, each, index))}")
             with shown_progress() as progress:

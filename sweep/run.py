@@ -32,8 +32,8 @@ from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED, Results
 from sweep.running.sweep import run_space
-from sweep.tracking.address import shown
 from trainables.errors import ConfigError
+from trainables.node.addresses import shown
 
 EXAMPLES = """
 Examples:

@@ -10,7 +10,8 @@ raises, whereupon Tune gives it up. Trouble in its setup is reported in this way
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from trainables.errors import Failure, SweepError
 from trainables.lm.inputs import prepare_node
 from trainables.node.machine import oom_kills
 from trainables.pack.process_cache import ProcessCache
-from trainables.pack.worker import PackWork, choose_device, device_name, library_versions, prepare_process
+from trainables.pack.worker import PackWork, choose_device, device_name, failure_of, library_versions, prepare_process
 from trainables.trial.spec import make_spec
 
 
@@ -40,8 +41,14 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
     _failure: Failure | None
     _given_up: bool
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepare the process and queue the first pack."""
+    def setup(self, config: dict[str, Any], secrets: Mapping[str, str] | None = None) -> None:
+        """Prepare the process and queue the first pack.
+
+        Args:
+            config: of the pack.
+            secrets: variables to set: the keys of storages, whose addresses in the config are without them.
+        """
+        os.environ.update(secrets or {})
         self._work: PackWork | None = None
         self._cache: ProcessCache | None = None
         self._device = ""
@@ -60,7 +67,14 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         """
         if self._given_up:
             raise ProcessGivenUp(self._failure.message if self._failure else "")
-        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "note": "", "failure": None, "done": False}
+        report: dict[str, Any] = {
+            "epoch": 0,
+            "progress": {},
+            "results": [],
+            "notes": [],
+            "failure": None,
+            "done": False,
+        }
         if self._failure is None:
             assert self._work is not None
             report = self._work.step()
@@ -93,7 +107,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             begin()
         except Exception as error:
-            self._failure = Failure.of(error, self._device)
+            self._failure = failure_of(error, self._device)
 
     def _start(self, work: dict[str, Any]) -> None:
         """Set the process up."""

@@ -16,8 +16,10 @@ from typing import Any, Literal
 from sweep.planning.points import Point
 from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
-from trainables.trial.spec import digest
+from trainables.trial.spec import STATED_DEFAULTS, digest
 
+ADDED_LATER = ("allow_missing_pages",)
+"""Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
 BFLOAT16_NLL_NOISE = 1.3e-3
 """How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
 LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
@@ -63,7 +65,9 @@ class Question:
 
 def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> Question:
     """State a question; its key is a hash of what its candidates share, and of how they are judged."""
-    common = {name: value for name, value in candidates[0].identity.items() if name != best.field}
+    stated = candidates[0].identity
+    new = {name for name in ADDED_LATER if stated.get(name) == STATED_DEFAULTS[name]}
+    common = {name: value for name, value in stated.items() if name != best.field and name not in new}
     key = digest({"field": best.field, "by": best.by, "mode": best.mode, "common": common})
     return Question(key, best, dict(group), candidates)
 
@@ -220,7 +224,7 @@ def reconcile(
         return new, f"{question}: decided anew, {back} had failed and has a result now; it was {was}"
     if recorded["value"] == fresh["value"]:
         return dict(recorded), None
-    was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded['decided_at']})"
+    was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded.get('decided_at', 'once')})"
     now = f"{fresh['value']} ({fresh['metric']:.4g})"
     if recorded["value"] not in question.values:
         return fresh, f"{question}: {now} in this run; the recorded choice {was} is not among its candidates"

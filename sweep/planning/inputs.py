@@ -9,6 +9,7 @@ from sweep.planning.expand import Plan
 from sweep.planning.points import Point
 from sweep.records.names import moved_branches
 from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_files import COMMITS, read_sweep_file, write_sweep_file
 from trainables.data.hub import is_hub
 from trainables.data.hub_client import gated_message, has_token, is_offline
 from trainables.data.obtain import is_ready
@@ -18,8 +19,6 @@ from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.hub_commit import hub_commit
 from trainables.trial.spec import uses_counterfact
-
-COMMITS = "commits.json"
 
 
 def points_to_run(plan: Plan) -> list[Point]:
@@ -61,7 +60,7 @@ def gated_note(card: ModelCard) -> str:
 
 def kept_commits(store: Store, name: str) -> dict[str, str]:
     """Return the commits of a sweep's hub models when it began, by `hub id@revision`; it stays there."""
-    return dict((store.read_json(f"{name}/{COMMITS}") or {}).get("models", {}))
+    return dict((read_sweep_file(store, name, COMMITS) or {}).get("models", {}))
 
 
 def moved_notes(plan: Plan, commits: Mapping[str, str], index: RecordIndex) -> list[str]:
@@ -115,7 +114,7 @@ def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
     models = {
         _branch(card): card.commit for card in models_to_run(plan) if card.is_hub and card.revision != card.commit
     }
-    kept = store.read_json(f"{name}/{COMMITS}") or {}
+    kept = read_sweep_file(store, name, COMMITS) or {}
     data = dict(kept.get("data", {}))
     for source in {part for sources, _ in data_to_read(plan) for part in sources.split(",") if is_hub(part)}:
         repo = source.partition("@")[0]
@@ -126,7 +125,7 @@ def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
             data[repo] = source
     now = {"models": {**kept.get("models", {}), **models}, "data": data}
     if any(now.values()) and now != kept:
-        store.write_json(f"{name}/{COMMITS}", now)
+        write_sweep_file(store, name, COMMITS, now)
     return notes
 
 

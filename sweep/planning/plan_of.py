@@ -13,9 +13,12 @@ from sweep.planning.expand import Plan, build_plan
 from sweep.planning.inputs import kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
-from sweep.records.manifest import manifest_stages
+from sweep.records.files import damaged_files
+from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import code_version, timestamp
+from sweep.records.storage_id import storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
+from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
 from sweep.space import Space
 
 UNKNOWN = "an unknown version"
@@ -68,14 +71,25 @@ def costed_plan(
         DataError: as `plan_of`.
     """
     index = store.index(set_aside=False)
-    choices = store.read_json(f"{name}/choices.json") or {}
+    warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
+    warnings += leave_out_damaged(store, name, index)
+    choices = read_sweep_file(store, name, CHOICES) or {}
     commits = kept_commits(store, name)
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed, commits)
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    return CostedPlan(name, plan, costs, choices, versions, moved_notes(plan, commits, index))
+    notes = moved_notes(plan, commits, index)
+    return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
+
+
+def leave_out_damaged(store: Store, name: str, index: RecordIndex) -> list[str]:
+    """Take a sweep's trials with damaged files out of an index, as a run would, and return a line on each file."""
+    found = damaged_files(store, sweep_heads(store, name, index))
+    for trial in found:
+        del index[trial]
+    return [f"{problem}; trial {trial} is to run again" for trial, lines in found.items() for problem in lines.values()]
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:
@@ -111,7 +125,9 @@ def plan_of(
         ConfigError: values at odds with each other, the models or the data; no such stage.
         DataError: data, or a file of the storage, that cannot be read.
     """
-    drawn = dict(manifest_stages(store, name)) if any(stage.sampling for stage in space.stages) else {}
+    drawn: dict[str, list[str]] = {}
+    if any(stage.sampling for stage in space.stages):
+        drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
     done = done_trials(index, retry_failed)
     at = kept_commits(store, name) if commits is None else commits
     plan = build_plan(space, done, choices, until_stage, drawn, at)

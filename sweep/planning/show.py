@@ -26,6 +26,7 @@ class CostedPlan:
         choices: recorded choices by question key.
         code_versions: points that are recorded, by the version of this software that recorded them.
         notes: what is worth knowing about its models.
+        warnings: files of the storage that are broken, a line on each: a run makes them again.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CostedPlan:
     choices: Mapping[str, Mapping[str, Any]]
     code_versions: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """In words, as `python -m sweep.plan` prints it."""
@@ -61,6 +63,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "space": plan.space.name,
         "title": plan.space.title,
         "name": costed.name,
+        "warnings": list(costed.warnings),
         "arithmetic": plan.arithmetic,
         "grid_points": plan.grid_points,
         "unique_points": len(plan.grid),

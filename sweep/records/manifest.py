@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweep.records.store import MANIFEST, RecordHead, Store
+from sweep.records.storage_id import MANIFEST
+from sweep.records.store import RecordHead, Store
+from sweep.records.sweep_files import read_sweep_file
 
 
 def manifest_stages(store: Store, name: str) -> list[tuple[str, list[str]]]:
-    """Return a sweep's stages and the ids of their trials known so far, in the order of its manifest."""
-    manifest = store.read_json(f"{name}/{MANIFEST}") or {}
+    """Return a sweep's stages and the ids of their trials known so far, in the order of its manifest.
+
+    None where there is no manifest, or a broken one.
+    """
+    manifest = read_sweep_file(store, name, MANIFEST) or {}
     return [(str(stage["name"]), list(stage.get("ids") or [])) for stage in manifest.get("stages", [])]
+
+
+def recorded_stages(name: str, index: Mapping[str, RecordHead]) -> dict[str, list[str]]:
+    """Return the trials that a sweep ran itself, by the stage that ran them: what there is without a manifest."""
+    found: dict[str, list[str]] = {}
+    for head in index.values():
+        if head.sweep == name:
+            found.setdefault(head.record()["stage"], []).append(head.id)
+    return found
+
+
+def sweep_heads(store: Store, name: str, index: Mapping[str, RecordHead]) -> list[RecordHead]:
+    """Return the records of the trials that a sweep ran or that its manifest lists."""
+    listed = sweep_stages(store, name, index)
+    return [head for head in index.values() if head.sweep == name or head.id in listed]
 
 
 def sweep_stages(store: Store, name: str, index: Mapping[str, RecordHead]) -> dict[str, list[str]]:

@@ -22,14 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import sweep
+from sweep.records.parts import wrong_part
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
+from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
 from trainables.probes.registry import probe_plans
 from trainables.trial.spec import ID_VERSION, TrialSpec, trial_id
 
 Record = dict[str, Any]
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)
+"""Formats that are read. The first has no checksums: neither of the record itself nor of the files beside it."""
 STATUSES = ("done", "stopped", "diverged", "failed")
 LIBRARIES = (
     "torch",
@@ -43,6 +47,23 @@ LIBRARIES = (
     "scikit-learn",
 )
 _RESULT_PARTS: dict[str, type] = {"metrics": dict, "curves": dict, "counts": dict, "timings": dict}
+_OBJECTS = ("identity", "model", "data", "versions", "labels")
+_TEXTS = ("sweep", "stage", "pack", "host", "started_at", "finished_at")
+_IN_IDENTITY = (
+    "model",
+    "data",
+    "method",
+    "layer",
+    "allocation",
+    "alpha",
+    "content",
+    "epochs",
+    "num_documents",
+    "num_clusters",
+    "probes",
+    "seed",
+)
+"""Fields that readers take from a record's identity as they are; others may be younger than the record."""
 
 
 class PassedOver(DataError):
@@ -115,7 +136,8 @@ def complete_record(begun: Record, result: Mapping[str, Any]) -> Record:
     Args:
         begun: from `begin_record`.
         result: what the worker returned: `status`, `metrics`, `curves`, `counts`, `timings`, `flops`, `host`,
-            `versions`, `error`, and, where it knows better than the driver, `started_at` and `finished_at`.
+            `versions`, `error`, `files` (what it left beside the record), and, where it knows better than the driver,
+            `started_at` and `finished_at`.
 
     Raises:
         DataError: the result is not one, or belongs to another trial.
@@ -133,6 +155,7 @@ def complete_record(begun: Record, result: Mapping[str, Any]) -> Record:
         "started_at": result.get("started_at") or begun["started_at"],
         "finished_at": result.get("finished_at") or timestamp(),
         "error": plain(result.get("error")),
+        "files": plain(result.get("files") or {}),
     }
     check_record(record)
     return record
@@ -147,28 +170,67 @@ def check_record(record: Any, where: str = "record") -> None:
     """
     if not isinstance(record, dict):
         raise DataError(f"{where}: not a record")
-    if record.get("format") != FORMAT or record.get("id_version") != ID_VERSION:
+    _check_version(record, where)
+    if record.get("status") not in STATUSES:
+        raise DataError(f"{where}: status {record.get('status')!r} is none of {', '.join(STATUSES)}")
+    kinds = {**_RESULT_PARTS, **dict.fromkeys(_OBJECTS, dict), **dict.fromkeys(_TEXTS, str)}
+    kinds |= {"files": dict} if record["format"] >= 2 else {}
+    for part, kind in kinds.items():
+        if not isinstance(record.get(part), kind):
+            raise DataError(f"{where}: {part} is missing or not {'an object' if kind is dict else 'text'}")
+    for name in _IN_IDENTITY:
+        if name not in record["identity"]:
+            raise DataError(f"{where}: identity lacks {name}")
+    if trial_id(record["identity"]) != record.get("id"):
+        raise DataError(f"{where}: id {record.get('id')!r} does not follow from its identity")
+    part = wrong_part(record)
+    if part:
+        raise DataError(f"{where}: {part} is not what a record has there")
+
+
+def _check_version(record: Record, where: str) -> None:
+    if record.get("format") not in FORMATS or record.get("id_version") != ID_VERSION:
         raise PassedOver(
             f"{where}: written by another version (format {record.get('format')}, "
             f"ids {record.get('id_version')}; this one has {FORMAT}, {ID_VERSION}); it is not used"
         )
-    if record.get("status") not in STATUSES:
-        raise DataError(f"{where}: status {record.get('status')!r} is none of {', '.join(STATUSES)}")
-    for part, kind in {**_RESULT_PARTS, "identity": dict, "sweep": str, "stage": str, "model": dict}.items():
-        if not isinstance(record.get(part), kind):
-            raise DataError(f"{where}: {part} is missing or not a {kind.__name__}")
-    if trial_id(record["identity"]) != record.get("id"):
-        raise DataError(f"{where}: id {record.get('id')!r} does not follow from its identity")
 
 
 def record_bytes(record: Record) -> bytes:
-    """Return a record as it is stored: JSON, one stable spelling."""
-    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
+    """Return a record as it is stored: JSON, one stable spelling, with a checksum of all of it."""
+    return _json_bytes(sealed(record) if record["format"] >= 2 else record)
+
+
+def parse_record(text: bytes, where: str) -> Record:
+    """Read what `record_bytes` gave.
+
+    Raises:
+        PassedOver: written by another version of the software.
+        DataError: it is not a whole record, or not what was written.
+    """
+    try:
+        record = read_plain_json(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from None
+    if isinstance(record, dict):
+        _check_version(record, where)
+        if record.get("format") == FORMAT and SEAL not in record:
+            raise DataError(f"{where}: its {SEAL} is missing")
+        try:
+            record = unsealed(record)
+        except BrokenSeal as error:
+            raise DataError(f"{where}: {error}") from None
+    check_record(record, where)
+    return dict(record)
 
 
 def record_hash(record: Record) -> str:
     """Return a short fingerprint of everything in a record."""
-    return hashlib.blake2b(record_bytes(record), digest_size=8).hexdigest()
+    return hashlib.blake2b(_json_bytes(record), digest_size=8).hexdigest()
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
 
 
 def plain(value: Any) -> Any:

@@ -22,12 +22,14 @@ from typing import Any
 
 from sweep.records.claims import Claims
 from sweep.records.locks import Hold, hold
-from sweep.records.record import PassedOver, Record, check_record, record_bytes
+from sweep.records.record import PassedOver, Record, check_record, parse_record, record_bytes
+from sweep.records.storage_id import MANIFEST, storage_id
 from trainables.errors import ConfigError, DataError
-from trainables.node.storage import Changed, NoConditionalPut, Storage, StorageError
+from trainables.node.checksums import SEAL
+from trainables.node.storage import Storage, StorageError
 from trainables.trial.spec import TrialSpec
 
-RECORD, MANIFEST = "record.json", "plan.json"
+RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class RecordHead:
 
     def record(self) -> Record:
         """Return the whole record; the storage is not read again."""
-        return dict(json.loads(zlib.decompress(self._packed)))
+        record = dict(json.loads(zlib.decompress(self._packed)))
+        record.pop(SEAL, None)
+        return record
 
 
 class RecordIndex(dict[str, RecordHead]):
@@ -142,23 +146,11 @@ class Store(Storage):
         self.delete(probe)
 
     def storage_id(self) -> str:
-        """Return the random name of this storage, made at first use; it stays when the folder moves."""
-        path = "storage.json"
-        found = self.read_json(path)
-        if isinstance(found, dict) and found.get("id"):
-            return str(found["id"])
-        fresh = uuid.uuid4().hex[:12]
-        text = json.dumps({"id": fresh, "format": 1}, indent=1).encode()
-        try:
-            self.put_if_absent(path, text)
-        except Changed:  # by another at the same time, or there is something else than an id
-            other = self.read_json(path)
-            if isinstance(other, dict) and other.get("id"):
-                return str(other["id"])
-            self.write(path, text)
-        except NoConditionalPut:
-            self.write(path, text)
-        return fresh
+        """Return the random name of this storage, made at first use; it stays when the folder moves.
+
+        Where its file is lost, the name is found again (`sweep.records.storage_id`): MLflow knows runs by it.
+        """
+        return storage_id(self)
 
     def lock(self, name: str, without: bool = False) -> AbstractContextManager[None]:
         """Return a context in which this process alone works on the sweep `name`.
@@ -235,13 +227,9 @@ class Store(Storage):
         path = f"{folder}/{RECORD}"
         try:
             text = self.read(path)
-            record = json.loads(text)
         except OSError as error:
             raise PassedOver(str(error)) from None
-        except ValueError as error:
-            raise DataError(f"{self.full(path)}: not JSON ({error})") from None
-        check_record(record, self.full(path))
-        return RecordHead.of(record, folder, text)
+        return RecordHead.of(parse_record(text, self.full(path)), folder, text)
 
     def find_record(self, folders: Sequence[str]) -> RecordHead | None:
         """Return the first good record in some folders, read now; None where there is none."""
@@ -265,6 +253,18 @@ class Store(Storage):
                 found.warnings.append(self._set_aside(folder, head) if set_aside else str(head))
         return found
 
+    def set_aside(self, path: str) -> str:
+        """Rename a broken file to `….broken`, so that it is made again, and say so.
+
+        Raises:
+            StorageError: it cannot be renamed.
+        """
+        target = f"{path}.broken"
+        if self.exists(target):
+            target = f"{target}-{uuid.uuid4().hex[:6]}"
+        self.move(path, target)
+        return f"set aside as {target.rpartition('/')[2]}"
+
     def _read_all(self, folders: list[str]) -> Iterator[RecordHead | DataError]:
         def read(folder: str) -> RecordHead | DataError:
             try:
@@ -281,14 +281,10 @@ class Store(Storage):
     def _set_aside(self, folder: str, problem: DataError) -> str:
         if isinstance(problem, PassedOver):
             return str(problem)
-        target = f"{folder}/{RECORD}.broken"
-        if self.exists(target):
-            target = f"{target}-{uuid.uuid4().hex[:6]}"
         try:
-            self.move(f"{folder}/{RECORD}", target)
+            return f"{problem}; {self.set_aside(f'{folder}/{RECORD}')}"
         except StorageError as error:
             return f"{problem}; not used, and not set aside: {error}"
-        return f"{problem}; set aside as {target.rpartition('/')[2]}"
 
 
 def check_name(name: str) -> str:

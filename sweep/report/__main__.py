@@ -48,6 +48,8 @@ def report(
 
     store, only = split_location(location)
     study = load_study(store, [only] if only else name or [])
+    for line in study.unreadable:
+        typer.echo(f"note: {line}", err=True)
     with written(study, build_report(study, Options(target_nll, resamples)), out) as (folder, page):
         typer.echo(f"{len(study.trials):,} trials, {study.missing:,} points missing: {page}")
         names = [sweep.name for sweep in study.sweeps]

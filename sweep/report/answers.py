@@ -128,14 +128,16 @@ def _read_table(store: Store, trial: Trial) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["claim_id", "page", "label", "rows", "parsed"]
     path = f"{trial.folder}/{PREDICTIONS}"
+    if not trial.may_read(PREDICTIONS):
+        return f"{path} is damaged" if PREDICTIONS in trial.damaged else f"{path} is missing"
+    columns = ["claim_id", "page", "label", "rows", "parsed"]
     try:
         table = pq.read_table(io.BytesIO(store.read(path)), columns=columns)
         labels = set(table["label"].to_pylist())
     except (OSError, KeyError) as error:
         return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} cannot be read"
-    except pa.ArrowException:
+    except (ValueError, pa.ArrowException):
         return f"{path} is broken"
     return table if labels <= _CODES.keys() else f"{path} has labels other than FEVER's"
 

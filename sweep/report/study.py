@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
+from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.store import RecordIndex, Store
-from trainables.errors import ConfigError, DataError
+from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
+from trainables.errors import ConfigError
+from trainables.node.checksums import read_plain_json
 from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
 
@@ -38,6 +42,8 @@ class Trial:
         unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
         code: version of this software that recorded it, empty where it is not known.
         probe_versions: version of each probe that it was asked; records from before these were stated are of 1.
+        files: the files beside its record that may be read; None where the record does not say.
+        damaged: files that are not what the record says; they are not read.
     """
 
     id: str
@@ -55,6 +61,12 @@ class Trial:
     unused: frozenset[str] = frozenset()
     probe_versions: Mapping[str, int] = field(default_factory=dict)
     code: str = ""
+    files: frozenset[str] | None = None
+    damaged: frozenset[str] = frozenset()
+
+    def may_read(self, file: str) -> bool:
+        """Say whether a file beside the record is the trial's, and whole."""
+        return file not in self.damaged and (self.files is None or file in self.files)
 
     def get(self, name: str) -> Any:
         """Return a field of the point, None where it means nothing; `model` and `data` by their short names."""
@@ -117,7 +129,7 @@ class Study:
         store: the storage.
         sweeps: the sweeps asked for.
         trials: their trials, each id once, in the order of sweep and id.
-        unreadable: records that could not be read, and why.
+        unreadable: records and other files that could not be read or are not what was written, and why.
     """
 
     store: Store
@@ -150,27 +162,39 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
     for name in wanted:
         if name not in known:
             raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
-    plans = {name: _read_json(store, f"{name}/plan.json") or {} for name in wanted}
+    plans = {name: read_sweep_file(store, name, MANIFEST) or {} for name in wanted}
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
     records = [head.record() for head in heads]
     models = display_names(record["model"] for record in records)
-    found = (_trial(record, head.folder, models) for head, record in zip(heads, records, strict=True))
+    damaged = damaged_files(store, heads)
+    found = (
+        _trial(record, head.folder, models, frozenset(damaged.get(head.id, ())))
+        for head, record in zip(heads, records, strict=True)
+    )
     trials = sorted(found, key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
         own = [trial for trial in trials if trial.sweep == name]
         stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
-        choices = _read_json(store, f"{name}/choices.json")
+        choices = read_sweep_file(store, name, CHOICES)
         sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
-    return Study(store, tuple(sweeps), tuple(trials), tuple(index.warnings))
+    unreadable = [*index.warnings, storage_file_problem(store)]
+    unreadable += [line for name in wanted for line in broken_files(store, name).values()]
+    unreadable += [line for lines in damaged.values() for line in lines.values()]
+    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)))
 
 
 def read_extra(store: Store, trial: Trial, name: str) -> Any:
-    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`), or None."""
-    return _read_json(store, f"{trial.folder}/{name}")
+    """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`); None without a whole one."""
+    if not trial.may_read(name):
+        return None
+    try:
+        return read_plain_json(store.read(f"{trial.folder}/{name}"))
+    except (OSError, ValueError):
+        return None
 
 
 def _sweep_of(folder: str) -> str:
@@ -202,7 +226,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
-def _trial(record: Record, folder: str, names: Mapping[str, str]) -> Trial:
+def _trial(record: Record, folder: str, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
     point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
@@ -221,11 +245,6 @@ def _trial(record: Record, folder: str, names: Mapping[str, str]) -> Trial:
         unused=unused_fields(point),
         code=code_version({"versions": {}, **record}),
         probe_versions=dict.fromkeys(point["probes"], 1) | (record.get("probe_versions") or {}),
+        files=None if record.get("files") is None else frozenset(record["files"]),
+        damaged=damaged,
     )
-
-
-def _read_json(store: Store, path: str) -> Any:
-    try:
-        return store.read_json(path)
-    except (OSError, DataError):
-        return None

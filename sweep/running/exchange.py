@@ -82,11 +82,12 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; `note` where there is
-                something that a person should know of the machine, which is said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; maybe `notes`, lines
+                for the user, each said once.
         """
-        note = report.get("note")
-        if note and note not in self._notes:
+        for note in report.get("notes", ()):
+            if note in self._notes:
+                continue
             self._notes.add(note)
             self._display.say(f"note: {note}")
         for trial, metrics in report["progress"].items():

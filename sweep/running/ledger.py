@@ -28,7 +28,9 @@ from sweep.planning.points import Point
 from sweep.records.manifest import manifest_stages
 from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
-from sweep.records.store import MANIFEST, RecordIndex, Store
+from sweep.records.storage_id import MANIFEST
+from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_files import CHOICES, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
 from trainables.errors import OWN_KINDS, Failure
@@ -110,7 +112,7 @@ class Ledger:
         self._stop_file_written = False
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
-            stage.name: StageDraws(plan, stage, store, name, self._known)
+            stage.name: StageDraws(plan, stage, store, name, self._known, self._recorded(stage.name), choices)
             for stage in plan.stages
             if stage.stage.sampling
         }
@@ -362,10 +364,13 @@ class Ledger:
             if kept:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
         patiently(
-            self.store.write_json,
-            f"{self.name}/{MANIFEST}",
+            write_sweep_file,
+            self.store,
+            self.name,
+            MANIFEST,
             {
                 "format": 1,
+                "storage": patiently(self.store.storage_id),
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,
@@ -459,6 +464,11 @@ class Ledger:
         """Return the record of a trial, if there is one."""
         return self._index[trial].record() if trial in self.statuses else None
 
+    def _recorded(self, stage: str) -> list[Record]:
+        """Return the records of a stage that this sweep ran, oldest first."""
+        records = [head.record() for head in self._index.values() if head.sweep == self.name]
+        return sorted((r for r in records if r["stage"] == stage), key=lambda r: (r["started_at"], r["id"]))
+
     def _judge(self, record: Record) -> None:
         """Let the policy learn from a record, and stop the sweep if it says so."""
         if record["status"] != "failed":
@@ -497,7 +507,7 @@ class Ledger:
         anew = recorded is not None and reopened(recorded, fresh)
         if recorded is None or anew:
             self.choices[key] = choice
-            patiently(self.store.write_json, f"{self.name}/choices.json", self.choices)
+            patiently(write_sweep_file, self.store, self.name, CHOICES, self.choices)
         if anew or not stays:
             self._say(f"chosen: {question} is {chosen_line(choice)}")
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweep.planning.expand import Choices, Plan, StagePlan, sampled_point
 from sweep.planning.points import Point
 from sweep.records.store import Store
+from sweep.records.sweep_files import DRAWS, read_sweep_file, write_sweep_file
 from sweep.space import Distribution, LogUniform, OneOf, middle
 from trainables.trial.spec import TrialSpec
 
@@ -34,6 +35,8 @@ class StageDraws:
         store: where the list of draws is kept.
         name: of the sweep.
         record_of: gives a finished trial's record (`status`, `metrics` and `curves` are read), or None.
+        recorded: records of the stage, oldest first: what was drawn where the list of draws is lost.
+        choices: recorded choices by key.
     """
 
     def __init__(
@@ -43,17 +46,21 @@ class StageDraws:
         store: Store,
         name: str,
         record_of: Callable[[str], Mapping[str, Any] | None],
+        recorded: Sequence[Mapping[str, Any]] = (),
+        choices: Choices | None = None,
     ) -> None:
         """Read what earlier runs drew."""
         assert stage.stage.sampling is not None
         self.stage, self.sampling = stage.stage, stage.stage.sampling
         self._plan, self._store, self._record_of = plan, store, record_of
-        self._path = f"{name}/sampled.json"
+        self._name = name
         self._groups = self.stage.combinations
         self._middle = {name: middle(name, spread) for name, spread in self.sampling.fields.items()}
-        self._draws: list[dict[str, Any]] = [
-            draw for draw in store.read_json(self._path) or [] if draw["stage"] == self.stage.name
-        ]
+        kept = read_sweep_file(store, name, DRAWS) or []
+        self._draws: list[dict[str, Any]] = [draw for draw in kept if draw["stage"] == self.stage.name]
+        if not self._draws and recorded:
+            self._draws = self._drawn_again(recorded, choices or {})
+            self._write()
         self._waiting = [draw for draw in self._draws if record_of(draw["id"]) is None]
         self._studies: dict[int, Any] = {}
         self._asked: dict[str, tuple[int, Any]] = {}
@@ -121,9 +128,25 @@ class StageDraws:
 
     def _keep(self, group: Mapping[str, Any], values: Mapping[str, Any], trial: str) -> None:
         """Write the draw down before it runs."""
-        others = [d for d in self._store.read_json(self._path) or [] if d["stage"] != self.stage.name]
         self._draws.append({"stage": self.stage.name, "group": dict(group), "values": dict(values), "id": trial})
-        self._store.write_json(self._path, others + self._draws)
+        self._write()
+
+    def _write(self) -> None:
+        kept = read_sweep_file(self._store, self._name, DRAWS) or []
+        others = [draw for draw in kept if draw["stage"] != self.stage.name]
+        write_sweep_file(self._store, self._name, DRAWS, others + self._draws)
+
+    def _drawn_again(self, recorded: Sequence[Mapping[str, Any]], choices: Choices) -> list[dict[str, Any]]:
+        """Make the list of draws from records: a draw is one whose group and values give the record's id."""
+        found = []
+        for record in recorded:
+            values = {name: record["identity"].get(name) for name in self.sampling.fields}
+            for group in self._groups:
+                point = self._point(group, values, choices)
+                if point is not None and point.id == record["id"]:
+                    found.append({"stage": self.stage.name, "group": dict(group), "values": values, "id": point.id})
+                    break
+        return found
 
     def _fits(self, values: Mapping[str, Any]) -> bool:
         """Whether values that were drawn once could be drawn from the distributions of now."""

@@ -22,8 +22,8 @@ from sweep.records.store import Store
 from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
-from trainables.node.machine import check_storage, gpu_memory_bytes, machine_memory_bytes
-from trainables.node.storage import shown
+from trainables.node.addresses import secret_environment, shown
+from trainables.node.machine import check_storage, gpu_memory_bytes, machine_memory_bytes, with_secrets
 
 ATTACH_TIMEOUT_S = 15
 COUNTED_S = 5.0
@@ -36,17 +36,15 @@ _PASSED_ON = (
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_ENDPOINT",
-    "HF_TOKEN",
     "HF_HUB_OFFLINE",
     "AWS_PROFILE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
 )
+_SECRET = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Passed on as values of tasks: Ray shows a job's environment to everybody who sees the cluster."""
 
 _GIVE_TOKEN = "give the cluster's as RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 _ATTACH = """
@@ -121,6 +119,7 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
     wanted = _wanted(address)
     import ray
 
+    _hide_command_line()
     try:
         with signals_kept_from_children(), _first_token() if wanted == "local" else nullcontext():
             ray.init(
@@ -241,14 +240,14 @@ def _on_every_node(ask: Callable[..., Any], *args: Any, gpus: float = 0.0, limit
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, num_gpus=gpus)(ask)
+    task = ray.remote(num_cpus=0, num_gpus=gpus)(with_secrets)
     waited = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("GPU", 0.0) >= gpus:
             where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             waited[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = task.options(
                 scheduling_strategy=where
-            ).remote(*args)
+            ).remote(secrets_of_workers(), ask, *args)
     end = time.monotonic() + limit_s
     found = {}
     for name, reference in waited.items():
@@ -272,12 +271,13 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
 
     from trainables.lm.inputs import prepare_node
 
-    task = ray.remote(num_cpus=0)(prepare_node)
+    task = ray.remote(num_cpus=0)(with_secrets)
     waited = {}
     for node in ray.nodes():
         if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU")):
             where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            waited[task.options(scheduling_strategy=where).remote(data, cards)] = node["NodeManagerHostname"]
+            started = task.options(scheduling_strategy=where).remote(secrets_of_workers(), prepare_node, data, cards)
+            waited[started] = node["NodeManagerHostname"]
     print(f"data and models: making sure that {len(waited)} node(s) have them", flush=True)
     for reference, host in waited.items():
         try:
@@ -304,12 +304,38 @@ def pack_memory_bytes(gpus: float, slots: int) -> float:
     return min(found) * min(1.0, gpus) if gpus else min(found) / 2 / max(1, -(-slots // len(found)))
 
 
+def secrets_of_workers() -> dict[str, str]:
+    """Return the variables with secrets that workers need; they travel as values, never in a job's description."""
+    addresses = [name for name in _PASSED_ON if _has_secret(name)]
+    return secret_environment((*_SECRET, *addresses))
+
+
+def _has_secret(name: str) -> bool:
+    value = os.environ.get(name, "")
+    return shown(value) != value
+
+
+def _hide_command_line() -> None:
+    """Keep keys of the command line out of what Ray tells of the job (its entry point is the command line)."""
+    from ray._private import utils
+
+    told = utils.get_entrypoint_name
+    if getattr(told, "hides_secrets", False):
+        return
+
+    def hidden() -> str:
+        return shown(told())
+
+    hidden.hides_secrets = True  # type: ignore[attr-defined]
+    utils.get_entrypoint_name = hidden
+
+
 def _runtime_env() -> dict[str, Any]:
     """Ship this checkout's worker package, and the settings that say where caches and models are."""
     import trainables
 
     package = Path(next(iter(trainables.__path__))).resolve()
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ and not _has_secret(name)}
     return {
         "py_modules": [str(package)],
         "excludes": ["__pycache__"],

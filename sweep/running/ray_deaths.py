@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.errors import Failure, kind_of_text
+from trainables.node.addresses import shown
 from trainables.node.machine import oom_kills
 
 ASK_S = 20.0
@@ -46,6 +47,7 @@ class Deaths:
             trial: Tune's, in error.
         """
         text, preempted = _what_ray_says(trial)
+        text = shown(text)
         node = self._nodes.pop(pack, "")
         where = {"host": self._hosts.get(node, ""), "node": node}
         detail = _detail(text)

@@ -32,6 +32,7 @@ from sweep.running.ray_cluster import (
     pack_memory_bytes,
     prepare_nodes,
     ray_session,
+    secrets_of_workers,
 )
 from sweep.running.ray_deaths import Deaths, usable_nodes
 from sweep.running.scratch import scratch_folder
@@ -125,7 +126,7 @@ class RayTune:
         resources = {"cpu": self._resources.cpus, "gpu": self._gpus}
         with scratch_folder() as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(self._trainable, resources),
+                tune.with_resources(self._with_secrets(), resources),
                 tune_config=tune.TuneConfig(
                     scheduler=PackScheduler(exchange, resources),
                     search_alg=PackSearcher(exchange, settings, self._slots_now()),
@@ -150,6 +151,11 @@ class RayTune:
         if not self._attached:
             return lambda: self._slots
         return Slots(self._resources.cpus, self._gpus, self._resources.max_concurrent)
+
+    def _with_secrets(self) -> type[tune.Trainable]:
+        """Return what runs a pack, the keys of storages given to its `setup`: a config is shown by the dashboard."""
+        secrets = secrets_of_workers()
+        return tune.with_parameters(self._trainable, secrets=secrets) if secrets else self._trainable
 
     def _gpus_of_a_pack(self, nodes: Nodes) -> float:
         if self._resources.gpus is not None:

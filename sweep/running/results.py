@@ -48,7 +48,7 @@ class Results:
     failures: tuple[str, ...]
     notes: tuple[str, ...]
     paths: Mapping[str, str]
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     tracking_trouble: str
     on_sample_world: bool
     seconds: float

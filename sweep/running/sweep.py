@@ -25,8 +25,11 @@ from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
 from sweep.records.manifest import manifest_stages
+from sweep.records.mend import mend
 from sweep.records.names import ModelNames
+from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
@@ -37,6 +40,7 @@ from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
 from sweep.tracking.address import Tracking
 from trainables.errors import SweepError, failure_kind
+from trainables.node.addresses import shown
 
 T = TypeVar("T")
 
@@ -149,9 +153,9 @@ class _SweepRun:
         self._failures: list[str] = []
         self._trouble = ""
         self._index = store.index()
-        for warning in self._index.warnings:
-            self._say(f"note: {warning}")
-        self._choices: dict[str, Any] = store.read_json(f"{name}/choices.json") or {}
+        for line in (*self._index.warnings, *mend(store, name, self._index)):
+            self._say(f"note: {line}")
+        self._choices: dict[str, Any] = read_sweep_file(store, name, CHOICES) or {}
         self._space, self._commits = space, kept_commits(store, name)
         self._plan = self._planned()
 
@@ -190,10 +194,13 @@ class _SweepRun:
         if executor:
             stopped, counts = self._execute(executor, tracking)
         else:
+            if not self._store.exists(f"{self._name}/{MANIFEST}") or len(self._choices) < len(plan.questions):
+                self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(tracking, stopped, counts)
 
     def _say(self, line: str) -> None:
+        line = shown(line)
         self._notes.append(line)
         if self._progress:
             print(line, flush=True)
@@ -230,16 +237,7 @@ class _SweepRun:
         with executor.session(self._store) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
-            ledger = Ledger(
-                self._plan,
-                self._store,
-                self._name,
-                self._index,
-                self._choices,
-                self._packing(capacity),
-                self._options.retry_failed,
-                lambda line: self._tell(display, line),
-            )
+            ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
             feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields(ledger.models)))
             try:
                 with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
@@ -277,7 +275,13 @@ class _SweepRun:
             self._trouble = self._trouble or f"{failure_kind(error)}: {error}"
             return None
 
+    def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
+        return Ledger(
+            self._plan, self._store, self._name, self._index, self._choices, packing, self._options.retry_failed, say
+        )
+
     def _tell(self, display: Display, line: str) -> None:
+        line = shown(line)
         self._notes.append(line)
         display.say(line)
 

@@ -1,9 +1,8 @@
-"""Where runs go: the tracking address and the experiment, and how an address is shown to people."""
+"""Where runs go: the tracking address and the experiment."""
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +56,3 @@ def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite database; None for any other address."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
-
-
-def shown(uri: str) -> str:
-    """Return an address, or a text with addresses in it, without the user names and passwords."""
-    return re.sub(r"//[^/@\s]*@", "//", uri)

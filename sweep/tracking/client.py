@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from sweep.records.record import Record
-from sweep.tracking.address import Tracking, shown, sqlite_file
+from sweep.tracking.address import Tracking, sqlite_file
 from sweep.tracking.knock import knock, tables_alone
 from sweep.tracking.layout import (
     Added,
@@ -31,8 +31,10 @@ from sweep.tracking.layout import (
     time_ms,
     whole_run,
 )
+from sweep.tracking.moved import follow_move
 from sweep.tracking.naming import Naming
 from trainables.errors import ConfigError
+from trainables.node.addresses import hidden, shown
 
 REQUEST_TIMEOUT_S = 10
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
@@ -75,7 +77,7 @@ def told_in_one_line(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        text = shown(_reason(error))  # MLflow repeats the address with its password
+        text = hidden(_reason(error), uri)  # MLflow repeats the address with its password
         raise TrackingError(
             f"MLflow at {shown(uri)}: {text.splitlines()[0][:200]}; nothing is lost, publish when it answers"
         ) from error
@@ -107,6 +109,7 @@ class Runs:
         self.tracking, self.storage = tracking, storage
         with told_in_one_line(tracking.uri), _alone(tracking.uri):
             knock(tracking.uri)
+            follow_move(tracking)
             self._client = client_of(tracking.uri)
             self.experiment_id = self._experiment()
 

@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, is_web, resolve_tracking, shown
+from sweep.tracking.address import Tracking, is_web, resolve_tracking
 from sweep.tracking.client import REQUEST_TIMEOUT_S, TrackingError, client_of, told_in_one_line
 from sweep.tracking.saved_views import SINCE, TAG, decode, filtered_path, on_server, view_id, view_path
+from trainables.node.addresses import shown
 
 
 @dataclass(frozen=True)

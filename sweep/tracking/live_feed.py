@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 
 from sweep.records.record import Record
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, shown
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
 from sweep.tracking.naming import Naming
+from trainables.node.addresses import hidden
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +293,8 @@ class LiveFeed:
                 return
 
     def _note(self, error: Exception) -> None:
-        text = shown((str(error).strip() or type(error).__name__).splitlines()[0])
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = hidden(told, self._tracking.uri)
         if text != self._trouble:
             log.debug("MLflow feed: %s", text)
         self._trouble = text

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, resolve_tracking, shown
+from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import told_in_one_line
+from sweep.tracking.moved import follow_move
+from trainables.node.addresses import shown
 
 ARTIFACTS = "report"
 
@@ -37,6 +39,7 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
     with told_in_one_line(tracking.uri):
         from mlflow import MlflowClient
 
+        follow_move(tracking)
         client = MlflowClient(tracking_uri=tracking.uri)
         found = client.get_experiment_by_name(tracking.experiment)
         for name in names:

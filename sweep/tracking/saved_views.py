@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sweep.tracking.address import shown
 from sweep.tracking.views import Chart, View
+from trainables.node.addresses import HIDDEN, shown
 
 TAG = "mlflow.sharedViewState."
 SINCE = (3, 16)
@@ -154,5 +154,8 @@ def run_path(experiment_id: str, run: str, artifact: str = "") -> str:
 
 
 def on_server(base: str, path: str) -> str:
-    """Return a full address: the server's, which may have a path prefix, without a password, and the page's."""
-    return f"{shown(base).rstrip('/')}/{path}"
+    """Return a full address: the server's, which may have a path prefix, and the page's.
+
+    The server's has no password in it: the browser asks for one.
+    """
+    return f"{shown(base).replace(f'{HIDDEN}@', '').rstrip('/')}/{path}"

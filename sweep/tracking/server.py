@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sweep.tracking.address import Tracking, shown, sqlite_file
+from sweep.tracking.address import Tracking, sqlite_file
 from sweep.tracking.client import TrackingError
+from trainables.node.addresses import shown
 
 START_LIMIT_S = 120
 """A server takes 7 s to start on an idle machine (MLflow 3.17, one worker), several times that on a busy one."""

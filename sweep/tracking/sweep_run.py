@@ -13,7 +13,9 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from sweep.records.record import Record, code_version, record_hash
+from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import table_bytes
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import describe_sweep
@@ -59,8 +61,8 @@ class SweepRun:
             present: the runs that it has.
         """
         self._runs, self._store, self._sweep, self._index, self._records = runs, store, sweep, index, records
-        self._plan = store.read_json(f"{sweep}/plan.json") or {}
-        self._choices = store.read_json(f"{sweep}/choices.json")
+        self._plan = read_sweep_file(store, sweep, MANIFEST) or {}
+        self._choices = read_sweep_file(store, sweep, CHOICES)
         self._params = _params(self._plan, records)
         self._present = present
         kept = next((run for run in present if run.complete), present[0] if present else None)
@@ -114,7 +116,7 @@ class SweepRun:
 
     def _files(self) -> dict[str, bytes]:
         found = {}
-        for name in ("plan.json", "choices.json", REPORT):
+        for name in (MANIFEST, CHOICES, REPORT):
             if self._store.exists(f"{self._sweep}/{name}"):
                 found[name] = self._store.read(f"{self._sweep}/{name}")
         return found

@@ -212,16 +212,16 @@ def test_comparisons_become_metrics_and_tags_and_follow_a_new_baseline(store, tr
     trial = sweep_of_three[0]["id"]
     values = {"vs_pretrained/accuracy": 0.1, "vs_pretrained/accuracy_low": 0.02, "vs_pretrained/accuracy_high": 0.2}
     first = Extras({trial: Finding(values, {"verdict": "better"}, "Of 9 claims 2 newly right, 0 newly wrong.")})
-    bring_up(store, ["demo"], tracking, extras=first)
+    bring_up(store, ["demo"], tracking, store.index(), extras=first)
     (head,) = runs.find(trial=trial)
     held = runs._client.get_run(head.run).data
     assert values.items() <= held.metrics.items() and held.tags["verdict"] == "better"
     assert "2 newly right" in held.tags[NOTE]
     (own,) = [run for run in runs.find("demo") if not run.trial]
     assert "+0.100 [+0.020, +0.200]" in own.tags[NOTE] and "1 better" in own.tags[NOTE]
-    assert bring_up(store, ["demo"], tracking, extras=first)["unchanged"] == 4
+    assert bring_up(store, ["demo"], tracking, store.index(), extras=first)["unchanged"] == 4
     second = Extras({trial: Finding({**values, "vs_pretrained/accuracy": 0.0}, {"verdict": "no difference found"})})
-    counts = bring_up(store, ["demo"], tracking, extras=second)
+    counts = bring_up(store, ["demo"], tracking, store.index(), extras=second)
     assert (counts["updated"], counts["completed"], counts["unchanged"]) == (1, 1, 2)
     (head,) = runs.find(trial=trial)
     held = runs._client.get_run(head.run)
@@ -248,7 +248,7 @@ def test_views_are_written_once_and_go_with_a_question(store, tracking, runs, sw
 
 def test_a_report_in_the_sweeps_folder_becomes_an_artifact(store, tracking, runs, sweep_of_three) -> None:
     publish(store, ["demo"], tracking)
-    store.write_bytes("demo/report/report.html", b"<p>report</p>")
+    store.write("demo/report/report.html", b"<p>report</p>")
     assert publish(store, ["demo"], tracking)["completed"] == 1
     (own,) = [run for run in runs.find("demo") if not run.trial]
     assert [file.path for file in runs._client.list_artifacts(own.run, "report")] == ["report/report.html"]

@@ -19,9 +19,10 @@ import sweep.publish
 import sweep.report.__main__
 import sweep.run
 from sweep.records.store import RECORD, Store
-from sweep.running import ray_cluster, ray_tune
-from sweep.running.ledger import Ledger
+from sweep.running import ray_tune
+from sweep.running.exchange import PackExchange
 from sweep.running.ray_cluster import Nodes
+from sweep.running.ray_tune import RayTune
 from sweep.tracking.address import Tracking
 from trainables.node.storage import Storage
 
@@ -53,16 +54,18 @@ def command(store: Store, tracking: Tracking, tmp_path: Path, monkeypatch: pytes
     def no_ray(address: str | None) -> Iterator[Nodes]:
         yield Nodes((2.0,), (0.0,), False)
 
-    def at_once(ledger: Ledger, *rest: Any) -> None:
-        while taken := ledger.next_pack():
-            pack, members = taken
-            for trial, begun in list(members.items()):
-                metrics = {"memory/nll": float(begun["identity"]["layer"])}
-                ledger.finish(pack.id, {"id": trial, "status": "done", "metrics": metrics})
-            ledger.end_pack(pack.id)
+    def at_once(executor: RayTune, exchange: PackExchange) -> None:
+        while pack := exchange.next_pack():
+            results = [
+                {"id": task["id"], "status": "done", "metrics": {"memory/nll": float(task["spec"]["layer"])}}
+                for task in pack.job["trials"]
+            ]
+            exchange.report(pack.id, {"epoch": 1, "progress": {}, "results": results, "versions": {}, "node": ""})
+            exchange.close(pack.id)
 
-    monkeypatch.setattr(ray_cluster, "ray_session", no_ray)
-    monkeypatch.setattr(ray_tune, "run_tune", at_once)
+    monkeypatch.setattr(ray_tune, "ray_session", no_ray)
+    monkeypatch.setattr(ray_tune, "pack_memory_bytes", lambda gpus, slots: 1e9)
+    monkeypatch.setattr(RayTune, "run", at_once)
     monkeypatch.setattr("trainables.lm.sample.models.ensure_sample_models", lambda names: None)
 
     def invoke(app: Any, *arguments: str) -> str:

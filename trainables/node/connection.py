@@ -32,8 +32,8 @@ def connect(scheme: str, bucket: str, options: str) -> Any:
 
     Args:
         scheme: `s3`, `gs`, `az`, …, or `memory`.
-        bucket: its name; for S3 also `KEY:SECRET@NAME`.
-        options: what follows the `?` of an address.
+        bucket: its name.
+        options: what follows the `?` of an address, keys included.
 
     Raises:
         ConfigError: keys that boto3 alone can read, without boto3.
@@ -45,9 +45,6 @@ def connect(scheme: str, bucket: str, options: str) -> Any:
     config: Any = dict(parse_qsl(options))
     keys: Any = None
     if scheme == "s3":
-        pair, _, bucket = bucket.rpartition("@")
-        if pair:
-            config["access_key_id"], _, config["secret_access_key"] = pair.partition(":")
         host, protocol = config.pop("endpoint_override", ""), config.pop("scheme", "https")
         if host:
             config["endpoint"] = host if "://" in host else f"{protocol}://{host}"

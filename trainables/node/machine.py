@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from trainables.errors import ConfigError
 from trainables.node.storage import delete, join, read_bytes, write_bytes
@@ -31,6 +33,16 @@ def check_storage(storage: str, name: str, text: str) -> str:
     except (OSError, ConfigError) as error:
         return str(error)
     return ""
+
+
+def with_secrets(secrets: Mapping[str, str], function: Callable[..., Any], *given: Any) -> Any:
+    """Set variables in this process and call a function.
+
+    As the argument of a task they reach a node without standing in the job's or a trial's description, which the
+    cluster shows to everybody.
+    """
+    os.environ.update(secrets)
+    return function(*given)
 
 
 def oom_kills() -> int:

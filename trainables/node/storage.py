@@ -6,7 +6,7 @@ The driver and the workers both use this module and nothing else. Paths are rela
 Addresses: a folder, `file://FOLDER`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` (what `obstore.store.from_url` takes),
 and `memory://NAME/PREFIX`, which lives as long as its process. Options follow a `?`: for S3
 `endpoint_override=HOST:PORT`, `scheme=http`, `region=…`; any other is obstore's own. What no option says comes from
-the environment (`AWS_…`) and `~/.aws`.
+the environment (`AWS_…`) and `~/.aws`. Keys may stand in an address: `s3://KEY:SECRET@BUCKET`, `access_key_id=…`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from trainables.errors import ConfigError
+from trainables.node.addresses import keep_keys, keys_of, shown, without_secrets
 from trainables.node.connection import connect
 
 
@@ -44,11 +46,12 @@ class NoConditionalPut(StorageError):
 class Storage:
     """One address, local or remote. Making one touches nothing; the first write makes the folders.
 
-    Every error is a `StorageError` with a message for the user, except that `read` and `read_version` raise
+    Every error is a `StorageError` with a message for the user, except that `read`, `read_version` and `size` raise
     FileNotFoundError where there is no such file.
 
     Attributes:
-        uri: the address; a local one is an absolute path.
+        uri: the address; a local one is an absolute path. Keys that were in it are not: they are kept in this process's
+            environment (`trainables.node.addresses`), so that no message, record or task can show them.
         is_local: whether other programs reach it as a folder.
     """
 
@@ -59,8 +62,8 @@ class Storage:
             ConfigError: no such kind of address, or options that it does not have.
         """
         self.is_local = not _is_remote(str(uri))
-        self.uri = str(_local(str(uri))) if self.is_local else join(str(uri))
-        self._place = _Folder(self.uri) if self.is_local else _objects(str(uri))
+        self.uri = str(_local(str(uri))) if self.is_local else _public(str(uri))
+        self._place = _Folder(self.uri) if self.is_local else _objects(self.uri)
 
     def full(self, path: str = "") -> str:
         """Return a path as a person would type it, the address included; its options stay at the end."""
@@ -146,6 +149,11 @@ class Storage:
         with self._told("read", path):
             return self._place.exists(path)
 
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; FileNotFoundError where there is none."""
+        with self._told("read", path, missing=True):
+            return self._place.size(path)
+
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in a folder, sorted; none where it is missing."""
         with self._told("listed", path), suppress(FileNotFoundError, NotADirectoryError):
@@ -213,6 +221,9 @@ class _Folder:
 
     def exists(self, path: str) -> bool:
         return os.path.isfile(self._at(path))
+
+    def size(self, path: str) -> int:
+        return os.stat(self._at(path)).st_size
 
     def folders(self, path: str) -> list[str]:
         with os.scandir(self._at(path)) as entries:
@@ -295,6 +306,9 @@ class _Objects:
             return False
         return True
 
+    def size(self, path: str) -> int:
+        return int(obstore.head(self._store, self._key(path))["size"])
+
     def folders(self, path: str) -> list[str]:
         found = obstore.list_with_delimiter(self._store, self._key(path) or None)
         return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
@@ -346,13 +360,6 @@ def join(location: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts]) + mark + options
 
 
-def shown(location: str) -> str:
-    """Return an address as it may be printed, without keys and secrets."""
-    if not _is_remote(location):
-        return location
-    return re.sub(r"//[^/?]*@", "//…@", re.sub(r"(\w*(?:key|secret|token|password)\w*=)[^&]*", r"\1…", location))
-
-
 def _split(location: str) -> tuple[str, str]:
     base, mark, options = location.partition("?") if _is_remote(location) else (location, "", "")
     folder, slash, name = base.rpartition("/")
@@ -378,14 +385,29 @@ def _link(temporary: str, target: str) -> None:
         raise NotImplementedError from None
 
 
+def _public(uri: str) -> str:
+    """Return an object store's address without the secrets in it, which are kept for `_objects`."""
+    clean, secrets = without_secrets(uri)
+    keep_keys(_bucket(clean), secrets)
+    return join(clean)
+
+
+def _bucket(uri: str) -> str:
+    """Return what an object store's keys open: its bucket, with the options that say where that is."""
+    base, mark, options = uri.partition("?")
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}{mark}{options}"
+
+
 def _objects(uri: str) -> _Objects:
     scheme, _, rest = uri.partition("://")
     base, _, options = rest.partition("?")
     bucket, _, prefix = base.partition("/")
+    keys = urlencode(keys_of(_bucket(uri)))
     try:
         if not bucket:
             raise ValueError("it names no bucket")
-        return _Objects(connect(scheme, bucket, options), prefix)
+        return _Objects(connect(scheme, bucket, "&".join(filter(None, (options, keys)))), prefix)
     except (BaseError, ValueError) as error:
         raise ConfigError(
             f"storage={shown(uri)!r}: cannot be reached ({_reason(error)}); give a folder or an s3:// address"
@@ -396,4 +418,4 @@ def _reason(error: Exception) -> str:
     """Return why, in some words: of an S3 server's answer its message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     told = re.search(r"<Message>(.*?)</Message>", str(text), re.DOTALL)
-    return (told.group(1) if told else re.sub(r"^Generic \w+ error: ", "", str(text)).splitlines()[0])[:200]
+    return shown(told.group(1) if told else re.sub(r"^Generic \w+ error: ", "", str(text)).splitlines()[0])[:200]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainables.node.checksums import content_sum
 from trainables.node.patience import patiently
 from trainables.node.storage import join, write_bytes
 
@@ -24,6 +25,7 @@ class TrialResult:
         flops: floating-point operations of its training.
         host: where it ran.
         error: class, message and traceback of a failure; class and message of a divergence.
+        files: the files in its folder, by name: their size (`bytes`) and checksum (`blake2b`).
     """
 
     id: str
@@ -35,13 +37,15 @@ class TrialResult:
     flops: float = 0.0
     host: str = ""
     error: dict[str, str] | None = None
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as it travels back to the driver."""
         return asdict(self)
 
 
-def write_member_files(folder: str, files: Mapping[str, bytes]) -> None:
-    """Write a trial's files into its folder, each atomically."""
+def write_member_files(folder: str, files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Write a trial's files into its folder, each atomically, and say what they are, as its record keeps it."""
     for name, content in files.items():
         patiently(write_bytes, join(folder, name), content)
+    return {name: {"bytes": len(content), "blake2b": content_sum(content)} for name, content in files.items()}

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from trainables.adapters.adapter import Adapter, MemberState, PackTexts
 from trainables.adapters.registry import adapter_plan
-from trainables.errors import ConfigError
-from trainables.pack.checkpoint import Checkpoint, write_checkpoint
+from trainables.errors import ConfigError, DataError
+from trainables.node.addresses import shown
+from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, write_checkpoint
 from trainables.pack.metric_log import MetricLog
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult, write_member_files
 from trainables.probes.probe import answers_bytes
 from trainables.trial.task import TrialTask
+
+
+class UnfitCheckpoint(BadCheckpoint):
+    """A whole checkpoint that does not fit its trial: tensors of other names, types or shapes."""
+
+    def __init__(self, trial: str, message: str) -> None:
+        """Keep whose it is."""
+        super().__init__(message)
+        self.trial = trial
 
 
 class PackRun:
@@ -33,6 +44,7 @@ class PackRun:
 
     Raises:
         ConfigError: there is nothing to train on.
+        UnfitCheckpoint: a checkpoint is not of a trial of this shape.
     """
 
     def __init__(
@@ -65,7 +77,10 @@ class PackRun:
             if found is None:
                 continue
             self.epoch = found.epoch
-            self.adapter.load_state(k, MemberState(found.weights, found.optimiser))
+            try:
+                self.adapter.load_state(k, MemberState(found.weights, found.optimiser))
+            except DataError as error:
+                raise UnfitCheckpoint(tasks[k].id, f"{shown(tasks[k].checkpoint)}: not used ({error})") from None
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
         num_targets = sum(text.num_targets for text in self._texts.segments)
@@ -109,18 +124,21 @@ class PackRun:
         for k, task in enumerate(self.tasks):
             state = self.adapter.state(k)
             found = Checkpoint(self.epoch, dict(state.weights), dict(state.optimiser), self.log.state(k))
-            write_checkpoint(task.checkpoint, found)
+            write_checkpoint(task.checkpoint, found, task.id)
         self._last_checkpoint = time.monotonic()
 
     def finish(self) -> list[TrialResult]:
         """Evaluate, write each member's files and return the results."""
         self._evaluate()
+        written = []
         for k, task in enumerate(self.tasks):
             stored = task.spec.keep_memory and self.log.diverged_at[k] is None
-            write_member_files(task.folder, self.log.files[k] | (self.adapter.stored(k) if stored else {}))
+            files = self.log.files[k] | (self.adapter.stored(k) if stored else {})
+            written.append(write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        return self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
+        results = self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
+        return [replace(result, files=files) for result, files in zip(results, written, strict=True)]
 
     def _measure_untrained(self) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.

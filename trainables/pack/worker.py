@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,12 @@ import torch
 
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import OWN_KINDS, Failure
-from trainables.node.storage import exists, join, read_bytes
-from trainables.pack.checkpoint import read_checkpoint
+from trainables.node.addresses import shown
+from trainables.node.storage import delete, exists, join, read_bytes
+from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
-from trainables.pack.run import PackRun
+from trainables.pack.run import PackRun, UnfitCheckpoint
 from trainables.trial.task import TrialTask
 
 
@@ -52,12 +53,43 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def start_runs(tasks: Sequence[TrialTask], cache: ProcessCache, trunk_layers: Sequence[int]) -> list[PackRun]:
+def start_runs(
+    tasks: Sequence[TrialTask],
+    cache: ProcessCache,
+    trunk_layers: Sequence[int],
+    say: Callable[[str], None] = lambda line: None,
+) -> list[PackRun]:
     """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs.
 
-    Where the adapter does not pack, each task is a run of its own.
+    Where the adapter does not pack, each task is a run of its own. A checkpoint that cannot be used is removed and
+    `say` told why; its trial starts over.
     """
-    found = {task.id: read_checkpoint(task.checkpoint) for task in tasks}
+    found: dict[str, Checkpoint | None] = {}
+    for task in tasks:
+        try:
+            found[task.id] = read_checkpoint(task.checkpoint, task.id)
+        except BadCheckpoint as error:
+            _start_over(task, error, say)
+            found[task.id] = None
+    while True:
+        try:
+            return _runs(tasks, found, cache, trunk_layers)
+        except UnfitCheckpoint as error:
+            _start_over(next(task for task in tasks if task.id == error.trial), error, say)
+            found[error.trial] = None
+
+
+def _start_over(task: TrialTask, error: BadCheckpoint, say: Callable[[str], None]) -> None:
+    say(f"{error}; the checkpoint is removed and trial {task.id} starts over")
+    delete(task.checkpoint)
+
+
+def _runs(
+    tasks: Sequence[TrialTask],
+    found: Mapping[str, Checkpoint | None],
+    cache: ProcessCache,
+    trunk_layers: Sequence[int],
+) -> list[PackRun]:
     packs = ADAPTERS[tasks[0].spec.method].packs
     groups: dict[Any, list[TrialTask]] = {}
     for task in tasks:
@@ -91,26 +123,26 @@ class PackWork:
         """Do one epoch, or start or finish a run.
 
         Returns:
-            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials), `note` (what a person
-            should know of this machine, or nothing), `failure` (`trainables.errors.Failure` as a dict, or None) and
-            `done`.
+            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials), `notes` (lines on what
+            a person should know), `failure` (`trainables.errors.Failure` as a dict, or None) and `done`.
         """
-        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "failure": None}
+        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "notes": [], "failure": None}
         failure = None
         try:
             self._advance(report)
         except Exception as error:
-            failure = Failure.of(error, device_name(self._cache.device))
+            failure = failure_of(error, device_name(self._cache.device))
         if failure is not None:  # the exception is gone by now, and what its traceback held
             self._sort_out(failure, report)
-        report["note"] = self._cache.trouble
+        if self._cache.trouble:
+            report["notes"].append(self._cache.trouble)
         report["done"] = not self._runs and not self._queue
         return report
 
     def _advance(self, report: dict[str, Any]) -> None:
         """Start a run if there is none, and do its next epoch or its end."""
         if not self._runs:
-            self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers)
+            self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append)
             self._queue.pop(0)
         run = self._runs[0]
         if not run.done:
@@ -159,6 +191,12 @@ def _has_result(task: TrialTask) -> bool:
         return bool(json.loads(read_bytes(join(task.folder, "record.json")))["status"] != "failed")
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def failure_of(error: Exception, device: str) -> Failure:
+    """Describe an exception that has just been caught, without the secrets of addresses in it."""
+    failure = Failure.of(error, device)
+    return replace(failure, message=shown(failure.message), traceback=shown(failure.traceback))
 
 
 def device_name(device: torch.device) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from sweep.records.record import record_bytes
 from sweep.records.store import RecordHead, Store, split_location
+from sweep.records.sweep_files import write_sweep_file
+from sweep.report.findings import publish
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.trial.spec import TrialSpec, canonical
@@ -163,3 +165,80 @@ def test_of_two_that_name_a_storage_at_once_both_get_one_id(any_store: Store, mo
 def test_a_storage_file_without_an_id_is_made_anew(any_store: Store) -> None:
     any_store.write_json("storage.json", {})
     assert any_store.storage_id() == any_store.storage_id()
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"[]", b'{"id": []}', b'{"id": 7}', b'{"id": "'])
+def test_a_lost_name_of_a_storage_is_found_again_in_a_plan(any_store: Store, damage: bytes | None) -> None:
+    first = any_store.storage_id()
+    write_sweep_file(any_store, "demo", "plan.json", {"stages": [], "storage": first})
+    if damage is None:
+        any_store.delete("storage.json")
+    else:
+        any_store.write("storage.json", damage)
+    assert Store(any_store.uri).storage_id() == first
+    assert json.loads(any_store.read("storage.json"))["id"] == first
+
+
+def test_a_lost_name_of_an_older_storage_is_found_again_in_its_mlflow(store: Store, tracking, finished, save) -> None:
+    save(finished())
+    store.write_json("demo/plan.json", {"stages": []})
+    assert publish(store, ["demo"], tracking)["created"] == 2
+    store.delete("storage.json")
+    counts = publish(store, ["demo"], tracking)
+    assert (counts["created"], counts["unchanged"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "field", ["host", "finished_at", "data", "model", "files", "versions", "labels", "stage", "checksum"]
+)
+def test_a_record_that_lacks_a_field_is_set_aside_and_named(store: Store, finished, field: str) -> None:
+    store.write_record(finished(), "demo/trains/a")
+    path = Path(store.full("demo/trains/a/record.json"))
+    record = json.loads(path.read_text())
+    del record[field]
+    for text in (record, {**record, "format": 1} if field not in ("files", "checksum") else record):
+        path.write_text(json.dumps(text))
+        index = store.index(set_aside=False)
+        assert not index and "demo/trains/a/record.json: " in index.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("metrics", {"memory/nll": "low"}),
+        ("metrics", {"memory/nll": True}),
+        ("metrics", [1]),
+        ("curves", {"train/nll": [[1]]}),
+        ("curves", {"train/nll": {"1": 2}}),
+        ("model", {"name": "x"}),
+        ("model", {"name": "x", "num_blocks": 0}),
+        ("data", {"given": 5}),
+        ("error", "boom"),
+        ("error", {"class": []}),
+        ("flops", "many"),
+        ("started_at", "yesterday"),
+        ("identity", []),
+    ],
+)
+def test_a_record_of_the_first_format_with_a_part_of_another_type_is_named(
+    store: Store, finished, part: str, value: object
+) -> None:
+    record = {**finished(), "format": 1, part: value}
+    store.write("demo/trains/a/record.json", json.dumps(record).encode())
+    index = store.index(set_aside=False)
+    assert not index and "demo/trains/a/record.json: " in index.warnings[0]
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_a_number_that_is_none_is_no_record(store: Store, finished, number: str) -> None:
+    text = record_bytes({**finished(), "format": 1}).replace(b"1.25", number.encode())
+    store.write("demo/trains/a/record.json", text)
+    assert "not JSON" in store.index(set_aside=False).warnings[0]
+
+
+def test_a_changed_digit_in_a_record_is_noticed(store: Store, finished) -> None:
+    store.write_record(finished(), "demo/trains/a")
+    text = store.read("demo/trains/a/record.json")
+    store.write("demo/trains/a/record.json", text.replace(b"1.25", b"1.24"))
+    index = store.index()
+    assert not index and "checksum" in index.warnings[0] and "set aside" in index.warnings[0]

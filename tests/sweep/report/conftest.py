@@ -19,6 +19,7 @@ from sweep.records.record import FORMAT, ID_VERSION, record_bytes
 from sweep.records.store import Store
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
+from trainables.pack.result import write_member_files
 from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
@@ -64,12 +65,13 @@ class FakeStorage:
             return ident
         folder = self.root / Store(str(self.root)).trial_folder(sweep, spec, card.name, ident)
         folder.mkdir(parents=True, exist_ok=True)
-        found = dict(metrics or {})
+        found, files = dict(metrics or {}), {}
         if status == "done" and (accuracy is not None or parsed is not None):
             given = None if parsed is None else tuple(parsed)
             content, measured = answered(spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, given)
-            (folder / "predictions.parquet").write_bytes(content)
+            files["predictions.parquet"] = content
             found = {**measured, **found}
+        files |= {name: json.dumps(content).encode() for name, content in (extra or {}).items()}
         pages = n_trunc or spec.num_documents
         record = {
             "format": FORMAT, "id_version": ID_VERSION, "id": ident, "status": status, "sweep": sweep,
@@ -78,12 +80,11 @@ class FakeStorage:
             "data": {"key": DATA_KEY, "given": "made-up"}, "metrics": found, "curves": curves or {},
             "counts": {"n_full": 1000, "n_top": pages, "n_trunc": pages, "valid_rows_selected": pages * 5},
             "timings": {}, "flops": 0.0, "host": "here", "versions": versions or {}, "error": None,
+            "files": write_member_files(str(folder), files),
             "started_at": "2024-01-01T00:00:00.000+00:00", "finished_at": "2024-01-01T00:01:00.000+00:00",
         }  # fmt: skip
         record |= {"probe_versions": probe_versions} if probe_versions else {}
         (folder / "record.json").write_bytes(record_bytes(record))
-        for name, content in (extra or {}).items():
-            (folder / name).write_text(json.dumps(content))
         return ident
 
     def add_inductive(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.records.store import Store
-from sweep.tracking.address import resolve_tracking, shown
+from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.layout import (
     COLOURS,
@@ -22,6 +22,7 @@ from sweep.tracking.layout import (
     totals,
 )
 from sweep.tracking.live_feed import LiveFeed
+from trainables.node.addresses import shown
 
 
 def test_params_are_named_as_in_the_notes_and_are_plain_numbers(begun) -> None:
@@ -127,8 +128,8 @@ def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_pat
 
 
 def test_passwords_are_not_shown() -> None:
-    assert shown("https://me:secret@lab:5000/mlflow") == "https://lab:5000/mlflow"
-    assert shown("cannot reach postgresql://u:p%40ss@db/x at all") == "cannot reach postgresql://db/x at all"
+    assert shown("https://me:secret@lab:5000/mlflow") == "https://…@lab:5000/mlflow"
+    assert shown("cannot reach postgresql://u:p%40ss@db/x at all") == "cannot reach postgresql://…@db/x at all"
     assert shown("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 

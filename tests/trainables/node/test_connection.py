@@ -11,6 +11,7 @@ import pytest
 
 from trainables.errors import ConfigError
 from trainables.node import connection
+from trainables.node.addresses import KEYS_VARIABLE
 from trainables.node.connection import bucket_region
 from trainables.node.storage import Storage, StorageError
 
@@ -56,6 +57,7 @@ def test_a_profile_gives_keys_and_region(s3_options, monkeypatch, tmp_path, give
 def test_keys_of_the_address_and_of_the_environment_come_before_a_file_s(s3_options, monkeypatch, tmp_path, given):
     write_profile(tmp_path, "default", "x")
     Storage(f"s3://key:secret@bucket/x?{s3_options.partition('&access_key_id')[0]}").write("a", b"1")
+    monkeypatch.setenv(KEYS_VARIABLE, "{}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     Storage(f"s3://bucket/x?{s3_options.partition('&access_key_id')[0]}").write("a", b"1")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from trainables.errors import ConfigError, failure_kind
+from trainables.node.addresses import shown
 from trainables.node.connection import connect
 from trainables.node.storage import (
     Changed,
@@ -22,7 +23,6 @@ from trainables.node.storage import (
     exists,
     join,
     read_bytes,
-    shown,
     write_bytes,
 )
 

@@ -287,7 +287,7 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without_and_said(base, tm
         work = PackWork({"trials": [one.to_dict()], "trunk_layers": []}, ProcessCache(torch.device("cpu"), None))
         report = work.step()
         assert [found["status"] for found in report["results"]] == ["done"]
-        assert "cannot be written" in report["note"] and str(shut) in report["note"]
+        assert "cannot be written" in report["notes"][0] and str(shut) in report["notes"][0]
     finally:
         subprocess.run(["umount", str(shut)], check=True)
 

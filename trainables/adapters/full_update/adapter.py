@@ -12,6 +12,7 @@ from torch import nn
 from trainables.adapters.adapter import MemberState, ModelParts, PackTexts
 from trainables.adapters.full_update.plan import FullUpdatePlan
 from trainables.adapters.schedule import cosine_with_warmup
+from trainables.adapters.shapes import check_moments, check_same
 from trainables.adapters.whole import WholeModelAdapter
 from trainables.lm.batches import epoch_order
 from trainables.lm.reference import WholeModel
@@ -68,6 +69,8 @@ class FullUpdateAdapter(WholeModelAdapter[FullUpdatePlan]):
 
     def load_state(self, member: int, state: MemberState) -> None:
         """Set the weights and the optimiser's state."""
+        check_same(state.weights, self._parameters, "weights of the model")
+        check_moments(state.optimiser, self._parameters, _MOMENTS)
         self._steps = int(state.optimiser["step"])
         with torch.no_grad():
             for name, parameter in self._parameters.items():

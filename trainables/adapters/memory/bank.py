@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.adapters.shapes import check_same
+
 
 class Memory(nn.Module):
     """One memory: `LayerNorm(down(GELU(up(x)))) * gate`, to be added to the residual stream (note 000).
@@ -157,7 +159,12 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Set one member's parameters from a state as `member_state` returns it."""
+        """Set one member's parameters from a state as `member_state` returns it.
+
+        Raises:
+            DataError: names, types or shapes differ.
+        """
+        check_same(state, self._views[member], "weights of a memory")
         for name, view in self._views[member].items():
             view.copy_(state[name])
 

@@ -13,9 +13,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.adapters.memory.bank import Memory
+from trainables.adapters.shapes import check_same
 from trainables.errors import DataError
+from trainables.node.checksums import tensors_sum
 
-FORMAT = "memory-sweep/1"
+FORMAT = "memory-sweep/2"
+FIRST_FORMAT = "memory-sweep/1"
+"""Without a checksum."""
 
 
 class SavedMemory(NamedTuple):
@@ -35,7 +39,7 @@ class SavedMemory(NamedTuple):
 def save_memory(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, layer: int, model: str) -> None:
     """Write one memory's state (`MemoryBank.member_state` or `Memory.state_dict`), atomically.
 
-    The metadata hold layer, model, memory_dim, model_dim and norm_and_gate, as text.
+    The metadata hold layer, model, memory_dim, model_dim, norm_and_gate and a checksum over all, as text.
 
     Args:
         path: The file to write.
@@ -54,7 +58,7 @@ def save_memory(path: str | os.PathLike[str], state: Mapping[str, Tensor], *, la
 def memory_bytes(state: Mapping[str, Tensor], *, layer: int, model: str) -> bytes:
     """Return the content of the file that `save_memory` writes."""
     memory_dim, model_dim = state["up.weight"].shape
-    metadata = {
+    texts = {
         "format": FORMAT,
         "layer": str(layer),
         "model": model,
@@ -63,7 +67,7 @@ def memory_bytes(state: Mapping[str, Tensor], *, layer: int, model: str) -> byte
         "norm_and_gate": str("gate" in state),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content: bytes = save(tensors, metadata)
+    content: bytes = save(tensors, {**texts, "blake2b": tensors_sum(tensors, texts)})
     return content
 
 
@@ -88,18 +92,31 @@ def read_memory(content: bytes, where: str) -> SavedMemory:
         where: Its name, for messages.
 
     Raises:
-        DataError: The content is broken, or not a memory.
+        DataError: The content is broken, not what was written, or not a memory.
     """
     try:
         state = load(content)
         header_bytes = int.from_bytes(content[:8], "little")
-        metadata: dict[str, str] = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
+        texts: dict[str, str] = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: not readable as a memory file ({error}); train the trial again") from error
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "none")
+    if texts.get("format") not in (FORMAT, FIRST_FORMAT):
+        found = texts.get("format", "none")
         raise DataError(f"{where}: not a memory file: its format is {found}, expected {FORMAT}")
-    model_dim, memory_dim = int(metadata["model_dim"]), int(metadata["memory_dim"])
-    memory = Memory(model_dim, memory_dim, metadata["norm_and_gate"] == "True", seed=None)
-    memory.load_state_dict(state)
-    return SavedMemory(memory, int(metadata["layer"]), metadata["model"])
+    checksum = texts.pop("blake2b", None)
+    if (texts["format"], checksum) != (FIRST_FORMAT, None) and checksum != tensors_sum(state, texts):
+        raise DataError(f"{where}: not what was written (its checksum is another); train the trial again")
+    try:
+        return _memory(state, texts)
+    except (KeyError, ValueError, DataError) as error:
+        raise DataError(f"{where}: not a whole memory ({error}); train the trial again") from error
+
+
+def _memory(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> SavedMemory:
+    dims = int(texts["memory_dim"]), int(texts["model_dim"])
+    if tuple(state["up.weight"].shape) != dims:
+        raise ValueError(f"up.weight is {tuple(state['up.weight'].shape)}, not {dims}")
+    memory = Memory(dims[1], dims[0], texts["norm_and_gate"] == "True", seed=None)
+    check_same(state, memory.state_dict(), "its weights")
+    memory.load_state_dict(dict(state))
+    return SavedMemory(memory, int(texts["layer"]), texts["model"])

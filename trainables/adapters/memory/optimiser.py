@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.schedule import cosine_with_warmup
+from trainables.adapters.shapes import check_moments
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -95,7 +96,12 @@ class PackOptimiser:
         return state
 
     def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Set one member's moments and step count from what `member_state` returned."""
+        """Set one member's moments and step count from what `member_state` returned.
+
+        Raises:
+            DataError: names, types or shapes differ.
+        """
+        check_moments(state, self._members[member], _MOMENTS)
         self.steps[member] = int(state["step"])
         for name, parameter in self._members[member].items():
             self._adamw.state.pop(parameter, None)

@@ -40,3 +40,29 @@ def test_missing_broken_and_foreign_files_are_data_errors(tmp_path: Path) -> Non
     save_file({"weight": torch.zeros(2)}, foreign)
     with pytest.raises(DataError, match="not a memory file"):
         load_memory(foreign)
+
+
+def test_no_flipped_bit_is_taken_for_a_weight(tmp_path: Path) -> None:
+    path = tmp_path / "memory.safetensors"
+    save_memory(path, Memory(3, 2).state_dict(), layer=1, model="m")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"memory\.safetensors: not"):
+            load_memory(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"up.bias": torch.zeros(1)}, {"up.weight": torch.zeros(1)}, {"more": torch.zeros(1)}]
+)
+def test_weights_of_another_shape_are_no_memory(tmp_path: Path, change: dict[str, torch.Tensor]) -> None:
+    texts = {"format": "memory-sweep/1", "layer": "1", "model": "m", "memory_dim": "2", "model_dim": "3"}
+    path = tmp_path / "memory.safetensors"
+    save_file(Memory(3, 2).state_dict() | change, path, {**texts, "norm_and_gate": "True"})
+    with pytest.raises(DataError, match="not a whole memory"):
+        load_memory(path)
+    save_file(Memory(3, 2).state_dict(), path, texts)
+    with pytest.raises(DataError, match="not a whole memory"):
+        load_memory(path)

@@ -1,0 +1,108 @@
+"""The files beside the records: answers, samples, analyses, weights. Compared with what their records say of them.
+
+A record keeps size and checksum of each file that its trial left. Weights are compared by size alone, since a sweep may
+have hundreds of gigabytes of them; they have a checksum of their own, compared when they are loaded. Records of the
+first format keep neither: of their files it is checked that they can be read and agree with themselves.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sweep.records.record import Record
+from sweep.records.store import RecordHead, RecordIndex, Store
+from trainables.node.checksums import content_sum, read_plain_json
+
+WEIGHTS = ".safetensors"
+ANSWERS = "predictions.parquet"
+_JSON_FILES: Mapping[str, type] = {"samples.json": list, "analysis.json": dict}
+_LETTERS = {"SUPPORTS": "a", "REFUTES": "b", "NOT ENOUGH INFO": "c"}
+_READERS = 16
+
+
+def damaged_files(store: Store, heads: Iterable[RecordHead]) -> dict[str, dict[str, str]]:
+    """Return what is wrong with the files of some trials: trial id -> file -> a line.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    listed = list(heads)
+
+    def look(head: RecordHead) -> dict[str, str]:
+        record = head.record()
+        told = record.get("files")
+        found = _old_problems(store, head.folder, record) if told is None else _problems(store, head.folder, told)
+        return {name: f"{store.full(f'{head.folder}/{name}')}: {problem}" for name, problem in found.items()}
+
+    with ThreadPoolExecutor(1 if store.is_local else _READERS) as pool:
+        return {head.id: found for head, found in zip(listed, pool.map(look, listed), strict=True) if found}
+
+
+def set_damaged_aside(store: Store, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
+    """Set aside the records of trials whose files are damaged, so that they run again, and return a line on each."""
+    notes = []
+    for trial, problems in damaged_files(store, heads).items():
+        told = store.set_aside(f"{index[trial].folder}/record.json")
+        del index[trial]
+        notes.append(f"{'; '.join(problems.values())}; trial {trial} runs again, its record {told}")
+    return notes
+
+
+def _problems(store: Store, folder: str, told: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name, file in told.items():
+        try:
+            if name.endswith(WEIGHTS):
+                bytes_there = store.size(f"{folder}/{name}")
+                problem = "" if bytes_there == file["bytes"] else f"has {bytes_there:,} bytes, not {file['bytes']:,}"
+            else:
+                same = content_sum(store.read(f"{folder}/{name}")) == file["blake2b"]
+                problem = "" if same else "not what the trial wrote (its checksum is another)"
+        except FileNotFoundError:
+            problem = "missing"
+        if problem:
+            found[name] = problem
+    return found
+
+
+def _old_problems(store: Store, folder: str, record: Record) -> dict[str, str]:
+    """Check the files of a record without checksums."""
+    found = {}
+    for name, kind in _JSON_FILES.items():
+        try:
+            if not isinstance(read_plain_json(store.read(f"{folder}/{name}")), kind):
+                found[name] = "not what this file holds"
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            found[name] = f"not readable ({error})"
+    try:
+        problem = _answers_problem(store.read(f"{folder}/{ANSWERS}"), record["metrics"].get("fever/accuracy"))
+    except FileNotFoundError:
+        return found
+    return {**found, ANSWERS: problem} if problem else found
+
+
+def _answers_problem(content: bytes, accuracy: float | None) -> str:
+    """Say where answers contradict themselves or the accuracy that was made of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(io.BytesIO(content), columns=["label", "rows", "parsed", "correct"]).to_pylist()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        return f"not readable ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    right = weight = 0
+    for number, row in enumerate(rows):
+        letter, label, count = row["parsed"], row["label"], row["rows"]
+        if label not in _LETTERS or letter not in (*_LETTERS.values(), None) or type(count) is not int or count < 0:
+            return f"answer {number}: label {label!r}, answered {letter!r}, counted {count!r} times"
+        if row["correct"] is not (letter == _LETTERS[label]):
+            return f"answer {number}: {letter!r} to {label!r} is said to be {'right' if row['correct'] else 'wrong'}"
+        right, weight = right + count * (letter == _LETTERS[label]), weight + count
+    if weight and accuracy is not None and abs(right / weight - accuracy) > 1e-6:
+        return f"accuracy {right / weight:.6g}, in the record {accuracy:.6g}"
+    return ""
