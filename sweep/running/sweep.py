@@ -29,7 +29,7 @@ from sweep.records.mend import mend
 from sweep.records.names import ModelNames
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
-from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
@@ -194,7 +194,9 @@ class _SweepRun:
         if executor:
             stopped, counts = self._execute(executor, tracking)
         else:
-            if not self._store.exists(f"{self._name}/{MANIFEST}") or len(self._choices) < len(plan.questions):
+            wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
+            is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
+            if is_lost or len(self._choices) < len(plan.questions):
                 self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(tracking, stopped, counts)
