@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from trainables.data.archive import PAGE_COLUMNS, page_title
 from trainables.data.detokenize import detokenize as undo_tokenisation
 from trainables.data.documents import Document, Selection
 from trainables.data.fever import load_splits
-from trainables.data.jsonl import numbered_lines, parse_object, text_field
-from trainables.data.pages import load_pages
+from trainables.data.jsonl import text_field
+from trainables.data.pages import add_page, load_pages
 from trainables.data.source_files import SourceFiles
 from trainables.data.sources import resolve_sources
-from trainables.data.titles import normal_title
+from trainables.data.tables import read_table
 from trainables.errors import ConfigError
 
 
@@ -74,7 +75,7 @@ class Corpus:
 
 def subject_of(title: str) -> str:
     """Return a page's title as CounterFact writes subjects: `Alan_Bates_-LRB-actor-RRB-` is `Alan Bates (actor)`."""
-    return undo_tokenisation(title.replace("_", " "))
+    return undo_tokenisation(title.replace("_", " ").replace("-COLON-", ":"))
 
 
 def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool = False) -> Corpus:
@@ -116,14 +117,15 @@ def _fever_corpus(source: SourceFiles, sources: tuple[SourceFiles, ...]) -> Corp
 
 
 def _articles(sources: tuple[SourceFiles, ...], taken: set[str]) -> tuple[Document, ...]:
-    """Read the articles of all sources, leaving out titles that are taken already."""
+    """Read the articles of all sources, leaving out titles that are taken already; the first source counts."""
     articles: dict[str, Document] = {}
     for source in sources:
-        if source.wiki_docs is None:
-            continue
-        for where, line in numbered_lines(source.wiki_docs):
-            record = parse_object(where, line)
-            title = normal_title(text_field(record, "id", where))
-            if title not in taken:
-                articles.setdefault(title, Document(title, text_field(record, "text", where), (), (), "wiki"))
+        found: dict[str, tuple[str, str]] = {}
+        for path in source.wiki_docs:
+            for where, record in read_table(path, PAGE_COLUMNS):
+                title = page_title(record, where)
+                if title not in taken:
+                    add_page(found, title, text_field(record, "text", where), where)
+        for title, (text, _) in found.items():
+            articles.setdefault(title, Document(title, text, (), (), "wiki"))
     return tuple(articles.values())
