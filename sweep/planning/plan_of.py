@@ -90,6 +90,7 @@ def costed_plan(
         ConfigError: as `plan_of`.
         DataError: as `plan_of`.
     """
+    store.check_answers()
     index = store.index(set_aside=False)
     choices = store.read_json(f"{name}/choices.json") or {}
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
@@ -122,7 +123,8 @@ def plan_of(
     """
     drawn = dict(manifest_stages(store, name)) if any(stage.sampling for stage in space.stages) else {}
     done = done_trials(index, retry_failed)
-    plan = build_plan(space, done, choices, until_stage, drawn)
+    failed = {trial for trial in done if index[trial].status == "failed"}
+    plan = build_plan(space, done, choices, until_stage, drawn, failed)
     made = {}
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
@@ -132,4 +134,4 @@ def plan_of(
                 made[question.key] = decide(question, records, timestamp()) or {}
             except NoCandidate:
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn) if made else plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, failed) if made else plan

@@ -10,6 +10,8 @@ from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
 
+RETRY = "they are run again with --retry-failed"
+
 if TYPE_CHECKING:
     from sweep.planning.plan_of import CostedPlan
 
@@ -41,6 +43,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
                 "points": stage.num_points,
                 "equivalent": stage.equivalent,
                 "done": stage.done,
+                "failed": stage.failed,
                 "to_run": stage.num_to_run,
                 "waits_for": stage.waits_for,
             }
@@ -77,13 +80,13 @@ def plan_text(costed: CostedPlan) -> str:
         f"            {plan.arithmetic} points, {different:,} different"
         + (f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""),
         "",
-        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "to run", "waits for"),
+        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "failed", "to run", "waits for"),
     ]
     for stage in plan.stages:
-        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.num_to_run)
+        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.failed, stage.num_to_run)
         lines.append(f"{stage.name:<20}" + _row(*numbers, stage.waits_for or ""))
     if len(plan.stages) > 1:
-        names = ("combinations", "num_points", "equivalent", "done", "num_to_run")
+        names = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run")
         sums = [sum(getattr(stage, name) for stage in plan.stages) for name in names]
         points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
         lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
@@ -91,6 +94,10 @@ def plan_text(costed: CostedPlan) -> str:
         choice = costed.choices.get(question.key)
         if choice:
             lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
+    failed = sum(stage.failed for stage in plan.stages)
+    if failed:
+        lines.append(f"failed      {failed:,} trials; {RETRY}")
+    lines += [f"{'short':<12}{line}" for line in plan.shortages]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
     notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))

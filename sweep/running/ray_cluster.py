@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from trainables.node.machine import check_storage, gpu_memory_bytes
 from trainables.node.storage import delete, join, write_bytes
 
 ATTACH_TIMEOUT_S = 25
+SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _PASSED_ON = (
     "MEMORY_SWEEP_CACHE",
     CACHE_VARIABLE,
@@ -202,6 +204,7 @@ def check_reachable(address: str | None) -> None:
     """
     address = _wanted(address)
     if address == "local":
+        check_temporary_folder()
         return
     host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
     if address != "auto" and port.isdigit():
@@ -224,6 +227,32 @@ def check_reachable(address: str | None) -> None:
     if tried.returncode:
         lines = [line for line in tried.stderr.strip().splitlines() if line.strip()] or ["no reason given"]
         raise ConfigError(f"address={address!r}: no Ray cluster can be attached ({lines[-1][:200]})")
+
+
+def check_temporary_folder() -> None:
+    """Make sure that Ray's sockets fit into its temporary folder: the system allows a path of a hundred bytes or so.
+
+    Raises:
+        ConfigError: they do not, or nothing can be written there.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "the temporary folder")
+    folder = os.environ.get(name) or "/tmp"
+    session = f"session_2000-01-01_00-00-00_000000_{os.getpid()}"
+    spare = SOCKET_PATH_BYTES - len(os.fsencode(f"/ray/{session}/sockets/plasma_store"))
+    length = len(os.fsencode(os.path.abspath(folder)))
+    if length > spare:
+        raise ConfigError(
+            f"{name}={folder!r}: too long for Ray's sockets ({length} bytes where {spare} fit); set RAY_TMPDIR to a "
+            "shorter path, or use --executor local"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{name}={folder!r}: cannot be written ({error.strerror}); set RAY_TMPDIR to another folder"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

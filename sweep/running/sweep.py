@@ -13,6 +13,7 @@ from sweep.planning.inputs import check_models, data_to_read, keep_commits, mode
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
+from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.store import Store, check_name
 from sweep.running.exchange import PackExchange
@@ -23,7 +24,7 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
-from sweep.tracking.layout import Tracking
+from sweep.tracking.layout import Tracking, resolve_tracking
 
 
 def run_sweep(
@@ -106,6 +107,8 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
+    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    store.check_answers()
     with store.lock(name):
         return _SweepRun(space, store, name, options, progress).run()
 
@@ -136,11 +139,16 @@ class _SweepRun:
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
         import sweep.publish
         import sweep.records.table  # noqa: F401
-        from sweep.tracking.layout import resolve_tracking
 
         plan, options = self._plan, self._options
         self._say(plan.space.title)
+        failed = sum(stage.failed for stage in plan.stages)
+        if failed:
+            self._say(f"note: {failed} trials failed in an earlier run; {RETRY}")
+        for line in plan.shortages:
+            self._say(f"note: {line}")
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
+        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         commits = check_models(plan, self._store, self._name)
         executor = executor_for(options, commits) if plan.num_to_run else None
         if executor:
@@ -148,7 +156,6 @@ class _SweepRun:
         self._store.check_writable()
         keep_commits(plan, self._store, self._name, commits)
         self._prepare_inputs()
-        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         if executor:
             stopped, counts = self._execute(executor, tracking, commits)
         else:

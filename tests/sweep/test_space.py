@@ -61,7 +61,7 @@ def test_a_stage_shares_what_it_does_not_vary_or_take() -> None:
         ({"stages": (SECOND, FIRST)}, "no earlier stage"),
         ({"stages": (replace(FIRST, axes={"model": ALL, "seed": [1]}), SECOND)}, "no grid with an axis layer"),
         ({"stages": (FIRST, replace(SECOND, axes={"alpha": [1]}))}, "per model"),
-        ({"stages": (replace(FIRST, axes={**FIRST.axes, "seed": [1, 2]}), SECOND)}, "varies seed too"),
+        ({"stages": (replace(FIRST, axes={**FIRST.axes, "epochs": [1, 2]}), SECOND)}, "varies epochs too"),
         (
             {"stages": (replace(FIRST, sampling=Sampling(fields={"bias": Uniform(0, 1)}, num_samples=1)),)},
             "bias: unknown field",
