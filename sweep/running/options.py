@@ -49,7 +49,8 @@ class RunOptions:
         """Refuse what means nothing.
 
         Raises:
-            ConfigError: an unknown executor or device, an address that MLflow has no store for, or an option that the executor has no use for.
+            ConfigError: an unknown executor or device, an address that MLflow has no store for, or an option that the
+                executor has no use for.
         """
         for name, value, known in (("executor", self.executor, EXECUTORS), ("device", self.device, DEVICES)):
             if value not in known:

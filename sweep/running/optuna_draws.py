@@ -124,7 +124,7 @@ class StageDraws:
         drawn = len({draw["id"] for draw in self._draws if draw["group"] == self._groups[number]})
         group = ", ".join(f"{name}={value}" for name, value in self._groups[number].items())
         place = f"stage {self.stage.name}" + (f" for {group}" if group else "")
-        self.exhausted[number] = f"{place}: {drawn} of {self.sampling.num_samples} trials, nothing left to draw: {why}"
+        self.exhausted[number] = f"{place}: {drawn} of {self.stage.copies} trials, nothing left to draw: {why}"
 
     def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Take note of a trial's epoch and say whether to stop it; epochs that are repeated change nothing."""
@@ -146,7 +146,7 @@ class StageDraws:
         if number in self.exhausted:
             return 0
         drawn = {draw["id"] for draw in self._draws if draw["group"] == self._groups[number]}
-        return max(0, self.sampling.num_samples - len(drawn))
+        return max(0, self.stage.copies - len(drawn))
 
     def _point(self, group: Mapping[str, Any], values: Mapping[str, Any], choices: Choices) -> Point | None:
         return sampled_point(self._plan, self.stage.name, {**group, **values}, choices)

@@ -209,7 +209,8 @@ def test_one_layer_is_chosen_for_all_seeds(tmp_path):
 def test_a_sampled_stage_ends_when_nothing_is_left_to_draw(tmp_path, spread, fields, drawn, planned, why):
     space = checked(
         Space(
-            name="s", title="", axes={}, fixed={"model": "sample-llama", "layer": 3, "allocation": "partitioned", **fields},
+            name="s", title="", axes={},
+            fixed={"model": "sample-llama", "layer": 3, "allocation": "partitioned", **fields},
             stages=(Stage(name="tune", axes={}, sampling=Sampling(fields={"alpha": spread}, num_samples=12)),),
         )
     )  # fmt: skip
@@ -221,7 +222,7 @@ def test_a_sampled_stage_ends_when_nothing_is_left_to_draw(tmp_path, spread, fie
     )
     ledger = Ledger(plan, store, "staged", store.index(), {}, Packing(lambda point: 1, 1), False, said.append)
     while (pack := ledger.next_pack()) is not None:
-        for begun in pack[1].values():
+        for begun in list(pack[1].values()):
             give(ledger, pack[0].id, begun, **{"train/nll": 1.0})
     assert ledger.exhausted
     counts = ledger.outcome()

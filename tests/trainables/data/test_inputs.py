@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from sweep.planning.expand import build_plan
+from sweep.planning.inputs import read_data
+from sweep.space import Space, Stage, checked
 from tests.trainables.data.conftest import COLUMNS, PAGES, TRAIN, VALID, claim, table_rows, write_jsonl
 from trainables.data.corpus import load_corpus
 from trainables.data.fever import group_by_page, read_rows
@@ -366,3 +369,30 @@ def test_flipped_bytes_never_end_in_a_traceback(make_fever: MakeFever, name: str
             load_corpus(str(folder)).select(4)
         except DataError as error:
             assert "\n" not in str(error) and str(folder) in str(error)
+
+
+# -- what is said before a run
+
+
+def notes_of(folder: Path, **values: Any) -> list[str]:
+    fixed = {"data": str(folder), "model": "sample-llama", "layer": 1, "num_documents": 3, **values}
+    space = checked(Space(name="s", title="", axes={}, fixed=fixed, stages=(Stage(name="one", axes={}),)))
+    return read_data(build_plan(space))
+
+
+def test_few_pages_with_a_text_are_said(make_fever: MakeFever) -> None:
+    folder = make_fever()
+    (said,) = notes_of(folder)
+    place = folder / "fever" / "wiki-pages"
+    assert f"4 of 5 evidence pages have a text in {place}; titles there look like 'Bob', 'Ann', 'Unasked'" in said
+    assert said.endswith("missing are 'Cy'")
+
+
+def test_more_records_than_there_are_is_said(make_fever: MakeFever) -> None:
+    folder = make_fever()
+    rewrite = {"prompt": "{} is", "subject": "Ann", "target_true": {"str": "a"}, "target_new": {"str": "b"}}
+    records = [{"case_id": i, "requested_rewrite": rewrite} for i in range(3)]
+    (folder / "counterfact.json").write_text(json.dumps(records))
+    said = notes_of(folder, probes="counterfact", counterfact_records=100)
+    assert f"counterfact_records=100: {folder} has 3; those are asked" in said
+    assert not any("counterfact" in note for note in notes_of(folder, probes="counterfact", counterfact_records=3))
