@@ -254,6 +254,10 @@ def _check_forms(space: Space) -> None:
             if not isinstance(stage.take, Best):
                 raise ConfigError(f"{place}: take={stage.take!r}: must be a Best(...)")
             _check_tuple(place, "per", stage.take.per, str, '"model"')
+            for part in ("field", "stage", "by"):
+                _check_text(place, part, getattr(stage.take, part))
+            if stage.take.mode not in ("min", "max"):
+                raise ConfigError(f"{place}: mode={stage.take.mode!r}: must be 'min' or 'max'")
         if stage.sampling is not None:
             _check_sampling(place, stage.sampling)
     for part, given in (("axes", space.axes), ("fixed", space.fixed), ("small", space.small)):
@@ -270,12 +274,20 @@ def _check_tuple(place: str, part: str, given: Any, kind: type, example: str) ->
 def _check_mapping(place: str, part: str, given: Any) -> None:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{place}: {part}={given!r}: must be a dict of fields")
+    for name in given:
+        _check_text(place, f"a name in {part}", name)
+
+
+def _check_text(place: str, part: str, given: Any) -> None:
+    if not isinstance(given, str):
+        raise ConfigError(f"{place}: {part}={given!r}: must be text")
 
 
 def _check_sampling(place: str, sampling: Any) -> None:
     if not isinstance(sampling, Sampling):
         raise ConfigError(f"{place}: sampling={sampling!r}: must be a Sampling(...)")
     _check_mapping(place, "fields", sampling.fields)
+    _check_text(place, "metric", sampling.metric)
     for name, spread in sampling.fields.items():
         if not isinstance(spread, (Uniform, LogUniform, OneOf)):
             raise ConfigError(f"{place}: {name}={spread!r}: must be a Uniform, LogUniform or OneOf")
