@@ -142,7 +142,8 @@ def test_one_value_where_several_belong_is_said_in_one_line(space: Space, said: 
 
 
 ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4), st.lists(st.integers(0, 3), max_size=2),
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4),
+    st.lists(st.integers(0, 3), max_size=2),
     st.sampled_from([ALL, "none", "memory", "sample-llama", {"a": 1}, float("nan")]),
 )  # fmt: skip
 NAMES = st.sampled_from(["model", "layer", "depth", "alpha", "seed", "probes", "hook_layer", "eval_epochs", "x", 3, ""])
