@@ -158,24 +158,31 @@ def read_data(plan: Plan) -> list[str]:
     """
     from trainables.data.corpus import load_corpus, with_subject_pages
     from trainables.data.counterfact import load_counterfact
+    from trainables.data.pages import coverage
+    from trainables.data.sources import resolve_sources
 
     notes: dict[str, None] = {}
     asked: dict[tuple[Any, ...], None] = {}
     for point in points_to_run(plan):
         spec = point.spec
+        num_records = spec.counterfact_records if "counterfact" in spec.probes else 0
         texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
-        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order)
+        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order, num_records)
         asked[key] = None
-    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order in asked:
+    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records in asked:
         corpus = load_corpus(data, detokenize, allow_missing_pages)
         records = load_counterfact(data) if with_records else []
         if page_order == "subjects":
             subjects = [record.subject for record in records]
             corpus = with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages)
         corpus.select(num_documents)
-        with_text = sum(bool(page.text.strip()) for page in corpus.pages)
-        if with_text < len(corpus.pages):
-            notes[f"{data}: {with_text:,} of {len(corpus.pages):,} evidence pages have a text"] = None
+        if len(records) < num_records:
+            notes[f"counterfact_records={num_records:,}: {data} has {len(records):,}; those are asked"] = None
+        missing = {page.title for page in corpus.pages if not page.text.strip()}
+        if missing:
+            titles = {page.title for page in corpus.pages}
+            sources = resolve_sources(data, allow_missing_pages)
+            notes[f"{data}: {coverage(sources, titles, len(titles - missing), missing)}"] = None
     return list(notes)
 
 

@@ -70,6 +70,7 @@ def costed_plan(
         ConfigError: as `plan_of`.
         DataError: as `plan_of`.
     """
+    store.check_answers()
     index = store.index(set_aside=False)
     warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
     warnings += leave_out_damaged(store, name, index)
@@ -130,7 +131,8 @@ def plan_of(
         drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
     done = done_trials(index, retry_failed)
     at = kept_commits(store, name) if commits is None else commits
-    plan = build_plan(space, done, choices, until_stage, drawn, at)
+    failed = {trial for trial in done if index[trial].status == "failed"}
+    plan = build_plan(space, done, choices, until_stage, drawn, at, failed)
     made = {}
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
@@ -140,4 +142,4 @@ def plan_of(
                 made[question.key] = decide(question, records, timestamp()) or {}
             except (NoCandidate, Undecided):
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at) if made else plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed) if made else plan

@@ -14,6 +14,8 @@ from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
 from sweep.planning.simset_notes import simset_lines, simset_notes
 
+RETRY = "they are run again with --retry-failed"
+
 
 @dataclass(frozen=True)
 class CostedPlan:
@@ -74,6 +76,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
                 "points": stage.num_points,
                 "equivalent": stage.equivalent,
                 "done": stage.done,
+                "failed": stage.failed,
                 "to_run": stage.num_to_run,
                 "waits_for": stage.waits_for,
             }
@@ -113,13 +116,13 @@ def plan_text(costed: CostedPlan) -> str:
         f"            {plan.arithmetic} points, {different:,} different"
         + (f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""),
         "",
-        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "to run", "waits for"),
+        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "failed", "to run", "waits for"),
     ]
     for stage in plan.stages:
-        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.num_to_run)
+        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.failed, stage.num_to_run)
         lines.append(f"{stage.name:<20}" + _row(*numbers, stage.waits_for or ""))
     if len(plan.stages) > 1:
-        names = ("combinations", "num_points", "equivalent", "done", "num_to_run")
+        names = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run")
         sums = [sum(getattr(stage, name) for stage in plan.stages) for name in names]
         points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
         lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
@@ -134,6 +137,10 @@ def plan_text(costed: CostedPlan) -> str:
         told = "recorded by " + ", ".join(f"{version} ({count:,})" for version, count in counts)
         told += ": several versions of the code are mixed" if len(counts) > 1 else ""
         lines += [f"{'' if i else 'code':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
+    failed = sum(stage.failed for stage in plan.stages)
+    if failed:
+        lines.append(f"failed      {failed:,} trials; {RETRY}")
+    lines += [f"{'short':<12}{line}" for line in plan.shortages]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
     simset = simset_lines(plan)

@@ -396,7 +396,10 @@ class Ledger:
         counts = {"done": 0, "stopped": 0, "diverged": 0, "failed": 0, "missing": 0}
         for trial in ids:
             counts[self.statuses.get(trial, "missing")] += 1
-        expected = sum(stage.num_points - stage.equivalent for stage in self.plan.stages)
+        expected = sum(
+            len(self.members[stage.name]) if self._all_drawn(stage.name) else stage.num_points - stage.equivalent
+            for stage in self.plan.stages
+        )
         counts["missing"] += max(0, expected - len(ids))
         return counts
 
@@ -448,10 +451,18 @@ class Ledger:
             self._draws[point.spec.stage].tell(point.id)
         return False
 
+    def _all_drawn(self, stage: str) -> bool:
+        """Whether a sampled stage ends early because nothing is left to draw."""
+        draws = self._draws.get(stage)
+        return draws is not None and bool(draws.exhausted) and not draws.has_more
+
     def _sampled_pack(self) -> Pack | None:
         """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""
         for name, draws in self._draws.items():
+            told = len(draws.exhausted)
             point = draws.next(self._settled)
+            for line in list(draws.exhausted.values())[told:]:
+                self._say(f"note: {line}")
             if point is not None:
                 self._tasks[point.id] = point
                 self._curves[point.id] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweep.running.executor import Executor, WorkerSettings
+from sweep.tracking.address import check_tracking_uri
 from trainables.errors import ConfigError, nearest
 
 EXECUTORS = ("ray", "local")
@@ -49,11 +50,14 @@ class RunOptions:
         """Refuse what means nothing.
 
         Raises:
-            ConfigError: an unknown executor or device, or an option that the executor has no use for.
+            ConfigError: an unknown executor or device, an address that MLflow has no store for, or an option that the
+                executor has no use for.
         """
         for name, value, known in (("executor", self.executor, EXECUTORS), ("device", self.device, DEVICES)):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
+        if self.tracking_uri:
+            check_tracking_uri(self.tracking_uri)
         if self.executor == "local":
             for name, given in (("address", self.address), ("gpus-per-trial", self.gpus)):
                 if given is not None:

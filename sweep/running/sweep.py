@@ -24,6 +24,7 @@ from sweep.planning.inputs import (
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
+from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
@@ -38,7 +39,7 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
-from sweep.tracking.address import Tracking
+from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
 from trainables.node.addresses import shown
 
@@ -129,6 +130,8 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
+    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
         return _SweepRun(space, store, name, options, progress, interrupts).run()
 
@@ -176,21 +179,25 @@ class _SweepRun:
         """Do it."""
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
         import sweep.records.table  # noqa: F401
-        from sweep.tracking.address import resolve_tracking
 
         options = self._options
         self._check_hub_models()
         plan = self._plan
         self._say(plan.space.title)
+        failed = sum(stage.failed for stage in plan.stages)
+        if failed:
+            self._say(f"note: {failed} trials failed in an earlier run; {RETRY}")
+        for line in plan.shortages:
+            self._say(f"note: {line}")
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
+        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         executor = executor_for(options) if plan.num_to_run else None
         if executor:
             executor.check()
         self._store.check_writable()
         self._say_notes(keep_commits(plan, self._store, self._name))
         self._prepare_inputs()
-        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         if executor:
             stopped, counts = self._execute(executor, tracking)
         else:

@@ -75,6 +75,13 @@ class AdapterPlan(Plan, ABC):
         upper = number_bytes * (card.block_params * above + card.head_params)
         return max(trunk, upper + pack_size * self.added_params(card) * TRAINED_PARAMETER_BYTES)
 
+    def metrics(self) -> tuple[str, ...]:
+        """Return the full names of the metrics that the adapter itself reports, as `train/nll`.
+
+        Only what is named here may decide between stages or steer a sampler.
+        """
+        return ()
+
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:
         """Return a few short words that tell this trial from its neighbours, for the names of runs.
@@ -113,3 +120,7 @@ class TrainingPlan(AdapterPlan):
     grad_clip: float
     seed: int
     micro_batch_tokens: int
+
+    def metrics(self) -> tuple[str, ...]:
+        """Return what is reported after each epoch."""
+        return ("train/nll", "train/loss")

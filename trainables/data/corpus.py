@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from trainables.data.archive import PAGE_COLUMNS, page_title
 from trainables.data.detokenize import detokenize as undo_tokenisation
 from trainables.data.documents import Document, Selection
 from trainables.data.fever import load_splits
-from trainables.data.jsonl import numbered_lines, parse_object, text_field
-from trainables.data.pages import load_pages
+from trainables.data.jsonl import text_field
+from trainables.data.pages import add_page, load_pages
 from trainables.data.source_files import SourceFiles
 from trainables.data.sources import resolve_sources
+from trainables.data.tables import read_table
 from trainables.data.titles import normal_title
 from trainables.errors import ConfigError
-
-_IN_TITLES = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-", ":": "-COLON-"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,7 @@ def subject_of(title: str) -> str:
 
 def title_of(subject: str) -> str:
     """Return the title that the page about a subject has in FEVER's spelling."""
-    title = normal_title(subject.strip()).replace(" ", "_")
-    for character, token in _IN_TITLES.items():
-        title = title.replace(character, token)
-    return title
+    return normal_title(subject.strip())
 
 
 def with_subject_pages(
@@ -163,14 +160,15 @@ def _fever_corpus(source: SourceFiles, sources: tuple[SourceFiles, ...]) -> Corp
 
 
 def _articles(sources: tuple[SourceFiles, ...], taken: set[str]) -> tuple[Document, ...]:
-    """Read the articles of all sources, leaving out titles that are taken already."""
+    """Read the articles of all sources, leaving out titles that are taken already; the first source counts."""
     articles: dict[str, Document] = {}
     for source in sources:
-        if source.wiki_docs is None:
-            continue
-        for where, line in numbered_lines(source.wiki_docs):
-            record = parse_object(where, line)
-            title = normal_title(text_field(record, "id", where))
-            if title not in taken:
-                articles.setdefault(title, Document(title, text_field(record, "text", where), (), (), "wiki"))
+        found: dict[str, tuple[str, str]] = {}
+        for path in source.wiki_docs:
+            for where, record in read_table(path, PAGE_COLUMNS):
+                title = page_title(record, where)
+                if title not in taken:
+                    add_page(found, title, text_field(record, "text", where), where)
+        for title, (text, _) in found.items():
+            articles.setdefault(title, Document(title, text, (), (), "wiki"))
     return tuple(articles.values())

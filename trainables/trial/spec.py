@@ -196,6 +196,8 @@ class TrialSpec:
 
 FIELDS: Mapping[str, SpecField] = declared_fields(TrialSpec)
 IDENTITY_FIELDS: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.role & _BOTH)
+REPEATED: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.report is InReport.SEED)
+"""Fields whose values repeat a trial: means are taken over them."""
 STATED_FIELDS: tuple[str, ...] = tuple(name for name in IDENTITY_FIELDS if name != "depth")
 """What `identity` states: a depth is stated as the layer it stands for."""
 _UNSTATED_FIELDS = tuple(name for name in FIELDS if name not in STATED_FIELDS)
@@ -210,6 +212,20 @@ STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
 """What a record from before a field was added would have stated for it."""
 _KEPT = ("method", "probes", "seed")
 """Never without use: the first two say which parts a trial has, and ids have always held the seed."""
+OTHER_NAMES: Mapping[str, str] = {
+    "hook_layer": "layer",
+    "selected_docs": "num_documents",
+    "lm_size": "model (an alias such as llama2-7b, a hub id or a folder)",
+    "lm": "model",
+    "memory_allocation": "allocation",
+    "simset": "allocation (simset1, simset2 or simset3, by the length of shingles)",
+    "clusters": "num_clusters",
+    "memory_seed": "mem_seed",
+    "shots": "num_shots",
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+}
+"""Names of fields in the study's notes, in MLflow and in other programs, where the nearest name would mislead."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -221,7 +237,15 @@ def _check_names(names: Mapping[str, Any]) -> None:
     """
     for name in names:
         if name not in FIELDS:
-            raise ConfigError(f"{name}: unknown field{nearest(name, FIELDS)}")
+            raise ConfigError(f"{name}: {unknown_field(name)}")
+
+
+def unknown_field(name: str) -> str:
+    """Say that there is no such field, and which one is meant: by the study's name for it, or the nearest."""
+    plain = name.strip().lower().replace("-", "_")
+    if plain in OTHER_NAMES:
+        return f"unknown field; the field is {OTHER_NAMES[plain]}"
+    return f"unknown field{nearest(name, FIELDS)}"
 
 
 def make_spec(values: Mapping[str, Any]) -> TrialSpec:

@@ -200,7 +200,7 @@ def test_what_cannot_matter_is_dropped() -> None:
         ({"alhpa": 1}, "alhpa: unknown field, did you mean 'alpha'?"),
         ({"alpha": -1}, "alpha=-1.0: must be at least 0"),
         ({"alpha": "much"}, "alpha='much': must be of type float"),
-        ({"alpha": float("nan")}, "alpha=nan: must be of type float"),
+        ({"alpha": float("nan")}, "alpha=nan: must be a finite number"),
         ({"allocation": "simset"}, "did you mean 'simset"),
         ({"epochs": 2.5}, "epochs=2.5: must be of type int"),
         ({"epochs": True}, "epochs=True: must be of type int"),

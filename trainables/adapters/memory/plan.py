@@ -69,6 +69,14 @@ class MemoryPlan(TrainingPlan):
         blocks = card.active_block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
 
+    def metrics(self) -> tuple[str, ...]:
+        """Return leakage under its own entry sets; without any, under every allocation that its size allows."""
+        if self.allocation != "none" and (self.mode == "hard" or self.alpha != 0):
+            return (*super().metrics(), "train/leakage", "memory/leakage")
+        fits = self.memory_dim >= (self.num_clusters or self.num_documents)
+        names = [name for name in ALLOCATIONS[1:] if fits or name not in ("random", "partitioned")]
+        return (*super().metrics(), *(f"memory/leakage_{name}" for name in names))
+
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:
         """Return the block, how entries are kept apart, and how they are allocated: `L23 a0.2 simset2`."""
