@@ -14,7 +14,7 @@ from sweep.records import store as store_module
 from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
 from sweep.running.ray_cluster import SOCKET_PATH_BYTES, check_temporary_folder
-from sweep.tracking.layout import check_tracking_uri, resolve_tracking
+from sweep.tracking.address import check_tracking_uri, resolve_tracking
 from trainables.errors import ConfigError
 
 
