@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 
 LOWER := .venv-lower
 
-.PHONY: install demo test test-all test-lower check lint layout types imports house dist bench clean
+.PHONY: install demo test test-all test-faults test-lower check lint layout types imports house dist bench clean
 
 install: $(INSTALLED)
 
@@ -34,6 +34,10 @@ test: install
 # the default tests and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
+
+# breaks workers, disks, storages and signals in real processes, and prints a table; half an hour on two cores
+test-faults: install
+	$(BIN)/python -m pytest tests/faults -m slow -rN
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed

@@ -8,7 +8,7 @@ import torch
 import typer
 from transformers.utils import logging
 
-from benchmarks import driver, floor, growth, memory, packing, parts, trial, whole
+from benchmarks import driver, floor, growth, identity, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
 from sweep.cli import user_errors
 
@@ -16,7 +16,7 @@ MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,
     "floor": floor.command, "packing": packing.command, "memory": memory.command,
     "sweep": whole.command, "growth": growth.command,
-    "driver": driver.command,
+    "driver": driver.command, "identity": identity.command,
 }  # fmt: skip
 
 app = typer.Typer(

@@ -237,15 +237,15 @@ def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) 
     if (folder / "tokenizer.json").exists():
         return folder
     same = {
-        "hidden_size": shape["model_dim"],
-        "intermediate_size": shape["intermediate_dim"],
-        "num_hidden_layers": shape["num_blocks"],
-        "num_attention_heads": shape["num_heads"],
-        "vocab_size": shape["vocab_size"],
+        "hidden_size": shape.model_dim,
+        "intermediate_size": shape.intermediate_dim,
+        "num_hidden_layers": shape.num_blocks,
+        "num_attention_heads": shape.num_heads,
+        "vocab_size": shape.vocab_size,
         "max_position_embeddings": 2048,
-        "tie_word_embeddings": shape["tied"],
+        "tie_word_embeddings": shape.tied,
     }
-    config = LlamaConfig(**same) if shape["family"] == "llama" else GPTNeoXConfig(**same)
+    config = LlamaConfig(**same) if shape.family == "llama" else GPTNeoXConfig(**same)
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
     train_tokenizer("sample-neox", _TOKENIZER_TEXTS).save_pretrained(folder)

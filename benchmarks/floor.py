@@ -49,7 +49,7 @@ from benchmarks.common import (
     start_pack,
     told,
 )
-from trainables.adapters import split
+from trainables.lm import upper as upper_module
 from trainables.lm.card import ModelCard
 from trainables.lm.head_loss import token_nll
 from trainables.lm.texts import TrainingText
@@ -250,7 +250,7 @@ def _head_marked() -> Iterator[None]:
         with record_function(HEAD):
             return token_nll(*args)
 
-    with mock.patch.object(split, "token_nll", marked):
+    with mock.patch.object(upper_module, "token_nll", marked):
         yield
 
 

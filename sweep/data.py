@@ -14,7 +14,7 @@ from trainables.data.online import Unreachable
 from trainables.data.prepare import prepare_folder
 from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import ConfigError, SweepError, nearest
-from trainables.lm.check import check_aliases
+from trainables.lm.check_aliases import check_aliases
 
 EXIT_DIFFERS = 1
 MODELS = "models"

@@ -28,6 +28,7 @@ from sweep.cli import (
 )
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
+from sweep.planning.show import RETRY
 from sweep.records.store import Store, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED, Results
@@ -135,11 +136,13 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
     if results.tracking_trouble:
         print(f"note: {results.tracking_trouble}")
         print(f"      later: {_python()} -m sweep.publish {folder}{_tracking_options(tracking_uri, experiment)}")
+    if results.counts["failed"]:
+        print(f"failed: {results.counts['failed']} trials; {RETRY}")
     if results.num_run:
         told = ", ".join(f"{count} {status}" for status, count in results.counts.items() if count)
         print(f"\n{told}; {results.seconds:.0f} s")
     else:
-        print("\nnothing to run: every trial has a record")
+        print("\nnothing to run: every trial has a record" + (", failed ones too" if results.counts["failed"] else ""))
     if results.on_sample_world:
         print("The sample world and its models are for trying and testing: no claim about real models follows.")
     print(f"results:  {results.paths['results']}")

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from trainables.errors import ConfigError, nearest
-from trainables.trial.spec import FIELDS, TrialSpec, coerce
+from trainables.trial.spec import FIELDS, REPEATED, TrialSpec, coerce, unknown_field
 
 
 class Part(Enum):
@@ -47,7 +47,8 @@ class Best:
     Attributes:
         field: what is taken; `layer` also where the earlier stage's axis is `depth`.
         stage: the earlier stage.
-        per: axes that both stages share; each combination of their values is a group with its own choice.
+        per: axes that both stages share; each combination of their values is a group with its own choice. Seeds that
+            are not named here repeat a trial: the mean over them decides.
         by: metric that decides.
         mode: whether less or more of it is better.
     """
@@ -92,6 +93,13 @@ def middle(name: str, spread: Distribution) -> Any:
     is_log = isinstance(spread, LogUniform)
     value = math.sqrt(spread.low * spread.high) if is_log else (spread.low + spread.high) / 2
     return coerce(name, round(value) if isinstance(getattr(TrialSpec, name), int) else value)
+
+
+def size(name: str, spread: Distribution) -> int | None:
+    """Return how many different values of the field `name` a distribution holds; None without a limit."""
+    if isinstance(spread, OneOf):
+        return len({coerce(name, value) for value in spread.values})
+    return round(spread.high) - round(spread.low) + 1 if isinstance(getattr(TrialSpec, name), int) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +254,10 @@ def _check_forms(space: Space) -> None:
             if not isinstance(stage.take, Best):
                 raise ConfigError(f"{place}: take={stage.take!r}: must be a Best(...)")
             _check_tuple(place, "per", stage.take.per, str, '"model"')
+            for part in ("field", "stage", "by"):
+                _check_text(place, part, getattr(stage.take, part))
+            if stage.take.mode not in ("min", "max"):
+                raise ConfigError(f"{place}: mode={stage.take.mode!r}: must be 'min' or 'max'")
         if stage.sampling is not None:
             _check_sampling(place, stage.sampling)
     for part, given in (("axes", space.axes), ("fixed", space.fixed), ("small", space.small)):
@@ -262,12 +274,20 @@ def _check_tuple(place: str, part: str, given: Any, kind: type, example: str) ->
 def _check_mapping(place: str, part: str, given: Any) -> None:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{place}: {part}={given!r}: must be a dict of fields")
+    for name in given:
+        _check_text(place, f"a name in {part}", name)
+
+
+def _check_text(place: str, part: str, given: Any) -> None:
+    if not isinstance(given, str):
+        raise ConfigError(f"{place}: {part}={given!r}: must be text")
 
 
 def _check_sampling(place: str, sampling: Any) -> None:
     if not isinstance(sampling, Sampling):
         raise ConfigError(f"{place}: sampling={sampling!r}: must be a Sampling(...)")
     _check_mapping(place, "fields", sampling.fields)
+    _check_text(place, "metric", sampling.metric)
     for name, spread in sampling.fields.items():
         if not isinstance(spread, (Uniform, LogUniform, OneOf)):
             raise ConfigError(f"{place}: {name}={spread!r}: must be a Uniform, LogUniform or OneOf")
@@ -297,7 +317,7 @@ def _check_stage(space: Space, stage: Stage) -> None:
         stated.append(stage.take.field)
     for name in stated:
         if name not in FIELDS:
-            raise ConfigError(f"stage {stage.name}: {name}: unknown field{nearest(name, FIELDS)}")
+            raise ConfigError(f"stage {stage.name}: {name}: {unknown_field(name)}")
         if sum(other in aliases(name) for other in stated) > 1:
             raise ConfigError(f"stage {stage.name}: {' and '.join(sorted(aliases(name)))} stated more than once")
     for name, spread in stage.sampling.fields.items() if stage.sampling else ():
@@ -326,6 +346,7 @@ def _check_take(space: Space, stage: Stage, take: Best) -> None:
     for name in take.per:
         if name not in axes or name not in stage.axes:
             raise ConfigError(f"stage {stage.name}: per {name}: must be an axis of {take.stage} and {stage.name}")
-    loose = [n for n, v in axes.items() if len(v) > 1 and n not in take.per and n not in aliases(take.field)]
+    judged = {*take.per, *aliases(take.field), *REPEATED}
+    loose = [name for name, values in axes.items() if len(values) > 1 and name not in judged]
     if loose:
         raise ConfigError(f"stage {stage.name}: {take.stage} varies {loose[0]} too; add it to per")

@@ -325,8 +325,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
     from trainables.data.hub import hub_files
     from trainables.lm.card import model_card
+    from trainables.lm.hub_commit import hub_commit
     from trainables.lm.weights import model_folder, tokenizer_folder
 
+    looked_up = (hub_files, hub_commit, model_card, model_folder, tokenizer_folder)
     stand_in = Hub()
     cache = tmp_path / "hf"
     for name, value in {"HF_ENDPOINT": stand_in.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}.items():
@@ -340,11 +342,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    for cached in (hub_files, model_card, model_folder, tokenizer_folder):
+    for cached in looked_up:
         cached.cache_clear()
     yield stand_in
     huggingface_hub.close_session()
-    for cached in (hub_files, model_card, model_folder, tokenizer_folder):
+    for cached in looked_up:
         cached.cache_clear()
     stand_in.close()
 

@@ -87,7 +87,7 @@ def test_the_same_trial_has_the_same_id_today(old: Store) -> None:
 def test_the_same_space_has_nothing_left_to_run(old: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index = old.index()
     card = card_of(index[DONE].record()["model"])
-    monkeypatch.setattr(points, "model_card", lambda model, revision: card)
+    monkeypatch.setattr(points, "model_card", lambda model, revision, commit: card)
     choices = old.read_json(f"{name}/choices.json") or {}
     space = load_space(old.full(f"{name}.py"))
     plan = plan_of(space, index, choices, old, name)

@@ -119,7 +119,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         device = choose_device(settings["device"])
         self._device = device_name(device)
         prepare_process(device, settings["threads"])
-        self._cache = ProcessCache(device, settings["cache_bytes"], settings.get("commits", {}))
+        self._cache = ProcessCache(device, settings["cache_bytes"])
         self._take_on(work)
 
     def _take_on(self, work: dict[str, Any]) -> None:

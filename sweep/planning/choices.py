@@ -9,18 +9,21 @@ loses; while one lacks a result for any other reason, nothing is decided.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from sweep.planning.points import Point
 from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
-from trainables.trial.spec import STATED_DEFAULTS, digest
+from trainables.trial.spec import REPEATED, STATED_DEFAULTS, digest
 
 ADDED_LATER = ("allow_missing_pages",)
 """Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
-LOWER_IS_BETTER = ("nll", "nll_before", "loss", "unparsed", "leakage")
+BFLOAT16_NLL_NOISE = 1.3e-3
+"""How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
+LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
 
 
 class NoCandidate(SweepError):
@@ -43,7 +46,7 @@ class Question:
         key: the same for the same question, whatever candidates are tried.
         best: what is taken, from which stage, by which metric.
         group: values of the axes that tell groups apart, as the user named them.
-        candidates: trials of the earlier stage that compete, one for each value.
+        candidates: trials of the earlier stage that compete: one for each value and, where it repeats them, each seed.
     """
 
     key: str
@@ -53,8 +56,16 @@ class Question:
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """The candidates' values of the field, in their order."""
-        return tuple(getattr(point.spec, self.best.field) for point in self.candidates)
+        """The candidates' different values of the field, in their order."""
+        return tuple(self.by_value)
+
+    @property
+    def by_value(self) -> dict[Any, list[Point]]:
+        """The candidates of each value of the field."""
+        found: dict[Any, list[Point]] = {}
+        for point in self.candidates:
+            found.setdefault(getattr(point.spec, self.best.field), []).append(point)
+        return found
 
     def __str__(self) -> str:
         """For people: `layer for model=pythia-6.9b`."""
@@ -62,10 +73,13 @@ class Question:
 
 
 def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> Question:
-    """State a question; its key is a hash of what its candidates share, and of how they are judged."""
+    """State a question; its key is a hash of what its candidates share, their seeds, and how they are judged."""
     stated = candidates[0].identity
     new = {name for name in ADDED_LATER if stated.get(name) == STATED_DEFAULTS[name]}
     common = {name: value for name, value in stated.items() if name != best.field and name not in new}
+    for name in REPEATED:
+        if name != best.field and len(seeds := {point.identity[name] for point in candidates}) > 1:
+            common[name] = sorted(seeds)
     key = digest({"field": best.field, "by": best.by, "mode": best.mode, "common": common})
     return Question(key, best, dict(group), candidates)
 
@@ -79,8 +93,9 @@ def metric_mode(metric: str) -> Literal["min", "max"]:
 def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided_at: str) -> dict[str, Any] | None:
     """Answer a question from the candidates' records.
 
-    The best finite metric wins, ties go to the lower value. A candidate that failed, diverged or lacks the
-    metric is left out, by name.
+    The best finite metric wins, ties go to the lower value. Of a value that was tried with several seeds the mean
+    counts. A candidate that failed, diverged or lacks the metric is left out, by name, and its value with it: a mean
+    over fewer seeds is no match for the others'.
 
     Args:
         question: what is asked.
@@ -89,8 +104,9 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
 
     Returns:
         The choice: `key`, `stage`, `group`, `field`, `value`, `by`, `mode`, `metric`, `runners_up` (best
-        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`. None while a candidate
-        has no record.
+        first) and `left_out` (both lists of dicts), `candidates` (ids), `decided_at`, and `tied`, the values of
+        runners-up that are closer than the numbers are exact; with several seeds also `metrics` and `ids` beside each
+        `metric`. None while a candidate has no record.
 
     Raises:
         NoCandidate: all have one, and none can win.
@@ -101,18 +117,21 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
     best = question.best
     _check_decidable(question, records)
     ranked, left_out = [], []
-    for value, point in zip(question.values, question.candidates, strict=True):
-        record = records[point.id]
-        metric = record.get("metrics", {}).get(best.by)
-        usable = record["status"] == "done" and metric is not None and math.isfinite(metric)
-        if usable:
-            ranked.append({"value": value, "metric": float(metric), "id": point.id})
-        else:
-            reason = f"no {best.by}" if record["status"] == "done" else _reason(record)
-            left_out.append({"value": value, "reason": reason, "id": point.id})
+    for value, points in question.by_value.items():
+        reasons = {point.id: reason for point in points if (reason := _unusable(records[point.id], best.by))}
+        left_out += [{"value": value, "reason": reason, "id": trial} for trial, reason in reasons.items()]
+        if not reasons:
+            metrics = [float(records[point.id]["metrics"][best.by]) for point in points]
+            entry: dict[str, Any] = {"value": value, "metric": fmean(metrics), "id": points[0].id}
+            several = {"metrics": metrics, "ids": [point.id for point in points]} if len(points) > 1 else {}
+            ranked.append(entry | several)
     if not ranked:
-        reasons = ", ".join(f"{entry['value']}: {entry['reason']}" for entry in left_out)
-        raise NoCandidate(f"{question}: none of {len(left_out)} trials of {best.stage} can win ({reasons})")
+        told = ", ".join(f"{entry['value']}: {entry['reason']}" for entry in left_out)
+        again = (
+            "; --retry-failed runs failed ones again" if any(e["reason"].startswith("failed") for e in left_out) else ""
+        )
+        count = len(question.candidates)
+        raise NoCandidate(f"{question}: none of {count} trials of {best.stage} can win ({told}){again}")
     sign = 1 if best.mode == "min" else -1
     ranked.sort(key=lambda entry: (sign * entry["metric"], entry["value"]))
     return {
@@ -124,7 +143,9 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
         "by": best.by,
         "mode": best.mode,
         "metric": ranked[0]["metric"],
+        **{name: ranked[0][name] for name in ("metrics", "ids") if name in ranked[0]},
         "runners_up": ranked[1:],
+        "tied": tied(best.by, question.candidates[0].spec.dtype, ranked[0]["metric"], ranked[1:]),
         "left_out": left_out,
         "candidates": [point.id for point in question.candidates],
         "decided_at": decided_at,
@@ -133,15 +154,24 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
 
 def _check_decidable(question: Question, records: Mapping[str, Mapping[str, Any]]) -> None:
     waiting = []
-    for value, point in zip(question.values, question.candidates, strict=True):
-        error = records[point.id].get("error") or {}
-        if records[point.id]["status"] == "failed" and error.get("class", "data") not in OWN_KINDS:
-            waiting.append(f"{value}: {_reason(records[point.id])}")
+    for value, points in question.by_value.items():
+        for record in (records[point.id] for point in points):
+            error = record.get("error") or {}
+            if record["status"] == "failed" and error.get("class", "data") not in OWN_KINDS:
+                waiting.append(f"{value}: {_reason(record)}")
     if waiting:
         raise Undecided(
             f"{question}: not decided while candidates of {question.best.stage} lack a result ({', '.join(waiting)}); "
             f"--retry-failed runs them again, --set {question.best.field}=... leaves them out"
         )
+
+
+def _unusable(record: Mapping[str, Any], metric: str) -> str:
+    """Return why a record cannot decide; empty where it can."""
+    if record["status"] != "done":
+        return _reason(record)
+    value = record.get("metrics", {}).get(metric)
+    return "" if value is not None and math.isfinite(value) else f"no {metric}"
 
 
 def _reason(record: Mapping[str, Any]) -> str:
@@ -160,6 +190,28 @@ def awaits_retry(question: Question, recorded: Mapping[str, Any], done: Collecti
 
 def _failed(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [out for out in choice.get("left_out") or () if str(out.get("reason")).startswith("failed")]
+
+
+def tied(by: str, dtype: str, metric: float, runners_up: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the values of runners-up that are within the noise of the winner; the lower error still wins.
+
+    Args:
+        by: the metric that decides.
+        dtype: of the frozen model's numbers.
+        metric: the winner's.
+        runners_up: `value` and `metric` of the others.
+    """
+    if dtype != "bfloat16" or by not in ("memory/nll", "train/nll"):
+        return []
+    return [other["value"] for other in runners_up if abs(other["metric"] - metric) < BFLOAT16_NLL_NOISE]
+
+
+def tie_text(values: Sequence[Any]) -> str:
+    """Say that a choice is a tie; empty where it is none."""
+    if not values:
+        return ""
+    named = ", ".join(map(str, values))
+    return f"a tie with {named}: closer than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off"
 
 
 def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
@@ -213,4 +265,5 @@ def chosen_line(choice: Mapping[str, Any]) -> str:
     """Return for people what was chosen, by what, what came next, and which candidates failed."""
     following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
     failed = "".join(f"; left out: {out['value']}, {out['reason']}" for out in _failed(choice))
-    return f"{choice['value']} ({choice['by']} {choice['metric']:.4f}{following}){failed}"
+    tie = f"; {text}" if (text := tie_text(choice.get("tied", ()))) else ""
+    return f"{choice['value']} ({choice['by']} {choice['metric']:.4f}{following}{tie}){failed}"

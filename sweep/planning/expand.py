@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sweep.planning.choices import Question, make_question, settled
+from sweep.planning.leakage_sets import compared_sets, told_sets
+from sweep.planning.metrics import check_metric
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.space import EVERY_LAYER, Space, without
@@ -33,7 +35,8 @@ class StagePlan:
         points: its different points; with a stand-in value where a choice is still open, and one with
             middling values for every `copies` trials of a sampled stage.
         equivalent: how many are points of an earlier stage.
-        done: how many of the others have a record.
+        done: how many of the others have a record that says they ended, diverged or were stopped.
+        failed: how many have failed; they are run again on request only.
         to_run: those that are left, of `points`.
         waits_for: the stage whose choice is still open, if any.
         questions: what it takes, one question for every group.
@@ -44,6 +47,7 @@ class StagePlan:
     points: tuple[Point, ...]
     equivalent: int
     done: int
+    failed: int
     to_run: tuple[Point, ...]
     waits_for: str | None
     questions: tuple[Question, ...]
@@ -66,7 +70,7 @@ class StagePlan:
     @property
     def num_to_run(self) -> int:
         """Number of trials left."""
-        return self.num_points - self.equivalent - self.done
+        return self.num_points - self.equivalent - self.done - self.failed
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Plan:
         arithmetic: the product written out.
         stages: in order.
         maker: makes further points with the models and data looked up already.
+        leakage_sets: names of the space's entry sets by number of documents, for plain memories (`leakage_sets`).
     """
 
     space: ResolvedSpace
@@ -88,11 +93,21 @@ class Plan:
     arithmetic: str
     stages: tuple[StagePlan, ...]
     maker: PointMaker
+    leakage_sets: Mapping[int, tuple[str, ...]]
+
+    def spec_to_run(self, point: Point) -> TrialSpec:
+        """Return a point's trial as it is run: a plain memory knows the entry sets that it will be compared under."""
+        return told_sets(point.spec, self.leakage_sets)
 
     @property
     def num_to_run(self) -> int:
         """Trials left in all stages."""
         return sum(stage.num_to_run for stage in self.stages)
+
+    @property
+    def shortages(self) -> list[str]:
+        """Which sampled stages have fewer trials than are asked for, and why."""
+        return [stage.stage.shortage for stage in self.stages if stage.stage.shortage]
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -111,6 +126,8 @@ def build_plan(
     choices: Choices = _NOTHING,
     until_stage: str | None = None,
     sampled: Mapping[str, Collection[str]] = _NOTHING,
+    commits: Mapping[str, str] = _NOTHING,
+    failed: Collection[str] = (),
 ) -> Plan:
     """Expand a space.
 
@@ -120,21 +137,24 @@ def build_plan(
         choices: recorded choices by their keys.
         until_stage: leave out the stages after this one.
         sampled: ids that earlier runs drew, for each sampled stage.
+        commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
+        failed: ids of the trials that failed, of those that are `done`.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no stage of that name.
         DataError: data that cannot be found.
     """
-    maker, resolved = PointMaker(), resolve(space, until_stage)
-    is_done = frozenset(done).__contains__
+    maker, resolved = PointMaker(commits), resolve(space, until_stage)
+    is_done, has_failed = frozenset(done).__contains__, frozenset(failed).__contains__
     seen: set[str] = set()
     plans: dict[str, StagePlan] = {}
     for stage in resolved.stages:
-        plan = _plan_stage(maker, stage, seen, is_done, choices, sampled.get(stage.name, ()))
+        plan = _plan_stage(maker, stage, seen, is_done, has_failed, choices, sampled.get(stage.name, ()))
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
     grid_points, arithmetic = _arithmetic(maker, resolved.grid)
-    return Plan(resolved, grid_points, _grid(maker, resolved, plans), arithmetic, tuple(plans.values()), maker)
+    grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
+    return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets)
 
 
 def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Point]:
@@ -182,6 +202,7 @@ def _plan_stage(
     stage: ResolvedStage,
     seen: Collection[str],
     is_done: Callable[[str], bool],
+    has_failed: Callable[[str], bool],
     choices: Choices,
     drawn: Collection[str],
 ) -> StagePlan:
@@ -189,20 +210,25 @@ def _plan_stage(
     groups = list(_groups(maker, stage, questions, choices))
     points = {point.id: point for members, _ in groups for point in members}
     copies = stage.copies
+    if stage.sampling:
+        check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")
     equivalent, num_done = 0, min(sum(map(is_done, drawn)), len(points) * copies)
+    num_failed = min(sum(map(has_failed, drawn)), num_done)
     left = points if num_done < len(points) * copies else {}
     if not stage.sampling:
         known = {point.id for members, is_known in groups for point in members if is_known}
         new = {key: point for key, point in points.items() if key not in seen}
         left = {key: point for key, point in new.items() if not (key in known and is_done(key))}
         equivalent, num_done = len(points) - len(new), len(new) - len(left)
+        num_failed = sum(key in known and has_failed(key) for key in new)
     is_open = any(members and not is_known for members, is_known in groups)
     return StagePlan(
         stage=stage,
         combinations=maker.count(stage.base, stage.axes) * copies,
         points=tuple(points.values()),
         equivalent=equivalent,
-        done=num_done,
+        done=num_done - num_failed,
+        failed=num_failed,
         to_run=tuple(left.values()),
         waits_for=stage.take.stage if stage.take and is_open else None,
         questions=questions,
@@ -238,6 +264,7 @@ def _questions(maker: PointMaker, stage: ResolvedStage) -> tuple[Question, ...]:
             name = strange[0]
             raise ConfigError(f"stage {stage.name}: {name}={group[name]} is not among those of {take.stage}")
         candidates = maker.expand(source.base, {**source.axes, **{name: (value,) for name, value in group.items()}})
+        check_metric(take.by, candidates, f"stage {stage.name}: {take.field} is chosen among {take.stage} by")
         questions.append(make_question(take, group, tuple(candidates)))
     return tuple(questions)
 

@@ -103,7 +103,7 @@ class CostModel:
         flops = dict.fromkeys(NUMBER_BYTES, 0.0)
         cached = 0.0
         for key, (card, dtype) in cards.items():
-            flops[dtype] += 2 * card.block_params * (max(layers[key]) + 1) * tokens[key]
+            flops[dtype] += 2 * card.active_block_params * (max(layers[key]) + 1) * tokens[key]
             cached += tokens[key] * card.model_dim * NUMBER_BYTES[dtype] * len(layers[key])
         return flops, cached
 
@@ -143,8 +143,10 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     train_tokens = templates + (documents if "document" in spec.content else 0)
     adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
     head, added = card.head_params, adapter.added_params(card)
-    above, whole = card.block_params * adapter.trial_blocks(card) + added, card.num_blocks * card.block_params + head
-    once = 2 * above * (documents + reading.above_trunk) + 2 * head * (documents + reading.heads)
+    above = card.active_block_params * adapter.trial_blocks(card) + added
+    whole = card.num_blocks * card.active_block_params + head
+    measured = documents if adapter.has_error else 0
+    once = 2 * above * (measured + reading.above_trunk) + 2 * head * (measured + reading.heads)
     once += 2 * (whole + added) * reading.whole
     return Work(
         training=adapter.train_token_flops(card) * train_tokens * spec.epochs,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from sweep.planning.expand import Plan
 from sweep.planning.points import Point
-from sweep.records.store import Store
+from sweep.records.names import moved_branches
+from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import COMMITS, read_sweep_file, write_sweep_file
 from trainables.data.hub import is_hub
 from trainables.data.hub_client import gated_message, has_token, is_offline
@@ -17,6 +17,7 @@ from trainables.data.official import data_cache, data_set
 from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
+from trainables.lm.hub_commit import hub_commit
 from trainables.trial.spec import uses_counterfact
 
 
@@ -57,14 +58,38 @@ def gated_note(card: ModelCard) -> str:
     return gated_message(card.source)
 
 
-def check_models(plan: Plan, store: Store, name: str) -> dict[str, str]:
+def kept_commits(store: Store, name: str) -> dict[str, str]:
+    """Return the commits of a sweep's hub models when it began, by `hub id@revision`; it stays there."""
+    return dict((read_sweep_file(store, name, COMMITS) or {}).get("models", {}))
+
+
+def moved_notes(plan: Plan, commits: Mapping[str, str], index: RecordIndex) -> list[str]:
+    """Say which models' branches have moved: since the sweep began, or since other sweeps recorded trials on them.
+
+    Args:
+        plan: of the sweep.
+        commits: at which it began.
+        index: all records of the storage.
+    """
+    notes, others = [], []
+    for card in {point.card.key: point.card for stage in plan.stages for point in stage.points}.values():
+        if not card.is_hub or commits.get(_branch(card)) != card.commit:
+            others.append(card)
+            continue
+        now = hub_commit(card.source, card.revision)
+        if now and now != card.commit:
+            notes.append(
+                f"{card.source}: {card.revision} has moved to {now[:12]}; this sweep stays at {card.commit[:12]} "
+                f"(for the new weights: --set revision={now})"
+            )
+    return notes + moved_branches(others, index)
+
+
+def check_hub_models(plan: Plan) -> dict[str, str]:
     """Make sure that every hub model of a plan exists and opens for this machine; nothing large is downloaded.
 
-    A sweep stays at the commits with which it began, also when it goes on after a branch has moved: they are kept in
-    its folder.
-
     Returns:
-        The commit of each by the model's key: what is downloaded on every node.
+        The commits, by `hub id@revision`, of those that had none when they were planned: the Hub was slow or busy.
 
     Raises:
         ConfigError: a model that does not exist, is gated, or cannot be looked up.
@@ -72,29 +97,23 @@ def check_models(plan: Plan, store: Store, name: str) -> dict[str, str]:
     """
     from trainables.lm.download import find_model
 
-    kept: dict[str, str] = (read_sweep_file(store, name, COMMITS) or {}).get("models", {})
-    commits = {}
-    for card in models_to_run(plan):
-        if not card.is_hub:
-            continue
-        commits[card.key] = now = find_model(card).commit
-        before = kept.get(card.key, now)
-        if before != now:
-            print(
-                f"note: {card.source}: {card.revision} has moved to {now[:12]}; this sweep stays at {before[:12]} "
-                f"(for the new weights: --set revision={now})",
-                flush=True,
-            )
-            commits[card.key] = find_model(replace(card, commit=before)).commit
-    return commits
+    found = {_branch(card): (card.commit, find_model(card).commit) for card in models_to_run(plan) if card.is_hub}
+    return {branch: commit for branch, (planned, commit) in found.items() if not planned}
 
 
-def keep_commits(plan: Plan, store: Store, name: str, models: dict[str, str]) -> None:
-    """Write down the commits of a sweep's models and hub data, and say where hub data have moved since.
+def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
+    """Write down the commits of a sweep's models and hub data.
 
     Moved data are other data: their trials have other ids, so unlike models they do not stay where they were by
     themselves.
+
+    Returns:
+        Notes on hub data that have moved since.
     """
+    notes = []
+    models = {
+        _branch(card): card.commit for card in models_to_run(plan) if card.is_hub and card.revision != card.commit
+    }
     kept = read_sweep_file(store, name, COMMITS) or {}
     data = dict(kept.get("data", {}))
     for source in {part for sources, _ in data_to_read(plan) for part in sources.split(",") if is_hub(part)}:
@@ -102,16 +121,16 @@ def keep_commits(plan: Plan, store: Store, name: str, models: dict[str, str]) ->
         before = data.setdefault(repo, source)
         if before != source:
             told = "has moved since this sweep began; trials on it have other ids"
-            print(f"note: {repo} {told} (to stay: --data {before})", flush=True)
+            notes.append(f"{repo} {told} (to stay: --data {before})")
             data[repo] = source
     now = {"models": {**kept.get("models", {}), **models}, "data": data}
     if any(now.values()) and now != kept:
         write_sweep_file(store, name, COMMITS, now)
+    return notes
 
 
-def pinned(cards: Iterable[ModelCard], commits: Mapping[str, str]) -> list[ModelCard]:
-    """Return the hub models among some cards at their commits."""
-    return [replace(card, commit=commits[card.key]) for card in cards if card.key in commits]
+def _branch(card: ModelCard) -> str:
+    return f"{card.source}@{card.revision}"
 
 
 def download_models(cards: Iterable[ModelCard]) -> None:
@@ -137,23 +156,33 @@ def read_data(plan: Plan) -> list[str]:
         ConfigError: sources at odds with each other, too few documents, or a server that cannot be reached.
         DataError: data that are missing or broken.
     """
-    from trainables.data.corpus import load_corpus
+    from trainables.data.corpus import load_corpus, with_subject_pages
     from trainables.data.counterfact import load_counterfact
+    from trainables.data.pages import coverage
+    from trainables.data.sources import resolve_sources
 
     notes: dict[str, None] = {}
     asked: dict[tuple[Any, ...], None] = {}
     for point in points_to_run(plan):
         spec = point.spec
-        key = (spec.data, spec.detokenize, spec.allow_missing_pages, spec.num_documents, uses_counterfact(spec))
+        num_records = spec.counterfact_records if "counterfact" in spec.probes else 0
+        texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
+        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order, num_records)
         asked[key] = None
-    for data, detokenize, allow_missing_pages, num_documents, with_records in asked:
+    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records in asked:
         corpus = load_corpus(data, detokenize, allow_missing_pages)
+        records = load_counterfact(data) if with_records else []
+        if page_order == "subjects":
+            subjects = [record.subject for record in records]
+            corpus = with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages)
         corpus.select(num_documents)
-        if with_records:
-            load_counterfact(data)
-        with_text = sum(bool(page.text.strip()) for page in corpus.pages)
-        if with_text < len(corpus.pages):
-            notes[f"{data}: {with_text:,} of {len(corpus.pages):,} evidence pages have a text"] = None
+        if len(records) < num_records:
+            notes[f"counterfact_records={num_records:,}: {data} has {len(records):,}; those are asked"] = None
+        missing = {page.title for page in corpus.pages if not page.text.strip()}
+        if missing:
+            titles = {page.title for page in corpus.pages}
+            sources = resolve_sources(data, allow_missing_pages)
+            notes[f"{data}: {coverage(sources, titles, len(titles - missing), missing)}"] = None
     return list(notes)
 
 
@@ -167,4 +196,5 @@ def _has(name: str) -> bool:
 def _is_downloaded(card: ModelCard) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return is_offline() or isinstance(try_to_load_from_cache(card.source, "config.json", revision=card.revision), str)
+    at = card.commit or card.revision
+    return is_offline() or isinstance(try_to_load_from_cache(card.source, "config.json", revision=at), str)

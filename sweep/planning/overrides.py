@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any
 from sweep.planning.choices import metric_mode
 from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
 from trainables.data.sources import is_named
-from trainables.errors import ConfigError, nearest
+from trainables.errors import ConfigError
 from trainables.lm.card import is_known_model
-from trainables.trial.spec import FIELDS, coerce
+from trainables.trial.spec import FIELDS, REPEATED, coerce
 
 NUM_SAMPLES = "num_samples"
-METRIC_GROUPS = ("memory", "train", "fever", "counterfact")
 
 
 def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) -> Space:
@@ -26,9 +26,9 @@ def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) ->
 
     Args:
         space: the space as its module states it.
-        settings: `FIELD=VALUE` or `FIELD=VALUE,VALUE`; a value may hold anything but commas, a value of
-            several parts is joined by `+` (`probes=fever+counterfact`). `data` takes its sources joined by
-            commas, as one value. `layer=all` is every block. Later settings win.
+        settings: `FIELD=VALUE` or `FIELD=VALUE,VALUE`; a value with commas stands in double quotes as in CSV
+            (`model="a,b",c`), one of several parts is joined by `+` (`probes=fever+counterfact`). `data` takes
+            its sources joined by commas, as one value. `layer=all` is every block. Later settings win.
         **extra: single values from options of their own (`data=...`, `seed=...`); None is no override.
 
     Raises:
@@ -41,9 +41,21 @@ def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) ->
         name, equals, text = setting.partition("=")
         if not equals or not name.strip():
             raise ConfigError(f"--set {setting!r}: must be FIELD=VALUE or FIELD=VALUE,VALUE")
-        parts = (text,) if name.strip() == "data" else tuple(part.strip() for part in text.split(","))
+        parts = (text,) if name.strip() == "data" else _parts(setting, text)
         space = _override(space, name.strip(), parts)
     return checked(space)
+
+
+def _parts(setting: str, text: str) -> tuple[str, ...]:
+    """Split values at commas, those within double quotes left whole."""
+    try:
+        (parts,) = csv.reader([text], skipinitialspace=True, strict=True) if text.strip() else ([""],)
+    except (csv.Error, ValueError):
+        raise ConfigError(
+            f"--set {setting!r}: the quotes do not match; a value with commas stands in double quotes, each of its own "
+            "written twice"
+        ) from None
+    return tuple(part.strip() for part in parts)
 
 
 def small_form(space: Space) -> Space:
@@ -64,19 +76,8 @@ def select_by_metric(space: Space, metric: str) -> Space:
     """Let another metric decide what stages take from earlier ones.
 
     Raises:
-        ConfigError: not a metric's name, or no stage takes anything.
+        ConfigError: no stage takes anything; `check_metrics` says whether there is such a metric.
     """
-    group, _, name = metric.partition("/")
-    if group not in METRIC_GROUPS or not name:
-        known = (
-            "memory/nll",
-            "fever/accuracy",
-            "fever/f1_macro",
-            "fever/f1_micro",
-            "train/nll",
-            "memory/leakage",
-        )
-        raise ConfigError(f"--select-by {metric!r}: no such metric{nearest(metric, known)}")
     if not any(stage.take for stage in space.stages):
         raise ConfigError(f"--select-by: no stage of {space.name} takes anything from an earlier one")
     stages = tuple(
@@ -118,7 +119,7 @@ def _override_stage(stage: Stage, name: str, values: tuple[Any, ...], grown: set
     elif stage.name in grown:
         axes[name] = ALL
     take = stage.take
-    if take and take.stage in grown and name not in take.per:
+    if take and take.stage in grown and name not in (*take.per, *REPEATED):
         take = replace(take, per=(*take.per, name))
     return replace(stage, axes=axes, sampling=sampling, take=take)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.expand import Plan, build_plan
+from sweep.planning.inputs import kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
 from sweep.records.files import damaged_files
 from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
-from sweep.records.record import timestamp
+from sweep.records.record import code_version, timestamp
 from sweep.records.storage_id import storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
 from sweep.space import Space
 
+UNKNOWN = "an unknown version"
 RECORDS_TO_MEASURE = 50
 """Records read to learn this hardware's speed: the median settles within some tens, and reading stays quick."""
 
@@ -67,15 +70,19 @@ def costed_plan(
         ConfigError: as `plan_of`.
         DataError: as `plan_of`.
     """
+    store.check_answers()
     index = store.index(set_aside=False)
     warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
     warnings += leave_out_damaged(store, name, index)
     choices = read_sweep_file(store, name, CHOICES) or {}
-    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed)
+    commits = kept_commits(store, name)
+    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed, commits)
     points = {point.id: point for stage in plan.stages for point in stage.points}
-    heads = [index[trial] for trial in points if trial in index][:RECORDS_TO_MEASURE]
-    costs = estimate(plan, measure(points, (head.record() for head in heads)))
-    return CostedPlan(name, plan, costs, choices, tuple(filter(None, warnings)))
+    heads = [index[trial] for trial in points if trial in index]
+    costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
+    versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
+    notes = moved_notes(plan, commits, index)
+    return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
 
 
 def leave_out_damaged(store: Store, name: str, index: RecordIndex) -> list[str]:
@@ -99,10 +106,21 @@ def plan_of(
     name: str,
     until_stage: str | None = None,
     retry_failed: bool = False,
+    commits: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plan a space with what a storage holds: records of any sweep, choices and draws of the sweep `name`.
 
     A choice that is not recorded yet, but follows from records there are, is taken as made.
+
+    Args:
+        space: what is planned.
+        index: all records.
+        choices: recorded choices by their keys.
+        store: holds what the sweep drew before.
+        name: of the sweep.
+        until_stage: leave out the stages after this one.
+        retry_failed: failed trials count as to run.
+        commits: of models of the Hub, by `hub id@revision`; None for those at which the sweep began.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no such stage.
@@ -112,7 +130,9 @@ def plan_of(
     if any(stage.sampling for stage in space.stages):
         drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
     done = done_trials(index, retry_failed)
-    plan = build_plan(space, done, choices, until_stage, drawn)
+    at = kept_commits(store, name) if commits is None else commits
+    failed = {trial for trial in done if index[trial].status == "failed"}
+    plan = build_plan(space, done, choices, until_stage, drawn, at, failed)
     made = {}
     for question in plan.questions:
         ids = [point.id for point in question.candidates]
@@ -122,4 +142,4 @@ def plan_of(
                 made[question.key] = decide(question, records, timestamp()) or {}
             except (NoCandidate, Undecided):
                 continue  # the stage cannot go on for this group, which the sweep says when it gets there
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn) if made else plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed) if made else plan

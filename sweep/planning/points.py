@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from sweep.space import EVERY_LAYER
 from trainables.data.sources import data_key, pin_sources, used_key
-from trainables.lm.card import ModelCard, model_card
+from trainables.lm.card import ModelCard, hub_id, model_card
 from trainables.trial.parts import PACK_FIELDS
 from trainables.trial.spec import (
     TrialSpec,
@@ -55,10 +56,15 @@ class Point:
 
 
 class PointMaker:
-    """Makes points, looking up each model and each data set once."""
+    """Makes points, looking up each model and each data set once.
 
-    def __init__(self) -> None:
+    Args:
+        commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
+    """
+
+    def __init__(self, commits: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start without any model or data set."""
+        self._commits = commits
         self._cards: dict[tuple[str, str], ModelCard] = {}
         self._data: dict[str, tuple[str, str]] = {}
 
@@ -69,7 +75,8 @@ class PointMaker:
             ConfigError: no such model.
         """
         if (model, revision) not in self._cards:
-            self._cards[model, revision] = model_card(model, revision)
+            commit = self._commits.get(f"{hub_id(model)}@{revision}", "")
+            self._cards[model, revision] = model_card(model, revision, commit)
         return self._cards[model, revision]
 
     def point(self, spec: TrialSpec) -> Point:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.planning.choices import tie_text
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_packs
+from sweep.planning.simset_notes import simset_lines, simset_notes
+
+RETRY = "they are run again with --retry-failed"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class CostedPlan:
         plan: the space expanded: stages, points, what is equivalent or done.
         costs: of the trials that are left to run.
         choices: recorded choices by question key.
+        code_versions: points that are recorded, by the version of this software that recorded them.
+        notes: what is worth knowing about its models.
         warnings: files of the storage that are broken, a line on each: a run makes them again.
     """
 
@@ -29,6 +35,8 @@ class CostedPlan:
     plan: Plan
     costs: Estimate
     choices: Mapping[str, Mapping[str, Any]]
+    code_versions: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -68,6 +76,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
                 "points": stage.num_points,
                 "equivalent": stage.equivalent,
                 "done": stage.done,
+                "failed": stage.failed,
                 "to_run": stage.num_to_run,
                 "waits_for": stage.waits_for,
             }
@@ -76,6 +85,9 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
         "inputs": input_notes(plan),
+        "code_versions": dict(costed.code_versions),
+        "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
+        "notes": list(costed.notes),
         "estimate": {
             "flops": costs.flops,
             "training_flops": costs.training_flops,
@@ -104,24 +116,37 @@ def plan_text(costed: CostedPlan) -> str:
         f"            {plan.arithmetic} points, {different:,} different"
         + (f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""),
         "",
-        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "to run", "waits for"),
+        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "failed", "to run", "waits for"),
     ]
     for stage in plan.stages:
-        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.num_to_run)
+        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.failed, stage.num_to_run)
         lines.append(f"{stage.name:<20}" + _row(*numbers, stage.waits_for or ""))
     if len(plan.stages) > 1:
-        names = ("combinations", "num_points", "equivalent", "done", "num_to_run")
+        names = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run")
         sums = [sum(getattr(stage, name) for stage in plan.stages) for name in names]
         points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
         lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
     for question in plan.questions:
         choice = costed.choices.get(question.key)
         if choice:
-            lines.append(f"chosen      {question}: {choice['value']} ({choice['by']} {choice['metric']:.4g})")
+            tie = tie_text(choice.get("tied", ()))
+            by = f"{choice['by']} {choice['metric']:.4g}" + (f"; {tie}" if tie else "")
+            lines.append(f"chosen      {question}: {choice['value']} ({by})")
+    if costed.code_versions:
+        counts = sorted(costed.code_versions.items(), key=lambda item: -item[1])
+        told = "recorded by " + ", ".join(f"{version} ({count:,})" for version, count in counts)
+        told += ": several versions of the code are mixed" if len(counts) > 1 else ""
+        lines += [f"{'' if i else 'code':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
+    failed = sum(stage.failed for stage in plan.stages)
+    if failed:
+        lines.append(f"failed      {failed:,} trials; {RETRY}")
+    lines += [f"{'short':<12}{line}" for line in plan.shortages]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
     lines += _cost_lines(costs)
-    notes = (line for note in input_notes(plan) for line in textwrap.wrap(note, 106, break_on_hyphens=False))
-    lines += [f"{'' if i else 'first':<12}{line}" for i, line in enumerate(notes)]
+    simset = simset_lines(plan)
+    for title, notes in (("first", input_notes(plan)), ("note", costed.notes), ("simset", simset)):
+        wrapped = (line for note in notes for line in textwrap.wrap(note, 106, break_on_hyphens=False))
+        lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(wrapped)]
     return "\n".join(lines) + "\n"
 
 

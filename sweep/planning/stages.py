@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
-from sweep.space import Best, Sampling, Space, middle, stage_axes, stage_base, stage_named, without
+from sweep.space import Best, Sampling, Space, middle, size, stage_axes, stage_base, stage_named, without
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,25 @@ class ResolvedStage:
 
     @property
     def copies(self) -> int:
-        """Trials for each combination of the axes."""
-        return self.sampling.num_samples if self.sampling else 1
+        """Trials for each combination of the axes: no more than there are to draw."""
+        if not self.sampling:
+            return 1
+        return min(self.sampling.num_samples, self.most_draws or self.sampling.num_samples)
+
+    @property
+    def most_draws(self) -> int | None:
+        """Different values that can be drawn for a combination of the axes; None without a limit."""
+        sizes = [size(name, spread) for name, spread in (self.sampling.fields if self.sampling else {}).items()]
+        return None if None in sizes else prod(filter(None, sizes))
+
+    @property
+    def shortage(self) -> str:
+        """Why it has fewer trials than are asked for; empty where it has not."""
+        asked = self.sampling.num_samples if self.sampling else 1
+        if self.copies == asked:
+            return ""
+        fields = ", ".join(self.sampling.fields) if self.sampling else ""
+        return f"stage {self.name}: num_samples={asked}, but {fields} can be drawn in {self.copies} ways only"
 
     @property
     def combinations(self) -> list[dict[str, Any]]:

@@ -6,11 +6,13 @@ the run holds a lease (`lease`), which needs conditional puts.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import socket
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from sweep.records import lease
 from trainables.errors import ConfigError
@@ -26,6 +28,7 @@ from trainables.node.storage import NoConditionalPut, Storage, StorageError
 
 _PATIENCE_S = 1.0
 """How long a kernel lock is tried: somebody may only be looking whether it is held (`is_held`)."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class Hold(Protocol):
@@ -111,11 +114,20 @@ def _kernel_lock(storage: Storage, folder: str, holder: dict[str, Any]) -> Itera
     storage.delete(note + ".probe")
     lock = FileLock(storage.full(f"{folder}/.lock"), thread_local=False)
     try:
-        lock.acquire(timeout=_PATIENCE_S, poll_interval=0.1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would announce what is refused here
+            lock.acquire(timeout=_PATIENCE_S, poll_interval=0.1)
+        if isinstance(lock, SoftFileLock):  # what `filelock` takes instead: a file that a killed run would leave behind
+            lock.release()
+            raise NotImplementedError
     except Timeout:
         raise _taken(storage, folder, _note(storage, folder)) from None
     except NotImplementedError:
         raise _no_lock(storage, folder, "the file system has no locks") from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise _no_lock(storage, folder, f"the file system has no locks ({error.strerror})") from None
+        raise StorageError(f"{storage.full(folder)}/.lock: cannot be locked ({error.strerror}); make it so") from None
     try:
         Storage.write(storage, note, json.dumps(holder).encode())
         yield _Kernel(storage, holder["token"])

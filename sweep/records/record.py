@@ -26,6 +26,7 @@ from sweep.records.parts import wrong_part
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import ID_VERSION, TrialSpec, trial_id
 
 Record = dict[str, Any]
@@ -113,13 +114,16 @@ def begin_record(spec: TrialSpec, stated: Mapping[str, Any], card: ModelCard, or
             "name": card.name,
             "key": card.key,
             "given": spec.model,
-            "revision": spec.revision,
+            "revision": card.revision,
+            "commit": card.commit,
+            "path": "" if card.is_hub else card.source,
             "family": card.family,
             "num_blocks": card.num_blocks,
             "model_dim": card.model_dim,
             "params": card.params,
         },
         "data": {"key": stated["data"], "given": spec.data},
+        "probe_versions": {plan.name: plan.version for plan in probe_plans(vars(spec))},
         "host": socket.gethostname(),
         "versions": versions(),
         "started_at": timestamp(),
@@ -269,6 +273,12 @@ def _versions() -> tuple[tuple[str, str], ...]:
 def versions() -> dict[str, str]:
     """Return the versions of this code (with its git commit, if there is one), Python and the libraries."""
     return dict(_versions())
+
+
+def code_version(record: Record) -> str:
+    """Return the version of this software that made a record, with its commit where it is known."""
+    code = record["versions"]
+    return "+".join(filter(None, (code.get("memory-sweep"), code.get("commit"))))
 
 
 def _commit() -> str:

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 from sweep.records.claims import Claims
@@ -25,11 +27,16 @@ from sweep.records.locks import Hold, hold
 from sweep.records.record import PassedOver, Record, check_record, parse_record, record_bytes
 from sweep.records.storage_id import MANIFEST, storage_id
 from trainables.errors import ConfigError, DataError
+from trainables.node.addresses import shown
 from trainables.node.checksums import SEAL
 from trainables.node.storage import Storage, StorageError
 from trainables.trial.spec import TrialSpec
 
 RECORD = "record.json"
+ANSWER_S = 12.0
+"""Ours: with looking up the region of a bucket of S3 before, a store that is away is named within 20 s."""
+RESERVED = ("storage.json", "mlartifacts", "trains")
+"""Names of what a storage keeps beside its sweeps; a folder `trains` marks a sweep."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,37 @@ class Store(Storage):
     def write_json(self, path: str, value: Any) -> None:
         """Write a value as JSON, whole or not at all."""
         self.write(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def check_answers(self) -> None:
+        """Ask an object store for anything, so that one that does not answer is named soon.
+
+        The client's own limits hold for each request and each source of keys that it tries, which adds up to minutes.
+
+        Raises:
+            StorageError: it cannot be reached, or does not answer in time.
+        """
+        if self.is_local:
+            return
+        found: Queue[StorageError | None] = Queue()
+
+        def ask() -> None:
+            try:
+                self.exists("storage.json")
+            except StorageError as error:
+                found.put(error)
+            else:
+                found.put(None)
+
+        Thread(target=ask, daemon=True, name="storage-answers").start()
+        try:
+            error = found.get(timeout=ANSWER_S)
+        except Empty:
+            raise StorageError(
+                f"storage={shown(self.uri)!r}: does not answer within {ANSWER_S:g} s; is there a network and a key for "
+                "it? Or choose another --storage"
+            ) from None
+        if error is not None:
+            raise error
 
     def check_writable(self) -> None:
         """Write, read back and delete a small file.
@@ -287,18 +325,16 @@ class Store(Storage):
             return f"{problem}; not used, and not set aside: {error}"
 
 
-def is_name(name: str) -> bool:
-    """Say whether a folder can be a sweep's: MLflow's artifacts lie beside them, and hidden folders."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name)) and name != "mlartifacts"
-
-
 def check_name(name: str) -> str:
     """Return a sweep's name if it can be a folder's name.
 
     Raises:
         ConfigError: it cannot.
     """
-    if not is_name(name):
+    plain = name.casefold()
+    if plain in RESERVED or plain.startswith("mlflow.db"):
+        raise ConfigError(f"name={name!r}: the storage keeps a file or folder of its own under it; choose another")
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name) or name.endswith("."):
         raise ConfigError(f"name={name!r}: must be letters, digits, '_', '-' and '.', at most 100 of them")
     return name
 

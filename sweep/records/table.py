@@ -1,8 +1,8 @@
 """A sweep's table, `results.parquet`: one row per trial, made from its records and always rebuildable.
 
 Columns: `id`, `sweep` (which ran it), `stage` (first of this sweep's that asks for it), `stages`, `status`;
-every identity field, with `model` and `data` as the user named them; `model_key` and `data_key`, what these
-contain; `depth` and `groups`, derived; every metric under its own name, `count/…`, `time/…`; `flops`, `host`,
+every identity field (and `maths`), with `model` and `data` as the user named them; `model_key` and `data_key`, what
+these contain; `depth` and `groups`, derived; every metric under its own name, `count/…`, `time/…`; `flops`, `host`,
 `started_at`, `finished_at`, `error`, `folder`.
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from sweep.records.manifest import sweep_stages
+from sweep.records.names import display_names
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
-from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, STATED_DEFAULTS
+from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, MATHS, STATED_DEFAULTS
 
 RESULTS = "results.parquet"
 
@@ -33,7 +34,12 @@ def results_table(store: Store, name: str, index: RecordIndex) -> Any:
 
     stages = sweep_stages(store, name, index)
     heads = [index[trial] for trial in stages if trial in index]
-    rows = [_row(head.record(), stages[head.id], head.folder) for head in heads]
+    records = [head.record() for head in heads]
+    names = display_names(record["model"] for record in records)
+    rows = [
+        _row(record, stages[head.id], head.folder) | {"model": names[str(record["model"].get("key"))]}
+        for head, record in zip(heads, records, strict=True)
+    ]
     schema = _schema(rows)
     return pa.table(
         {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema},
@@ -96,7 +102,7 @@ def _schema(rows: list[dict[str, Any]]) -> Any:
     for name in IDENTITY_FIELDS:
         item = FIELDS[name].item
         known[name] = pa.list_(types[item]) if item else types[FIELDS[name].base]
-    known |= {"model_key": pa.string(), "data_key": pa.string(), "groups": pa.int64()}
+    known |= {MATHS: pa.string(), "model_key": pa.string(), "data_key": pa.string(), "groups": pa.int64()}
     last = {"flops": pa.float64()}
     last |= {name: pa.string() for name in ("host", "started_at", "finished_at", "error", "folder")}
     measured = sorted({name for row in rows for name in row} - set(known) - set(last))

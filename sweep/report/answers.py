@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ READERS = 8
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 _CODES = {name: code for code, label in enumerate(LABELS) for name in (label, "abc"[code], f"({'abc'[code]})")}
 UNPARSED = -1
+ACCURACY = "fever/accuracy"
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,27 @@ class Answers:
         return found
 
 
-def read_answers(store: Store, trials: Iterable[Trial]) -> dict[str, Answers]:
-    """Read the predictions of finished trials, by trial id; a trial without a readable file is left out."""
+def read_answers(
+    store: Store, trials: Iterable[Trial], left_out: MutableMapping[str, str] | None = None
+) -> dict[str, Answers]:
+    """Read the predictions of finished trials, by trial id; a trial without a readable file is left out.
+
+    Args:
+        store: of the trials.
+        trials: all of a report; those that are not finished have no answers.
+        left_out: gets trial id -> what is wrong, for each trial that was asked and has no file that can be read.
+    """
     finished = [trial for trial in trials if trial.status == "done"]
     with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(lambda trial: _read_table(store, trial), finished))
     shared: dict[str, Questions] = {}
     answers = {}
     for trial, table in zip(finished, tables, strict=True):
-        if table is None or not table.num_rows:
+        if isinstance(table, str):
+            if left_out is not None and ACCURACY in trial.metrics:
+                left_out[trial.id] = table
+            continue
+        if not table.num_rows:
             continue
         key = _digest(table)
         if key not in shared:
@@ -111,16 +124,22 @@ def read_answers(store: Store, trials: Iterable[Trial]) -> dict[str, Answers]:
 
 
 def _read_table(store: Store, trial: Trial) -> Any:
+    """Return the table, or what is wrong with its file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = f"{trial.folder}/{PREDICTIONS}"
     if not trial.may_read(PREDICTIONS):
-        return None
+        return f"{path} is damaged" if PREDICTIONS in trial.damaged else f"{path} is missing"
     columns = ["claim_id", "page", "label", "rows", "parsed"]
     try:
-        return pq.read_table(io.BytesIO(store.read(f"{trial.folder}/{PREDICTIONS}")), columns=columns)
-    except (OSError, KeyError, ValueError, pa.ArrowException):
-        return None
+        table = pq.read_table(io.BytesIO(store.read(path)), columns=columns)
+        labels = set(table["label"].to_pylist())
+    except (OSError, KeyError) as error:
+        return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} cannot be read"
+    except (ValueError, pa.ArrowException):
+        return f"{path} is broken"
+    return table if labels <= _CODES.keys() else f"{path} has labels other than FEVER's"
 
 
 def _codes(parsed: Any) -> NDArray[np.int8]:

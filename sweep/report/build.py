@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.counterfact import (
     SLUG,
@@ -18,13 +19,15 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
-from sweep.report.figures.simset import simset_figure
+from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
+from sweep.report.naming import variant
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
-from sweep.report.samples import counterfact_samples
+from sweep.report.samples import SAMPLES, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
@@ -38,6 +41,7 @@ from sweep.report.tables.of_comparisons import (
 from sweep.report.tables.of_the_study import study_tables
 
 REPORT_FOLDER = "report"
+MEMORIES = "Memories made by the allocations"
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,22 @@ class Options:
 
 def build_report(study: Study, options: Options = Options()) -> Report:  # noqa: B008 (immutable)
     """Make all parts of the report on what is recorded."""
-    answers = read_answers(study.store, study.trials)
+    left_out: dict[str, str] = {}
+    answers = read_answers(study.store, study.trials, left_out)
     references = References(study.trials, answers)
     against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
     against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
-    figures = _figures(study, references, against_baseline, options)
+    memories = analyses(study.store, study.trials)
+    figures = _figures(study, references, against_baseline, options, memories)
+    made = simset_table(memories)
     sections = [
         Section(heading, tables, figures.pop(heading, ()))
         for heading, tables in study_tables(study, references).items()
     ]
-    sections += [Section(heading, (), drawn) for heading, drawn in figures.items() if drawn]
+    tables_of_figures = {MEMORIES: [made]} if made else {}
+    sections += [
+        Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
+    ]
     sections = _with_choices(sections, study)
     tables = [
         *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
@@ -81,11 +91,27 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         summary=_summary(study),
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
-        warnings=study.unreadable,
+        warnings=[*study.unreadable, *_left_out(study, left_out)],
         findings=[f"{title}: {summary(own)}" for _, title, own in tables],
         samples=counterfact_samples(study),
         data={slug: rows for slug, rows in data.items() if rows},
     )
+
+
+def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
+    """Name the trials that are in no comparison, and so in no family of corrected p values, for want of answers."""
+    found = [
+        f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {answers[trial.id]}: in no comparison of FEVER answers"
+        for trial in study.trials
+        if trial.id in answers
+    ]
+    for trial in study.trials:
+        asked = trial.status == "done" and any(name.startswith("counterfact/") for name in trial.metrics)
+        if asked and not samples_of(study, trial):
+            told = f"{trial.folder}/{SAMPLES} is missing or broken: in no comparison of CounterFact answers"
+            found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
+    again = "to have them asked again, delete the trial's folder and run its sweep again"
+    return [*found, again] if found else []
 
 
 @contextmanager
@@ -108,14 +134,18 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
 
 
 def _figures(
-    study: Study, references: References, comparisons: Sequence[Comparison], options: Options
+    study: Study,
+    references: References,
+    comparisons: Sequence[Comparison],
+    options: Options,
+    memories: Sequence[Analysis],
 ) -> dict[str, Sequence[Figure]]:
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
-    simset = simset_figure(study.store, study.trials)
+    made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
         "Layers": layer_figures(study.trials, references, by_trial),
         "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
-        "Memories made by the allocations": [simset] if simset else [],
+        MEMORIES: [figure for figure in made if figure],
     }
 
 
@@ -162,23 +192,41 @@ def _with_choices(sections: list[Section], study: Study) -> list[Section]:
 
 def choices_table(study: Study) -> Table | None:
     """Print what stages took from earlier ones, and the runners-up."""
-    rows = []
+    rows, ties = [], False
+    dtypes = {trial.id: str(trial.get("dtype")) for trial in study.trials}
     for sweep in study.sweeps:
         for choice in _choices(sweep.choices):
+            near = _tied(choice, dtypes)
+            ties, digits = ties or bool(near), 4 if near else 3
             group = ", ".join(f"{name}={show(value)}" for name, value in (choice.get("group") or {}).items())
-            others = [f"{show(r['value'])} ({number(r['metric'])})" for r in (choice.get("runners_up") or ())[:3]]
+            others = [
+                f"{show(r['value'])} ({number(r['metric'], digits)}{', tie' if r['value'] in near else ''})"
+                for place, r in enumerate(choice.get("runners_up") or ())
+                if place < 3 or r["value"] in near
+            ]
             by = f"{choice.get('mode', '')} {choice.get('by', '')}".strip()
             texts = (sweep.name, group, str(choice["field"]), by)
             cells = (
                 Cell(show(choice["value"]), show(choice["value"])),
-                Cell(choice.get("metric"), number(choice.get("metric"))),
+                Cell(choice.get("metric"), number(choice.get("metric"), digits)),
                 Cell(", ".join(others), ", ".join(others) or MISSING),
             )
             rows.append((texts, cells))
     if not rows:
         return None
     labels, columns = ("sweep", "for", "field", "by"), ("chosen", "value", "runners-up")
-    return Table("choices", "What later stages took from earlier ones", labels, columns, tuple(rows))
+    legend = (
+        (f"Tie: closer to the chosen one than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off.",) if ties else ()
+    )
+    return Table("choices", "What later stages took from earlier ones", labels, columns, tuple(rows), legend)
+
+
+def _tied(choice: Mapping[str, Any], dtypes: Mapping[str, str]) -> list[Any]:
+    """Return the values that tie with a choice, also of one made before choices said so."""
+    if "tied" in choice or choice.get("metric") is None:
+        return list(choice.get("tied") or ())
+    dtype = next((dtypes[trial] for trial in choice.get("candidates") or () if trial in dtypes), "")
+    return tied(str(choice.get("by")), dtype, float(choice["metric"]), choice.get("runners_up") or ())
 
 
 def _choices(found: Any) -> list[dict[str, Any]]:

@@ -9,11 +9,12 @@ from sweep.report.study import Trial
 from sweep.report.table import show
 from trainables.trial.fields import InReport
 from trainables.trial.parts import fields_in_report
-from trainables.trial.spec import IDENTITY_FIELDS
+from trainables.trial.spec import TOLD_APART
 
 SEEDS = fields_in_report(InReport.SEED)
 NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
 ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
+NLL_PER_BYTE = "memory/nll_per_byte"
 IN_VARIANT = (
     "model",
     "method",
@@ -32,6 +33,8 @@ def variant(trial: Trial) -> str:
     method = trial.get("method")
     if method == "pretrained":
         return "pretrained"
+    if method == "allocate":
+        return f"allocate {allocation_name(trial)}"
     words = [*([] if method == "memory" else [str(method).replace("_", " ")]), str(trial.get("content"))]
     if is_structured(trial):
         mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"
@@ -50,7 +53,7 @@ def allocation_name(trial: Trial) -> str:
 def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
     trials = list(trials)
-    names = [name for name in IDENTITY_FIELDS if name not in {*NOT_SHOWN, *besides}]
+    names = [name for name in TOLD_APART if name not in {*NOT_SHOWN, *besides}]
     return tuple(name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1)
 
 

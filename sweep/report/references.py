@@ -14,7 +14,7 @@ from sweep.report.answers import Answers
 from sweep.report.study import Trial
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import STATED_FIELDS
+from trainables.trial.spec import MATHS, TOLD_APART
 
 CLAIMS_FIELDS = (*fields_of(Part.PAGES), "claims_per_page")
 """Which claims are asked; a baseline that was asked others may still have answered them."""
@@ -24,6 +24,35 @@ PROMPT_FIELDS = tuple(
     if name not in (*CLAIMS_FIELDS, "probes")  # a baseline may be asked more than the trial
 )
 """What gives a claim the same prompt, and the model that answers it its weights."""
+
+
+DOCUMENTS = "num_documents"
+
+
+def mixed_versions(pairs: Iterable[tuple[Trial, Trial]], probe: str) -> tuple[str, ...]:
+    """Return a line on those comparisons whose two sides were asked by different versions of a probe; none, no line.
+
+    Args:
+        pairs: trials with what they are compared with.
+        probe: its name.
+    """
+    found = [(t.probe_versions.get(probe), o.probe_versions.get(probe)) for t, o in pairs]
+    mixed = [versions for versions in found if versions[0] != versions[1]]
+    if not mixed:
+        return ()
+    told = ", ".join(f"{own} with {other}" for own, other in sorted(set(mixed), key=str))
+    return (
+        f"{len(mixed):,} of {len(found):,} comparisons mix versions of the probe {probe} ({told}): a few of their "
+        "questions differ. To compare like with like, run the older side again under another storage.",
+    )
+
+
+def mixed_code(pairs: Iterable[tuple[Trial, Trial]]) -> tuple[str, ...]:
+    """Return a line on those comparisons whose two sides were recorded by different versions of the code, if any."""
+    found = [trial.code != other.code for trial, other in pairs]
+    if not any(found):
+        return ()
+    return (f"{sum(found):,} of {len(found):,} comparisons are between trials of different versions of the code.",)
 
 
 def is_baseline(trial: Trial) -> bool:
@@ -68,7 +97,15 @@ class References:
         if is_baseline(trial):
             return None
         candidates = self._baselines.get(_key(trial, PROMPT_FIELDS), ())
-        ranked = sorted(candidates, key=lambda other: (not _same_claims(trial, other), other.point["num_documents"]))
+
+        def preference(other: Trial) -> tuple[bool, bool, int]:
+            return (
+                bool(mixed_versions([(trial, other)], "fever")),
+                not _same_claims(trial, other),
+                other.point[DOCUMENTS],
+            )
+
+        ranked = sorted(candidates, key=preference)
         for other in ranked:
             if _same_claims(trial, other) or self._covers(other, trial):
                 return other
@@ -89,9 +126,9 @@ def _same_claims(first: Trial, second: Trial) -> bool:
 
 def _plain_key(trial: Trial) -> str:
     sets = fields_of(Part.ENTRY_SETS)
-    return _key(trial, [name for name in STATED_FIELDS if name not in sets])
+    return _key(trial, [name for name in TOLD_APART if name not in sets])
 
 
 def _key(trial: Trial, names: Sequence[str]) -> str:
-    values: list[Any] = [trial.point.get(name) for name in names]
+    values: list[Any] = [trial.point.get(name) for name in dict.fromkeys((*names, MATHS))]
     return json.dumps(values, default=str)

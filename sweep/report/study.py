@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.files import damaged_files
-from sweep.records.record import Record
+from sweep.records.names import display_names
+from sweep.records.record import Record, code_version
 from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
@@ -39,6 +40,8 @@ class Trial:
         num_blocks: blocks of the model, 0 where the record does not say.
         folder: the record's folder, relative to the storage.
         unused: fields of the point that mean nothing here, such as the epochs of a pretrained model.
+        code: version of this software that recorded it, empty where it is not known.
+        probe_versions: version of each probe that it was asked; records from before these were stated are of 1.
         files: the files beside its record that may be read; None where the record does not say.
         damaged: files that are not what the record says; they are not read.
     """
@@ -56,6 +59,8 @@ class Trial:
     num_blocks: int
     folder: str
     unused: frozenset[str] = frozenset()
+    probe_versions: Mapping[str, int] = field(default_factory=dict)
+    code: str = ""
     files: frozenset[str] | None = None
     damaged: frozenset[str] = frozenset()
 
@@ -161,8 +166,13 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
+    records = [head.record() for head in heads]
+    models = display_names(record["model"] for record in records)
     damaged = damaged_files(store, heads)
-    found = (_trial(head.record(), head.folder, frozenset(damaged.get(head.id, ()))) for head in heads)
+    found = (
+        _trial(record, head.folder, models, frozenset(damaged.get(head.id, ())))
+        for head, record in zip(heads, records, strict=True)
+    )
     trials = sorted(found, key=lambda t: (t.sweep, t.id))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
@@ -216,7 +226,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
-def _trial(record: Record, folder: str, damaged: frozenset[str]) -> Trial:
+def _trial(record: Record, folder: str, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
     point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
@@ -224,7 +234,7 @@ def _trial(record: Record, folder: str, damaged: frozenset[str]) -> Trial:
         sweep=_sweep_of(folder),
         stage=str(record["stage"]),
         status=str(record["status"]),
-        model=str(model.get("name") or point["model"]),
+        model=names[str(model.get("key"))],
         point=point,
         data=str(data.get("given") or point["data"]),
         metrics=record["metrics"],
@@ -233,6 +243,8 @@ def _trial(record: Record, folder: str, damaged: frozenset[str]) -> Trial:
         num_blocks=int(model.get("num_blocks") or 0),
         folder=folder,
         unused=unused_fields(point),
+        code=code_version({"versions": {}, **record}),
+        probe_versions=dict.fromkeys(point["probes"], 1) | (record.get("probe_versions") or {}),
         files=None if record.get("files") is None else frozenset(record["files"]),
         damaged=damaged,
     )

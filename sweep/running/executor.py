@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from sweep.records.store import Store
@@ -19,12 +19,10 @@ class WorkerSettings:
     Attributes:
         device: auto, cpu or cuda.
         cache_bytes: limit of a node's cache of hidden states; None for half of its free disk.
-        commits: at which hub models are taken, by their keys.
     """
 
     device: str = "auto"
     cache_bytes: int | None = None
-    commits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ class FailurePolicy:
             attempts.first_epoch = epoch
             attempts.failures.pop("process", None)
 
+    def forget(self, trial: str) -> None:
+        """Take note that a trial has its record."""
+        self._trials.pop(trial, None)
+
     def succeed(self, node: str, device: str = "") -> None:
         """Take note of a trial that ran to a result: its machine works, and so does the sweep."""
         self._any_result = True

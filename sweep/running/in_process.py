@@ -16,8 +16,9 @@ from sweep.planning.inputs import download_models
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
-from trainables.errors import ConfigError, Failure
+from trainables.errors import Failure
 from trainables.lm.card import ModelCard
+from trainables.node.machine import check_local_device
 
 _WAIT_S = 0.5
 
@@ -38,11 +39,7 @@ class InProcess:
 
     def check(self) -> None:
         """Refuse a device that this machine has not got."""
-        if self._settings.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise ConfigError("device='cuda': this machine has no CUDA device that torch can use; take cpu or auto")
+        check_local_device(self._settings.device)
 
     @contextmanager
     def session(self, store: Store) -> Iterator[Capacity]:
@@ -70,15 +67,12 @@ class InProcess:
 
     def run(self, exchange: PackExchange) -> None:
         """Run pack after pack."""
-        while True:
-            pack = exchange.next_pack()  # asked first: with nothing under way, only it says whether a draw is left
-            if pack is not None:
-                self._run_and_tell(pack, exchange)
-            elif exchange.over:
-                return
-            else:  # what is left, another sweep is running, or it waits for another try
+        while (pack := exchange.next_pack()) is not None or not exchange.over:
+            if pack is None:  # what is left, another sweep is running, or it waits for another try
                 exchange.show_progress()
                 time.sleep(_WAIT_S)
+                continue
+            self._run_and_tell(pack, exchange)
 
     def _run_and_tell(self, pack: HandedPack, exchange: PackExchange) -> None:
         failure = self._run_pack(pack, exchange)
@@ -92,7 +86,7 @@ class InProcess:
     def _new_cache(self) -> Any:
         from trainables.pack.process_cache import ProcessCache
 
-        return ProcessCache(self._device, self._settings.cache_bytes, self._settings.commits)
+        return ProcessCache(self._device, self._settings.cache_bytes)
 
     def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> Failure | None:
         """Run a pack to its end; return what ended it before its time, if something did."""

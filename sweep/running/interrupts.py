@@ -29,6 +29,16 @@ class Interrupts:
         self._terminals = [stream for stream in (1, 2) if _is_terminal(stream)]
         self._stop: Callable[[str], None] | None = None
         self._closing = False
+        self._handled: list[int] = []
+
+    def install(self) -> dict[int, Any]:
+        """Take the signals over, but for those that are ignored (`nohup` means it); return what was there."""
+        old = {}
+        for number in self._handled or _SIGNALS:
+            if self._handled or signal.getsignal(number) != signal.SIG_IGN:
+                old[number] = signal.signal(number, self.handler)
+        self._handled = list(old)
+        return old
 
     def handler(self, number: int, frame: FrameType | None) -> None:
         """Count a signal; raise when it is to end things at once."""
@@ -49,6 +59,8 @@ class Interrupts:
             act: tells the workers and the user; called by the same thread, after it.
         """
         over = threading.Event()
+        if self._handled:
+            self.install()  # Ray puts handlers of its own in their place when it starts
 
         def watch() -> None:
             while not over.wait(POLL_S):
@@ -88,18 +100,12 @@ def _is_terminal(stream: int) -> bool:
 
 @contextmanager
 def handled_signals() -> Iterator[Interrupts]:
-    """Handle the signals for the time of a `with` block; outside the main thread, where none arrive, do nothing.
-
-    A signal that was ignored before stays so: `nohup` means it.
-    """
+    """Handle the signals for the time of a `with` block; outside the main thread, where none arrive, do nothing."""
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    old: dict[int, Any] = {}
-    for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            old[number] = signal.signal(number, interrupts.handler)
+    old = interrupts.install()
     try:
         yield interrupts
     finally:

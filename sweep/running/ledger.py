@@ -26,9 +26,10 @@ from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import Pack, make_packs
 from sweep.planning.points import Point
 from sweep.records.manifest import manifest_stages
+from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RecordIndex, Store, is_name
+from sweep.records.store import RESERVED, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
@@ -92,8 +93,10 @@ class Ledger:
             key: head.status for key, head in index.items() if not (retry_failed and head.status == "failed")
         }
         self._index = index
+        self.models = ModelNames((p.card for stage in plan.stages for p in stage.points), index)
         self._retry_failed = retry_failed
         self._say = say
+        self._told_whole: set[str] = set()
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
         self._running: dict[str, dict[str, Record]] = {}
@@ -136,7 +139,7 @@ class Ledger:
         begun = {}
         for point in pack.points:
             origin = Origin(self.name, point.spec.stage, pack.id)
-            begun[point.id] = begin_record(point.spec, point.identity, point.card, origin)
+            begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
         self._running[pack.id] = begun
         return pack, begun
 
@@ -167,8 +170,12 @@ class Ledger:
 
     def task(self, point: Point) -> TrialTask:
         """Return a point as a worker gets it, its places made absolute."""
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        return TrialTask(point.id, point.spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+        folder = self._folder_of(point)
+        spec = self.plan.spec_to_run(point)
+        return TrialTask(point.id, spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+
+    def _folder_of(self, point: Point) -> str:
+        return self.store.trial_folder(self.name, point.spec, self.models.named(point.card).name, point.id)
 
     def checkpoint(self, trial: str) -> str:
         """Return the place of a trial's checkpoint in the storage."""
@@ -242,16 +249,24 @@ class Ledger:
             return None
         record = complete_record(begun, result)
         point = self._tasks[result["id"]]
-        folder = self.store.trial_folder(self.name, point.spec, point.card.name, point.id)
-        self._index.add(patiently(self.store.write_record, record, folder))
+        self._index.add(patiently(self.store.write_record, record, self._folder_of(point)))
         self.statuses[point.id] = record["status"]
+        self.policy.forget(point.id)
         if record["status"] != "failed":
             patiently(self.store.delete, self.checkpoint(point.id))
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
         self._release(point.id)
+        self._say_whole(record)
         self._judge(record)
         return record
+
+    def _say_whole(self, record: Record) -> None:
+        """Say once of each model that cannot be split that its trials are slower for it."""
+        name = record["model"]["name"]
+        if record["counts"].get("whole_model") and name not in self._told_whole:
+            self._told_whole.add(name)
+            self._say(f"{name}: its blocks do not run alone, so the whole model runs for every text: right, and slower")
 
     def end_pack(self, pack: str) -> list[Record]:
         """Close a pack and return the records that this makes.
@@ -381,7 +396,10 @@ class Ledger:
         counts = {"done": 0, "stopped": 0, "diverged": 0, "failed": 0, "missing": 0}
         for trial in ids:
             counts[self.statuses.get(trial, "missing")] += 1
-        expected = sum(stage.num_points - stage.equivalent for stage in self.plan.stages)
+        expected = sum(
+            len(self.members[stage.name]) if self._all_drawn(stage.name) else stage.num_points - stage.equivalent
+            for stage in self.plan.stages
+        )
         counts["missing"] += max(0, expected - len(ids))
         return counts
 
@@ -405,7 +423,11 @@ class Ledger:
             pack = self._queue.pop(0) if self._queue else self._sampled_pack()
             if pack is None or self._claims is None:
                 return pack
-            others = [name for name in self.store.folders() if is_name(name) and name != self.name]
+            others = [
+                name
+                for name in self.store.folders()
+                if not name.startswith(".") and name not in RESERVED and name != self.name
+            ]
             points = [point for point in pack.points if self._is_ours(point, others)]
             if points:
                 return pack if len(points) == len(pack.points) else make_packs(points, len(points))[0]
@@ -433,10 +455,18 @@ class Ledger:
             self._draws[point.spec.stage].tell(point.id)
         return False
 
+    def _all_drawn(self, stage: str) -> bool:
+        """Whether a sampled stage ends early because nothing is left to draw."""
+        draws = self._draws.get(stage)
+        return draws is not None and bool(draws.exhausted) and not draws.has_more
+
     def _sampled_pack(self) -> Pack | None:
         """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""
         for name, draws in self._draws.items():
+            told = len(draws.exhausted)
             point = draws.next(self._settled)
+            for line in list(draws.exhausted.values())[told:]:
+                self._say(f"note: {line}")
             if point is not None:
                 self._tasks[point.id] = point
                 self._curves[point.id] = {}

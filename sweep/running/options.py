@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweep.running.executor import Executor, WorkerSettings
+from sweep.tracking.address import check_tracking_uri
 from trainables.errors import ConfigError, nearest
 
 EXECUTORS = ("ray", "local")
@@ -50,11 +50,14 @@ class RunOptions:
         """Refuse what means nothing.
 
         Raises:
-            ConfigError: an unknown executor or device, or an option that the executor has no use for.
+            ConfigError: an unknown executor or device, an address that MLflow has no store for, or an option that the
+                executor has no use for.
         """
         for name, value, known in (("executor", self.executor, EXECUTORS), ("device", self.device, DEVICES)):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
+        if self.tracking_uri:
+            check_tracking_uri(self.tracking_uri)
         if self.executor == "local":
             for name, given in (("address", self.address), ("gpus-per-trial", self.gpus)):
                 if given is not None:
@@ -65,9 +68,9 @@ class RunOptions:
                 )
 
 
-def executor_for(options: RunOptions, commits: Mapping[str, str]) -> Executor:
+def executor_for(options: RunOptions) -> Executor:
     """Return the executor that is asked for; only Ray's imports Ray."""
-    settings = WorkerSettings(options.device, options.cache_bytes, commits)
+    settings = WorkerSettings(options.device, options.cache_bytes)
     if options.executor == "local":
         from sweep.running.in_process import InProcess
 

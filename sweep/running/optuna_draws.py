@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from sweep.planning.expand import Choices, Plan, StagePlan, sampled_point
@@ -23,7 +24,9 @@ from sweep.space import Distribution, LogUniform, OneOf, middle
 from trainables.trial.spec import TrialSpec
 
 MOST_REPEATS = 20
-"""Draws of trials that are known already before a study counts as exhausted."""
+"""Draws of trials that are known already before values are taken that are not tried yet, or a study is exhausted."""
+MOST_LISTED = 1000
+"""Combinations of values up to which those that are not tried are listed."""
 
 
 class StageDraws:
@@ -65,6 +68,8 @@ class StageDraws:
         self._studies: dict[int, Any] = {}
         self._asked: dict[str, tuple[int, Any]] = {}
         self._epochs: dict[str, int] = {}
+        self.exhausted: dict[int, str] = {}
+        """Combinations for which nothing new can be drawn, by number, and why."""
 
     @property
     def ids(self) -> list[str]:
@@ -91,8 +96,12 @@ class StageDraws:
         for number, group in enumerate(self._groups):
             if not self._left(number) or self._point(group, self._middle, choices) is None:
                 continue  # nothing is left, or its choice is still open
-            for _ in range(MOST_REPEATS):
-                trial = self._ask(number)
+            untried = self._untried(group, choices)
+            if untried == []:
+                self._exhaust(number, "all the values there are have been tried, or make no difference")
+                continue
+            for attempt in range(2 * MOST_REPEATS):
+                trial = self._ask(number, untried[0] if untried and attempt >= MOST_REPEATS else None)
                 point = self._point(group, trial.params, choices)
                 assert point is not None
                 known = self._record_of(point.id)
@@ -101,7 +110,28 @@ class StageDraws:
                     self._asked[point.id] = (number, trial)
                     return point
                 self._learn(number, trial, known)
+            self._exhaust(number, f"{2 * MOST_REPEATS} draws in a row gave trials that are there already")
         return None
+
+    def _untried(self, group: Mapping[str, Any], choices: Choices) -> list[dict[str, Any]] | None:
+        """Return values that give trials not known yet, where they can be counted; None where they cannot."""
+        fields = self.sampling.fields
+        most = self.stage.most_draws
+        if most is None or most > MOST_LISTED:
+            return None
+        options = [_listed(name, spread) for name, spread in fields.items()]
+        found: dict[str, dict[str, Any]] = {}
+        for values in (dict(zip(fields, chosen, strict=True)) for chosen in product(*options)):
+            point = self._point(group, values, choices)
+            if point is not None and point.id not in self._asked and self._record_of(point.id) is None:
+                found.setdefault(point.id, values)
+        return list(found.values())
+
+    def _exhaust(self, number: int, why: str) -> None:
+        drawn = len({draw["id"] for draw in self._draws if draw["group"] == self._groups[number]})
+        group = ", ".join(f"{name}={value}" for name, value in self._groups[number].items())
+        place = f"stage {self.stage.name}" + (f" for {group}" if group else "")
+        self.exhausted[number] = f"{place}: {drawn} of {self.stage.copies} trials, nothing left to draw: {why}"
 
     def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Take note of a trial's epoch and say whether to stop it; epochs that are repeated change nothing."""
@@ -120,8 +150,10 @@ class StageDraws:
             self._end(number, asked, self._record_of(trial))
 
     def _left(self, number: int) -> int:
+        if number in self.exhausted:
+            return 0
         drawn = {draw["id"] for draw in self._draws if draw["group"] == self._groups[number]}
-        return max(0, self.sampling.num_samples - len(drawn))
+        return max(0, self.stage.copies - len(drawn))
 
     def _point(self, group: Mapping[str, Any], values: Mapping[str, Any], choices: Choices) -> Point | None:
         return sampled_point(self._plan, self.stage.name, {**group, **values}, choices)
@@ -219,6 +251,13 @@ def _state(name: str) -> Any:
 
 def _last_epoch(record: Mapping[str, Any]) -> int:
     return max((int(curve[-1][0]) for curve in record.get("curves", {}).values() if curve), default=0)
+
+
+def _listed(name: str, spread: Distribution) -> list[Any]:
+    """Return all values of a distribution that has so many."""
+    if isinstance(spread, OneOf):
+        return list(dict.fromkeys(spread.values))
+    return list(range(round(spread.low), round(spread.high) + 1))
 
 
 def _holds(spread: Distribution, value: Any) -> bool:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from trainables.node.machine import check_storage, gpu_memory_bytes, machine_mem
 ATTACH_TIMEOUT_S = 15
 COUNTED_S = 5.0
 """For how long a count of the nodes is good."""
+SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _PASSED_ON = (
     "MEMORY_SWEEP_CACHE",
     CACHE_VARIABLE,
@@ -366,6 +368,11 @@ def _first_token() -> Iterator[None]:
         yield
 
 
+def is_local(address: str | None) -> bool:
+    """Say whether an address means a Ray of our own, on this machine."""
+    return _wanted(address) == "local"
+
+
 def check_reachable(address: str | None) -> None:
     """Try a cluster's address from a process that can be ended, for attaching to a dead head hangs for minutes.
 
@@ -374,6 +381,7 @@ def check_reachable(address: str | None) -> None:
     """
     address = _wanted(address)
     if address == "local":
+        check_temporary_folder()
         return
     host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
     if address != "auto" and port.isdigit():
@@ -401,6 +409,32 @@ def check_reachable(address: str | None) -> None:
             raise ConfigError(f"address={address!r}: the cluster {refused}; {_GIVE_TOKEN}")
         lines = [line for line in tried.stderr.strip().splitlines() if line.strip()] or ["no reason given"]
         raise ConfigError(f"address={address!r}: no Ray cluster can be attached ({lines[-1][:200]})")
+
+
+def check_temporary_folder() -> None:
+    """Make sure that Ray's sockets fit into its temporary folder: the system allows a path of a hundred bytes or so.
+
+    Raises:
+        ConfigError: they do not, or nothing can be written there.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "the temporary folder")
+    folder = os.environ.get(name) or "/tmp"
+    session = f"session_2000-01-01_00-00-00_000000_{os.getpid()}"
+    spare = SOCKET_PATH_BYTES - len(os.fsencode(f"/ray/{session}/sockets/plasma_store"))
+    length = len(os.fsencode(os.path.abspath(folder)))
+    if length > spare:
+        raise ConfigError(
+            f"{name}={folder!r}: too long for Ray's sockets ({length} bytes where {spare} fit); set RAY_TMPDIR to a "
+            "shorter path, or use --executor local"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{name}={folder!r}: cannot be written ({error.strerror}); set RAY_TMPDIR to another folder"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

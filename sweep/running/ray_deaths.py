@@ -22,15 +22,22 @@ class Deaths:
 
     def __init__(self) -> None:
         """Start with this machine's count; the others' come with the reports."""
-        self._nodes: dict[str, tuple[str, str]] = {}
+        self._nodes: dict[str, str] = {}
+        self._hosts: dict[str, str] = {}
         self._kills: dict[str, int] = {}
         self._kills_here = oom_kills()
 
     def hear(self, pack: str, report: Mapping[str, Any]) -> None:
         """Take note of where a pack runs."""
         node = report["node"]
-        self._nodes[pack] = (node, _host(node) if self._nodes.get(pack, ("",))[0] != node else self._nodes[pack][1])
+        self._nodes[pack] = node
+        if node not in self._hosts:
+            self._hosts[node] = _host(node)
         self._kills.setdefault(node, report.get("oom_kills", 0))
+
+    def forget(self, pack: str) -> None:
+        """Take note that a pack has ended."""
+        self._nodes.pop(pack, None)
 
     def explain(self, pack: str, trial: Any) -> Failure:
         """Return why a pack's process is gone.
@@ -41,8 +48,8 @@ class Deaths:
         """
         text, preempted = _what_ray_says(trial)
         text = shown(text)
-        node, host = self._nodes.pop(pack, ("", ""))
-        where = {"host": host, "node": node}
+        node = self._nodes.pop(pack, "")
+        where = {"host": self._hosts.get(node, ""), "node": node}
         detail = _detail(text)
         if preempted or _NODE_LOST.search(text) or (node and not _is_alive(node)):
             return Failure("preemption", f"its node went away ({detail})", **where)

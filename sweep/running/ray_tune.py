@@ -28,6 +28,7 @@ from sweep.running.ray_cluster import (
     Slots,
     check_reachable,
     check_shared_storage,
+    is_local,
     pack_memory_bytes,
     prepare_nodes,
     ray_session,
@@ -37,6 +38,7 @@ from sweep.running.ray_deaths import Deaths, usable_nodes
 from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
+from trainables.node.machine import check_device, check_local_device
 from trainables.trainable import PackTrainable
 
 _TUNE_SETTINGS = {
@@ -87,13 +89,16 @@ class RayTune:
         self._gpus, self._slots, self._attached = 0.0, 1, False
 
     def check(self) -> None:
-        """Refuse a cluster that cannot be reached."""
+        """Refuse a cluster that cannot be reached, and a device that this machine has not got where Ray is our own."""
         check_reachable(self._address)
+        if is_local(self._address):
+            check_local_device(self._settings.device)
 
     @contextmanager
     def session(self, store: Store) -> Iterator[Capacity]:
         """Attach to the cluster, or start a Ray of our own and stop it at the end."""
         with ray_session(self._address) as nodes:
+            check_device(self._settings.device, any(nodes.gpus))
             self._gpus = self._gpus_of_a_pack(nodes)
             self._attached = nodes.attached
             fitting = nodes.slots(self._resources.cpus, self._gpus)
@@ -117,7 +122,6 @@ class RayTune:
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),
             "cache_bytes": self._settings.cache_bytes,
-            "commits": dict(self._settings.commits),
         }
         resources = {"cpu": self._resources.cpus, "gpu": self._gpus}
         with scratch_folder() as scratch:
@@ -236,19 +240,21 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
         if "progress" in result:
             pack = trial.config["pack"]
             self._deaths.hear(pack, result)
-            if result["failure"]:  # the next step of its process raises
+            if result.get("failure"):  # the next step of its process raises
                 self._told[pack] = Failure.from_dict(result["failure"])
             self._exchange.report(pack, result)
             result["results"].clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Close a pack that is done, or a sampled trial that was stopped early."""
+        self._deaths.forget(trial.config["pack"])
         self._exchange.close(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Pass on why a pack failed: as its process told, or what Ray knows of a process that is gone."""
         pack = trial.config["pack"]
         failure = self._told.pop(pack, None) or self._deaths.explain(pack, trial)
+        self._deaths.forget(pack)
         others = usable_nodes(self._resources) - self._exchange.left_out - {failure.node}
         self._exchange.fail(pack, failure, elsewhere=bool(others))
 

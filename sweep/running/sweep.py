@@ -5,17 +5,29 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sweep.planning.inputs import check_models, data_to_read, keep_commits, models_to_run, pinned, read_data
+from sweep.planning.expand import Plan
+from sweep.planning.inputs import (
+    check_hub_models,
+    data_to_read,
+    keep_commits,
+    kept_commits,
+    models_to_run,
+    moved_notes,
+    points_to_run,
+    read_data,
+)
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
+from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
+from sweep.records.names import ModelNames
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
@@ -27,8 +39,8 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.space import Space
-from sweep.tracking.address import Tracking
-from trainables.errors import failure_kind
+from sweep.tracking.address import Tracking, resolve_tracking
+from trainables.errors import SweepError, failure_kind
 from trainables.node.addresses import shown
 
 T = TypeVar("T")
@@ -118,6 +130,8 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
+    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
         return _SweepRun(space, store, name, options, progress, interrupts).run()
 
@@ -145,27 +159,47 @@ class _SweepRun:
         for line in (*self._index.warnings, *mend(store, name, self._index)):
             self._say(f"note: {line}")
         self._choices: dict[str, Any] = read_sweep_file(store, name, CHOICES) or {}
-        self._plan = plan_of(space, self._index, self._choices, store, name, options.stage, options.retry_failed)
+        self._space, self._commits = space, kept_commits(store, name)
+        self._plan = self._planned()
+
+    def _planned(self) -> Plan:
+        options = self._options
+        return plan_of(
+            self._space,
+            self._index,
+            self._choices,
+            self._store,
+            self._name,
+            options.stage,
+            options.retry_failed,
+            self._commits,
+        )
 
     def run(self) -> Results:
         """Do it."""
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
         import sweep.records.table  # noqa: F401
-        from sweep.tracking.address import resolve_tracking
 
-        plan, options = self._plan, self._options
+        options = self._options
+        self._check_hub_models()
+        plan = self._plan
         self._say(plan.space.title)
+        failed = sum(stage.failed for stage in plan.stages)
+        if failed:
+            self._say(f"note: {failed} trials failed in an earlier run; {RETRY}")
+        for line in plan.shortages:
+            self._say(f"note: {line}")
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
-        commits = check_models(plan, self._store, self._name)
-        executor = executor_for(options, commits) if plan.num_to_run else None
+        self._say_notes(moved_notes(plan, self._commits, self._index))
+        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
+        executor = executor_for(options) if plan.num_to_run else None
         if executor:
             executor.check()
         self._store.check_writable()
-        keep_commits(plan, self._store, self._name, commits)
+        self._say_notes(keep_commits(plan, self._store, self._name))
         self._prepare_inputs()
-        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         if executor:
-            stopped, counts = self._execute(executor, tracking, commits)
+            stopped, counts = self._execute(executor, tracking)
         else:
             wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
             is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
@@ -180,37 +214,50 @@ class _SweepRun:
         if self._progress:
             print(line, flush=True)
 
-    def _prepare_inputs(self) -> None:
-        """Read the data and make the sample models now, so that a mistake in them is said before anything starts."""
-        for note in read_data(self._plan):
+    def _say_notes(self, notes: Iterable[str]) -> None:
+        for note in notes:
             self._say(f"note: {note}")
+
+    def _check_hub_models(self) -> None:
+        """Plan again if the Hub tells a commit only now: it is part of what a trial is."""
+        found = check_hub_models(self._plan)
+        if found:
+            self._commits |= found
+            self._plan = self._planned()
+
+    def _prepare_inputs(self) -> None:
+        """Read data and check models now, so that a mistake in them is said before anything starts."""
+        from trainables.pack.check import check_trials
+
+        self._say_notes(read_data(self._plan))
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
+        self._say_notes(check_trials((point.spec, point.card) for point in points_to_run(self._plan)))
 
-    def _execute(
-        self, executor: Executor, tracking: Tracking, commits: Mapping[str, str]
-    ) -> tuple[str, dict[str, int]]:
+    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
 
         display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
         with executor.session(self._store) as capacity:
-            executor.prepare(data_to_read(self._plan), pinned(models_to_run(self._plan), commits))
+            hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
+            executor.prepare(data_to_read(self._plan), hub_models)
             ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
-            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields()))
+            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields(ledger.models)))
             try:
                 with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
-            except OSError as error:
-                if failure_kind(error) != "io":
+            except (OSError, SweepError) as error:
+                if not isinstance(error, SweepError) and failure_kind(error) != "io":
                     raise
-                ledger.note_stop(f"io: {error}")  # trials have run: no mistake in the call, whatever its class
+                # trials have run: this is no mistake in the call, whatever its class
+                ledger.note_stop(f"{failure_kind(error)}: {error}")
             finally:
                 display.close()
                 self._storing(ledger.release_all)
@@ -231,10 +278,10 @@ class _SweepRun:
         """Write something at the end; a storage that fails then ends the run as it would have before."""
         try:
             return call()
-        except OSError as error:
-            if failure_kind(error) != "io":
+        except (OSError, SweepError) as error:
+            if not isinstance(error, SweepError) and failure_kind(error) != "io":
                 raise
-            self._trouble = self._trouble or f"io: {error}"
+            self._trouble = self._trouble or f"{failure_kind(error)}: {error}"
             return None
 
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
@@ -263,9 +310,9 @@ class _SweepRun:
                     layers.setdefault(point.card.key, set()).add(point.spec.layer)
         return {key: sorted(found) for key, found in layers.items()}
 
-    def _known_fields(self) -> list[dict[str, Any]]:
+    def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
-        return [{**asdict(point.spec), "model": point.card.name} for point in points]
+        return [{**asdict(point.spec), "model": models.named(point.card).name} for point in points]
 
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""

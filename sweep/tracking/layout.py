@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.records.record import STATUSES, Record, record_hash, seconds_since_epoch
+from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
 from sweep.tracking.naming import Naming
 
 LAYOUT = 2  # raise it when runs change their look: publish then builds them anew
@@ -174,12 +174,6 @@ def run_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[s
     if lost:
         tags["not_finite"] = " ".join(lost)
     return {_name(name): value[:_TAG_CHARS] for name, value in tags.items() if value}
-
-
-def code_version(record: Record) -> str:
-    """Return the version of this software that made a record, with its commit where it is known."""
-    code = record["versions"]
-    return "+".join(filter(None, (code.get("memory-sweep"), code.get("commit"))))
 
 
 def _colour(record: Record) -> str:

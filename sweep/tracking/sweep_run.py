@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from sweep.records.record import Record, record_hash
+from sweep.records.record import Record, code_version, record_hash
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import table_bytes
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import describe_sweep
-from sweep.tracking.layout import LAYOUT, Finding, MetricValue, code_version, metric_values, time_ms, totals
+from sweep.tracking.layout import LAYOUT, Finding, MetricValue, metric_values, time_ms, totals
 from sweep.tracking.naming import Naming
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of

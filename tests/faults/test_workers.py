@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.running.failures import ALIKE
 from tests.faults.sweeps import Sweep
 from tests.sweep.running.faults import applied
 
@@ -23,7 +24,7 @@ NOISE = re.compile(r"Traceback|Check failed|\*\*\* SIG|sqlalchemy|core_worker", 
 
 
 def test_one_of_two_workers_has_a_dead_gpu_context(sweep: Sweep, row: Open) -> None:
-    row("a worker's CUDA context is dead from its second pack on", 2, "process replaced; all trials done")
+    row("a worker's CUDA context is dead after its first epoch", 2, "process replaced; all trials done")
     faults = sweep.faults({"kind": "poison", "after": 1, "times": 2})
     ended = sweep.run("--max-concurrent", "2", trials=8, epochs=2, limit_s=400)
     assert ended.code == 0 and sweep.statuses() == ["done"] * 8 and len(applied(faults)) == 2, ended
@@ -78,7 +79,9 @@ def test_the_storage_takes_nothing_any_more(sweep: Sweep, disk: Path, row: Open,
     if fault == "full":
         subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4096"], capture_output=True)
     else:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        shut = str(sweep.out)  # what is open there stays open, as on a disk that the kernel turns read-only
+        subprocess.run(["mount", "--bind", shut, shut], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", shut], check=True)
     ended = sweep.end(process)
     assert ended.code == 1 and not NOISE.search(ended.errors + ended.output), (ended.output, ended.errors)
     (line,) = [line for line in ended.output.splitlines() if line.startswith("stopped:")]
@@ -88,7 +91,7 @@ def test_the_storage_takes_nothing_any_more(sweep: Sweep, disk: Path, row: Open,
     if fault == "full":
         filler.unlink()
     else:
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(sweep.out)], check=True)
     again = sweep.run("--executor", executor, trials=4, epochs=25)
     assert again.code == 0 and sweep.statuses() == ["done"] * 4 and not sweep.checkpoints(), again
 
@@ -132,8 +135,8 @@ cluster.shutdown()
 
 
 def test_everything_fails_on_one_node_of_two(sweep: Sweep, row: Open) -> None:
-    row("every pack fails at once on one node of two", 3, "that node is left out and named; all trials done")
-    sweep.faults({"kind": "device", "times": 100, "where": "MEMORY_SWEEP_TEST_BROKEN"})
+    opened = row("every pack fails at once on one node of two", 0, "its trials run on the other; all trials done")
+    faults = sweep.faults({"kind": "device", "times": 100, "where": "MEMORY_SWEEP_TEST_BROKEN"})
     sweep.environment["RAY_AUTH_MODE"] = "disabled"
     env = {**os.environ, **sweep.environment, "PYTHONPATH": os.getcwd(), "MEMORY_SWEEP_IO_PATIENCE_S": "1"}
     cluster = subprocess.Popen(
@@ -142,11 +145,15 @@ def test_everything_fails_on_one_node_of_two(sweep: Sweep, row: Open) -> None:
     try:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
-        ended = sweep.run("--address", address, trials=8, epochs=2, limit_s=500)
+        ended = sweep.run("--address", address, trials=8, epochs=40, limit_s=500)
     finally:
         for child in psutil.Process(cluster.pid).children(recursive=True):
             child.kill()
         cluster.kill()
         cluster.wait()
     assert ended.code == 0 and sweep.statuses() == ["done"] * 8, ended
-    assert "is left out" in ended.output, ended.output
+    opened.times = len(applied(faults))
+    assert opened.times >= 1
+    if opened.times >= ALIKE:  # the other node may have done all before
+        assert "is left out" in ended.output, ended.output
+        opened.outcome = "that node is left out and named; all trials done"

@@ -30,6 +30,8 @@ NUMBERS = {
     "layers": (64, 64, [("baseline", 2, 0), ("layers", 64, 0)]),
     "clustering": (120, 82, [("clustering", 82, 0)]),
     "memory_size": (64, 40, [("memory_size", 40, 0)]),
+    "formation": (200, 128, [("formation", 128, 0)]),
+    "entries": (48, 26, [("entries", 26, 0)]),
     "counterfact": (12, 8, [("baseline", 2, 0), ("counterfact", 8, 0)]),
     "tune_alpha": (20, 20, [("layer_selection", 20, 0), ("tune", 64, 0)]),
 }

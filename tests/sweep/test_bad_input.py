@@ -119,3 +119,25 @@ def test_a_storage_that_cannot_be_written(tmp_path, sample_data):
     (tmp_path / "out").write_text("a file, not a folder")
     done = CliRunner().invoke(run.app, [SAMPLE, "--storage", str(tmp_path / "out")])
     assert done.exit_code == 2 and "cannot be" in done.stderr
+
+
+def test_a_model_that_is_not_whole_starts_nothing(tmp_path, tiny_models, monkeypatch):
+    from safetensors.torch import load_file, save_file
+
+    from sweep.running import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "ray_session", lambda *_: pytest.fail("Ray was started"))
+    folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.2.self_attn.q_proj.base_layer.weight"] = tensors.pop("model.layers.2.self_attn.q_proj.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    line = refused(tmp_path, SAMPLE, "--set", f"model={folder}")
+    assert "model.safetensors: tensor 'model.layers.2.self_attn.q_proj.base_layer.weight' belongs to an adapter" in line
+
+
+def test_cuda_without_a_device_starts_nothing(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "device='cuda': no machine here has a CUDA device" in refused(tmp_path, SAMPLE, "--device", "cuda")

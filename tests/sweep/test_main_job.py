@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.stand_ins import Hub, OfficialSite, Rule, model_files
-from trainables.lm.card import ALIASES
+from trainables.lm.aliases import MODELS
 
 ROOT = Path(__file__).parents[2]
 SPACES = ROOT / "search_spaces"
@@ -77,7 +77,8 @@ def test_a_gated_model_is_said_in_the_plan_and_refused_before_anything_starts(
 ) -> None:
     plan = job(tmp_path, "inductive.py", "--plan")
     told = " ".join(plan.stdout.split())
-    assert plan.returncode == 0 and not on_the_hub.requests
+    asked = [request for request in on_the_hub.requests if "/api/models/" in request or "/resolve/" in request]
+    assert plan.returncode == 0 and len(asked) == 2 and all(one.endswith("expand=sha") for one in asked), "commits only"
     assert "data fever: " in told and "model llama2-7b: meta-llama/Llama-2-7b-hf is gated" in told
     refused = job(tmp_path, "inductive.py", "--set", "model=llama2-7b")
     assert refused.returncode == 2
@@ -127,14 +128,14 @@ def test_check_holds_the_sources_against_what_is_assumed(
     assert command("sweep.data", "check", "fevr", cwd=tmp_path).returncode == 2
 
 
-def test_check_looks_the_models_of_the_study_up(hub: Hub, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_check_looks_every_alias_up(hub: Hub, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     files = model_files(tiny_models["llama"])
-    for alias, shape in ALIASES.items():
+    for alias, shape in MODELS.items():
         if alias != "pythia-12b":
-            hub.add("models", shape["source"], gated=alias.startswith("llama")).commit(files)
+            hub.add("models", shape.source, gated=shape.is_gated).commit(files)
     told = command("sweep.data", "check", "models", cwd=tmp_path)
     lines = told.stdout.splitlines()
-    assert told.returncode == 1 and len([line for line in lines if line.startswith("ok")]) == len(ALIASES) - 1
+    assert told.returncode == 1 and len([line for line in lines if line.startswith("ok")]) == len(MODELS) - 1
     (wrong,) = [line for line in lines if line.startswith("DIFFERS")]
     assert "model pythia-12b" in wrong and "no repository EleutherAI/pythia-12b" in wrong
 

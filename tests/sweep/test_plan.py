@@ -168,7 +168,7 @@ def test_stage_and_name_and_small(space: str, tmp_path: Path) -> None:
         ([INDUCTIVE, "--set", "model=/nowhere/model"], "model='/nowhere/model': no such folder"),
         ([INDUCTIVE, "--data", "/nowhere/data"], "/nowhere/data: no such folder"),
         ([INDUCTIVE, "--stage", "inductve"], "did you mean 'inductive'?"),
-        ([INDUCTIVE, "--select-by", "accuracy"], "--select-by 'accuracy': no such metric, did you mean"),
+        ([INDUCTIVE, "--select-by", "accuracy"], "by 'accuracy': no such metric, did you mean"),
         ([INDUCTIVE, "--name", "a/b"], "a/b"),
     ],
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,3 +54,44 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
     assert "0 trials to run" in run()
     assert {folder: store.read_version(f"{folder}/record.json") for folder in before} == before
     assert json.loads(store.read("tiny/plan.json"))["stages"][0]["points"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
+    tmp_path, tiny_models, sample_data, s3_options
+):
+    space = tmp_path / "space.py"
+    text = SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data)}
+    space.write_text(text.replace('"epochs": 2', '"epochs": 30'))
+    store = Store(f"s3://bucket/taken?{s3_options}")
+    code = "import sys; from sweep.records import lease; lease.LEASE_S = 4.0\nfrom sweep.run import app; app()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(space),
+        "--storage",
+        store.uri,
+        "--executor",
+        "local",
+        "--cpus-per-trial",
+    ]
+    command += ["1", "--pack-size", "1", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 200
+    while not store.exists("tiny/plan.json"):
+        assert first.poll() is None and time.monotonic() < end, first.communicate()
+        time.sleep(0.1)
+    first.send_signal(signal.SIGSTOP)
+    time.sleep(7)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert second.returncode == 0, second.stdout + second.stderr
+    files = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}
+    files |= {head.folder: store.read_version(f"{head.folder}/record.json") for head in store.index().values()}
+    first.send_signal(signal.SIGCONT)
+    _, told = first.communicate(timeout=60)
+    (line,) = [line for line in told.splitlines() if line.startswith("error:")]
+    assert first.returncode == 1 and "writes nothing more" in line and "Traceback" not in told, told
+    now = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}
+    now |= {head.folder: store.read_version(f"{head.folder}/record.json") for head in store.index().values()}
+    assert now == files and len(now) == 5

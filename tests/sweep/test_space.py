@@ -6,7 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sweep.planning.expand import build_plan
 from sweep.space import (
     ALL,
     EVERY_LAYER,
@@ -22,7 +25,7 @@ from sweep.space import (
     stage_base,
     stage_named,
 )
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, SweepError
 
 FIRST = Stage(name="first", axes={"model": ALL, "depth": [0.5, 1.0]}, fixed={"alpha": 0})
 SECOND = Stage(
@@ -61,7 +64,7 @@ def test_a_stage_shares_what_it_does_not_vary_or_take() -> None:
         ({"stages": (SECOND, FIRST)}, "no earlier stage"),
         ({"stages": (replace(FIRST, axes={"model": ALL, "seed": [1]}), SECOND)}, "no grid with an axis layer"),
         ({"stages": (FIRST, replace(SECOND, axes={"alpha": [1]}))}, "per model"),
-        ({"stages": (replace(FIRST, axes={**FIRST.axes, "seed": [1, 2]}), SECOND)}, "varies seed too"),
+        ({"stages": (replace(FIRST, axes={**FIRST.axes, "epochs": [1, 2]}), SECOND)}, "varies epochs too"),
         (
             {"stages": (replace(FIRST, sampling=Sampling(fields={"bias": Uniform(0, 1)}, num_samples=1)),)},
             "bias: unknown field",
@@ -136,3 +139,23 @@ def test_one_value_where_several_belong_is_said_in_one_line(space: Space, said: 
     with pytest.raises(ConfigError, match=said) as caught:
         checked(space)
     assert "\n" not in str(caught.value)
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4),
+    st.lists(st.integers(0, 3), max_size=2),
+    st.sampled_from([ALL, "none", "memory", "sample-llama", {"a": 1}, float("nan")]),
+)  # fmt: skip
+NAMES = st.sampled_from(["model", "layer", "depth", "alpha", "seed", "probes", "hook_layer", "eval_epochs", "x", 3, ""])
+
+
+@given(axes=st.dictionaries(NAMES, ODD, max_size=3), fixed=st.dictionaries(NAMES, ODD, max_size=3), by=ODD, per=ODD)
+@settings(max_examples=300, deadline=None)
+def test_any_space_is_taken_or_refused_in_one_line(axes: Any, fixed: Any, by: Any, per: Any) -> None:
+    first = Stage(name="first", axes={"model": ["sample-llama"], "layer": [0, 1]}, fixed=fixed)
+    second = Stage(name="second", axes=axes, take=Best(field="layer", stage="first", per=per, by=by))
+    for stages in ((first,), (first, second), (Stage(name="s", axes=axes, fixed=fixed),)):
+        try:
+            build_plan(checked(Space(name="s", title="", axes=axes, fixed=fixed, stages=stages)))
+        except SweepError as error:
+            assert str(error) and "\n" not in str(error)

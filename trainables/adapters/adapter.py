@@ -92,11 +92,13 @@ class Findings:
 
     Attributes:
         metrics: by full name, `memory/leakage`.
-        analysis: plain JSON values for `analysis.json`; None for no such file.
+        analysis: plain JSON values for `analysis.json`; None for no such file. The documents' `titles` are added.
+        files: further files of the trial, by name.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     analysis: Mapping[str, Any] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Adapter(ABC, Generic[PlanT]):
@@ -153,6 +155,10 @@ class Adapter(ABC, Generic[PlanT]):
         """Return the FLOPs of one member's training so far: above 0 after one epoch."""
         return 0.0
 
+    def counts(self) -> dict[str, int]:
+        """Return what a record is to count of the way in which the pack ran, beside its texts."""
+        return {}
+
     def state(self, member: int) -> MemberState:
         """Return copies of a member's weights and optimiser, for a checkpoint."""
         return MemberState({}, {})
@@ -188,6 +194,10 @@ class Adapter(ABC, Generic[PlanT]):
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
 
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether a member is confined to a document's entries (`ModelMembers`)."""
+        return False
+
     @abstractmethod
-    def attached(self, member: int) -> AbstractContextManager[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> AbstractContextManager[WholeModel]:
         """Return a context in which the whole model is that member (`ModelMembers`)."""

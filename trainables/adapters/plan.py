@@ -32,10 +32,12 @@ class AdapterPlan(Plan, ABC):
         packs: whether members of one pack may share forward passes; else each trial is a run of its own. Members of
             a pack agree in all fields that are not marked as free within a pack.
         trains: whether there are epochs at all.
+        has_error: whether a memorisation error is measured; else only what the adapter finds, and what it is asked.
     """
 
     packs: ClassVar[bool]
     trains: ClassVar[bool] = True
+    has_error: ClassVar[bool] = True
 
     @abstractmethod
     def trunk_layer(self, card: ModelCard) -> int | None:
@@ -72,6 +74,13 @@ class AdapterPlan(Plan, ABC):
         trunk = number_bytes * (card.block_params * (card.num_blocks - above) + card.head_params)
         upper = number_bytes * (card.block_params * above + card.head_params)
         return max(trunk, upper + pack_size * self.added_params(card) * TRAINED_PARAMETER_BYTES)
+
+    def metrics(self) -> tuple[str, ...]:
+        """Return the full names of the metrics that the adapter itself reports, as `train/nll`.
+
+        Only what is named here may decide between stages or steer a sampler.
+        """
+        return ()
 
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:
@@ -111,3 +120,7 @@ class TrainingPlan(AdapterPlan):
     grad_clip: float
     seed: int
     micro_batch_tokens: int
+
+    def metrics(self) -> tuple[str, ...]:
+        """Return what is reported after each epoch."""
+        return ("train/nll", "train/loss")

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from trainables.adapters.adapter import Adapter, ModelParts, PackTexts, PlanT
 from trainables.lm.batches import TextBatch, TextBatches, pass_tokens, similar_lengths
-from trainables.lm.head_loss import token_nll
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import Batch, TokenTree, collate
 from trainables.lm.upper import Upper
@@ -77,6 +76,10 @@ class SplitAdapter(Adapter[PlanT]):
         """The memorisation error of the model as it comes."""
         return self.states.nll_before
 
+    def counts(self) -> dict[str, int]:
+        """Count a model whose blocks do not run alone."""
+        return {"whole_model": 1} if self.upper.needs_tokens else {}
+
     @torch.no_grad()
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
@@ -128,9 +131,10 @@ class SplitAdapter(Adapter[PlanT]):
         rows, width = batch.tokens.shape
         padded = states.new_zeros(len(states), rows, width, states.shape[-1])
         padded[:, torch.arange(width, device=self.parts.device) < batch.lengths[:, None]] = states
-        final = self.upper(padded.flatten(0, 1), batch.attention_mask, batch.positions)
+        final = self.upper(padded.flatten(0, 1), batch.attention_mask, batch.positions, tokens=batch.tokens)
         read = final.reshape(padded.shape)[:, places[:, 0], places[:, 1]]
-        return self.upper.logits(read).argmax(dim=-1)
+        logits: Tensor = self.upper.logits(read)
+        return logits.argmax(dim=-1)
 
 
 def text_states(parts: ModelParts, texts: PackTexts, layer: int, max_tokens: int) -> TextStates:
@@ -168,10 +172,10 @@ def member_nll(upper: Upper, batch: TextBatch, states: Tensor) -> Tensor:
         batch: the texts.
         states: `[members, tokens, model_dim]`, as the members change them.
     """
-    final = upper(states, positions=batch.positions[None], lengths=batch.lengths)
+    tokens = batch.tokens[None] if upper.needs_tokens else None
+    final = upper(states, positions=batch.positions[None], lengths=batch.lengths, tokens=tokens)
     picked = final[:, batch.targets].flatten(0, 1)
-    labels = batch.labels.repeat(len(states))
-    return token_nll(picked, upper.head_weight, upper.head_bias, labels).reshape(len(states), -1)
+    return upper.nll(picked, batch.labels.repeat(len(states))).reshape(len(states), -1)
 
 
 def passes(batches: TextBatches, members: int, max_tokens: int) -> Iterator[tuple[TextBatch, slice]]:

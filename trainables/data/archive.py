@@ -10,19 +10,22 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import track
 
-from trainables.data.jsonl import numbered_lines, parse_object, text_field
+from trainables.data.jsonl import numbered_lines, parse_object, require, text_field
 from trainables.data.titles import normal_title
 from trainables.errors import DataError
 
 ID_START = b'{"id": "'
 ID_END = b'", "'
+TITLE = b'"title"'
+"""In no text: there quotes are escaped."""
+PAGE_COLUMNS = (("title", "id"), "text")
 READ_BYTES = 2**20
 
 
@@ -67,15 +70,36 @@ def wanted_lines(lines: Iterable[tuple[str, bytes]], wanted: Set[str]) -> Iterat
     Raises:
         DataError: a line that is not JSON, or a wanted page without a text.
     """
+    for _, title, line in found_lines(lines, wanted):
+        yield title, line.decode().rstrip("\r\n")
+
+
+def found_lines(lines: Iterable[tuple[str, bytes]], wanted: Set[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield place, title and line of the pages that are wanted, each line checked.
+
+    Raises:
+        DataError: a line that is not JSON, or a wanted page without a text.
+    """
     for where, line in lines:
         title = _quick_title(line)
         if title is not None and title not in wanted:
             continue
         record = parse_object(where, line)
-        title = normal_title(text_field(record, "id", where))
+        require(record, PAGE_COLUMNS, where)
+        title = page_title(record, where)
         if title in wanted:
             text_field(record, "text", where)
-            yield title, line.decode().rstrip("\r\n")
+            yield where, title, line
+
+
+def page_title(record: Mapping[str, Any], where: str) -> str:
+    """Return the name of a page: its `title` where it has one, for then its `id` may be a number; else its `id`.
+
+    Raises:
+        DataError: it has neither, or it is no text.
+    """
+    name = "title" if record.get("title") is not None else "id"
+    return normal_title(text_field(record, name, where))
 
 
 def _is_page_file(name: str) -> bool:
@@ -86,11 +110,11 @@ def _is_page_file(name: str) -> bool:
 def _quick_title(line: bytes) -> str | None:
     """Return the page's name without parsing the line, or None where the line must be parsed to know it."""
     end = line.find(ID_END, len(ID_START))
-    if not line.startswith(ID_START) or end < 0:
+    if not line.startswith(ID_START) or end < 0 or TITLE in line:
         return None
     raw = line[len(ID_START) : end]
     if raw.isascii() and b"\\" not in raw:
-        return raw.decode()
+        return normal_title(raw.decode())
     try:
         return normal_title(json.loads(b'"%b"' % raw))
     except ValueError:

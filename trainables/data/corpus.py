@@ -4,21 +4,24 @@
 2. Sort the pages by rows, descending (ties by title, ours), and keep the first N: N_top.
 3. Drop a page whose text is empty or which has no training row: N_trunc remain.
 
-Articles without claims stand after FEVER's pages, so that smaller selections are subsets of larger ones.
+Articles without claims stand after FEVER's pages, so that smaller selections are subsets of larger ones. Where
+CounterFact's subjects are to come first, their own pages are looked for too, whether claims point to them or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from trainables.data.archive import PAGE_COLUMNS, page_title
 from trainables.data.detokenize import detokenize as undo_tokenisation
 from trainables.data.documents import Document, Selection
 from trainables.data.fever import load_splits
-from trainables.data.jsonl import numbered_lines, parse_object, text_field
-from trainables.data.pages import load_pages
+from trainables.data.jsonl import text_field
+from trainables.data.pages import add_page, load_pages
 from trainables.data.source_files import SourceFiles
 from trainables.data.sources import resolve_sources
+from trainables.data.tables import read_table
 from trainables.data.titles import normal_title
 from trainables.errors import ConfigError
 
@@ -32,12 +35,14 @@ class Corpus:
         articles: Wikipedia articles without claims, in file order; none of them an evidence page.
         train_rows: rows of the whole training table.
         valid_rows: rows of the whole validation table.
+        subject_pages: pages about subjects asked for (`with_subject_pages`) that are among neither.
     """
 
     pages: tuple[Document, ...]
     articles: tuple[Document, ...] = ()
     train_rows: int = 0
     valid_rows: int = 0
+    subject_pages: tuple[Document, ...] = ()
 
     def select(self, num_documents: int, subjects: Collection[str] = ()) -> Selection:
         """Take the first `num_documents` documents and drop those that cannot be used.
@@ -46,18 +51,21 @@ class Corpus:
 
         Args:
             num_documents: N_top.
-            subjects: names whose pages come before all others, in their order among themselves (`subject_of`).
+            subjects: names whose pages come before all others, in their order among themselves (`subject_of`): pages
+                with claims, then articles, then other pages.
 
         Raises:
             ConfigError: there are fewer documents.
         """
-        there_are = len(self.pages) + len(self.articles)
+        documents = self.pages + self.articles + self.subject_pages
+        there_are = len(documents)
         if num_documents > there_are:
             raise ConfigError(
                 f"num_documents={num_documents}: the data has {there_are} documents ({len(self.pages)} FEVER "
-                f"pages, {len(self.articles)} articles); lower it or add a source with wiki_docs.jsonl"
+                f"pages, {len(documents) - len(self.pages)} articles); lower it or add a source with wiki_docs.jsonl"
             )
-        ranked = sorted(self.pages + self.articles, key=lambda d: subject_of(d.title) not in subjects)
+        wanted = {subject_of(name) for name in subjects}
+        ranked = sorted(documents, key=lambda d: subject_of(d.title) not in wanted)
         documents = tuple(d for d in ranked[:num_documents] if _usable(d))
         counts = {
             "n_full": len(self.pages),
@@ -73,8 +81,44 @@ class Corpus:
 
 
 def subject_of(title: str) -> str:
-    """Return a page's title as CounterFact writes subjects: `Alan_Bates_-LRB-actor-RRB-` is `Alan Bates (actor)`."""
-    return undo_tokenisation(title.replace("_", " "))
+    """Return a page's title as CounterFact writes subjects: `Alan_Bates_-LRB-actor-RRB-` is `Alan Bates (actor)`.
+
+    A subject itself is returned in the same spelling, so that both can be compared.
+    """
+    return undo_tokenisation(normal_title(title).replace("_", " ").replace("-COLON-", ":"))
+
+
+def title_of(subject: str) -> str:
+    """Return the title that the page about a subject has in FEVER's spelling."""
+    return normal_title(subject.strip())
+
+
+def with_subject_pages(
+    corpus: Corpus, data: str, subjects: Iterable[str], detokenize: bool = False, allow_missing_pages: bool = False
+) -> Corpus:
+    """Return a corpus with the pages about some subjects that no claim points to, from the sources' wiki-pages.
+
+    Args:
+        corpus: from `load_corpus` with the same arguments.
+        data: its sources.
+        subjects: names as CounterFact writes them; their pages are in this order.
+        detokenize: as for `load_corpus`.
+        allow_missing_pages: likewise.
+
+    Raises:
+        DataError: a broken line.
+    """
+    sources = resolve_sources(data, allow_missing_pages)
+    if not any(source.wiki_pages for source in sources):
+        return corpus
+    taken = {subject_of(document.title) for document in corpus.pages + corpus.articles}
+    titles = dict.fromkeys(title_of(name) for name in subjects if subject_of(name) not in taken)
+    texts = load_pages(sources, titles.keys()) if titles else {}
+    found = [
+        (title, undo_tokenisation(texts[title]) if detokenize else texts[title]) for title in titles if title in texts
+    ]
+    pages = tuple(Document(title, text, (), (), "wiki") for title, text in found)
+    return replace(corpus, subject_pages=pages)
 
 
 def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool = False) -> Corpus:
@@ -116,14 +160,15 @@ def _fever_corpus(source: SourceFiles, sources: tuple[SourceFiles, ...]) -> Corp
 
 
 def _articles(sources: tuple[SourceFiles, ...], taken: set[str]) -> tuple[Document, ...]:
-    """Read the articles of all sources, leaving out titles that are taken already."""
+    """Read the articles of all sources, leaving out titles that are taken already; the first source counts."""
     articles: dict[str, Document] = {}
     for source in sources:
-        if source.wiki_docs is None:
-            continue
-        for where, line in numbered_lines(source.wiki_docs):
-            record = parse_object(where, line)
-            title = normal_title(text_field(record, "id", where))
-            if title not in taken:
-                articles.setdefault(title, Document(title, text_field(record, "text", where), (), (), "wiki"))
+        found: dict[str, tuple[str, str]] = {}
+        for path in source.wiki_docs:
+            for where, record in read_table(path, PAGE_COLUMNS):
+                title = page_title(record, where)
+                if title not in taken:
+                    add_page(found, title, text_field(record, "text", where), where)
+        for title, (text, _) in found.items():
+            articles.setdefault(title, Document(title, text, (), (), "wiki"))
     return tuple(articles.values())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.data.jsonl import checked_text, require
 from trainables.data.sources import resolve_sources
+from trainables.data.tables import read_table
 from trainables.errors import DataError
 
 SUBJECT_PLACE = "{}"
+PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts")
+COLUMNS = ("case_id", "requested_rewrite")
+_MOST_DIGITS = 19
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def load_counterfact(data: str) -> list[CounterfactRecord]:
     """Read the CounterFact records of all sources that `data` names, in file order.
 
     Raises:
-        DataError: no source has any, the file is not JSON, or a record lacks a field.
+        DataError: no source has any, or a file is broken or holds a record that cannot be asked.
     """
     sources = resolve_sources(data, allow_missing_pages=True)
     files = [source.counterfact for source in sources if source.counterfact is not None]
@@ -59,35 +64,68 @@ def load_counterfact(data: str) -> list[CounterfactRecord]:
 
 
 def read_records(path: Path) -> list[CounterfactRecord]:
-    """Read the records of a file.
+    """Read the records of a table: a JSON list as in ROME's counterfact.json, or any other form.
 
     Raises:
-        DataError: the file is not JSON, or a record lacks a field.
+        DataError: the file cannot be read, or holds a record that cannot be asked or two with one number.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); fetch it again") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, list):
-        raise DataError(f"{path}: a {type(content).__name__} where a list of records is needed")
-    return [_record(raw, f"{path}: record {index}") for index, raw in enumerate(content)]
+    records: dict[int, tuple[CounterfactRecord, str]] = {}
+    for where, raw in read_table(path, COLUMNS, PROMPT_LISTS):
+        record = _record(raw, where)
+        known, place = records.setdefault(record.case_id, (record, where))
+        if known != record:
+            raise DataError(f"{where}: case_id {record.case_id} names another record at {place}")
+    return [record for record, _ in records.values()]
 
 
-def _record(raw: Any, where: str) -> CounterfactRecord:
-    try:
-        rewrite = raw["requested_rewrite"]
-        return CounterfactRecord(
-            case_id=int(raw["case_id"]),
-            prompt=rewrite["prompt"],
-            subject=rewrite["subject"],
-            target_true=rewrite["target_true"]["str"],
-            target_new=rewrite["target_new"]["str"],
-            paraphrase_prompts=tuple(raw.get("paraphrase_prompts", ())),
-            neighborhood_prompts=tuple(raw.get("neighborhood_prompts", ())),
-        )
-    except KeyError as error:
-        raise DataError(f"{where}: no field {error}; needed as in ROME's counterfact.json") from None
-    except (TypeError, ValueError, AttributeError):
-        raise DataError(f"{where}: not laid out as in ROME's counterfact.json") from None
+def _record(raw: Mapping[str, Any], where: str) -> CounterfactRecord:
+    rewrite = raw["requested_rewrite"]
+    if not isinstance(rewrite, Mapping):
+        raise DataError(f"{where}: field 'requested_rewrite' is {repr(rewrite)[:80]}; needed as in ROME's records")
+    require(rewrite, ("prompt", "subject", "target_true", "target_new"), f"{where}: requested_rewrite")
+    record = CounterfactRecord(
+        case_id=_case_id(raw["case_id"], where),
+        prompt=_filled(rewrite["prompt"], "prompt", where),
+        subject=_filled(rewrite["subject"], "subject", where),
+        target_true=_target(rewrite, "target_true", where),
+        target_new=_target(rewrite, "target_new", where),
+        paraphrase_prompts=_prompts(raw, "paraphrase_prompts", where),
+        neighborhood_prompts=_prompts(raw, "neighborhood_prompts", where),
+    )
+    if SUBJECT_PLACE not in record.prompt:
+        raise DataError(f"{where}: prompt {record.prompt!r} has no {SUBJECT_PLACE} in its subject's place")
+    if record.target_true.strip().casefold() == record.target_new.strip().casefold():
+        raise DataError(f"{where}: target_true and target_new are both {record.target_true!r}")
+    return record
+
+
+def _case_id(value: Any, where: str) -> int:
+    is_whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        is_whole = len(value) < _MOST_DIGITS
+    if not is_whole or int(value) < 0:
+        raise DataError(f"{where}: case_id {repr(value)[:40]}: must be a whole number of at least 0")
+    return int(value)
+
+
+def _filled(value: Any, what: str, where: str) -> str:
+    text = checked_text(value, what, where)
+    if not text.strip():
+        raise DataError(f"{where}: {what} is empty; the record cannot be asked")
+    return text
+
+
+def _target(rewrite: Mapping[str, Any], name: str, where: str) -> str:
+    target = rewrite[name]
+    if not isinstance(target, Mapping) or "str" not in target:
+        raise DataError(f"{where}: {name} is {repr(target)[:80]}; needed is {{'str': …}} as in ROME's records")
+    return _filled(target["str"], name, where)
+
+
+def _prompts(raw: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    prompts = raw.get(name)
+    if prompts is None:
+        return ()
+    if not isinstance(prompts, list):
+        raise DataError(f"{where}: {name} is {repr(prompts)[:80]}, not a list of texts")
+    return tuple(_filled(prompt, f"{name}[{index}]", where) for index, prompt in enumerate(prompts))

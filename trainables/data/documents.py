@@ -36,7 +36,7 @@ class Document:
     """A Wikipedia page with its claims.
 
     Attributes:
-        title: NFC-normalised page name in FEVER's spelling (`Ice-T`, `Phoenix,_Arizona`).
+        title: page name in FEVER's spelling, whatever the file's (`Ice-T`, `Phoenix,_Arizona`; see `titles`).
         text: the page's text; empty where the page is missing from the wiki-pages files.
         train_claims: claims for few-shot examples and templates, in file order.
         claims: claims asked (FEVER's paper_dev), in file order.

@@ -6,19 +6,23 @@ form in which the hub publishes the same data. Both forms give the same claims.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainables.data.documents import LABELS, Claim
-from trainables.data.jsonl import field, numbered_lines, parse_object, text_field
+from trainables.data.jsonl import checked_text
 from trainables.data.source_files import SourceFiles
+from trainables.data.tables import read_table
 from trainables.data.titles import normal_title
 from trainables.errors import DataError
 
-TABLE_COLUMNS = ["id", "label", "claim", "evidence_wiki_url"]
+COLUMNS = ("id", "label", "claim", ("evidence", "evidence_wiki_url"))
+_MISSING = frozenset(
+    "|nan|-nan|none|null|nil|na|n/a|<na>|#na|#n/a|#n/a n/a|nat|-|1.#ind|-1.#ind|1.#qnan|-1.#qnan".split("|")
+)
+"""What pandas, R, Excel and people write for a value that is missing, in lower case."""
 
 
 class EvidenceRow(NamedTuple):
@@ -87,35 +91,53 @@ def group_by_page(rows: Iterable[EvidenceRow], wanted: Collection[str] | None = 
 
 
 def read_rows(path: Path) -> Iterator[EvidenceRow]:
-    """Yield the rows of a claims file: JSON lines of either form, or CSV or Parquet in table form.
+    """Yield the rows of a table of claims: one claim a record, or one evidence annotation.
 
     Raises:
-        DataError: a broken line or a field that is missing.
+        DataError: a broken line, a column that is missing, or a value that cannot be one.
     """
-    readers: dict[str, Callable[[Path], Iterator[tuple[str, Mapping[str, Any]]]]] = {
-        ".jsonl": _jsonl_records,
-        ".csv": _csv_records,
-        ".parquet": _parquet_records,
-    }
-    for where, record in readers[path.suffix](path):
+    for where, record in read_table(path, COLUMNS):
         yield from _rows_of(record, where)
 
 
 def _rows_of(record: Mapping[str, Any], where: str) -> Iterator[EvidenceRow]:
     """Yield the rows of one record: several in the per-claim layout, one in the table form."""
-    claim_id = str(field(record, "id", where))
-    label = text_field(record, "label", where)
-    text = text_field(record, "claim", where)
+    claim_id = _claim_id(record["id"], where)
+    label = checked_text(record["label"], "field 'label'", where)
+    text = checked_text(record["claim"], "field 'claim'", where)
     if label not in LABELS:
         raise DataError(f"{where}: label {label!r} must be one of {', '.join(LABELS)}")
-    if "evidence" in record:
-        pages = _evidence_pages(record["evidence"], where)
-    else:
-        pages = [field(record, "evidence_wiki_url", where)]
+    if is_missing(text):
+        raise DataError(f"{where}: claim {text!r}: the claim is missing")
+    pages = _evidence_pages(record["evidence"], where) if "evidence" in record else [record["evidence_wiki_url"]]
     for page in pages:
-        if page is not None and not isinstance(page, str):
-            raise DataError(f"{where}: evidence page {page!r} is not text")
-        yield EvidenceRow(claim_id, label, text, normal_title(page) if page else None, where)
+        yield EvidenceRow(claim_id, label, text, _page(page, label, where), where)
+
+
+def _claim_id(value: Any, where: str) -> str:
+    """Return an id as text; tables with gaps turn whole numbers into `75397.0`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or is_missing(value):
+        raise DataError(f"{where}: id {value!r}: a number or text is needed")
+    text = checked_text(str(value), "field 'id'", where).strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").isdigit() else text
+
+
+def _page(page: Any, label: str, where: str) -> str | None:
+    """Return the page of an annotation; None where it has none.
+
+    A claim without enough info has no page in FEVER, whatever a program has written for "nothing" there. For the
+    others such a word is a page's name: Wikipedia has a page `NaN`.
+    """
+    if page is None or page == "" or page != page:
+        return None
+    if label == "NOT ENOUGH INFO" and is_missing(page):
+        return None
+    return normal_title(checked_text(page, "evidence page", where)) or None
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a value is what programs write where there is none: empty, not a number, or a word such as `NULL`."""
+    return value != value or (isinstance(value, str) and value.strip().casefold() in _MISSING)
 
 
 def _evidence_pages(evidence: Any, where: str) -> list[Any]:
@@ -126,32 +148,3 @@ def _evidence_pages(evidence: Any, where: str) -> list[Any]:
         raise DataError(
             f"{where}: field 'evidence' must be lists of lists of [annotation, evidence, page, sentence]"
         ) from None
-
-
-def _jsonl_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for where, line in numbered_lines(path):
-        yield where, parse_object(where, line)
-
-
-def _csv_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for record in reader:
-                yield f"{path}:{reader.line_num}", record
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-
-
-def _parquet_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        columns = [name for name in TABLE_COLUMNS if name in file.schema_arrow.names]
-        records = (row for batch in file.iter_batches(columns=columns) for row in batch.to_pylist())
-        for number, record in enumerate(records, start=1):
-            yield f"{path}:{number}", record
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error})") from error

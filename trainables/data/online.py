@@ -26,7 +26,9 @@ BUSY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Unreachable(ConfigError):
-    """A server cannot be reached at all: there may be no network."""
+    """A server cannot be reached at all: there may be no network. In a trial, that is no fault of the trial."""
+
+    kind = "io"
 
 
 class Busy(Exception):

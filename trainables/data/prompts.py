@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 
 from trainables.data.documents import Document
 from trainables.errors import ConfigError
@@ -68,7 +69,7 @@ def render_template(examples: Sequence[tuple[str, str]], claim: str, letter: str
 
 
 def choose_examples(
-    document: Document, num_shots: int, seed: int, notes_labels: bool = False, exclude: str | None = None
+    document: Document, num_shots: int, seed: int, notes_labels: bool = False, exclude: Collection[str] = ()
 ) -> tuple[tuple[str, str], ...]:
     """Choose the few-shot examples for a claim: a function of page, shot count, seed and `exclude` only.
 
@@ -81,7 +82,7 @@ def choose_examples(
         num_shots: examples wanted.
         seed: of the draw.
         notes_labels: answer the pool's second and third list as the notes print them.
-        exclude: text of the claim asked, which is never its own example.
+        exclude: texts that are no example, such as that of the claim asked; the next one drawn takes the place.
 
     Returns:
         Pairs of claim text and answer letter, `num_shots` of them.
@@ -89,12 +90,12 @@ def choose_examples(
     Raises:
         ConfigError: page and pool together have fewer claims.
     """
-    by_text = {claim.text: claim.letter for claim in reversed(document.train_claims) if claim.text != exclude}
+    by_text = {claim.text: claim.letter for claim in reversed(document.train_claims) if claim.text not in exclude}
     drawn = _shuffled(by_text, document.title, seed)[:num_shots]
     examples = [(text, by_text[text]) for text in drawn]
     letters = NOTES_POOL_LETTERS if notes_labels else POOL_LETTERS
     pool = {
-        letter: [text for text in _shuffled(texts, document.title, seed) if text not in {*by_text, exclude}]
+        letter: [text for text in _shuffled(texts, document.title, seed) if text not in {*by_text, *exclude}]
         for letter, texts in zip(letters, POOL, strict=True)
     }
     while len(examples) < num_shots:
@@ -106,6 +107,43 @@ def choose_examples(
         rarest = min(left, key=lambda letter: sum(answer == letter for _, answer in examples))
         examples.append((pool[rarest].pop(0), rarest))
     return tuple(examples)
+
+
+def choose_examples_for(
+    claim: str,
+    document: Document,
+    num_shots: int,
+    seed: int,
+    notes_labels: bool = False,
+    *,
+    chosen: tuple[tuple[str, str], ...] | None = None,
+) -> tuple[tuple[str, str], ...]:
+    """Choose the examples for a claim that is asked: those of its page, the claim itself left out.
+
+    A page's training claims, and the pool, may hold the very sentence that is asked, so that the prompt would give its
+    answer away. An example is the same sentence where it agrees after white space and case are evened out.
+
+    Args:
+        claim: text of the claim asked.
+        document: its page.
+        num_shots: examples wanted.
+        seed: of the draw.
+        notes_labels: as for `choose_examples`.
+        chosen: what `choose_examples` gives for the page, where it is at hand; returned as it is unless the claim is
+            among it.
+    """
+    chosen = choose_examples(document, num_shots, seed, notes_labels) if chosen is None else chosen
+    asked = _evened(claim)
+    if all(_evened(text) != asked for text, _ in chosen):
+        return chosen
+    there_are = (*(known.text for known in document.train_claims), *(text for texts in POOL for text in texts))
+    same = {text for text in there_are if _evened(text) == asked}
+    return choose_examples(document, num_shots, seed, notes_labels, exclude=same)
+
+
+def _evened(text: str) -> str:
+    """Return a sentence without what makes no other sentence of it: case, and how white space is written."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 def _shuffled(texts: Iterable[str], title: str, seed: int) -> list[str]:

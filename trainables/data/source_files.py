@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data.tables import table_files
+
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """The files of one source; None or empty where it has none of a kind.
+    """The tables of one source, files or folders saved by `datasets`; None or empty where it has none of a kind.
 
     Attributes:
         name: the source as the user named it.
         train: FEVER training claims.
         valid: FEVER validation claims (paper_dev).
-        wiki_pages: FEVER's page files, sorted.
-        wiki_docs: articles without claims.
+        wiki_pages: files of FEVER's pages, sorted.
+        wiki_docs: files of articles without claims, sorted.
         counterfact: CounterFact records.
     """
 
@@ -23,7 +25,7 @@ class SourceFiles:
     train: Path | None = None
     valid: Path | None = None
     wiki_pages: tuple[Path, ...] = ()
-    wiki_docs: Path | None = None
+    wiki_docs: tuple[Path, ...] = ()
     counterfact: Path | None = None
 
     @property
@@ -32,7 +34,12 @@ class SourceFiles:
         return self.train is not None
 
     @property
+    def tables(self) -> tuple[Path, ...]:
+        """Every table of this source."""
+        single = (self.train, self.valid, self.counterfact)
+        return (*(path for path in single if path is not None), *self.wiki_docs, *self.wiki_pages)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Every file of this source."""
-        single = (self.train, self.valid, self.wiki_docs, self.counterfact)
-        return (*(path for path in single if path is not None), *self.wiki_pages)
+        return tuple(file for path in self.tables for file in table_files(path))

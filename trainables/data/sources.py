@@ -4,23 +4,29 @@
 files, downloaded at first use), `hub` or `hub:OWNER/NAME` (FEVER from the Hugging Face Hub) or a folder, in which files
 are recognised by name, there or one level below:
 
-    train.{jsonl,csv,parquet}, paper_dev.{jsonl,csv,parquet}     FEVER claims, per claim or in table form
-    wiki-pages/*.jsonl                                          FEVER's Wikipedia pages
-    wiki_docs.jsonl                                             further articles, without claims
-    counterfact.json                                            CounterFact records
+    train, paper_dev            FEVER claims, per claim or in table form
+    wiki-pages/*                Wikipedia pages: FEVER's, or a dump's
+    wiki_docs, wiki_docs/*      further articles, without claims
+    counterfact                 CounterFact records
+
+each as `.jsonl`, `.json` (lines or a list), `.csv` (these also with `.gz`, `.bz2`, `.xz` or `.zst`), `.parquet`, or a
+folder that `datasets` has saved (`save_to_disk`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trainables.data.fingerprint import fingerprint_files
 from trainables.data.ready import read_manifest
 from trainables.data.source_files import SourceFiles
+from trainables.data.tables import is_saved, is_table, table_files, table_names
 from trainables.errors import ConfigError, DataError, nearest
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+PAGES_FOLDER, ARTICLES, COUNTERFACT = "wiki-pages", "wiki_docs", "counterfact"
+_FORMS = "(.jsonl, .json, .csv, .parquet, or a folder saved by `datasets`)"
 OFFICIAL_NAMES = ("fever", "counterfact")
 NAMES = ("sample", *OFFICIAL_NAMES, "hub")
 
@@ -122,8 +128,18 @@ def _keys(name: str, data: str) -> list[str]:
     manifest = read_manifest(folder)
     keys = [manifest.keys[kind] for kind in sorted(manifest.keys, reverse=True)] if manifest else []
     listed = {folder / path for path in manifest.files} if manifest else set()
-    others = [path for path in source.files if path not in listed]
-    return keys + ([f"files@{fingerprint_files(others)[:16]}"] if others else [])
+    others = [path for path in source.tables if path not in listed]
+    return keys + ([f"files@{_fingerprint(others)[:16]}"] if others else [])
+
+
+def _fingerprint(tables: Sequence[Path]) -> str:
+    """Hash the contents of tables; files as they lie there, so that the same text compressed is other data.
+
+    The files in a folder saved by `datasets` are called alike whatever they hold, so the folder's name goes in as well.
+    """
+    plain = fingerprint_files(path for path in tables if not path.is_dir())
+    saved = sorted(f"{path.name}\t{fingerprint_files(table_files(path))}" for path in tables if path.is_dir())
+    return hashlib.sha256("\n".join([plain, *saved]).encode()).hexdigest() if saved else plain
 
 
 def _names(data: str) -> list[str]:
@@ -159,30 +175,31 @@ def _scan(name: str, folder: Path) -> SourceFiles:
     levels = ([folder], below)
     source = SourceFiles(
         name=name,
-        train=_only(levels, [f"train{suffix}" for suffix in TABLE_SUFFIXES]),
-        valid=_only(levels, [f"paper_dev{suffix}" for suffix in TABLE_SUFFIXES]),
-        wiki_pages=_wiki_pages(levels),
-        wiki_docs=_only(levels, ["wiki_docs.jsonl"]),
-        counterfact=_only(levels, ["counterfact.json"]),
+        train=_only(levels, "train"),
+        valid=_only(levels, "paper_dev"),
+        wiki_pages=_tables_in(levels, PAGES_FOLDER),
+        wiki_docs=_articles(levels),
+        counterfact=_only(levels, COUNTERFACT),
     )
-    if not source.files:
+    if not source.tables:
         raise DataError(
-            f"{folder}: no data found; looked for train.jsonl with paper_dev.jsonl (or .csv, .parquet), "
-            "wiki-pages/*.jsonl, wiki_docs.jsonl, counterfact.json, there and one level below"
+            f"{folder}: no data found; looked for train with paper_dev, {PAGES_FOLDER}/*, {ARTICLES} and {COUNTERFACT} "
+            f"{_FORMS}, there and one level below"
         )
     if (source.train is None) != (source.valid is None):
         missing, found = ("train", source.valid) if source.train is None else ("paper_dev", source.train)
         raise DataError(
-            f"{folder}: {found} has no {missing} beside it; looked for {missing}.jsonl, .csv and .parquet, "
-            "there and one level below"
+            f"{folder}: {found} has no {missing} beside it; looked for {missing} {_FORMS}, there and one level below"
         )
     return source
 
 
-def _only(levels: Iterable[list[Path]], names: list[str]) -> Path | None:
-    """Return the one file of these names on the first level that has any."""
+def _only(levels: Iterable[list[Path]], stem: str) -> Path | None:
+    """Return the one table of this name on the first level that has any."""
     for folders in levels:
-        found = [folder / name for folder in folders for name in names if (folder / name).is_file()]
+        # A folder of pages or articles may have a split called `train`, which holds no claims.
+        holders = [f for f in folders if f.name not in (PAGES_FOLDER, ARTICLES, COUNTERFACT) or not is_saved(f)]
+        found = [folder / name for folder in holders for name in table_names(stem) if is_table(folder / name)]
         if len(found) > 1:
             raise ConfigError(f"data: {found[0]} and {found[1]} serve the same purpose; keep one of them")
         if found:
@@ -190,12 +207,20 @@ def _only(levels: Iterable[list[Path]], names: list[str]) -> Path | None:
     return None
 
 
-def _wiki_pages(levels: Iterable[list[Path]]) -> tuple[Path, ...]:
-    """Return the page files of the first `wiki-pages` folder that has any."""
+def _articles(levels: Sequence[list[Path]]) -> tuple[Path, ...]:
+    """Return the tables of articles: one, or those of a folder."""
+    one = _only(levels, ARTICLES)
+    return (one,) if one else _tables_in(levels, ARTICLES)
+
+
+def _tables_in(levels: Iterable[list[Path]], name: str) -> tuple[Path, ...]:
+    """Return the tables of the first folder of this name that has any; it may be one table itself."""
     for folders in levels:
         for folder in folders:
-            pages = folder if folder.name == "wiki-pages" else folder / "wiki-pages"
-            found = sorted(path for path in pages.glob("*.jsonl") if not path.name.startswith("."))
+            place = folder if folder.name == name else folder / name
+            if is_saved(place):
+                return (place,)
+            found = sorted(p for p in place.glob("*") if is_table(p) and not p.name.startswith("."))
             if found:
                 return tuple(found)
     return ()

@@ -1,23 +1,27 @@
-"""Attention within each of several texts that stand one after the other in a row, without padding.
+"""Attention within each of several texts that stand one after the other in a row, without padding, or in a tree.
 
 The blocks' other parts look at one token at a time, so they need not know where a text ends: the tokens of many
 texts go through them as one matrix, and only attention looks at the texts one by one. Texts of one length that
-stand together share a call.
+stand together share a call. Sliding windows count by positions within a text, in trees too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 NAME = "text_by_text"
 """What `attn_implementation` is to be. Masks are taken as they come (None or `[rows, 1, seq, seq]`)."""
+
+_seen: ContextVar[dict[int, int | None] | None] = ContextVar("windows_seen", default=None)
 
 
 def text_by_text(
@@ -27,37 +31,101 @@ def text_by_text(
     value: Tensor,
     attention_mask: Tensor | None,
     lengths: Sequence[int] | None = None,
+    depths: Tensor | None = None,
+    sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Return what `sdpa_attention_forward` of `transformers` returns, computed for each text alone.
+    """Return what attention of `transformers` returns, computed for each text alone.
 
     Args:
         module: the attention module.
         query: `[rows, heads, tokens, head_dim]`; key and value may have fewer heads.
         key: as query.
         value: as query.
-        attention_mask: used only where there are no lengths.
+        attention_mask: who sees whom, bool; used only where there are no lengths. None: all that comes before.
         lengths: tokens of each text; they add up to `tokens`. None: each row is one text.
+        depths: positions of the tokens of a tree, `[rows, tokens]`; used only with a mask.
+        sliding_window: a token sees so many positions, its own included; None for all.
         settings: passed on.
 
     Returns:
         `[rows, tokens, heads, head_dim]`, and no weights.
     """
+    seen = _seen.get()
+    if seen is not None:
+        seen[int(getattr(module, "layer_idx", -1))] = sliding_window
     if lengths is None:
-        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        return out, None
+        if sliding_window is not None and key.shape[2] > sliding_window:
+            attention_mask = _within(sliding_window, query, key, attention_mask, depths)
+        return _attend(module, query, key, value, attention_mask, settings), None
     outputs, start = [], 0
     for length, texts in groupby(lengths):
         count = len(list(texts))
         end = start + count * length
-        parts = (
+        texts_query, texts_key, texts_value = (
             torch.unflatten(states[:, :, start:end], 2, (count, length)).transpose(1, 2).flatten(0, 1)
             for states in (query, key, value)
         )
-        out, _ = sdpa_attention_forward(module, *parts, None, **settings)
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            mask = _within(sliding_window, texts_query, texts_key, None, None)
+        out = _attend(module, texts_query, texts_key, texts_value, mask, settings)
         outputs.append(out.reshape(len(query), count * length, *out.shape[2:]))
         start = end
     return torch.cat(outputs, dim=1), None
+
+
+def _before(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where queries and keys stand, `[tokens]` each; queries are the last ones where a cache has the others."""
+    places = torch.arange(key.shape[2], device=query.device)
+    return places[-query.shape[2] :], places
+
+
+def _within(window: int, query: Tensor, key: Tensor, mask: Tensor | None, depths: Tensor | None) -> Tensor:
+    """Return the mask of what comes before, or the one given, less what lies a window or more back."""
+    rows, columns = _before(query, key)
+    if mask is None:
+        mask = (rows[:, None] >= columns[None, :])[None, None]
+    if depths is not None:
+        return mask & (depths[:, None, :, None] - depths[:, None, None, :] < window)
+    return mask & (rows[:, None] - columns[None, :] < window)
+
+
+def _attend(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, settings: dict[str, Any]
+) -> Tensor:
+    """Return attention's output, `[rows, tokens, heads, head_dim]`; scores capped and sinks added where asked for."""
+    softcap, sinks = settings.get("softcap"), settings.get("s_aux")
+    if softcap is None and sinks is None:
+        plain = {name: value for name, value in settings.items() if name not in ("softcap", "s_aux")}
+        out: Tensor = sdpa_attention_forward(module, query, key, value, mask, **plain)[0]
+        return out
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scaling = settings.get("scaling")
+    scores: Tensor = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is None:
+        rows, columns = _before(query, key)
+        mask = rows[:, None] >= columns[None, :]
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        sink = sinks.reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1).to(scores.dtype)
+        scores = torch.cat([scores, sink], dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights[..., : key.shape[2]] @ value).transpose(1, 2).contiguous()
+
+
+@contextmanager
+def windows_seen() -> Iterator[dict[int, int | None]]:
+    """Note which sliding window each block's attention is given in a `with` block: block -> window."""
+    seen: dict[int, int | None] = {}
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
 
 
 AttentionInterface.register(NAME, text_by_text)

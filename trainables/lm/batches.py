@@ -43,6 +43,11 @@ class TextBatch:
         return [len(text.tree) for text in self.texts]
 
     @property
+    def tokens(self) -> Tensor:
+        """The texts' token ids, int64 `[tokens]`."""
+        return torch.tensor([token for text in self.texts for token in text.tree.tokens], device=self.hidden.device)
+
+    @property
     def trees(self) -> list[TokenTree]:
         """The texts as trees."""
         return [text.tree for text in self.texts]

@@ -1,23 +1,26 @@
 """Which model a name means, and its shape, without loading it.
 
-A model is an alias of the study's tables, a hub id, a local folder, or one of the two sample models.
+A model is an alias (`aliases.MODELS`), a hub id, a local folder, or one of the two sample models.
 `ModelCard` has what planning needs: how many blocks there are and how large they are.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from trainables.data.sample.facts import SAMPLE_VERSION
-from trainables.errors import ConfigError, DataError, nearest
+from trainables.errors import ConfigError, nearest
+from trainables.lm.aliases import MODELS, find_alias, plain_name
+from trainables.lm.config_shape import TWO_MATRICES, shape_of
+from trainables.lm.folder_identity import folder_key, tokenizer_files, weight_files
+from trainables.lm.hub_commit import hub_commit
 from trainables.lm.sample.configs import SAMPLE_MODELS
 
-FAMILIES = ("llama", "gpt_neox")
+ALIASES = {name: alias for name, alias in MODELS.items() if alias.study}
+"""The study's models."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,18 @@ class ModelCard:
 
     Attributes:
         name: short name, as in result folders (`lm_<name>`).
-        key: what identifies its weights: hub id and revision, or a folder's content.
+        key: what identifies it: hub id and commit, or a folder's content; for a hub model whose commit cannot be
+            found out here, hub id and revision.
         source: hub id or folder; empty for a sample model.
-        family: `llama` or `gpt_neox`.
+        revision: branch, tag or commit of a hub model, as the user named it.
+        family: `model_type` of `transformers`.
         num_kv_heads: key-value heads (fewer than heads with grouped-query attention).
         tied: the head's weight is the embedding's.
         is_gated: its repository asks for a licence to be accepted, as far as is known without asking.
-        commit: that the revision stands for, where it has been looked up; no part of the key.
+        commit: of a hub model, where it is known.
+        positions: longest text that the model takes; None for no limit.
+        experts_dim: width of all experts of a block together; 0 without experts.
+        experts_used_dim: width of those that one token goes through.
     """
 
     name: str
@@ -52,14 +60,24 @@ class ModelCard:
     is_sample: bool = False
     is_gated: bool = False
     commit: str = ""
+    positions: int | None = None
+    experts_dim: int = 0
+    experts_used_dim: int = 0
 
     @property
     def block_params(self) -> int:
         """Weights of one block (linear maps only; norms are negligible)."""
-        d, i = self.model_dim, self.intermediate_dim
+        return self._block(self.experts_dim or self.intermediate_dim)
+
+    @property
+    def active_block_params(self) -> int:
+        """Weights of one block that a token is multiplied by: of the experts, those it is sent to."""
+        return self._block(self.experts_used_dim or self.intermediate_dim)
+
+    def _block(self, inner: int) -> int:
+        d = self.model_dim
         query, key_value = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = 2 * d * query + 2 * d * key_value
-        return attention + (3 if self.family == "llama" else 2) * d * i
+        return 2 * d * query + 2 * d * key_value + (2 if self.family in TWO_MATRICES else 3) * d * inner
 
     @property
     def head_params(self) -> int:
@@ -72,74 +90,32 @@ class ModelCard:
         return self.num_blocks * self.block_params + self.head_params * (1 if self.tied else 2)
 
 
-def _neox(size: str, blocks: int, dim: int, heads: int, vocab: int = 50304) -> dict[str, Any]:
-    return {
-        "source": f"EleutherAI/pythia-{size}",
-        "family": "gpt_neox",
-        "num_blocks": blocks,
-        "model_dim": dim,
-        "intermediate_dim": 4 * dim,
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "vocab_size": vocab,
-        "tied": False,
-    }
-
-
-def _llama2(suffix: str, blocks: int, dim: int, heads: int, intermediate: int) -> dict[str, Any]:
-    return {
-        "source": f"meta-llama/Llama-2-{suffix}-hf",
-        "family": "llama",
-        "num_blocks": blocks,
-        "model_dim": dim,
-        "intermediate_dim": intermediate,
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "vocab_size": 32000,
-        "tied": False,
-        "is_gated": True,
-    }
-
-
-ALIASES: dict[str, dict[str, Any]] = {
-    "llama2-13b": _llama2("13b", 40, 5120, 40, 13824),
-    "llama2-7b": _llama2("7b", 32, 4096, 32, 11008),
-    "llama2_chat-13b": _llama2("13b-chat", 40, 5120, 40, 13824),
-    "llama2_chat-7b": _llama2("7b-chat", 32, 4096, 32, 11008),
-    "pythia-12b": _neox("12b", 36, 5120, 40, 50688),
-    "pythia-6.9b": _neox("6.9b", 32, 4096, 32, 50432),
-    "pythia-2.8b": _neox("2.8b", 32, 2560, 32),
-    "pythia-1.4b": _neox("1.4b", 24, 2048, 16),
-    "pythia-1b": _neox("1b", 16, 2048, 8),
-    "pythia-410m": _neox("410m", 24, 1024, 16),
-    "pythia-160m": _neox("160m", 12, 768, 12),
-    "pythia-70m": _neox("70m", 6, 512, 8),
-}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[ _-]+", "-", name.strip().lower())
-
-
-_BY_PLAIN_NAME = {_plain(name): name for name in ALIASES}
-
-
 def is_known_model(model: str) -> bool:
     """Say whether a name is an alias or a sample model, rather than a folder or a hub id."""
-    return model in SAMPLE_MODELS or _plain(model) in _BY_PLAIN_NAME
+    return model in SAMPLE_MODELS or find_alias(model) is not None
+
+
+def hub_id(model: str) -> str | None:
+    """Return the repository that a name means; None for sample models, folders and what is no name of a model."""
+    alias = find_alias(model)
+    if model in SAMPLE_MODELS or alias is not None:
+        return MODELS[alias].source if alias else None
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and model[0] not in "./~"
+    return model if is_id and not Path(model).expanduser().exists() else None
 
 
 @lru_cache(maxsize=256)
-def model_card(model: str, revision: str = "main") -> ModelCard:
+def model_card(model: str, revision: str = "main", commit: str = "") -> ModelCard:
     """Say what a model name means.
 
     Args:
         model: alias (`pythia-6.9b`, `llama2_chat 7b`), `sample-llama`, `sample-neox`, hub id or folder.
         revision: of a hub model.
+        commit: at which a hub model is taken; empty for the one at which its revision stands.
 
     Raises:
-        ConfigError: no such alias or folder, or a model of another type.
-        DataError: a folder whose `config.json` cannot be read.
+        ConfigError: no such alias or folder, or not a causal language model.
+        DataError: a folder whose files cannot be read.
     """
     if model in SAMPLE_MODELS:
         shape = dict(SAMPLE_MODELS[model])
@@ -153,90 +129,76 @@ def model_card(model: str, revision: str = "main") -> ModelCard:
             is_sample=True,
             **shape,
         )
-    alias = _BY_PLAIN_NAME.get(_plain(model))
+    alias = find_alias(model)
     if alias is not None:
-        shape = dict(ALIASES[alias])
-        head_dim = shape["model_dim"] // shape["num_heads"]
-        return ModelCard(
-            name=alias,
-            key=f"{shape['source']}@{revision}",
-            revision=revision,
-            head_dim=head_dim,
-            is_hub=True,
-            **shape,
-        )
+        shape = asdict(MODELS[alias])
+        for field in ("licence", "study"):
+            del shape[field]
+        commit = commit or hub_commit(shape["source"], revision)
+        key = f"{shape['source']}@{commit or revision}"
+        return ModelCard(name=alias, key=key, revision=revision, is_hub=True, commit=commit, **shape)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _folder_card(folder)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not folder.exists() and model[0] not in "./~":
-        return _hub_card(model, revision)
-    known = [*ALIASES, *SAMPLE_MODELS]
+    if hub_id(model):
+        return _hub_card(model, revision, commit)
+    known = [*MODELS, *SAMPLE_MODELS]
     raise ConfigError(
         f"model={model!r}: no such folder, alias or hub id{nearest(model, known)}; aliases: {', '.join(known)}"
     )
 
 
 def _folder_card(folder: Path) -> ModelCard:
-    from trainables.data.fingerprint import fingerprint_files
-
     config_file = folder / "config.json"
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (config_file.is_file() and weight_files(folder)):
+        raise ConfigError(
+            f"model={str(folder)!r}: an adapter without its base model (adapter_config.json); "
+            "merge it (peft: `merge_and_unload()`), save the whole model and name that folder"
+        )
+    weights, tokenizer = weight_files(folder), tokenizer_files(folder)
     if not config_file.is_file() or not weights:
-        missing = "config.json" if not config_file.is_file() else "*.safetensors or pytorch_model*.bin"
+        missing = (
+            "config.json" if not config_file.is_file() else "model.safetensors or pytorch_model.bin, whole or in shards"
+        )
         raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no {missing}")
-    tokenizer = [p for n in ("tokenizer.json", "tokenizer.model") if (p := folder / n).is_file()]
     if not tokenizer:
         raise ConfigError(f"model={str(folder)!r}: not a model folder, it has no tokenizer.json or tokenizer.model")
-    shape = _shape(config_file)
-    key = f"{shape['family']}:{fingerprint_files([config_file, *weights, *tokenizer])[:16]}"
-    return ModelCard(name=folder.resolve().name, key=key, source=str(folder.resolve()), revision="main", **shape)
+    shape = shape_of(config_file)
+    key = f"{shape['family']}:{folder_key(folder, weights, tokenizer)[:16]}"
+    real = folder.resolve()
+    name, commit = _folder_name(real)
+    return ModelCard(name=name, key=key, source=str(real), revision="main", commit=commit, **shape)
 
 
-def _hub_card(model: str, revision: str) -> ModelCard:
+def _folder_name(folder: Path) -> tuple[str, str]:
+    """Return what to call a folder, and its commit: the hub's cache has both in its path."""
+    snapshot, kind, repository = folder.name, folder.parent.name, folder.parent.parent.name
+    if kind == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/"), snapshot
+    if is_known_model(folder.name) or plain_name(folder.name) in map(plain_name, SAMPLE_MODELS):
+        return f"{folder.name} (local folder)", ""
+    return folder.name, ""
+
+
+def _hub_card(model: str, revision: str, pinned: str) -> ModelCard:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     from trainables.data.hub_client import ask_hub
-    from trainables.data.online import Unreachable
 
-    try:
-        config_file = Path(
-            ask_hub(f"model={model!r}", model, lambda: hf_hub_download(model, "config.json", revision=revision))
-        )
-    except Unreachable:
-        held = try_to_load_from_cache(model, "config.json", revision=revision)
-        if not isinstance(held, str):
-            raise
-        config_file = Path(held)
-    name = model.split("/")[-1]
+    known = pinned or hub_commit(model, revision)
+    held = try_to_load_from_cache(model, "config.json", revision=known or revision)
+    if not isinstance(held, str):
+        at = pinned or revision
+        held = ask_hub(f"model={model!r}", model, lambda: hf_hub_download(model, "config.json", revision=at))
+    config_file = Path(held)
+    commit = config_file.parent.name
     return ModelCard(
-        name=name,
-        key=f"{model}@{revision}",
+        name=model.split("/")[-1],
+        key=f"{model}@{commit}",
         source=model,
         revision=revision,
         is_hub=True,
-        **_shape(config_file),
+        commit=commit,
+        **shape_of(config_file),
     )
-
-
-def _shape(config_file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        family = config["model_type"]
-        if family not in FAMILIES:
-            raise ConfigError(
-                f"{config_file}: model_type {family!r} is not supported; Llama and GPT-NeoX type models are"
-            )
-        heads, dim = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return {
-            "family": family,
-            "num_blocks": int(config["num_hidden_layers"]),
-            "model_dim": dim,
-            "intermediate_dim": int(config["intermediate_size"]),
-            "num_heads": heads,
-            "num_kv_heads": int(config.get("num_key_value_heads") or heads),
-            "head_dim": int(config.get("head_dim") or dim // heads),
-            "vocab_size": int(config["vocab_size"]),
-            "tied": bool(config.get("tie_word_embeddings", False)),
-        }
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{config_file}: not a model configuration ({error})") from None

@@ -19,6 +19,7 @@ from trainables.data.hub_client import GatedRepository, ask_hub
 from trainables.data.online import Unreachable, say
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard
+from trainables.lm.hub_commit import hub_commit
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
@@ -99,11 +100,13 @@ def find_model(card: ModelCard) -> ModelFiles:
     """
     from huggingface_hub import HfApi
 
-    what = f"model={card.name!r}"
+    what, now = f"model={card.name!r}", hub_commit(card.source, card.revision)
 
     def ask() -> Any:
         info = HfApi().model_info(card.source, revision=card.commit or card.revision, files_metadata=True)
-        _get(card.source, "config.json", str(info.sha))  # a gated repository shows its list to all
+        # A gated repository shows its list to all. Asked for by the branch's name, the file lets the Hub's cache know
+        # the commit, so that the next plan finds it without a network.
+        _get(card.source, "config.json", card.revision if info.sha == now else str(info.sha))
         return info
 
     try:
@@ -154,9 +157,10 @@ def download_model(card: ModelCard, with_weights: bool = True) -> Path:
     return Path(folder)
 
 
-def is_downloaded(card: ModelCard) -> bool:
-    """Say whether a model is on this machine, at the commit that its revision named when it was last seen."""
-    return _downloaded(card) is not None
+def folder_here(card: ModelCard) -> Path | None:
+    """Return the folder of a hub model if this machine has all its files; nothing is asked or downloaded."""
+    held = _downloaded(card)
+    return None if held is None else _folder(held)
 
 
 def _downloaded(card: ModelCard, with_weights: bool = True) -> ModelFiles | None:

@@ -20,12 +20,19 @@ PART = {"cpu": 1024, "cuda": 4096}
 
 
 def token_nll(
-    final: Tensor, head_weight: Tensor, head_bias: Tensor | None, labels: Tensor, part: int | None = None
+    final: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor | None,
+    labels: Tensor,
+    part: int | None = None,
+    scale: float = 1.0,
+    cap: float | None = None,
 ) -> Tensor:
     """Return the negative log-likelihood of every label, `[tokens]`, float32, natural logarithm.
 
     Equals `F.cross_entropy(F.linear(final, head_weight, head_bias).float(), labels, reduction="none")`, also
-    in its gradient to `final`. It can be differentiated once.
+    in its gradient to `final`; with a scale and a cap the logits are first scaled, then capped as in Gemma 2. It can
+    be differentiated once.
 
     Args:
         final: hidden states after the final norm, `[tokens, model_dim]`.
@@ -33,6 +40,8 @@ def token_nll(
         head_bias: frozen, `[vocab]`, or None.
         labels: `[tokens]`, int64; -100 gives loss and gradient 0.
         part: words of the vocabulary taken at one time; None: as many as suit the device.
+        scale: factor of the logits.
+        cap: logits become `cap * tanh(logits / cap)`; None: they stay.
 
     Raises:
         ValueError: a head that requires a gradient, which it would not get.
@@ -40,23 +49,40 @@ def token_nll(
     if head_weight.requires_grad or (head_bias is not None and head_bias.requires_grad):
         raise ValueError("token_nll is for a frozen head; a head that is trained gets no gradient here")
     part = part or PART[final.device.type]
-    nll: Tensor = _TokenNLL.apply(final, head_weight, head_bias, labels, part)  # type: ignore[no-untyped-call]
+    nll: Tensor = _TokenNLL.apply(final, head_weight, head_bias, labels, part, scale, cap)  # type: ignore[no-untyped-call]
     return nll
 
 
 class _TokenNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, final: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, part: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        final: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        part: int,
+        scale: float,
+        cap: float | None,
+    ) -> Tensor:
         exact = torch.promote_types(final.dtype, torch.float32)
         counted = (labels != IGNORED).unsqueeze(1)
         label = labels.unsqueeze(1).where(counted, 0)
         top = final.new_full((len(final), 1), -torch.inf, dtype=exact)
         own, others = torch.zeros_like(top), torch.zeros_like(top)
+        own_slope = torch.full_like(top, scale)
         pull = torch.zeros_like(final, dtype=exact) if ctx.needs_input_grad[0] else None
         for start in range(0, len(weight), part):
             words = weight[start : start + part]
             logits = final @ words.T if bias is None else torch.addmm(bias[start : start + part], final, words.T)
             logits = logits.to(exact)
+            slope = None
+            if scale != 1.0:
+                logits = logits * scale
+            if cap is not None:
+                bent = torch.tanh(logits / cap)
+                logits = bent * cap
+                slope = bent.square_().neg_().add_(1).mul_(scale) if pull is not None else None
             column = (label - start).clamp(0, len(words) - 1)
             here = column + start == label
             own = own + logits.gather(1, column).where(here, 0.0)
@@ -68,17 +94,22 @@ class _TokenNLL(torch.autograd.Function):
             others = others * rescale + exps.sum(dim=1, keepdim=True)
             if pull is not None:
                 pull = pull * rescale
+                if slope is not None:
+                    own_slope = slope.gather(1, column).where(here, own_slope)
+                    exps.mul_(slope)
+                elif scale != 1.0:
+                    exps.mul_(scale)
                 same = weight.dtype == exact
                 pull = torch.addmm(pull, exps, words) if same else pull + exps.to(weight.dtype) @ words
             top = higher
         total = others + (own - top).exp()
         if pull is not None:
-            gradient = (pull - others * weight[label.squeeze(1)]) / total * counted
+            gradient = (pull - others * own_slope * weight[label.squeeze(1)]) / total * counted
             ctx.save_for_backward(gradient.to(final.dtype))
         return ((total.log() + top - own) * counted).squeeze(1).float()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *by_nll: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *by_nll: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * by_nll[0].unsqueeze(1)).to(gradient.dtype), None, None, None, None
+        return (gradient * by_nll[0].unsqueeze(1)).to(gradient.dtype), None, None, None, None, None, None

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.placement import blocks_fit
 from trainables.lm.token_tree import TokenTree, collate
-from trainables.lm.trunk import Trunk, blocks_fit
+from trainables.lm.trunk import Trunk
 from trainables.lm.weights import model_fingerprint
 
 logger = logging.getLogger(__name__)

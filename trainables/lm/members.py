@@ -54,9 +54,17 @@ class ModelMembers(Protocol):
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts, in nats; NaN for one that diverged."""
 
-    def attached(self, member: int) -> AbstractContextManager[WholeModel]:
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether a member is confined to the entries of a document when it is asked about it (hard mode)."""
+
+    def attached(self, member: int, document: int | None = None) -> AbstractContextManager[WholeModel]:
         """Return a context in which the whole model, of `transformers`, is that member: the plain way.
 
-        For what needs logits of free text, or a model to hand to another library. No mask of a document acts here,
-        for a free text belongs to no document (ours). Outside the context the model is as it was.
+        For what needs logits of free text, or a model to hand to another library. Outside the context the model is as
+        it was.
+
+        Args:
+            member: which one.
+            document: of the trial's documents that which the texts are about; a member that is masked uses its
+                entries only. None for free text, which belongs to no document: every entry is used (ours).
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForCausalLM
 
+from trainables.lm import attention
 from trainables.lm.card import ModelCard
-from trainables.lm.weights import model_folder, quiet_transformers
+from trainables.lm.cut import attention_can_be_told, find_blocks, load_part, windows_told
+from trainables.lm.parity import Reference, alike, reference
+from trainables.lm.rows import in_rows
+
+logger = logging.getLogger(__name__)
 
 
 def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) -> RemovableHandle:
@@ -33,7 +38,8 @@ def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) ->
     def _added(hidden: Tensor) -> Tensor:
         return hidden + memory(hidden).to(hidden.dtype)
 
-    handle: RemovableHandle = model.base_model.layers[layer].register_forward_hook(add)
+    blocks = getattr(model.base_model, "layers", None) or find_blocks(model)[2]
+    handle: RemovableHandle = blocks[layer].register_forward_hook(add)
     return handle
 
 
@@ -43,14 +49,13 @@ class WholeModel(nn.Module):
     def __init__(self, card: ModelCard, dtype: torch.dtype, device: torch.device | str) -> None:
         """Load all blocks of the model in `dtype` onto `device`."""
         super().__init__()
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                model_folder(card),
-                dtype=dtype,
-                attn_implementation="sdpa",
-                device_map={"": torch.device(device)},
-            )
-        self.model = model.eval().requires_grad_(False)
+        place = {"device_map": {"": torch.device(device)}}
+        self._direct = attention_can_be_told(card)
+        if self._direct:
+            self.model, _ = load_part(card, dtype, place, attention=attention.NAME)
+            self._direct = self._agrees(reference(card, dtype, torch.device(device)), dtype)
+        if not self._direct:
+            self.model, _ = load_part(card, dtype, place)
 
     @property
     def device(self) -> torch.device:
@@ -66,14 +71,30 @@ class WholeModel(nn.Module):
             attention_mask: as `Upper.forward` takes it.
             positions: as `Upper.forward` takes them.
         """
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=attention_mask,
-            position_ids=None if attention_mask is None else positions,
-            use_cache=False,
-        )
-        logits: Tensor = output.logits
+        if self._direct and attention_mask is not None:
+            return self._logits(tokens, attention_mask=attention_mask, position_ids=positions, depths=positions)
+        return in_rows(self._logits, (tokens,), attention_mask, None)
+
+    def _logits(self, tokens: Tensor, **told: Any) -> Tensor:
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False, **told).logits
         return logits
+
+    @torch.no_grad()
+    def _agrees(self, whole: Reference, dtype: torch.dtype) -> bool:
+        """Say whether trees give what their texts give alone, sliding windows included."""
+        tree, nodes = whole.tree()
+        device = self.model.get_output_embeddings().weight.device
+        with attention.windows_seen() as windows:
+            mask = None if tree.attention_mask is None else tree.attention_mask.to(device)
+            try:
+                found = self(tree.tokens.to(device), mask, tree.positions.to(device))[0, nodes]
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+                logger.info("%s: its trees are taken apart (%s)", type(self.model).__name__, error)
+                return False
+        told = windows_told(self.model.config, windows, range(len(whole.hidden[0])))
+        return told and alike(found, torch.cat(whole.logits), dtype)
 
     @contextmanager
     def with_memory(self, memory: Callable[[Tensor], Tensor], layer: int) -> Iterator[None]:

@@ -169,7 +169,8 @@ class Batch:
 
     Attributes:
         tokens: `[batch, seq]`, int64; padding is token 0.
-        positions: `[batch, seq]`, int64; padding counts on, so that plain texts have positions 0, 1, 2, ...
+        positions: `[batch, seq]`, int64; where all trees are chains padding counts on, so that texts have positions
+            0, 1, 2, ..., else it is 0.
         attention_mask: None when all trees are chains (causal attention is enough: no token sees the padding
             to its right), else bool `[batch, 1, seq, seq]`, True where row attends to column; padding sees
             itself.
@@ -193,14 +194,17 @@ def collate(trees: Sequence[TokenTree], device: torch.device | str = "cpu") -> B
     lengths = [len(tree) for tree in trees]
     size = max(lengths)
     tokens = np.zeros((len(trees), size), dtype=np.int64)
+    chains = all(tree.is_chain for tree in trees)
     positions = np.tile(np.arange(size, dtype=np.int64), (len(trees), 1))
     for row, tree in enumerate(trees):
         tokens[row, : len(tree)] = tree.tokens
         positions[row, : len(tree)] = tree.positions
+        if not chains:
+            positions[row, len(tree) :] = 0  # counting on, they might leave the positions that a model has
     return Batch(
         tokens=torch.from_numpy(tokens).to(device),
         positions=torch.from_numpy(positions).to(device),
-        attention_mask=None if all(tree.is_chain for tree in trees) else _tree_mask(trees, size, device),
+        attention_mask=None if chains else _tree_mask(trees, size, device),
         lengths=torch.tensor(lengths, device=device),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.weights import tokenizer_folder
 
@@ -16,12 +18,27 @@ def load_tokenizer(card: ModelCard) -> Any:
     Raises:
         ConfigError: the hub does not have the model.
     """
-    return AutoTokenizer.from_pretrained(tokenizer_folder(card))
+    return AutoTokenizer.from_pretrained(tokenizer_folder(card), trust_remote_code=False)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Return the token ids of a text: BOS first if the tokenizer adds one, never EOS."""
+    """Return the token ids of a text, as `tokenizer(text)` does but for what that puts behind it (never EOS)."""
     return _start(tokenizer) + _plain(tokenizer, text)
+
+
+def end_tokens(tokenizer: Any) -> frozenset[int]:
+    """Return the token ids that end an answer, as for `generate`: those of the model's generation configuration.
+
+    A model without one has its configuration's; a tokenizer that comes from no model's folder has its own.
+    """
+    folder = Path(getattr(tokenizer, "name_or_path", "") or "/nowhere")
+    if (folder / "generation_config.json").is_file():
+        ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    elif (folder / "config.json").is_file():
+        ends = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).eos_token_id
+    else:
+        ends = tokenizer.eos_token_id
+    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
 
 def segments(tokenizer: Any, text: str, segment_tokens: int, max_segments: int) -> list[list[int]]:
@@ -34,8 +51,8 @@ def segments(tokenizer: Any, text: str, segment_tokens: int, max_segments: int) 
         max_segments: the text beyond is left out.
 
     Returns:
-        Token ids per segment, each starting with BOS if the tokenizer adds one. A segment of a single token
-        is left out, because nothing in it can be predicted.
+        Token ids per segment, each starting with what the tokenizer puts before a text (BOS). A segment of a single
+        token is left out, because nothing in it can be predicted.
 
     Raises:
         ValueError: `segment_tokens` has no room for text.
@@ -54,9 +71,16 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 
 
 def _start(tokenizer: Any) -> list[int]:
-    """Return `[BOS]` if the tokenizer puts one before a text, else nothing."""
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return []
-    ids = tokenizer("a")["input_ids"]
-    return [bos] if ids[:1] == [bos] and _plain(tokenizer, "a")[:1] != [bos] else []
+    """Return what the tokenizer puts before a text: `[BOS]`, more than that, or nothing.
+
+    Its post-processor may do it without naming a BOS, so a text is encoded with and without.
+    """
+    plain = _plain(tokenizer, "a")
+    whole: list[int] = tokenizer("a", verbose=False)["input_ids"]
+    for place in range(len(whole) - len(plain) + 1):
+        if plain and whole[place : place + len(plain)] == plain:
+            return whole[:place]
+    raise DataError(
+        f"{getattr(tokenizer, 'name_or_path', '') or 'the tokenizer'}: encodes a text with special tokens as {whole}, "
+        f"without as {plain}; these do not fit together"
+    )

@@ -1,37 +1,57 @@
 """The blocks above the memory as an ordinary causal language model of the same class.
 
-Its configuration has only the remaining blocks, and hidden states come in through `inputs_embeds`: no hooks,
-and the masks, rotary embeddings and kernels are those of `transformers`.
+The blocks below are stand-ins that hand on hidden states: no hooks, and masks, rotary embeddings and kernels are those
+of `transformers`. What is loaded is held against the whole model (`parity`). There are three ways, the first that
+agrees is taken:
+
+1. texts one after the other, and trees, as they come, attention told about them (`attention`);
+2. every text a padded row of its own (`rows`), attention as `transformers` chooses it;
+3. the whole model, its hidden states replaced at the memory's block: for models whose blocks hand on more than these.
 """
 
 from __future__ import annotations
 
-import re
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch.nn import functional
 
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
-from trainables.lm.weights import WeightFiles, model_folder
+from trainables.lm.cut import Given, attention_can_be_told, find_blocks, load_part, try_part, windows_told
+from trainables.lm.head_loss import IGNORED, token_nll
+from trainables.lm.output_head import OutputHead
+from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
+from trainables.lm.placement import placement
+from trainables.lm.rows import in_rows
 
-HEAD_NAMES = ("lm_head", "embed_out")
-"""What heads are called; GPT-NeoX's has one name in its files and another in memory, by version."""
-FINAL_NORM = {"llama": "norm", "gpt_neox": "final_layer_norm"}
-_BLOCK = re.compile(r"\blayers\.(\d+)\.")
+logger = logging.getLogger(__name__)
 
 
 class Upper(nn.Module):
-    """Remaining blocks, final norm and head of a language model, frozen."""
+    """Remaining blocks, final norm and head of a language model, frozen.
 
-    def __init__(self, model: Any) -> None:
-        """Take a causal language model of `transformers`; its token embedding is not used."""
+    Attributes:
+        model: a causal language model of `transformers`; its token embedding is not used.
+        layer: the memory's block.
+        direct: attention is told about texts and trees; else every text is a row.
+        needs_tokens: the whole model runs, which begins with the tokens.
+        head: from final hidden states to logits.
+        num_weights: numbers that a forward pass reads.
+        outputs: what a block returns: 0 for a tensor, else a tuple of so many.
+    """
+
+    def __init__(self, model: Any, given: Given, layer: int, direct: bool, needs_tokens: bool = False) -> None:
+        """Take a model as `load_part` returns it, its blocks up to `layer` stand-ins unless it needs tokens."""
         super().__init__()
-        self.model = model.eval().requires_grad_(False)
+        self.model, self.layer, self.direct, self.needs_tokens = model, layer, direct, needs_tokens
+        self._given = given
+        self.outputs = 0
+        self.head = OutputHead(model)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def forward(
@@ -40,10 +60,11 @@ class Upper(nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         lengths: Sequence[int] | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Return hidden states after the final norm, `[rows, seq, model_dim]`.
 
-        The rows of a pack of K trials stand trial by trial (row `k * batch + b`); mask and positions may have
+        The rows of a pack of K trials stand trial by trial (row `k * batch + b`); mask, positions and tokens may have
         `batch` rows only, and are then repeated for every trial.
 
         Args:
@@ -52,28 +73,63 @@ class Upper(nn.Module):
             positions: `[batch, seq]`; not used without mask and lengths, where positions are 0, 1, 2, ...
             lengths: tokens of each of the plain texts that stand one after the other in every row; None where
                 a row is one text.
+            tokens: `[batch, seq]`, int64; used only where `needs_tokens`.
 
         Raises:
-            ValueError: a mask of another shape.
+            ValueError: a mask of another shape, or no tokens where they are needed.
         """
-        if attention_mask is None and lengths is None:
-            positions = None
         if attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(f"a mask is [batch, 1, seq, seq], not {list(attention_mask.shape)}")
-        output = self.model.base_model(
-            inputs_embeds=hidden,
+        if self.needs_tokens:
+            if tokens is None:
+                raise ValueError("the whole model runs, which needs the tokens")
+            ids = _repeated(tokens, len(hidden))
+            return in_rows(self._whole, (hidden, ids), attention_mask, lengths)
+        if not self.direct:
+            return in_rows(self._blocks, (hidden,), attention_mask, lengths)
+        if attention_mask is None and lengths is None:
+            return self._blocks(hidden)
+        places = _repeated(positions, len(hidden))
+        return self._blocks(
+            hidden,
             attention_mask=_repeated(attention_mask, len(hidden)),
-            position_ids=_repeated(positions, len(hidden)),
-            use_cache=False,
+            position_ids=places,
             lengths=lengths,
+            depths=places if lengths is None else None,
         )
-        final: Tensor = output.last_hidden_state
+
+    def _blocks(self, hidden: Tensor, **told: Any) -> Tensor:
+        self._given.hidden = hidden
+        try:
+            output = self.model.base_model(inputs_embeds=hidden, use_cache=False, **told)
+        finally:
+            self._given.hidden = None
+        # some families (Mamba) keep hidden states in float32 up to the head
+        final: Tensor = output.last_hidden_state.to(self.head_weight.dtype)
+        return final
+
+    def _whole(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        def put(block: nn.Module, args: Any, output: Any) -> Any:
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = find_blocks(self.model)[2][self.layer].register_forward_hook(put)
+        try:
+            output = self.model.base_model(input_ids=tokens, use_cache=False)
+        finally:
+            handle.remove()
+        final: Tensor = output.last_hidden_state.to(self.head_weight.dtype)
         return final
 
     def logits(self, final: Tensor) -> Tensor:
         """Return next-token logits `[..., vocab]` of final hidden states `[..., model_dim]`."""
-        logits: Tensor = self.model.get_output_embeddings()(final)
-        return logits
+        return self.head(final)
+
+    def nll(self, final: Tensor, labels: Tensor) -> Tensor:
+        """Return the negative log-likelihood of labels `[tokens]` (-100: 0), as `head_loss.token_nll` does."""
+        if self.head.by_parts:
+            return token_nll(final, self.head_weight, self.head_bias, labels, None, self.head.scale, self.head.cap)
+        logits = self.head(final).float()
+        return functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
 
     @property
     def head_weight(self) -> Tensor:
@@ -87,6 +143,41 @@ class Upper(nn.Module):
         bias: Tensor | None = self.model.get_output_embeddings().bias
         return bias
 
+    @torch.no_grad()
+    def agrees(self, whole: Reference, dtype: torch.dtype) -> bool:
+        """Say whether logits are the whole model's: of plain texts, texts one after the other, and a tree."""
+        device = self.head_weight.device
+        below = [states[self.layer].to(device) for states in whole.hidden]
+        row, lengths = torch.cat(below)[None], [len(text) for text in whole.texts]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+        tree, nodes = whole.tree()
+        states = torch.zeros_like(row[:, : tree.tokens.shape[1]])
+        states[0, nodes] = row[0]
+        wanted = torch.cat(whole.logits)
+        try:
+            with attention.windows_seen() as windows:
+                finals = [self(text[None])[0] for text in below]
+            told = self(row, positions=positions, lengths=lengths)[0]
+            mask = tree.attention_mask
+            of_tree = self(states, None if mask is None else mask.to(device), tree.positions.to(device))[0, nodes]
+            if self.direct and not windows_told(
+                self.model.config, windows, range(self.layer + 1, len(whole.hidden[0]))
+            ):
+                return False
+            final = torch.cat(finals)
+            if not self.head.settle(final, wanted, lambda a, b: alike(a, b, dtype)):
+                return False
+            return all(alike(self.logits(found), wanted, dtype) for found in (final, told, of_tree))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+            # a model that cannot be asked in this way; the next one is tried, the last is the whole model
+            logger.info("%s above block %d, %s: %s", type(self.model).__name__, self.layer, self._way(), error)
+            return False
+
+    def _way(self) -> str:
+        return "texts as they come" if self.direct else "a row each"
+
 
 def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device | str) -> Upper:
     """Load the part of a model above the output of block `layer`; no other tensor is read.
@@ -94,76 +185,58 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
     Args:
         card: the model.
         layer: 0-based; above the last block only the final norm and the head remain.
-        dtype: of the weights (rotary frequencies stay float32, as in the whole model).
+        dtype: of the weights (what the family keeps in float32 stays so).
         device: of the weights.
 
     Raises:
         ValueError: no such block.
+        ConfigError: a model of another kind.
         DataError: weights that are missing or broken.
     """
     if not 0 <= layer < card.num_blocks:
         raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
-    model, files = _placeholder(card, card.num_blocks - layer - 1, dtype)
-    sources = _sources(model, files, first_block=layer + 1)
-    model.set_input_embeddings(None)
-    model.load_state_dict(files.read(sources, dtype, device), strict=False, assign=True)
-    return Upper(model.to(device))
+    device, part = torch.device(device), f"upper_{layer}"
+    kept = kept_verdict(card, dtype, device, part)
+    ways = [kept["way"]] if kept else [*(["direct"] if attention_can_be_told(card) else []), "rows"]
+    for way in ways:
+        upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept)
+        if upper is not None and (kept or upper.agrees(reference(card, dtype, device), dtype)):
+            verdict = {"way": way, "outputs": upper.outputs, "by_parts": upper.head.by_parts}
+            if not kept:
+                keep_verdict(card, dtype, device, part, verdict)
+            return upper
+        del upper
+    warnings.warn(
+        f"{card.name}: blocks above {layer} alone give other numbers than the whole model; the whole model runs for "
+        "every text, which is right and slower",
+        stacklevel=2,
+    )
+    model, given = load_part(card, dtype, placement(card, dtype, device))
+    keep_verdict(card, dtype, device, part, {"way": "whole"})
+    upper = Upper(model, given, layer, direct=False, needs_tokens=True)
+    upper.head.general()
+    return upper
 
 
-def load_blocks(card: ModelCard, first: int, last: int, dtype: torch.dtype, device: torch.device | str) -> Any:
-    """Load blocks `first` to `last` alone, as a model of `transformers` without embedding, final norm and head.
-
-    Raises:
-        DataError: weights that are missing or broken.
-    """
-    model, files = _placeholder(card, last - first + 1, dtype)
-    prefix = f"{model.base_model_prefix}."
-    sources = {
-        name.removeprefix(prefix): source
-        for name, source in _sources(model, files, first_block=first).items()
-        if _BLOCK.search(name)
-    }
-    blocks = model.base_model
-    blocks.set_input_embeddings(None)
-    setattr(blocks, FINAL_NORM[card.family], nn.Identity())
-    blocks.load_state_dict(files.read(sources, dtype, device), strict=False, assign=True)
-    return blocks.to(device).eval().requires_grad_(False)
+def _load(
+    card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device, way: str, kept: dict[str, Any] | None
+) -> Upper | None:
+    """Load the part in one way; None where it cannot be loaded alone."""
+    outputs = int(kept["outputs"]) if kept else reference(card, dtype, device).outputs
+    attending = attention.NAME if way == "direct" else None
+    place = {"device_map": {"": device}}
+    found = try_part(card, dtype, place, attention=attending, first=layer + 1, outputs=outputs)
+    if found is None:
+        return None
+    model, given = found
+    upper = Upper(model, given, layer, direct=way == "direct")
+    upper.outputs = outputs
+    if kept and not kept.get("by_parts", True):
+        upper.head.general()
+    return upper
 
 
-def _placeholder(card: ModelCard, num_blocks: int, dtype: torch.dtype) -> tuple[Any, WeightFiles]:
-    """Return the model's class with `num_blocks` blocks, its parameters placeholders, and the weight files.
-
-    Buffers (rotary frequencies, in no file) are made for real.
-    """
-    folder = model_folder(card)
-    config = AutoConfig.from_pretrained(folder)
-    config.num_hidden_layers = num_blocks
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME)
-    return model, WeightFiles(folder)
-
-
-def _sources(model: Any, files: WeightFiles, first_block: int) -> dict[str, str]:
-    """Return the name in the files of every parameter of `model` but the token embedding's."""
-    names = {module: name for name, module in model.named_modules()}
-    embedding = names[model.get_input_embeddings()] + ".weight"
-    head = names[model.get_output_embeddings()]
-    sources: dict[str, str] = {}
-    for name in model.state_dict():
-        part = name.removeprefix(f"{head}.")
-        if name == embedding:
-            continue
-        if part == name:
-            sources[name] = _BLOCK.sub(lambda m: f"layers.{first_block + int(m[1])}.", name, count=1)
-        else:
-            known = [f"{other}.{part}" for other in HEAD_NAMES]
-            sources[name] = next((n for n in known if n in files), name)
-            if sources[name] not in files and model.config.tie_word_embeddings:
-                sources[name] = embedding
-    return sources
-
-
-def _repeated(rows: Tensor | None, count: int) -> Tensor | None:
+def _repeated(rows: Tensor | None, count: int) -> Any:
     """Repeat `[batch, ...]` along the batch to `[count, ...]`."""
     if rows is None or len(rows) == count:
         return rows

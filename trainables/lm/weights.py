@@ -1,30 +1,18 @@
-"""Where a model's files lie, and how single tensors are read from them.
-
-Only what is asked for is read: a trial at three quarters of the depth takes a quarter of the blocks, and the
-head.
-"""
+"""Where a model's files lie, and what they are."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from trainables.data.fingerprint import fingerprint_files
-from trainables.errors import DataError
 from trainables.lm.card import ModelCard
-from trainables.lm.download import choose_weights, download_model
+from trainables.lm.download import download_model
 
 
 @lru_cache(maxsize=64)
@@ -65,97 +53,6 @@ def model_fingerprint(card: ModelCard) -> str:
     elif card.is_sample:
         key = f"{key}-{fingerprint_files(sorted(model_folder(card).glob('*.safetensors')))[:16]}"
     return re.sub(r"[^\w.@-]+", "--", key)
-
-
-class WeightFiles:
-    """The tensors of a model folder by name: safetensors or PyTorch files, one or sharded."""
-
-    def __init__(self, folder: Path) -> None:
-        """Find out which tensor is in which file.
-
-        Args:
-            folder: as `save_pretrained` writes it.
-
-        Raises:
-            DataError: no weights, or an index or a file that cannot be read.
-        """
-        self._folder = folder
-        self._file_of = self._find()
-
-    def _find(self) -> dict[str, Path]:
-        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        chosen = choose_weights(names, lambda name: (self._folder / name).read_text("utf-8"), str(self._folder))
-        if chosen[0].endswith(".json"):
-            shards = json.loads((self._folder / chosen[0]).read_text(encoding="utf-8"))["weight_map"]
-            return {name: self._folder / file for name, file in shards.items()}
-        return {name: self._folder / file for file in chosen for name in _open(self._folder / file).names()}
-
-    def __contains__(self, name: str) -> bool:
-        """Whether a tensor of this name is in the files."""
-        return name in self._file_of
-
-    def read(self, sources: Mapping[str, str], dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
-        """Read the tensors asked for, and no other.
-
-        On a CPU, tensors that have the dtype already are views of the mapped file: all processes of a node
-        share them.
-
-        Args:
-            sources: new name to name in the files.
-            dtype: of the tensors returned.
-            device: of the tensors returned.
-
-        Returns:
-            The tensors by new name.
-
-        Raises:
-            DataError: a tensor or a file that is missing or broken.
-        """
-        by_file: dict[Path, list[str]] = defaultdict(list)
-        for name, source in sources.items():
-            if source not in self:
-                raise DataError(f"{self._folder}: no tensor {source!r}; the weight files are incomplete")
-            by_file[self._file_of[source]].append(name)
-        found: dict[str, Tensor] = {}
-        for file, names in by_file.items():
-            tensors = _open(file)
-            for name in names:
-                found[name] = tensors.get(sources[name]).to(device=device, dtype=dtype)
-        return found
-
-
-class _SafeTensors:
-    """The tensors of a safetensors file, mapped into memory."""
-
-    def __init__(self, file: Path) -> None:
-        self._file: Any = safe_open(str(file), framework="pt")
-
-    def names(self) -> list[str]:
-        return list(self._file.keys())
-
-    def get(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor
-
-
-class _TorchTensors:
-    """The tensors of a PyTorch file, mapped into memory."""
-
-    def __init__(self, file: Path) -> None:
-        self._tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-
-    def names(self) -> list[str]:
-        return list(self._tensors)
-
-    def get(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-
-def _open(file: Path) -> _SafeTensors | _TorchTensors:
-    try:
-        return _SafeTensors(file) if file.suffix == ".safetensors" else _TorchTensors(file)
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
-        raise DataError(f"{file}: cannot be read as model weights ({error})") from None
 
 
 @contextmanager

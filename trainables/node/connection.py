@@ -16,6 +16,7 @@ from obstore import store
 
 from trainables.errors import ConfigError
 
+REGION_S = 5.0
 _CLIENT: Any = {"allow_http": True, "connect_timeout": "10s", "timeout": "300s"}
 _RETRIES: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
 """Ours: a store that is away is named within about 20 s; reading a checkpoint of a gigabyte has five minutes."""
@@ -65,7 +66,7 @@ def connect(scheme: str, bucket: str, options: str) -> Any:
 def bucket_region(bucket: str, server: str = "https://s3.amazonaws.com") -> str:
     """Ask AWS where a bucket lies, as its own tools do; a refusal says it too."""
     try:
-        with urlopen(Request(f"{server}/{bucket}", method="HEAD"), timeout=10) as answer:
+        with urlopen(Request(f"{server}/{bucket}", method="HEAD"), timeout=REGION_S) as answer:
             headers = answer.headers
     except HTTPError as error:
         headers = error.headers

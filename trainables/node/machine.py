@@ -76,3 +76,29 @@ def machine_memory_bytes() -> float:
     import psutil
 
     return float(psutil.virtual_memory().total)
+
+
+def check_device(device: str, gpus: bool) -> None:
+    """Refuse CUDA where there is none.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        gpus: whether any machine that would run trials has a GPU.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if device == "cuda" and not gpus:
+        raise ConfigError("device='cuda': no machine here has a CUDA device; choose --device cpu, or auto")
+
+
+def check_local_device(device: str) -> None:
+    """Do the same for this machine.
+
+    Raises:
+        ConfigError: it has no CUDA device that torch can use.
+    """
+    if device == "cuda":
+        import torch
+
+        check_device(device, torch.cuda.is_available())

@@ -53,6 +53,7 @@ class MetricLog:
     def load_state(self, member: int, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.curves[member] = state["curves"]
+        self.metrics[member] = {name: curve[-1][1] for name, curve in self.curves[member].items() if curve}
         self.diverged_at[member] = state["diverged_at"]
 
     def progress(self) -> dict[str, dict[str, float]]:

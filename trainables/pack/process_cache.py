@@ -8,10 +8,9 @@ its key and of nothing else of a trial, so that it can never be handed to a tria
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +25,7 @@ from trainables.lm.texts import TrainingText
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
-from trainables.pack.texts import document_texts, select_documents, template_texts
+from trainables.pack.texts import check_lengths, document_texts, select_documents, template_texts, text_bytes
 from trainables.probes.plan import ProbePlan
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
@@ -41,7 +40,7 @@ _text_fields = only(
 )
 
 
-def _texts_key(spec: TrialSpec) -> tuple[TrialSpec, tuple[ProbePlan, ...]]:
+def texts_key(spec: TrialSpec) -> tuple[TrialSpec, tuple[ProbePlan, ...]]:
     """Return all that the texts of a trial depend on, besides the model: the fields of texts, and the probes."""
     return _text_fields(spec), tuple(probe_plans(vars(spec)))
 
@@ -52,8 +51,9 @@ class StudyTexts:
 
     Attributes:
         documents: the pages memorised, in rank order.
-        counts: N_full, N_top, N_trunc and the row counts.
+        counts: N_full, N_top, N_trunc, the row counts, and what probes count of their questions.
         segments: the documents' segments, on which the memorisation error is evaluated.
+        num_bytes: of the segments' text.
         train: texts that are trained on; the segments themselves where only documents are memorised.
         probes: what is asked, by name; one that has nothing to ask about these documents is left out.
     """
@@ -61,6 +61,7 @@ class StudyTexts:
     documents: tuple[Document, ...]
     counts: dict[str, int]
     segments: list[TrainingText]
+    num_bytes: int
     train: list[TrainingText]
     probes: dict[str, Probe[Any]]
 
@@ -71,18 +72,14 @@ class ProcessCache:
     Args:
         device: where to compute.
         cache_bytes: limit of the hidden-state cache; None for half of the free disk.
-        commits: of hub models by their keys, so that a branch that moves during a sweep changes nothing.
 
     Attributes:
         timings: seconds spent by part since `take_timings` was last called.
     """
 
-    def __init__(
-        self, device: torch.device, cache_bytes: int | None, commits: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
         """Start empty."""
         self.device = device
-        self._commits = commits
         self._hidden_cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
@@ -132,8 +129,7 @@ class ProcessCache:
 
     def card(self, spec: TrialSpec) -> ModelCard:
         """Return the model's card."""
-        card = model_card(spec.model, spec.revision)
-        return replace(card, commit=self._commits[card.key]) if card.key in self._commits else card
+        return model_card(spec.model, spec.revision)
 
     def tokenizer(self, spec: TrialSpec) -> Any:
         """Return the model's tokenizer."""
@@ -141,11 +137,11 @@ class ProcessCache:
 
     def texts(self, spec: TrialSpec) -> StudyTexts:
         """Return the texts and questions of trials like this one."""
-        return self._keep("texts", (self.card(spec), *_texts_key(spec)), self._make_texts, "data_s")
+        return self._keep("texts", (self.card(spec), *texts_key(spec)), self._make_texts, "data_s")
 
     def parts(self, spec: TrialSpec) -> CachedParts:
         """Return the model of trials like this one, as an adapter sees it."""
-        return CachedParts(self, self.card(spec), spec.dtype, _texts_key(spec))
+        return CachedParts(self, self.card(spec), spec.dtype, texts_key(spec))
 
     def hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
         """Return the source of a model's hidden states."""
@@ -178,7 +174,9 @@ class ProcessCache:
     def _make_texts(self, card: ModelCard, spec: TrialSpec, plans: tuple[ProbePlan, ...]) -> StudyTexts:
         """Make the texts of a stand-in that has the fields of texts only, and of probes."""
         corpus = self._keep("corpus", (spec.data, spec.detokenize, spec.allow_missing_pages), load_corpus, None)
-        selection = select_documents(corpus, spec.data, spec.num_documents, spec.page_order)
+        selection = select_documents(
+            corpus, spec.data, spec.num_documents, spec.page_order, spec.detokenize, spec.allow_missing_pages
+        )
         documents = selection.documents
         tokenizer = self._tokenizer(card)
         segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)
@@ -188,14 +186,18 @@ class ProcessCache:
             train += template_texts(
                 documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
-        probes = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
-        return StudyTexts(
+        made = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
+        probes = {name: probe for name, probe in made.items() if probe is not None}
+        found = StudyTexts(
             documents=documents,
-            counts=dict(selection.counts),
+            counts=selection.counts | {name: n for probe in probes.values() for name, n in probe.counts.items()},
             segments=segments,
+            num_bytes=text_bytes(segments, tokenizer),
             train=segments if spec.content == "document" else train,
-            probes={name: probe for name, probe in probes.items() if probe is not None},
+            probes=probes,
         )
+        check_lengths(card, [*found.segments, *found.train], found.probes.values())
+        return found
 
 
 class CachedParts:

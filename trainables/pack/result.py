@@ -20,7 +20,7 @@ class TrialResult:
         status: `done`, `diverged` or `failed`.
         metrics: final values by name.
         curves: name -> `[[epoch, value], …]`.
-        counts: N_full, N_top, N_trunc and the row counts.
+        counts: N_full, N_top, N_trunc and the row counts; `whole_model` 1 where the model could not be split.
         timings: seconds by part, this trial's share of its pack; and `pack_size`.
         flops: floating-point operations of its training.
         host: where it ran.

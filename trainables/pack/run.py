@@ -59,7 +59,7 @@ class PackRun:
         self._spec = tasks[0].spec
         self.log = MetricLog([task.id for task in tasks])
         plans = [adapter_plan(vars(task.spec)) for task in tasks]
-        self._trains = plans[0].trains
+        self._trains, self._has_error = plans[0].trains, plans[0].has_error
         self._texts = cache.texts(self._spec)
         if self._trains and not self._texts.train:
             raise ConfigError(f"content={self._spec.content}: the chosen pages have no text of this kind to train on")
@@ -83,6 +83,8 @@ class PackRun:
                 raise UnfitCheckpoint(tasks[k].id, f"{shown(tasks[k].checkpoint)}: not used ({error})") from None
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
+        num_targets = sum(text.num_targets for text in self._texts.segments)
+        self._tokens_per_byte = num_targets / max(1, self._texts.num_bytes)
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
 
@@ -97,8 +99,10 @@ class PackRun:
         Returns:
             Trial id -> the epoch's metrics.
         """
-        if self.epoch == 0 and 0 in self._spec.eval_epochs:
-            self._evaluate()
+        if self.epoch == 0:
+            self._measure_untrained()
+            if 0 in self._spec.eval_epochs:
+                self._evaluate()
         start = time.perf_counter()
         means = self.adapter.train_epoch(self.epoch)
         self.epoch += 1
@@ -132,19 +136,34 @@ class PackRun:
             files = self.log.files[k] | (self.adapter.stored(k) if stored else {})
             written.append(write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
-        results = self.log.results(self._texts.counts, timings, self.adapter.train_flops(self.epoch))
+        counts = self._texts.counts | self.adapter.counts()
+        results = self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
         return [replace(result, files=files) for result, files in zip(results, written, strict=True)]
+
+    def _measure_untrained(self) -> None:
+        """Evaluate the memorisation error with what is added to the model and not trained yet.
+
+        Where nothing is added, that is the model's own, which is known.
+        """
+        if not self.adapter.plans[0].added_params(self.adapter.parts.card):
+            return
+        with self._cache.timing("measure_s"):
+            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+                self.log.add(k, 0, {"memory/nll_untrained": nll})
 
     def _evaluate(self) -> None:
         """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""
         with self._cache.timing("measure_s"):
-            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+            errors = self.adapter.nll(self._texts.segments) if self._has_error else []
+            for k, nll in enumerate(errors):
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
-                self.log.add(k, self.epoch, {"memory/nll": nll})
+                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * self._tokens_per_byte})
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:
-                    self.log.add_json(k, "analysis.json", found.analysis)
+                    titles = [document.title for document in self._texts.documents]
+                    self.log.add_json(k, "analysis.json", {"titles": titles, **found.analysis})
+                self.log.files[k].update(found.files)
         for probe in self._probes:
             with self._cache.timing("evaluate_s"):
                 for k, finding in enumerate(probe.ask(self.adapter)):

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainables.data.corpus import Corpus
+from trainables.data.corpus import Corpus, with_subject_pages
 from trainables.data.counterfact import load_counterfact
 from trainables.data.documents import LETTERS, Document, Selection
 from trainables.data.prompts import choose_examples, render_prompt, render_template
+from trainables.errors import ConfigError
+from trainables.lm.card import ModelCard
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
+from trainables.probes.probe import Probe
 
 
-def select_documents(corpus: Corpus, data: str, num_documents: int, page_order: str) -> Selection:
+def select_documents(
+    corpus: Corpus,
+    data: str,
+    num_documents: int,
+    page_order: str,
+    detokenize: bool = False,
+    allow_missing_pages: bool = False,
+) -> Selection:
     """Return the first documents of the ranking.
 
     Args:
         corpus: all documents.
         data: its sources; CounterFact's records are read from them where they are needed.
         num_documents: how many documents.
-        page_order: `claims` (the ranking as it is) or `subjects` (pages about CounterFact's subjects first).
+        page_order: `claims` (the ranking as it is) or `subjects` (pages about CounterFact's subjects first, those to
+            which no claim points included).
+        detokenize: as the corpus was read.
+        allow_missing_pages: likewise.
 
     Raises:
         ConfigError: there are fewer documents.
         DataError: no CounterFact records where their subjects are to come first.
     """
-    subjects = {r.subject for r in load_counterfact(data)} if page_order == "subjects" else ()
-    return corpus.select(num_documents, subjects)
+    if page_order != "subjects":
+        return corpus.select(num_documents)
+    subjects = list(dict.fromkeys(record.subject for record in load_counterfact(data)))
+    return with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages).select(num_documents, subjects)
 
 
 def document_texts(
@@ -41,6 +56,17 @@ def document_texts(
             if len(part) > 1:
                 texts.append(TrainingText(TokenTree.chain(part), index))
     return texts
+
+
+def text_bytes(texts: Sequence[TrainingText], tokenizer: Any) -> int:
+    """Return the UTF-8 bytes of the text that some segments are tokens of, so that tokenizers can be compared."""
+    tokens: dict[int, list[int]] = {}
+    for text in texts:
+        tokens.setdefault(text.document, []).extend(text.tree.tokens)
+    decoded = (
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in tokens.values()
+    )
+    return sum(len(text.encode()) for text in decoded)
 
 
 def template_texts(
@@ -64,7 +90,7 @@ def template_texts(
     texts = []
     for index, document in enumerate(documents):
         for claim in document.train_claims:
-            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=claim.text)
+            examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=(claim.text,))
             tokens = encode(tokenizer, render_template(examples, claim.text, LETTERS[claim.label]))
             first = 1
             if answer_loss_only:
@@ -81,3 +107,19 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
             break
         count += 1
     return count
+
+
+def check_lengths(card: ModelCard, texts: Iterable[TrainingText], probes: Iterable[Probe[Any]]) -> None:
+    """Refuse texts, prompts and answers that are longer than a model takes.
+
+    Raises:
+        ConfigError: the longest of a kind is too long; what to do.
+    """
+    if card.positions is None:
+        return
+    trained = max((len(text.tree) for text in texts), default=0)
+    kinds = {"a text that is trained on": (trained, "lower segment_tokens or num_shots")}
+    kinds |= {f"a prompt of {probe.plan.name} with its answer": probe.longest_text for probe in probes}
+    for name, (tokens, remedy) in kinds.items():
+        if tokens > card.positions:
+            raise ConfigError(f"{name}: {tokens} tokens, {card.name} takes at most {card.positions}; {remedy}")

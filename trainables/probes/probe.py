@@ -77,6 +77,19 @@ class Probe(ABC, Generic[PlanT]):
         """What is read first, if known: computed in one pass with the documents."""
         return ()
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What a record is to say about the questions: numbers by names that no other probe uses."""
+        return {}
+
+    @property
+    @abstractmethod
+    def longest_text(self) -> tuple[int, str]:
+        """Tokens of the longest prompt with its answer, and how to have shorter ones.
+
+        A model that takes less is refused before it is asked.
+        """
+
     @abstractmethod
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Ask all members; return what each made of it."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.lm.token_tree import build_trees, collate
+from trainables.lm.tokens import end_tokens
 from trainables.probes.answers import ContinuationDecoder
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class AnswerSampler:
         """Fix how answers are sampled.
 
         Args:
-            tokenizer: decodes; its end-of-sequence token ends an answer.
+            tokenizer: decodes; any of its model's end-of-sequence tokens ends an answer.
             answer_tokens: most tokens of an answer.
             temperature: the logits are divided by it; above 0.
             batch_answers: answers that grow together; several `[batch_answers, vocab]` float64 are held.
@@ -81,7 +82,7 @@ class AnswerSampler:
         self._temperature = temperature
         self._batch_answers = batch_answers
         self._decoder = ContinuationDecoder(tokenizer)
-        self._eos: int | None = tokenizer.eos_token_id
+        self._ends = end_tokens(tokenizer)
 
     def sample(
         self, model: NextLogits, prompts: Sequence[Sequence[int]], uniforms: NDArray[np.float64]
@@ -121,7 +122,7 @@ class AnswerSampler:
             tokens = _draw(logits, self._temperature, rows, draws)
             growing_on = []
             for at, token in zip(growing, tokens, strict=True):
-                if token != self._eos:
+                if token not in self._ends:
                     generated[at].append(token)
                     growing_on.append(at)
             growing = growing_on

@@ -185,7 +185,18 @@ class SpecField:
                 raise ValueError
             return value
         except (ValueError, TypeError, KeyError, OverflowError):
+            if self.base in (int, float) and _is_not_finite(value):
+                raise ConfigError(f"{self.name}={value}: must be a finite number") from None
             raise ConfigError(f"{self.name}={value!r}: must be of type {self.type_name}") from None
+
+
+def _is_not_finite(value: Any) -> bool:
+    try:
+        return not math.isfinite(float(value))
+    except OverflowError:
+        return True
+    except (ValueError, TypeError):
+        return False
 
 
 def declare(default: Any, meaning: str, role: Role, parts: Part = NO_PART, **more: Any) -> Any:

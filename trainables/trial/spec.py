@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from trainables.adapters.memory.plan import ALLOCATIONS
+from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
@@ -26,6 +26,14 @@ from trainables.probes.registry import PROBES
 from trainables.trial.fields import InReport, Part, Role, SpecField, declare, declared_fields
 
 ID_VERSION = "1"
+MATHS = "maths"
+MATHS_VERSIONS: Mapping[str, int] = {"all": 1, "subjects": 2}
+"""Raised by hand when the same trial gives other numbers than before, so that its id is another one.
+
+`all`: of every trial; `subjects`: of those with `page_order=subjects` (2: the subjects' own pages, those included to
+which no claim points). A version of 1 is left out, so that the ids of before stay. What only asks differently has a
+version of its own, that of the probe, and keeps the id.
+"""
 _TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
 _IN_PROMPTS = Part.TEMPLATES | Part.FEVER
 
@@ -40,8 +48,9 @@ class TrialSpec:
 
     # The model.
     model: str = declare(
-        "sample-llama", "alias, hub id or folder of a Llama or GPT-NeoX type model", _TRAINING, Part.MODEL, costs=True
-    )
+        "sample-llama", "alias, hub id or folder of a causal language model of transformers", _TRAINING, Part.MODEL,
+        costs=True,
+    )  # fmt: skip
     revision: str = declare("main", "revision on the hub", _TRAINING, Part.MODEL, costs=True, report=InReport.HIDDEN)
     dtype: str = declare(
         "float32", "type of the frozen model's numbers", _TRAINING, Part.MODEL, costs=True,
@@ -145,6 +154,10 @@ class TrialSpec:
     keep_memory: bool = declare(
         True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
     )
+    leakage_sets: tuple[str, ...] = declare(
+        (), "further entry sets under which a memory without structure has its leakage measured, such as simset2_g50",
+        Role.RESOURCE, may_differ=True,
+    )  # fmt: skip
     stage: str = declare("", "stage of the sweep", Role.LABEL, may_differ=True)
 
     def __post_init__(self) -> None:
@@ -170,6 +183,8 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{groups} groups; raise memory_dim or lower num_clusters"
                 )
+        for name in self.leakage_sets:
+            SetSetting.named(name)
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
             raise ConfigError(f"eval_epochs={self.eval_epochs}: must lie between 0 and epochs={self.epochs}")
 
@@ -181,6 +196,8 @@ class TrialSpec:
 
 FIELDS: Mapping[str, SpecField] = declared_fields(TrialSpec)
 IDENTITY_FIELDS: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.role & _BOTH)
+REPEATED: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.report is InReport.SEED)
+"""Fields whose values repeat a trial: means are taken over them."""
 STATED_FIELDS: tuple[str, ...] = tuple(name for name in IDENTITY_FIELDS if name != "depth")
 """What `identity` states: a depth is stated as the layer it stands for."""
 _UNSTATED_FIELDS = tuple(name for name in FIELDS if name not in STATED_FIELDS)
@@ -189,10 +206,26 @@ _ELIDED: dict[str, Any] = {
     for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+TOLD_APART: tuple[str, ...] = (*STATED_FIELDS, MATHS)
+"""By which two different trials differ in at least one."""
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
 """What a record from before a field was added would have stated for it."""
 _KEPT = ("method", "probes", "seed")
 """Never without use: the first two say which parts a trial has, and ids have always held the seed."""
+OTHER_NAMES: Mapping[str, str] = {
+    "hook_layer": "layer",
+    "selected_docs": "num_documents",
+    "lm_size": "model (an alias such as llama2-7b, a hub id or a folder)",
+    "lm": "model",
+    "memory_allocation": "allocation",
+    "simset": "allocation (simset1, simset2 or simset3, by the length of shingles)",
+    "clusters": "num_clusters",
+    "memory_seed": "mem_seed",
+    "shots": "num_shots",
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+}
+"""Names of fields in the study's notes, in MLflow and in other programs, where the nearest name would mislead."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -204,7 +237,15 @@ def _check_names(names: Mapping[str, Any]) -> None:
     """
     for name in names:
         if name not in FIELDS:
-            raise ConfigError(f"{name}: unknown field{nearest(name, FIELDS)}")
+            raise ConfigError(f"{name}: {unknown_field(name)}")
+
+
+def unknown_field(name: str) -> str:
+    """Say that there is no such field, and which one is meant: by the study's name for it, or the nearest."""
+    plain = name.strip().lower().replace("-", "_")
+    if plain in OTHER_NAMES:
+        return f"unknown field; the field is {OTHER_NAMES[plain]}"
+    return f"unknown field{nearest(name, FIELDS)}"
 
 
 def make_spec(values: Mapping[str, Any]) -> TrialSpec:
@@ -264,10 +305,13 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
     """
     card = card or model_card(spec.model, spec.revision)
     adapter = ADAPTERS[spec.method]
-    sets = "allocation" in adapter.uses() and spec.allocation != "none" and (spec.mode == "hard" or spec.alpha != 0)
+    acts = "alpha" not in adapter.uses() or spec.mode == "hard" or spec.alpha != 0
+    sets = "allocation" in adapter.uses() and spec.allocation != "none" and acts
     new = dict(_without_use(spec.method, spec.probes, spec.content != "document", sets))
     if not card.is_hub:
         new["revision"] = "main"
+    elif card.commit:
+        new["revision"] = card.commit  # every worker takes the commit that the driver saw, though the branch may move
     if not uses_hub(spec.data):
         new["allow_missing_pages"] = False
     if "layer" in adapter.uses():
@@ -343,15 +387,9 @@ def _block(spec: TrialSpec, card: ModelCard) -> int:
 
 def _canonical_entry_sets(spec: TrialSpec) -> dict[str, Any]:
     """Return what of an allocation cannot matter, with what it is set to."""
-    new: dict[str, Any] = {}
+    new: dict[str, Any] = dict(vars(SetSetting.of(vars(spec))))
     if spec.mode == "hard":
         new["alpha"] = 0.0
-    if spec.num_clusters == spec.num_documents:
-        new["num_clusters"] = None
-    if spec.allocation in ("random", "partitioned"):
-        new |= {"granularity": "dim", "entries_per_group": None}
-    if spec.allocation == "partitioned":
-        new["mem_seed"] = 0
     return new
 
 
@@ -364,7 +402,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
         data_key: its data's fingerprint, likewise.
 
     Returns:
-        The `STATED_FIELDS`, as plain JSON values.
+        The `STATED_FIELDS`, as plain JSON values; and `maths`, the `MATHS_VERSIONS` that are not 1, if there are any.
     """
     card = card or model_card(spec.model, spec.revision)
     return canonical_identity(canonical(spec, card), card, data_key or key_of_data(spec.data))
@@ -375,6 +413,10 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
     stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
+    parts = ("all", *(("subjects",) if plain.page_order == "subjects" else ()))
+    maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
+    if maths:
+        stated[MATHS] = ", ".join(maths)
     stated["eval_epochs"] = list(plain.eval_epochs)
     stated["probes"] = list(plain.probes)
     return stated

@@ -6,6 +6,7 @@ records (`scipy.stats.bootstrap` and `permutation_test`, both paired).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,10 @@ from sweep.report.references import is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
-from trainables.probes.counterfact.targets import METRICS, sample_scores
+from trainables.probes.counterfact.targets import GROUPS, METRICS, sample_scores
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of
+from trainables.trial.spec import MATHS
 
 SLUG = "counterfact_against_pretrained"
 SAME_FIELDS = tuple(
@@ -35,8 +37,27 @@ LEGEND = (
     "says higher or lower only where the interval excludes 0 and the corrected p is below 0.05."
 )
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Prompt -> score by name."""
+ALL = "all"
+GROUP_NAMES = {ALL: "all", GROUPS[0]: "with a page among the documents", GROUPS[1]: "without"}
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One record's answers, scored.
+
+    Attributes:
+        case: the record's number; None in files of earlier versions.
+        text: prompt, targets and how many records with these came before: what it is known by where numbers are absent.
+        group: of `GROUPS`, whether the subject's page was among the documents; None where the file does not say.
+        scores: by name.
+    """
+
+    case: int | None
+    text: Key
+    group: str | None
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,7 @@ class RateComparison:
     Attributes:
         trial: the trial.
         score: one of `METRICS`.
+        group: records compared: all, or those with or without a page among the trial's documents.
         records: records compared.
         value, reference: means over records.
         interval: 95 % interval of the difference.
@@ -55,6 +77,7 @@ class RateComparison:
 
     trial: Trial
     score: str
+    group: str
     records: int
     value: float
     reference: float
@@ -94,7 +117,7 @@ def counterfact_table(comparisons: Sequence[RateComparison]) -> Table | None:
     labels = labels_of([c.trial for c in comparisons])
     rows = tuple(
         (
-            (*label_texts(c.trial, labels), c.score.replace("_", " ")),
+            (*label_texts(c.trial, labels), GROUP_NAMES[c.group], c.score.replace("_", " ")),
             (
                 Cell(float(c.records), str(c.records)),
                 Cell(c.reference, number(c.reference)),
@@ -110,7 +133,7 @@ def counterfact_table(comparisons: Sequence[RateComparison]) -> Table | None:
     )
     columns = ("records", "pretrained", "trial", "difference", "95 % interval", "p", "p (Holm)", "result")
     title = "Sampled answers against the pretrained model's"
-    return Table(SLUG, title, (*labels, "score"), columns, rows, (LEGEND, *left_out))
+    return Table(SLUG, title, (*labels, "records about subjects", "score"), columns, rows, (LEGEND, *left_out))
 
 
 def counterfact_records(comparisons: Sequence[RateComparison]) -> list[dict[str, Any]]:
@@ -119,7 +142,7 @@ def counterfact_records(comparisons: Sequence[RateComparison]) -> list[dict[str,
     return [
         {
             "trial": c.trial.id, "sweep": c.trial.sweep, **dict(zip(labels, label_texts(c.trial, labels), strict=True)),
-            "score": c.score, "records": c.records, "pretrained": c.reference, "value": c.value,
+            "score": c.score, "group": c.group, "records": c.records, "pretrained": c.reference, "value": c.value,
             "difference": c.value - c.reference, "low": c.interval[0], "high": c.interval[1],
             "p": c.p, "p_holm": c.p_holm, "result": c.verdict,
         }
@@ -128,22 +151,43 @@ def counterfact_records(comparisons: Sequence[RateComparison]) -> list[dict[str,
 
 
 def _key(trial: Trial) -> str:
-    return repr([trial.point.get(name) for name in SAME_FIELDS])
+    return repr([trial.point.get(name) for name in (*SAME_FIELDS, MATHS)])
 
 
-def _scores(study: Study, trial: Trial) -> Scores:
-    return {sample["prompt"]: sample_scores(sample) for sample in samples_of(study, trial)}
-
-
-def _compare(trial: Trial, own: Scores, base: Scores, resamples: int) -> list[RateComparison]:
+def _scores(study: Study, trial: Trial) -> list[Scored]:
+    seen: Counter[Key] = Counter()
     found = []
-    for name in METRICS:
-        both = [prompt for prompt in own if name in own[prompt] and name in base.get(prompt, {})]
-        if len(both) < 2:
-            continue
-        values, others = (np.array([scores[prompt][name] for prompt in both]) for scores in (own, base))
-        interval, p = paired_difference(values, others, resamples)
-        found.append(RateComparison(trial, name, len(both), float(values.mean()), float(others.mean()), interval, p))
+    for sample in samples_of(study, trial):
+        text = tuple(sample[name] for name in ("prompt", "target_true", "target_new"))
+        group = GROUPS[0 if sample["page"] else 1] if "page" in sample else None
+        found.append(Scored(sample.get("case_id"), (*text, seen[text]), group, sample_scores(sample)))
+        seen[text] += 1
+    return found
+
+
+def _compare(trial: Trial, own: Sequence[Scored], base: Sequence[Scored], resamples: int) -> list[RateComparison]:
+    numbered = all(scored.case is not None for scored in (*own, *base))
+
+    def key(scored: Scored) -> Any:
+        return scored.case if numbered else scored.text
+
+    others = {key(scored): scored.scores for scored in base}
+    groups = [group for group in GROUPS if any(scored.group == group for scored in own)]
+    found = []
+    for group in (ALL, *(groups if len(groups) > 1 else ())):
+        chosen = [scored for scored in own if group in (ALL, scored.group)]
+        for name in METRICS:
+            both = [
+                (scored.scores[name], other[name])
+                for scored in chosen
+                if name in scored.scores and name in (other := others.get(key(scored), {}))
+            ]
+            if len(both) < 2:
+                continue
+            values, reference = np.array(both).T
+            interval, p = paired_difference(values, reference, resamples)
+            means = float(values.mean()), float(reference.mean())
+            found.append(RateComparison(trial, name, group, len(both), *means, interval, p))
     return found
 
 

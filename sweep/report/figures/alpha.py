@@ -27,7 +27,7 @@ from sweep.report.naming import ACCURACY, LEAKAGE, NLL, SEEDS, allocation_name
 from sweep.report.references import References, is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
-from sweep.report.tables.of_the_study import leakage_of_plain
+from sweep.report.tables.of_the_study import leakage_of_plain, set_name
 
 MAX_ALPHAS = 12
 MAX_MODELS = 3
@@ -169,8 +169,8 @@ def _values(grid: Grid, key: tuple[str, int], references: References, metric: st
     values = np.full((len(allocations), len(alphas)), math.nan)
     for i, allocation in enumerate(allocations):
         if metric == LEAKAGE:
-            own = [t for (name, _), found in grid[key].items() if name == allocation for t in found[:1]]
-            values[i, 0] = _mean([leakage_of_plain(t, other) for t in own for other in plain])
+            own = {set_name(t): t for (name, _), found in grid[key].items() if name == allocation for t in found}
+            values[i, 0] = _mean([leakage_of_plain(t, other) for t in own.values() for other in plain])
         else:
             values[i, 0] = _mean([t.metric(metric) for t in plain])
         for j, alpha in enumerate(alphas[1:], start=1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def layer_figures(
             "nll_over_epochs",
             "Memorisation error over epochs, by layer",
             "NLL per token",
-            nll_curve,
+            error_curve,
         ),
         accuracy_by_layer(by_model, references, comparisons),
         error_and_accuracy(by_model, references),
@@ -95,6 +95,24 @@ def nll_curve(trial: Trial) -> Curve:
     return curve
 
 
+def error_curve(trial: Trial) -> Curve:
+    """Return the memorisation error by epoch of what is trained: at epoch 0 that of the untrained memory, if known."""
+    curve = [point for point in nll_curve(trial) if point[0] > 0]
+    at_start = [
+        (float(epoch), float(value))
+        for name in ("memory/nll", "memory/nll_untrained")
+        for epoch, value in trial.curves.get(name, ())
+        if epoch == 0 and value is not None
+    ]
+    return [*at_start[:1], *curve]
+
+
+def pretrained_error(trials: Iterable[Trial]) -> float | None:
+    """Return the mean memorisation error of the model as it comes."""
+    found = [float(value) for t in trials if (value := t.metrics.get("memory/nll_before")) is not None]
+    return float(np.mean(found)) if found else None
+
+
 def accuracy_curve(trial: Trial) -> Curve:
     """Return a trial's accuracy at the epochs at which it was evaluated, where there are several."""
     points = trial.curves.get(ACCURACY, ())
@@ -126,6 +144,10 @@ def curves_by_layer(
                     linewidth=1.6 if len(layers) <= MAX_LABELS else 0.9,
                     marker="." if len(curve) < 8 else None,
                 )
+            before = pretrained_error(t for own in by_model[model].values() for t in own)
+            if curve_of is error_curve and before is not None:
+                ax.axhline(before, color=colour_of(1), linestyle="--", label="pretrained")
+                ax.legend(fontsize=8)
             ax.set(title=model, xlabel="epoch", ylabel=unit)
             whole_numbers(ax)
             _layer_bar(canvas, ax, shades, list(layers))
@@ -133,7 +155,8 @@ def curves_by_layer(
         caption = "One line per layer, dark (early) to light (late)."
         if slug.startswith("nll"):
             caption += (
-                " Epoch 0: before training. Trials that were evaluated after several epochs are shown as measured "
+                " Dashed: the pretrained model. Epoch 0: the memory before it is trained, where that was measured. "
+                "Trials that were evaluated after several epochs are shown as measured "
                 "there; others by the means over each epoch's training steps."
             )
         return finish(canvas, slug, title, caption)

@@ -13,9 +13,13 @@ from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whol
 from sweep.report.naming import allocation_name
 from sweep.report.references import is_structured
 from sweep.report.study import Trial, read_extra
+from sweep.report.table import Cell, Table, number
+from trainables.adapters.memory.expectation import from_analysis
 
 ANALYSIS = "analysis.json"
 MAX_ALLOCATIONS = 6
+"""Allocations in a figure."""
+MAX_TABLE = 24
 MAX_BARS = 25
 MANY_PAIRS = 200
 STEPS = 10
@@ -31,12 +35,13 @@ class Analysis:
     leakage: Mapping[str, float]
 
 
-def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
+def simset_figure(found: Sequence[Analysis]) -> Figure | None:
     """Draw one row of four panels per allocation, each from one trial that has an `analysis.json`.
 
-    The trial is, for each allocation and granularity, the one with the most documents and largest alpha.
+    Args:
+        found: from `analyses`.
     """
-    found = analyses(store, trials)
+    found = found[:MAX_ALLOCATIONS]
     if not found:
         return None
     with panels(len(found), 4, width=3.3, height=2.7, share_y=False) as (canvas, axes):
@@ -51,26 +56,75 @@ def simset_figure(store: Store, trials: Sequence[Trial]) -> Figure | None:
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
 
+def read_group_of_document(store: Store, trial: Trial) -> list[int] | None:
+    """Return the group of every document of a trial by rank; None where its analysis does not say."""
+    read = read_extra(store, trial, ANALYSIS)
+    found = read.get("group_of_document") if isinstance(read, dict) else None
+    return found if isinstance(found, list) else None
+
+
+def simset_table(found: Sequence[Analysis]) -> Table | None:
+    """Print what each allocation's n lets one expect of its overlaps, beside what they are."""
+    rows = []
+    for analysis in found:
+        report = analysis.report
+        pairs = report.get("pairs") or ()
+        expected = from_analysis(report)
+        unshared = [float(pair["shared"] == 0) for pair in pairs if "shared" in pair]
+        jaccard = [pair["jaccard"] for pair in pairs]
+        values = (
+            float(np.mean(report.get("entries") or [np.nan])),
+            float(np.mean(jaccard)) if pairs else None,
+            float(np.std(jaccard)) if pairs else None,
+            expected["standard_error"],
+            expected["expected_correlation"],
+            report.get("correlation"),
+            expected["expected_unshared"],
+            float(np.mean(unshared)) if unshared else None,
+        )
+        labels = (analysis.name, analysis.trial.model, f"{report.get('groups')}", f"{report.get('memory_dim')}")
+        rows.append((labels, tuple(Cell(value, number(value)) for value in values)))
+    if not rows:
+        return None
+    columns = (
+        "entries of a group", "mean Jaccard", "its deviation", "standard error of an overlap", "expected correlation",
+        "correlation", "pairs sharing nothing, expected", "pairs sharing nothing",
+    )  # fmt: skip
+    legend = (
+        "Correlation: of the share of entries that two groups share with the Jaccard similarity of their texts, over "
+        "pairs. Expected: what n entries allow, by the definition of SimSet (granularity dim). Where it is low, "
+        "overlaps hardly follow similarity, and a comparison of allocations says little about the method: raise "
+        "entries_per_group (search_spaces/entries.py).",
+    )
+    labels = ("allocation", "model", "groups", "memory_dim")
+    return Table("simset", "How far shared entries can follow similarity", labels, columns, tuple(rows), legend)
+
+
 def show_point(trial: Trial) -> str:
     """Name the model and number of documents."""
     return f"{trial.model} with {trial.get('num_documents')} documents"
 
 
 def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
-    """Read one analysis per allocation and granularity, at most `MAX_ALLOCATIONS`."""
+    """Read one analysis per allocation and granularity, at most `MAX_TABLE`.
+
+    It is that of the trial with the most documents and the largest alpha.
+    """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if is_structured(trial) and trial.status == "done":
+        if (is_structured(trial) or trial.get("method") == "allocate") and trial.status == "done":
             groups.setdefault(allocation_name(trial), []).append(trial)
     found = []
     for name in sorted(groups):
-        ranked = sorted(groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha")), t.model, t.id))
+        ranked = sorted(
+            groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha") or 0), t.model, t.id)
+        )
         for trial in ranked:
             read = read_extra(store, trial, ANALYSIS)
             if isinstance(read, dict) and isinstance(read.get("allocation"), dict):
                 found.append(Analysis(name, trial, read["allocation"], read.get("leakage_by_group") or {}))
                 break
-    return found[:MAX_ALLOCATIONS]
+    return found[:MAX_TABLE]
 
 
 def _row(row: Any, analysis: Analysis) -> None:
@@ -80,7 +134,9 @@ def _row(row: Any, analysis: Analysis) -> None:
     _histogram(row[1], load, "groups on an entry", "entries", "load per entry")
     _similarity(row[2], report.get("pairs") or (), entries)
     ax, values = row[3], np.asarray(sorted(analysis.leakage.values()))
-    how = "hard" if analysis.trial.get("mode") == "hard" else f"alpha {analysis.trial.get('alpha'):g}"
+    trial = analysis.trial
+    how = "hard" if trial.get("mode") == "hard" else f"alpha {trial.get('alpha') or 0:g}"
+    how = "not trained" if trial.get("method") == "allocate" else how
     ax.set(title=f"leakage by group ({how})", xlim=(0, 1), ylabel="groups")
     if not values.size:
         _nothing(ax)

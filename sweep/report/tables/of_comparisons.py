@@ -10,9 +10,10 @@ from sweep.report.answers import UNPARSED
 from sweep.report.comparisons.fever import MIN_PAGES, Comparison, spread
 from sweep.report.naming import ACCURACY, MACRO, NLL, SEEDS, label_texts, labels_of, variant
 from sweep.report.notes import note_value
+from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
-from trainables.trial.spec import STATED_FIELDS
+from trainables.trial.spec import TOLD_APART
 
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (
@@ -49,7 +50,9 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
     ]
     columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
-    return Table(slug, title, labels, tuple(columns), rows, (METHOD, *left_out))
+    pairs = [(c.trial, c.reference) for c in comparisons]
+    mixed = (*mixed_versions(pairs, "fever"), *mixed_code(pairs))
+    return Table(slug, title, labels, tuple(columns), rows, (METHOD, *mixed, *left_out))
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -88,7 +91,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 def seeds_table(trials: Sequence[Trial]) -> Table | None:
     """Mean, standard deviation and t-interval over trials that differ only in seeds."""
     groups: dict[str, list[Trial]] = {}
-    names = [n for n in STATED_FIELDS if n not in SEEDS]
+    names = [n for n in TOLD_APART if n not in SEEDS]
     for trial in trials:
         if trial.status == "done":
             groups.setdefault(repr([trial.point.get(n) for n in names]), []).append(trial)
@@ -180,7 +183,7 @@ def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     rows = []
     for t in trials:
         row: dict[str, Any] = {"trial": t.id, "sweep": t.sweep, "stage": t.stage, "status": t.status}
-        row |= {n: _flat(t.get(n)) for n in STATED_FIELDS}
+        row |= {n: _flat(t.get(n)) for n in TOLD_APART}
         row |= {f"counts/{n}": v for n, v in t.counts.items()}
         row |= _finite(t.metrics)
         rows.append(row)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name, label_texts, labels_of
+from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, allocation_name, label_texts, labels_of
 from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
+from trainables.adapters.memory.setting import SetSetting
+from trainables.probes.counterfact.targets import GROUPS
+from trainables.trial.spec import STATED_DEFAULTS
 
 QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
 TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)
 MAX_LEADERS = 15
+COUNTERFACT_GROUPS = {
+    GROUPS[0]: "about subjects with a page among the documents",
+    GROUPS[1]: "about other subjects",
+}
+QUESTION_COUNTS = {
+    "claims_asked": "claims",
+    "claims_among_their_examples": "claims left out of their own examples",
+    "counterfact_with_page": "records with a page among the documents",
+    "counterfact_without_page": "records without",
+}
 
 
 def study_tables(study: Study, references: References) -> dict[str, list[Table]]:
@@ -31,7 +46,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
         "Size of the memory and clusters": sizes(trials),
         "CounterFact": counterfact(trials),
         "Best trials": leaders(trials),
-        "Data": [table for table in (data_table(trials),) if table],
+        "Data": [table for table in (data_table(trials), questions_table(trials), code_table(trials)) if table],
     }
     return {heading: tables for heading, tables in sections.items() if tables}
 
@@ -159,15 +174,30 @@ def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
         leaked = replace(layout, reference_metric=leakage_of_plain)
         tables += _pivots(here, layout, slug, title, TRAINED)
         tables += _pivots(here, leaked, slug, title, [(LEAKAGE, "leakage (share of energy outside)", True)])
+    return [replace(table, legend=(*table.legend, *_notes_on_alpha_0(table, own, references))) for table in tables]
+
+
+def _notes_on_alpha_0(table: Table, trials: Sequence[Trial], references: References) -> tuple[str, ...]:
+    """Say what the column of alpha 0 holds, and where it has no figure that could be compared."""
     note = "At alpha 0 the allocation does not matter: the column holds one trial, plain memorising."
-    return [replace(table, legend=(*table.legend, note)) for table in tables]
+    if not table.slug.endswith("_leakage"):
+        return (note,)
+    note += " Its leakage is out of the very entry sets of the row: same groups, granularity, hash functions and seed."
+    plain = [(t, p) for t in trials if (p := references.plain(t))]
+    absent = sorted({set_name(t) for t, p in plain if leakage_of_plain(t, p) is None})
+    if not absent:
+        return (note,)
+    return note, f"Plain memorising was not measured under {', '.join(absent)}, so nothing stands there."
 
 
 def leakage_of_plain(trial: Trial, plain: Trial) -> float | None:
-    """Return how much a plain memory leaks out of the trial's entry sets; unknown for token sets."""
-    if trial.get("granularity") == "token":
-        return None
-    return plain.metric(f"{LEAKAGE}_{trial.get('allocation')}")
+    """Return how much a plain memory leaks out of the trial's very entry sets; None where it was not measured so."""
+    return plain.metric(f"{LEAKAGE}_{set_name(trial)}")
+
+
+def set_name(trial: Trial) -> str:
+    """Name the setting of a structured trial's entry set, as in the metrics of a plain one."""
+    return SetSetting.of({**STATED_DEFAULTS, **trial.point}).name
 
 
 def sizes(trials: Sequence[Trial]) -> list[Table]:
@@ -205,22 +235,95 @@ def counterfact(trials: Sequence[Trial]) -> list[Table]:
     names = list(dict.fromkeys(n for t in own for n in t.metrics if n.startswith("counterfact/")))
     if not names:
         return []
-    measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
     title = "Sampled answers: share that begins with the true or the new target, and word F1 with the true one"
-    return [listing(own, ("model", "method", "content"), measures, "counterfact", title)]
+    groups = {
+        group: [name for name in names if name.startswith(f"counterfact/{group}_")] for group in COUNTERFACT_GROUPS
+    }
+    rest = [name for name in names if not any(name in members for members in groups.values())]
+    tables = [_rates(own, rest, "counterfact", title)]
+    if all(groups.values()):
+        tables += [
+            _rates(own, members, f"counterfact_{group}", f"The same, records {COUNTERFACT_GROUPS[group]}")
+            for group, members in groups.items()
+        ]
+    versions = {t.probe_versions.get("counterfact", 1) for t in own}
+    told = (
+        (
+            f"Trials of versions {' and '.join(map(str, sorted(versions)))} of the probe are mixed. Version 1 counts "
+            "answers that go on within the target's last word (Indiana for India) and asks hard memories unmasked.",
+        )
+        if len(versions) > 1
+        else ()
+    )
+    return [replace(table, legend=(*table.legend, *told)) for table in tables]
+
+
+def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str) -> Table:
+    measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
+    return listing(trials, ("model", "method", "content"), measures, slug, title)
+
+
+def code_table(trials: Sequence[Trial]) -> Table | None:
+    """What the trials were recorded with: versions of the code and of the probes, and how many of each."""
+    counts = Counter(
+        (
+            t.code or "unknown",
+            ", ".join(f"{name} {version}" for name, version in sorted(t.probe_versions.items())) or MISSING,
+            show(t.get("maths")),
+        )
+        for t in trials
+    )
+    if len(counts) < 2:
+        return None
+    rows = tuple((key, (Cell(float(count), f"{count:,}"),)) for key, count in counts.most_common())
+    legend = (
+        "Several versions are mixed in this report. Maths: trials whose numbers changed on purpose have other ids and "
+        "are never taken for one another.",
+    )
+    return Table("versions", "Recorded by", ("code", "probes", "maths"), ("trials",), rows, legend)
+
+
+def questions_table(trials: Sequence[Trial]) -> Table | None:
+    """What was asked: how many claims and records, and what gave way or had no page."""
+    names = [name for name in QUESTION_COUNTS if any(name in t.counts for t in trials)]
+    labels = ("data", "num_documents", "num_shots", "seed")
+    rows: dict[tuple[str, ...], tuple[Cell, ...]] = {}
+    for trial in sorted(trials, key=lambda t: (t.data, t.get("num_documents"))):
+        if any(name in trial.counts for name in names):
+            cells = tuple(_count(trial.counts.get(name)) for name in names)
+            rows.setdefault((*(show(trial.get(name)) for name in labels), *(c.text for c in cells)), cells)
+    if not rows:
+        return None
+    body = tuple((key[: len(labels)], cells) for key, cells in rows.items())
+    columns = tuple(QUESTION_COUNTS[name] for name in names)
+    return Table("questions", "Questions asked", labels, columns, body)
 
 
 def leaders(trials: Sequence[Trial]) -> list[Table]:
-    """The best trials by memorisation error and by accuracy, whatever they are."""
+    """The best trials by memorisation error and by accuracy, whatever they are.
+
+    Errors per token are ranked among trials of one model, since tokenizers cut a text into tokens of their own; those
+    of several models are ranked per byte of text.
+    """
+    models = list(dict.fromkeys(t.model for t in trials if t.metric(NLL) is not None and not is_baseline(t)))
+    ranked = []
+    for model in models:
+        several = len(models) > 1
+        own = [t for t in trials if t.model == model and not is_baseline(t)]
+        slug, title = (f"best_nll_{model}", f"Best trials of {model}") if several else ("best_nll", "Best trials")
+        ranked.append((own, NLL, True, slug, f"{title} by memorisation error (NLL per token)"))
+    if len(models) > 1:
+        others = [t for t in trials if not is_baseline(t)]
+        title = "Best trials of all models by memorisation error (NLL per byte of text)"
+        ranked.append((others, NLL_PER_BYTE, True, "best_nll_per_byte", title))
+    ranked.append((list(trials), ACCURACY, False, "best_accuracy", "Best trials by FEVER accuracy"))
     tables = []
-    for metric, name, lower in TRAINED[:2]:
-        found = [
-            (v, t) for t in trials if (v := t.metric(metric)) is not None and (metric != NLL or not is_baseline(t))
-        ]
-        ranked = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
-        if len(ranked) > 1:
-            slug, title = f"best_{metric.split('/')[-1]}", f"Best trials by {name}"
-            tables.append(trial_table(ranked, MAX_LEADERS, (NLL, ACCURACY, MACRO, LEAKAGE), slug, title))
+    for own, metric, lower, slug, title in ranked:
+        found = [(v, t) for t in own if (v := t.metric(metric)) is not None]
+        order = [t for _, t in sorted(found, key=lambda pair: pair[0] if lower else -pair[0])]  # noqa: B023
+        if len(order) > 1:
+            columns = (NLL, NLL_PER_BYTE, ACCURACY, MACRO, LEAKAGE)
+            tables.append(trial_table(order, MAX_LEADERS, columns, re.sub(r"[^\w.-]+", "_", slug), title))
     return tables
 
 
@@ -244,7 +347,7 @@ def _metric(name: str, trial: Trial) -> float | None:
 
 def data_table(trials: Sequence[Trial]) -> Table | None:
     """What the documents and rows were: N_full, N_top, N_trunc and the rows behind them."""
-    names = list(dict.fromkeys(name for t in trials for name in t.counts))
+    names = [name for name in dict.fromkeys(n for t in trials for n in t.counts) if name not in QUESTION_COUNTS]
     rows: dict[tuple[str, ...], tuple[Cell, ...]] = {}
     for trial in sorted(trials, key=lambda t: (t.data, t.get("num_documents"))):
         if trial.counts:

@@ -15,7 +15,7 @@ from sweep.report.comparisons.fever import spread
 from sweep.report.naming import NOT_SHOWN, SEEDS, varying
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
-from trainables.trial.spec import IDENTITY_FIELDS
+from trainables.trial.spec import TOLD_APART
 
 MAX_COLUMNS = 16
 
@@ -77,10 +77,10 @@ def sort_key(values: Iterable[Any]) -> list[tuple[int, float, str]]:
 def compared_over(trials: Sequence[Trial], names: Sequence[str]) -> list[Trial]:
     """Return the trials that have a companion which differs in the named fields (and seeds) only."""
     groups: dict[str, list[Trial]] = {}
-    rest = [name for name in IDENTITY_FIELDS if name not in (*names, *NOT_SHOWN)]
+    rest = [name for name in TOLD_APART if name not in (*names, *NOT_SHOWN)]
     for trial in trials:
         groups.setdefault(repr([trial.get(name) for name in rest]), []).append(trial)
-    return [t for own in groups.values() if varying(own, set(IDENTITY_FIELDS) - {*names}) for t in own]
+    return [t for own in groups.values() if varying(own, set(TOLD_APART) - {*names}) for t in own]
 
 
 def pivot(trials: Sequence[Trial], layout: Layout, slug: str, title: str) -> Table | None:
@@ -150,7 +150,7 @@ def _references(columns: Mapping[Any, Sequence[Trial]], layout: Layout) -> list[
     trials = [trial for own in columns.values() for trial in own]
     found = []
     for look_up in layout.references.values():
-        values: dict[str, float] = {}
+        values: dict[tuple[str, float], float] = {}  # one trial may be measured in several ways, as under several sets
         for trial in trials:
             other = look_up(trial)
             if other is None:
@@ -158,7 +158,7 @@ def _references(columns: Mapping[Any, Sequence[Trial]], layout: Layout) -> list[
             measure = layout.reference_metric
             value = measure(trial, other) if measure else other.metric(layout.metric)
             if value is not None:
-                values[other.id] = value
+                values[other.id, value] = value
         found.append(_summary(list(values.values()), layout.digits))
     return found
 

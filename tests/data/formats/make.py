@@ -94,7 +94,7 @@ def leave_checkpoint(record: dict[str, Any], place: Path) -> None:
     """Stop a trial after its first epoch, as the driver does with its stop file."""
     import torch
 
-    from trainables.pack.process_cache import Workbench
+    from trainables.pack.process_cache import ProcessCache
     from trainables.pack.worker import PackWork
     from trainables.trial.spec import make_spec
     from trainables.trial.task import TrialTask
@@ -103,9 +103,9 @@ def leave_checkpoint(record: dict[str, Any], place: Path) -> None:
     spec = make_spec({**record["identity"], **named, "checkpoint_every_s": 0})
     stop = place.parent / "stop"
     stop.write_bytes(b"asked to")
-    bench = Workbench(torch.device("cpu"), None)
+    cache = ProcessCache(torch.device("cpu"), None)
     task = TrialTask(record["id"], spec, str(place.parent / "unused"), str(place)).to_dict()
-    work = PackWork({"trials": [task], "trunk_layers": [], "stop_file": str(stop)}, bench)
+    work = PackWork({"trials": [task], "trunk_layers": [], "stop_file": str(stop)}, cache)
     while not work.step()["done"]:
         pass
     stop.unlink()

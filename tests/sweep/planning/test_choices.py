@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.planning.choices import NoCandidate, Question, decide, make_question, metric_mode, reconcile, settled
+from sweep.planning.choices import (
+    NoCandidate,
+    Question,
+    decide,
+    make_question,
+    metric_mode,
+    reconcile,
+    settled,
+    tie_text,
+)
 from sweep.planning.points import PointMaker
 from sweep.space import Best
 
@@ -41,6 +50,52 @@ def test_the_lowest_error_wins_and_runners_up_are_kept() -> None:
     assert choice["group"] == {"model": "sample-llama"} and choice["field"] == "layer" and choice["stage"] == "choose"
     assert choice["candidates"] == [point.id for point in asked.candidates] and choice["decided_at"] == "now"
     assert json.loads(json.dumps(choice)) == choice
+
+
+@pytest.mark.parametrize(("dtype", "tied"), [("bfloat16", [5, 7]), ("float32", [])])
+def test_runners_up_within_the_noise_of_bfloat16_are_a_tie(dtype: str, tied: list[int]) -> None:
+    asked = question([1, 3, 5, 7, 4], dtype=dtype)
+    choice = decide(asked, records(asked, [2.0, 1.0, 1.0012, 1.00129, 1.00131]), "now")
+    assert choice is not None and choice["value"] == 3 and choice["tied"] == tied
+    assert tie_text(choice["tied"]) == (
+        "a tie with 5, 7: closer than the 0.0013 that bfloat16 may be off" if tied else ""
+    )
+    other = question(
+        [1, 3], Best(field="layer", stage="choose", per=("model",), by="fever/accuracy", mode="max"), dtype=dtype
+    )
+    by_accuracy = decide(other, records(other, [0.5, 0.5001], "fever/accuracy"), "now")
+    assert by_accuracy is not None and by_accuracy["tied"] == []
+
+
+def seeded(layers: list[int], seeds: list[int]) -> Question:
+    points = PointMaker().expand({"model": "sample-llama"}, {"layer": tuple(layers), "seed": tuple(seeds)})
+    return make_question(BEST, {"model": "sample-llama"}, tuple(points))
+
+
+def test_the_mean_over_seeds_decides() -> None:
+    asked = seeded([1, 3], [0, 1, 2])
+    assert asked.values == (1, 3) and len(asked.candidates) == 6
+    choice = decide(asked, records(asked, [1.0, 1.0, 5.5, 2.0, 2.0, 2.0]), "now")
+    assert choice is not None and (choice["value"], choice["metric"]) == (3, 2.0), "layer 1 is best for two of three"
+    assert choice["runners_up"][0]["metric"] == 2.5 and choice["runners_up"][0]["metrics"] == [1.0, 1.0, 5.5]
+    assert choice["candidates"] == [point.id for point in asked.candidates] and len(choice["ids"]) == 3
+    assert decide(asked, records(seeded([1, 3], [0, 1]), [1.0] * 4), "now") is None, "a seed has no record yet"
+
+
+def test_a_value_of_which_a_seed_failed_is_left_out() -> None:
+    asked = seeded([1, 3], [0, 1])
+    choice = decide(asked, records(asked, [0.5, "failed", 2.0, 3.0]), "now")
+    assert choice is not None and choice["value"] == 3
+    assert [(out["value"], out["reason"], out["id"]) for out in choice["left_out"]] == [
+        (1, "failed", asked.candidates[1].id)
+    ]
+    with pytest.raises(NoCandidate, match="none of 4 trials .*1: failed, 3: diverged.*--retry-failed"):
+        decide(asked, records(asked, [0.5, "failed", 2.0, "diverged"]), "now")
+
+
+def test_a_choice_over_several_seeds_is_another_than_one_of_a_single_seed() -> None:
+    keys = [seeded([1, 3], seeds).key for seeds in ([0], [1], [0, 1], [1, 0], [0, 1, 2])]
+    assert keys[0] == question([1, 3]).key == "0044e108554cdf2d" and keys[2] == keys[3] and len(set(keys)) == 4
 
 
 def test_nothing_is_decided_before_every_candidate_has_a_record() -> None:

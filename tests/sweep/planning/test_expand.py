@@ -243,9 +243,7 @@ def test_a_point_names_the_hubs_commit_so_that_all_workers_read_the_same(monkeyp
     assert point.spec.data == f"hub:fever/fever@{'c' * 40}" and point.data_key == listed.key
 
 
-def test_hub_data_that_moved_since_a_sweep_began_are_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hub_data_that_moved_since_a_sweep_began_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from trainables.data import hub
 
     space = Space(
@@ -258,9 +256,9 @@ def test_hub_data_that_moved_since_a_sweep_began_are_said(
         file = hub.RepoFile("train/0000.parquet", 1, commit)
         listed = hub.HubFiles("fever/fever", commit, (file,), (file,), (file,))
         monkeypatch.setattr(hub, "hub_files", lambda name, listed=listed: listed)
-        keep_commits(build_plan(space), store, "on_hub", {"k": "e"})
-        said.append(capsys.readouterr().out)
-    assert said[:2] == ["", ""] and f"to stay: --data hub:fever/fever@{'c' * 40}" in said[2]
+        plan = build_plan(space, commits={"EleutherAI/pythia-70m@main": "e" * 40})
+        said.append(keep_commits(plan, store, "on_hub"))
+    assert said[:2] == [[], []] and f"to stay: --data hub:fever/fever@{'c' * 40}" in said[2][0]
     assert store.read_json("on_hub/commits.json") == {
-        "models": {"k": "e"}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
+        "models": {"EleutherAI/pythia-70m@main": "e" * 40}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
     }  # fmt: skip

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sweep.planning.expand import build_plan
 from sweep.planning.overrides import apply_overrides, select_by_metric, small_form
-from sweep.space import ALL, EVERY_LAYER, LARGEST, OTHERS, Best, LogUniform, Sampling, Space, Stage, stage_axes
+from sweep.space import ALL, EVERY_LAYER, LARGEST, OTHERS, Best, LogUniform, Sampling, Space, Stage, checked, stage_axes
 from trainables.errors import ConfigError
 
 SPACE = Space(
@@ -69,7 +73,9 @@ def test_one_value_of_another_field_is_fixed_and_several_make_an_axis() -> None:
     space = apply_overrides(SPACE, ["seed=1,2"])
     assert space.axes["seed"] == (1, 2)
     assert [axes["seed"] for axes in axes_of(space)] == [(1, 2), (1, 2)]
-    assert space.stages[1].take is not None and space.stages[1].take.per == ("model", "seed")
+    assert space.stages[1].take is not None and space.stages[1].take.per == ("model",), "the mean over seeds decides"
+    more = apply_overrides(SPACE, ["memory_dim=64,128"]).stages[1].take
+    assert more is not None and more.per == ("model", "memory_dim")
     assert apply_overrides(space, ["seed=3"]).axes["seed"] == (3,)
     assert "memory_dim" not in apply_overrides(SPACE, ["memory_dim=64,128"]).fixed
 
@@ -97,6 +103,20 @@ def test_values_may_hold_anything_but_commas(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name).mkdir()
     space = apply_overrides(SPACE, ["data=hub", "model=pythia-70m"])
     assert (space.fixed["data"], space.axes["model"]) == ("hub", ("pythia-70m",))
+
+
+def test_a_value_with_commas_stands_in_double_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / 'a,b "c"'
+    odd.mkdir()
+    monkeypatch.chdir(tmp_path)
+    space = apply_overrides(SPACE, ['model="a,b ""c""", pythia-1b'])
+    assert space.axes["model"] == (str(odd), "pythia-1b")
+    assert apply_overrides(SPACE, ['alpha="0.5",1']).axes["alpha"] == (0.5, 1.0)
+
+
+def test_the_names_of_the_study_that_are_fields_are_taken() -> None:
+    found = apply_overrides(SPACE, ["num_clusters=2", "mem_seed=3", "alpha=0.5"])
+    assert found.fixed["num_clusters"] == 2 and found.fixed["mem_seed"] == 3 and found.axes["alpha"] == (0.5,)
 
 
 def test_equal_values_count_once_and_later_settings_win() -> None:
@@ -136,6 +156,25 @@ def test_another_metric_may_decide_with_its_own_direction() -> None:
         ("alpha=-1", "alpha=-1.0: must be at least 0"),
         ("allocation=simste1", "did you mean 'simset1'?"),
         ("num_samples=3", "has no sampled stage"),
+        ("lr=nan", "lr=nan: must be a finite number"),
+        ("alpha=inf", "alpha=inf: must be a finite number"),
+        ("alpha=-Infinity", "alpha=-Infinity: must be a finite number"),
+        ("lr=1e999", "lr=1e999: must be a finite number"),
+        ("epochs=nan", "epochs=nan: must be a finite number"),
+        ("epochs=inf", "epochs=inf: must be a finite number"),
+        ("layer=inf", "layer=inf: must be a finite number"),
+        ("lr=much", "lr='much': must be of type float"),
+        ("hook_layer=3", "hook_layer: unknown field; the field is layer"),
+        ("selected_docs=10", "the field is num_documents"),
+        ("lm_size=7b", "the field is model"),
+        ("memory_allocation=simset1", "the field is allocation"),
+        ("simset=1", "the field is allocation (simset1, simset2 or simset3"),
+        ("Hook-Layer=3", "the field is layer"),
+        ("shots=1", "the field is num_shots"),
+        ("memory_seed=1", "the field is mem_seed"),
+        ("learning_rate=1", "the field is lr"),
+        ('model="a,b', "the quotes do not match"),
+        ('model="a"b', "the quotes do not match"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(setting: str, message: str) -> None:
@@ -144,6 +183,47 @@ def test_a_bad_setting_is_refused_in_one_line(setting: str, message: str) -> Non
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_metric_that_cannot_be_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'memory/nll'"):
-        select_by_metric(SPACE, "memry/nll")
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("memry/nll", "no such metric, did you mean 'memory/nll'? (there are: memory/nll, "),
+        ("fever/acc", "did you mean 'fever/accuracy'?"),
+        ("fever/", "no such metric"),
+        ("accuracy", "no such metric"),
+        ("counterfact/true_rate", "no such metric"),
+        ("memory/leakage", "did you mean 'memory/leakage_"),
+    ],
+)
+def test_a_metric_that_no_candidate_reports_is_refused_when_planned(metric: str, said: str) -> None:
+    by_option = select_by_metric(SPACE, metric)
+    first, second = SPACE.stages
+    assert second.take is not None
+    by_file = replace(SPACE, stages=(first, replace(second, take=replace(second.take, by=metric))))
+    for space in (by_option, by_file):
+        with pytest.raises(ConfigError) as caught:
+            build_plan(apply_overrides(space, ["data=sample"]))
+        assert said in str(caught.value) and "is chosen among" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_metric_is_known_once_its_probe_is_asked() -> None:
+    space = apply_overrides(select_by_metric(SPACE, "counterfact/true_rate"), ["probes=counterfact", "data=sample"])
+    assert build_plan(space).questions[0].best.by == "counterfact/true_rate"
+
+
+def test_a_sampler_without_such_a_metric_is_refused() -> None:
+    sampling = Sampling(fields={"lr": LogUniform(1e-4, 1e-2)}, num_samples=3, metric="train/nlll")
+    space = Space(
+        name="t", title="", axes={}, fixed={"depth": 0.5}, stages=(Stage(name="s", axes={}, sampling=sampling),)
+    )
+    with pytest.raises(ConfigError, match="stage s: sampled by 'train/nlll': no such metric, did you mean 'train/nll'"):
+        build_plan(checked(space))
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_any_setting_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
+    for setting in (f"{name}={text}", f"alpha={text}", f"model={text}", f"layer={text}", f"probes={text}"):
+        try:
+            apply_overrides(SPACE, [setting])
+        except ConfigError as error:
+            assert str(error)

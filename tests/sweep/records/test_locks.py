@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -299,13 +300,17 @@ def test_what_has_neither_locks_nor_conditional_puts_is_refused(tmp_path, monkey
         assert store.claims("demo") is None
 
 
-def test_a_file_system_without_locks_is_refused(store: Store, monkeypatch) -> None:
-    def refuse(*args: Any, **named: Any) -> None:
-        raise NotImplementedError
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(store: Store, number: int, monkeypatch) -> None:
+    import fcntl
 
-    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
-    with pytest.raises(ConfigError, match="no locks.*--no-lock"), store.lock("demo"):
-        pass
+    def refuse(*args: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):  # nothing is left that would hold up the second
+        with pytest.raises(ConfigError, match="no locks.*--no-lock"), store.lock("demo"):
+            pass
 
 
 def test_whether_a_hold_is_in_force(between_processes: Store, monkeypatch) -> None:

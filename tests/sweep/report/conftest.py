@@ -48,6 +48,8 @@ class FakeStorage:
         extra: dict[str, Any] | None = None,
         parsed: Sequence[str | None] | None = None,
         answer_seed: int = 0,
+        probe_versions: dict[str, int] | None = None,
+        versions: dict[str, str] | None = None,
         **fields: Any,
     ) -> str:
         """Plan a trial and, with `write`, record it; `accuracy` is the share of pages' claims answered right."""
@@ -77,10 +79,11 @@ class FakeStorage:
             "model": {"name": card.name, "key": card.key, "num_blocks": card.num_blocks},
             "data": {"key": DATA_KEY, "given": "made-up"}, "metrics": found, "curves": curves or {},
             "counts": {"n_full": 1000, "n_top": pages, "n_trunc": pages, "valid_rows_selected": pages * 5},
-            "timings": {}, "flops": 0.0, "host": "here", "versions": {}, "error": None,
+            "timings": {}, "flops": 0.0, "host": "here", "versions": versions or {}, "error": None,
             "files": write_member_files(str(folder), files),
             "started_at": "2024-01-01T00:00:00.000+00:00", "finished_at": "2024-01-01T00:01:00.000+00:00",
         }  # fmt: skip
+        record |= {"probe_versions": probe_versions} if probe_versions else {}
         (folder / "record.json").write_bytes(record_bytes(record))
         return ident
 

@@ -210,3 +210,24 @@ def test_2400_trials_take_less_than_a_minute_and_stay_readable(storage):
     assert "40 of 2,160 rows are printed" in printed
     with open(folder / "tables" / "against_pretrained.csv") as rows:
         assert sum(1 for _ in rows) == 2161
+
+
+def test_a_trial_whose_answers_are_missing_or_broken_is_named(storage):
+    storage.add("s", "all", method="pretrained")
+    broken, missing, whole = (storage.add("s", "all", layer=layer) for layer in (1, 2, 3))
+    silent = storage.add("s", "all", layer=4, accuracy=None)
+    sampled = storage.add(
+        "s", "all", layer=5, probes=("counterfact",), accuracy=None, metrics={"counterfact/true_rate": 0.3}
+    )
+    storage.write_plans()
+    (path,) = storage.root.rglob(f"{broken}/predictions.parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    (path,) = storage.root.rglob(f"{missing}/predictions.parquet")
+    path.unlink()
+    run(storage.root / "s", "--no-mlflow")
+    text = (storage.root / "s" / "report" / "report.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("- trial ")]
+    assert [line.split()[2] for line in lines] == [*sorted([broken, missing]), sampled]
+    assert {line.split(" is ")[-1].split(":")[0] for line in lines} == {"broken", "missing", "missing or broken"}
+    assert not any(quiet in line for quiet in (whole, silent) for line in lines)
+    assert "in no comparison of FEVER answers" in lines[0] and "run its sweep again" in text

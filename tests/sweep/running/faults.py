@@ -27,8 +27,8 @@ POISONED: list[str] = []
 def plan(folder: Path, *rules: Mapping[str, Any]) -> None:
     """Write a plan.
 
-    `kind` of a rule is one of `FAULTS`, `trial` whose pack (default any), `after` which epoch, `members` least trials
-    of the pack, `where` a variable that must be set in the process.
+    Of a rule, `kind` is what happens (see `_apply`), `trial` in whose pack (any), `after` which epoch, `members` the
+    least trials of the pack, `where` a variable that must be set in the process, `times` how often.
     """
     for used in folder.glob("used-*"):
         used.unlink()

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from sweep.planning.overrides import apply_overrides
-from sweep.planning.plan_of import plan_of
+from sweep.planning.plan_of import costed_plan, plan_of
+from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
 from sweep.records.store import Store
 from sweep.records.table import results_table
 from sweep.running.ledger import Ledger, Packing
-from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage, checked
+from sweep.space import ALL, LARGEST, OTHERS, Best, OneOf, Sampling, Space, Stage, Uniform, checked
 
 BEST = Best(field="layer", stage="select", per=("model",))
 SPACE = checked(
@@ -158,3 +159,76 @@ def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path)
     after = dict(manifest_stages(store, "staged"))
     assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
     assert results_table(store, "staged", store.index()).num_rows == 10
+
+
+def test_a_model_that_runs_whole_is_said_once(tmp_path):
+    ledger, said = open_ledger(tmp_path)
+    for pack, begun in take(ledger):
+        counts = {"whole_model": 1} if begun["model"]["name"] == "sample-llama" else {}
+        metrics = {"memory/nll": 1.0}
+        ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": metrics, "counts": counts})
+    assert [line for line in said if "whole model" in line] == [
+        "sample-llama: its blocks do not run alone, so the whole model runs for every text: right, and slower"
+    ]
+
+
+def test_failed_trials_are_counted_apart_from_done_ones(tmp_path):
+    ledger, said = open_ledger(tmp_path)
+    for number, (pack, begun) in enumerate(take(ledger)):
+        give(ledger, pack, begun, "failed" if number < 2 else "done", **{"memory/nll": 1.0})
+    store = Store(str(tmp_path))
+    select = plan_of(SPACE, store.index(), {}, store, "staged").stage("select")
+    assert (select.done, select.failed, select.num_to_run) == (2, 2, 0)
+    again = plan_of(SPACE, store.index(), {}, store, "staged", retry_failed=True).stage("select")
+    assert (again.done, again.failed, again.num_to_run) == (2, 0, 2)
+    assert any("none of 2 trials" in line and "--retry-failed" in line for line in said)
+    shown = plan_text(costed_plan(SPACE, store, "staged"))
+    assert "2 trials; they are run again with --retry-failed" in shown
+
+
+def test_one_layer_is_chosen_for_all_seeds(tmp_path):
+    space = apply_overrides(SPACE, ["model=sample-llama", "seed=0,1"])
+    store = Store(str(tmp_path))
+    plan = plan_of(space, store.index(), {}, store, "staged")
+    assert len(plan.questions) == 1 and len(plan.questions[0].candidates) == 4
+    said: list[str] = []
+    ledger = Ledger(plan, store, "staged", store.index(), {}, Packing(lambda point: 1, 1), False, said.append)
+    nll = {(1, 0): 1.0, (1, 1): 4.0, (3, 0): 2.0, (3, 1): 2.0}
+    for pack, begun in take(ledger):
+        give(ledger, pack, begun, **{"memory/nll": nll[begun["identity"]["layer"], begun["identity"]["seed"]]})
+    assert "chosen: layer for model=sample-llama is 3 (memory/nll 2.0000, next 1 (2.5000))" in said
+    following = [begun["identity"] for _, begun in take(ledger)]
+    assert {stated["layer"] for stated in following} == {3} and {stated["seed"] for stated in following} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("spread", "fields", "drawn", "planned", "why"),
+    [
+        (OneOf((0.1, 0.2, 0.3, 0.2)), {}, 3, 3, ""),
+        (OneOf((0.1, 0.2, 0.3)), {"allocation": "none"}, 1, 3, "all the values there are have been tried, or make no"),
+        (Uniform(0.1, 0.9), {"allocation": "none"}, 1, 12, "40 draws in a row gave trials that are there already"),
+        (OneOf(tuple(n / 100 for n in range(1, 15))), {}, 12, 12, ""),
+    ],
+)
+def test_a_sampled_stage_ends_when_nothing_is_left_to_draw(tmp_path, spread, fields, drawn, planned, why):
+    space = checked(
+        Space(
+            name="s", title="", axes={},
+            fixed={"model": "sample-llama", "layer": 3, "allocation": "partitioned", **fields},
+            stages=(Stage(name="tune", axes={}, sampling=Sampling(fields={"alpha": spread}, num_samples=12)),),
+        )
+    )  # fmt: skip
+    store, said = Store(str(tmp_path)), []
+    plan = plan_of(space, store.index(), {}, store, "staged")
+    assert plan.num_to_run == planned
+    assert bool(plan.shortages) == (planned < 12) and all(
+        "num_samples=12, but alpha" in line for line in plan.shortages
+    )
+    ledger = Ledger(plan, store, "staged", store.index(), {}, Packing(lambda point: 1, 1), False, said.append)
+    while (pack := ledger.next_pack()) is not None:
+        for begun in list(pack[1].values()):
+            give(ledger, pack[0].id, begun, **{"train/nll": 1.0})
+    assert ledger.exhausted
+    counts = ledger.outcome()
+    assert (counts["done"], counts["missing"]) == (drawn, 0)
+    assert (why in " ".join(said)) and bool(said) == bool(why)

@@ -15,16 +15,16 @@ import pytest
 
 from sweep.records.store import Store
 from sweep.run import _tracking_options
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.knock import knock
-from sweep.tracking.layout import Tracking
 from sweep.tracking.live_feed import LiveFeed
 
 ROOT = Path(__file__).resolve().parents[3]
 FIRST = """
 import sys
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import Tracking
+from sweep.tracking.address import Tracking
 print(Runs(Tracking(sys.argv[1], "both"), "storage").experiment_id)
 """
 

@@ -102,7 +102,7 @@ class ShiftAdapter(SplitAdapter[ShiftPlan]):
             self.vectors[member].copy_(load(files["shift.safetensors"])["vector"])
 
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         vector, whole = self.vectors[member].detach(), self.parts.whole_model()
         with whole.with_memory(lambda hidden: vector.expand_as(hidden), self.layer):
             yield whole

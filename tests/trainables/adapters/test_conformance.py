@@ -26,6 +26,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         {"layer": 1, "alpha": 5.0, "allocation": "simset2", "weight_decay": 0.0},
     ],
     "pretrained": [{}],
+    "allocate": [{"allocation": "simset2", "num_clusters": 2}],
     "full_update": [{"lr": 1e-3}],
     "shift": [{"layer": 2, "lr": 0.3}, {"layer": 2, "lr": 1.0}],
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.corpus import load_corpus
+from trainables.data.corpus import load_corpus, subject_of, title_of, with_subject_pages
 from trainables.errors import ConfigError, DataError
 
 MakeFever = Callable[..., Path]
@@ -45,6 +46,37 @@ def test_articles_follow_the_pages_and_need_no_training_rows(make_fever: MakeFev
     assert [d.title for d in selection.documents] == ["Ann", "Bob", "Caf\u00e9_Zoë", "Moon", "Sun"]
     assert [d.source for d in selection.documents] == ["fever"] * 3 + ["wiki"] * 2
     assert (selection.counts["n_top"], selection.counts["n_trunc"]) == (8, 5)
+
+
+def test_subjects_have_their_own_pages_first_whether_claims_point_to_them_or_not(make_fever: MakeFever) -> None:
+    folder = make_fever(articles=True)
+    more = {
+        "Eve_-LRB-singer-RRB-": "Eve -LRB- born 1980 -RRB- .",
+        "Star_Wars-COLON-_A_Film": "A film .",
+        "Other": "No .",
+    }
+    lines = [json.dumps({"id": title, "text": text}) for title, text in more.items()]
+    (folder / "fever" / "wiki-pages" / "wiki-003.jsonl").write_text("\n".join(lines))
+    corpus = load_corpus(str(folder))
+    subjects = ["Star Wars: A Film", "Nobody", "Sun", "Eve (singer)", "Bob", "Caf\u00e9 Zo\u00eb"]
+    found = with_subject_pages(corpus, str(folder), subjects)
+    selection = found.select(8, subjects)
+    assert [d.title for d in selection.documents] == [
+        "Bob", "Caf\u00e9_Zo\u00eb", "Sun", "Star_Wars-COLON-_A_Film", "Eve_-LRB-singer-RRB-", "Ann",
+    ]  # fmt: skip
+    assert [d.source for d in selection.documents[3:5]] == ["wiki", "wiki"] and not selection.documents[4].claims
+    assert (
+        with_subject_pages(corpus, str(folder), subjects, detokenize=True).subject_pages[1].text == "Eve (born 1980)."
+    )
+    assert corpus.select(8, subjects).documents[:3] == selection.documents[:3], "they need not be looked for"
+    with pytest.raises(ConfigError, match="has 10 documents"):
+        found.select(11)
+
+
+def test_a_subject_and_its_page_have_one_spelling() -> None:
+    for subject in ("Alan Bates (actor)", "Guns N' Roses", "Yahoo!", "AT&T", "Star Wars: A Film", "Cafe\u0301"):
+        assert subject_of(title_of(subject)) == subject_of(subject)
+    assert title_of("Alan Bates (actor)") == "Alan_Bates_-LRB-actor-RRB-"
 
 
 def test_an_article_that_is_an_evidence_page_is_not_taken_twice(make_fever: MakeFever) -> None:

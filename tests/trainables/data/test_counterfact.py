@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ FULL = {
     "generation_prompts": ["Danielle Darrieux's mother tongue is"],
 }
 SHORT = {"case_id": 8, "requested_rewrite": REWRITE | {"relation_id": None}}
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    return FULL | {"requested_rewrite": REWRITE | parts}
 
 
 def write(folder: Path, content: Any) -> str:
@@ -61,11 +66,31 @@ def test_no_records_say_what_was_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": 1}, "a dict where a list of records is needed"),
+        ({"a": 1}, r"counterfact\.json:1: no field 'case_id', 'requested_rewrite' \(there are: 'a'\)"),
         ([FULL, {"case_id": 1}], "record 1: no field 'requested_rewrite'"),
         ([FULL | {"requested_rewrite": {"prompt": "{} is"}}], "no field 'subject'"),
-        ([7], "record 0: not laid out"),
-        ([FULL | {"case_id": "x"}], "record 0: not laid out"),
+        ([7], "record 0: a int where a JSON object is needed"),
+        ([FULL | {"case_id": "x"}], "record 0: case_id 'x': must be a whole number"),
+        ([FULL | {"case_id": -1}], "case_id -1: must be a whole number of at least 0"),
+        ([FULL | {"case_id": 7.5}], "case_id 7.5: must be a whole number"),
+        ([FULL | {"case_id": float("nan")}], "case_id nan"),
+        ([FULL | {"case_id": float("inf")}], "case_id inf"),
+        ([FULL | {"case_id": True}], "case_id True"),
+        ([FULL, FULL | {"paraphrase_prompts": []}], "record 1: case_id 7 names another record at .*: record 0"),
+        ([FULL | {"requested_rewrite": None}], "field 'requested_rewrite' is None"),
+        ([changed(prompt="The mother tongue is")], "record 0: prompt 'The mother tongue is' has no {} in its subject"),
+        ([changed(prompt=" ")], "prompt is empty"),
+        ([changed(subject="")], "record 0: subject is empty"),
+        ([changed(subject="\ud800")], r"subject holds \\ud800 at character 1"),
+        ([changed(target_true={"str": ""})], "record 0: target_true is empty"),
+        ([changed(target_new={"str": " \n"})], "target_new is empty"),
+        ([changed(target_new={"str": None})], "target_new is None, not text"),
+        ([changed(target_new={"id": "Q1"})], "target_new is {'id': 'Q1'}"),
+        ([changed(target_new="English")], "target_new is 'English'"),
+        ([changed(target_new={"str": " french"})], "target_true and target_new are both 'French'"),
+        ([FULL | {"paraphrase_prompts": "What?"}], "paraphrase_prompts is 'What\\?', not a list"),
+        ([FULL | {"neighborhood_prompts": ["a", ""]}], r"neighborhood_prompts\[1\] is empty"),
+        ([FULL | {"neighborhood_prompts": [3]}], r"neighborhood_prompts\[0\] is 3, not text"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path: Path, content: Any, message: str) -> None:
@@ -77,3 +102,29 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "counterfact.json").write_text("[\n{,\n]")
     with pytest.raises(DataError, match=r"counterfact\.json:2: not valid JSON"):
         load_counterfact(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["counterfact.json", "counterfact.jsonl", "counterfact.json.gz"])
+def test_records_one_a_line_are_read_whatever_the_file_is_called(tmp_path: Path, name: str) -> None:
+    expected = load_counterfact(write(tmp_path, [FULL, SHORT]))
+    (tmp_path / "counterfact.json").unlink()
+    lines = "".join(f"{json.dumps(record)}\n" for record in (FULL, SHORT)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    assert load_counterfact(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("form", ["parquet", "datasets"])
+def test_records_of_nested_columns_are_read(tmp_path: Path, form: str) -> None:
+    import datasets
+
+    records = [FULL, FULL | {"case_id": 9, "paraphrase_prompts": None}]
+    table = datasets.Dataset.from_list(records)
+    if form == "parquet":
+        table.to_parquet(tmp_path / "counterfact.parquet")
+    else:
+        table.save_to_disk(tmp_path / "counterfact")
+    full, short = load_counterfact(str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    (expected,) = load_counterfact(write(other, [FULL]))
+    assert full == expected and short.paraphrase_prompts == ()

@@ -62,12 +62,12 @@ def test_table_form_gives_the_same_claims_as_the_official_layout(make_fever: Mak
     [
         ("{", "not valid JSON"),
         ("[1]", "a list where a JSON object is needed"),
-        ('{"id": 1, "label": "SUPPORTS"}', "no field 'claim'"),
-        ('{"id": 1, "label": "SUPPORTS", "claim": null}', "field 'claim' is None, not text"),
-        ('{"id": 1, "label": "TRUE", "claim": "x"}', "label 'TRUE' must be one of"),
-        ('{"id": 1, "label": "SUPPORTS", "claim": "x"}', "no field 'evidence_wiki_url'"),
+        ('{"id": 1, "label": "SUPPORTS"}', "no field 'claim', 'evidence' or 'evidence_wiki_url' .there"),
+        ('{"id": 1, "label": "SUPPORTS", "claim": null, "evidence": []}', "field 'claim' is None, not text"),
+        ('{"id": 1, "label": "TRUE", "claim": "x", "evidence": []}', "label 'TRUE' must be one of"),
+        ('{"id": 1, "label": "SUPPORTS", "claim": "x"}', "no field 'evidence' or 'evidence_wiki_url'"),
         ('{"id": 1, "label": "SUPPORTS", "claim": "x", "evidence": [[1]]}', "'evidence' must be lists"),
-        ('{"id": 1, "label": "SUPPORTS", "claim": "x", "evidence": [[[1, 2, 3, 4]]]}', "page 3 is not text"),
+        ('{"id": 1, "label": "SUPPORTS", "claim": "x", "evidence": [[[1, 2, 3, 4]]]}', "page is 3, not text"),
         ('{"id": 9, "label": "REFUTES", "claim": "x", "evidence": [[[1, 2, "A", 4]]]}', "id 9 names another"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_table_without_a_needed_column_is_named(tmp_path: Path, suffix: str) -
         pyarrow.csv.write_csv(table, path)
     else:
         pyarrow.parquet.write_table(table, path)
-    with pytest.raises(DataError, match=rf"train\{suffix}:\d: no field 'claim'"):
+    with pytest.raises(DataError, match=rf"train\{suffix}.*: no column 'claim', 'evidence' or .*: 'id', 'label'"):
         list(read_rows(path))
 
 
@@ -100,5 +100,5 @@ def test_a_table_without_a_needed_column_is_named(tmp_path: Path, suffix: str) -
 def test_a_file_of_another_format_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"train{suffix}"
     path.write_bytes(b"\xff\xfe\x00 nothing of the kind")
-    with pytest.raises(DataError, match="cannot be read as"):
+    with pytest.raises(DataError, match="cannot be read as|in UTF-16"):
         list(read_rows(path))

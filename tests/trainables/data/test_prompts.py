@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.data.documents import LABELS, Claim, Document
-from trainables.data.prompts import HEADER, POOL, choose_examples, render_prompt, render_template
+from trainables.data.prompts import HEADER, POOL, choose_examples, choose_examples_for, render_prompt, render_template
 from trainables.errors import ConfigError
 
 POOL_LABELS = dict.fromkeys(POOL[0], "a") | dict.fromkeys(POOL[1], "c") | dict.fromkeys(POOL[2], "b")
@@ -79,14 +79,14 @@ def test_examples_are_distinct_complete_and_never_the_claim_asked(
     claims: list[tuple[str, str]], num_shots: int, seed: int, notes_labels: bool, asked: str
 ) -> None:
     page = document(*claims)
-    examples = choose_examples(page, num_shots, seed, notes_labels, exclude=asked)
+    examples = choose_examples(page, num_shots, seed, notes_labels, exclude=(asked,))
     texts = [text for text, _ in examples]
     assert len(examples) == num_shots
     assert len(set(texts)) == num_shots
     assert asked not in texts
     own = {text for text, _ in claims} - {asked}
     assert sum(text in own for text in texts) == min(num_shots, len(own))
-    assert examples == choose_examples(page, 5, seed, notes_labels, exclude=asked)[:num_shots]
+    assert examples == choose_examples(page, 5, seed, notes_labels, exclude=(asked,))[:num_shots]
 
 
 @given(claim_lists, st.integers(1, 5))
@@ -95,7 +95,31 @@ def test_excluding_a_claim_leaves_the_others_in_place(claims: list[tuple[str, st
     examples = choose_examples(page, shots, seed=1)
     own = {text for text, _ in claims}
     kept = [pair for pair in examples if pair[0] != "One." and pair[0] in own]
-    assert [p for p in choose_examples(page, shots, seed=1, exclude="One.") if p in kept] == kept
+    assert [p for p in choose_examples(page, shots, seed=1, exclude=("One.",)) if p in kept] == kept
+
+
+@given(claim_lists, st.integers(0, 5), st.integers(0, 3), st.booleans(), claim_texts)
+def test_a_claim_asked_is_never_its_own_example_and_others_keep_theirs(
+    claims: list[tuple[str, str]], shots: int, seed: int, notes_labels: bool, asked: str
+) -> None:
+    page, shared = document(*claims), choose_examples(document(*claims), shots, seed, notes_labels)
+    spelled = f"  {asked.upper()} \n"
+    for text in (asked, spelled):
+        found = choose_examples_for(text, page, shots, seed, notes_labels)
+        assert asked.lower() not in {example.lower() for example, _ in found} and len(set(found)) == shots
+        if asked not in dict(shared):
+            assert found == shared
+    own = [pair for pair in shared if pair[0] in dict(claims) and pair[0] != asked]
+    found = choose_examples_for(asked, page, shots, seed, notes_labels)
+    assert list(found[: len(own)]) == own, "the next one comes at the end, the others move up"
+
+
+def test_a_sentence_is_the_same_whatever_its_case_and_white_space() -> None:
+    page = document(("Ann  sings.", "SUPPORTS"), ("ann sings. ", "SUPPORTS"), ("Ann sang.", "REFUTES"))
+    assert choose_examples_for("Ann sings.", page, 1, seed=0) == (("Ann sang.", "b"),)
+    pool = POOL[0][3]
+    asked = choose_examples_for(pool.lower(), document(), 5, seed=0)
+    assert pool not in dict(asked) and len(asked) == 5
 
 
 def test_seeds_and_pages_draw_differently() -> None:

@@ -19,7 +19,7 @@ def test_files_are_recognised_in_the_folder_and_one_level_below(make_fever: Make
     assert above.train == inside.train == folder / "fever" / "train.jsonl"
     assert [path.name for path in above.wiki_pages] == ["wiki-001.jsonl", "wiki-002.jsonl"]
     assert above.wiki_pages == inside.wiki_pages
-    assert above.wiki_docs is not None and inside.wiki_docs is None
+    assert above.wiki_docs and not inside.wiki_docs
 
 
 def test_a_folder_of_page_files_is_a_source(make_fever: MakeFever) -> None:
@@ -72,7 +72,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"looked for train\.jsonl .* counterfact\.json"):
+    with pytest.raises(DataError, match=r"looked for train with .* counterfact "):
         resolve_sources(str(tmp_path))
 
 

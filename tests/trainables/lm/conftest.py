@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
 from trainables.lm.card import ModelCard
+from trainables.lm.folder_identity import folder_key, weight_files
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent))  # for `families`, which several test files use
 
 VOCAB, DIM, BLOCKS = 61, 32, 4
 MakeModel = Callable[..., ModelCard]
@@ -73,7 +76,7 @@ def save(folder: Path, family: str, tied: bool, sharded: bool, bin_files: bool) 
 def card_of(folder: Path, family: str, tied: bool) -> ModelCard:
     return ModelCard(
         name=f"tiny-{family}",
-        key=f"{family}:{folder.name}",
+        key=f"{family}:{folder_key(folder, weight_files(folder), [])[:16]}",
         source=str(folder),
         revision="main",
         family=family,

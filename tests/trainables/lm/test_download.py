@@ -22,10 +22,13 @@ from safetensors.torch import load_file, save_file
 from tests.stand_ins import TOKEN, Hub, Rule, model_files
 from trainables.data import online
 from trainables.errors import ConfigError, DataError
-from trainables.lm.card import ALIASES, ModelCard, model_card
+from trainables.lm.aliases import MODELS
+from trainables.lm.card import ModelCard, model_card
 from trainables.lm.download import choose_weights, download_model, find_model
+from trainables.lm.hub_commit import hub_commit
 from trainables.lm.tokens import encode, load_tokenizer
-from trainables.lm.weights import WeightFiles, model_fingerprint, model_folder, tokenizer_folder
+from trainables.lm.upper import load_upper
+from trainables.lm.weights import model_fingerprint, model_folder, tokenizer_folder
 
 NAME = "someone/tiny"
 
@@ -47,6 +50,26 @@ def put(hub: Hub, tiny_models: dict[str, Path]) -> Callable[..., ModelCard]:
         return model_card(name)
 
     return place
+
+
+def forget() -> None:
+    """Look everything up again, as a new process does."""
+    for cached in (hub_commit, model_card, model_folder):
+        cached.cache_clear()
+
+
+def test_planning_waits_three_seconds_for_a_hub_that_does_not_answer(
+    put: Callable[..., ModelCard], hub: Hub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    card = put()
+    find_model(card)
+    forget()
+    hub.rules.append(Rule("GET /api/models", delay_s=6.0))
+    start = time.monotonic()
+    assert model_card(NAME) == card
+    model_card("pythia-70m")
+    assert time.monotonic() - start < 4
+    assert capfd.readouterr().err.count("no answer from") == 1
 
 
 def laid_out(files: dict[str, bytes], layout: str, folder: Path) -> dict[str, bytes]:
@@ -107,13 +130,11 @@ def test_every_layout_gives_the_same_model(
     there = {path.name for path in folder.rglob("*") if path.is_file()}
     weights = {name for name in there if name.endswith((".safetensors", ".bin", ".index.json"))}
     assert len(weights) == LAYOUTS[layout] and not there & {"model.onnx", "consolidated.00.pth", "tf_model.h5"}
-    plain = WeightFiles(tiny_models["llama"])
-    names = sorted(plain._file_of)
-    found = WeightFiles(folder).read({name: name for name in names}, torch.float32, "cpu")
-    wanted = plain.read({name: name for name in names}, torch.float32, "cpu")
-    assert all(torch.equal(found[name], wanted[name]) for name in names)
-    local = load_tokenizer(model_card(str(tiny_models["llama"])))
-    assert encode(load_tokenizer(card), "Ann sings.") == encode(local, "Ann sings.")
+    local = model_card(str(tiny_models["llama"]))
+    for loaded in (model_card(str(folder)), card):
+        found, wanted = (dict(load_upper(c, 1, torch.float32, "cpu").named_parameters()) for c in (loaded, local))
+        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert encode(load_tokenizer(card), "Ann sings.") == encode(load_tokenizer(local), "Ann sings.")
 
 
 def test_a_tokenizer_is_had_without_the_weights(put: Callable[..., ModelCard]) -> None:
@@ -134,28 +155,29 @@ def test_a_branch_that_moves_during_a_sweep_changes_nothing(
     card = put()
     first = find_model(card).commit
     moved = hub.repos[f"models/{NAME}"].commit({**model_files(tiny_models["llama"]), "new.txt": b"new"})
-    assert download_model(replace(card, commit=first)).name == first
-    assert download_model(card).name == moved != first
-    assert model_fingerprint(replace(card, commit=first)) == f"someone--tiny@{first}"
+    assert card.key == f"{NAME}@{first}" and download_model(card).name == first != moved
+    assert model_fingerprint(card) == f"someone--tiny@{first}"
+    forget()
+    new = model_card(NAME)
+    assert new.key == f"{NAME}@{moved}" and download_model(new).name == moved
+    assert model_card(NAME, "main", first) == card, "a sweep that goes on takes the commit with which it began"
 
 
 def test_a_revision_is_another_model(put: Callable[..., ModelCard], hub: Hub, tiny_models: dict[str, Path]) -> None:
     put()
     step = hub.repos[f"models/{NAME}"].commit({**model_files(tiny_models["llama"]), "s": b"1"}, "step1000")
     card = model_card(NAME, "step1000")
-    assert model_folder(card).name == step and card.key == f"{NAME}@step1000"
+    assert model_folder(card).name == step and card.key == f"{NAME}@{step}" and card.revision == "step1000"
     with pytest.raises(ConfigError, match=f"{NAME} has no such revision"):
         model_card(NAME, "step9")
 
 
-@pytest.mark.parametrize("alias", ALIASES)
-def test_every_alias_of_the_study_is_looked_up_by_its_repository(
-    hub: Hub, tiny_models: dict[str, Path], alias: str
-) -> None:
+@pytest.mark.parametrize("alias", MODELS)
+def test_every_alias_is_looked_up_by_its_repository(hub: Hub, tiny_models: dict[str, Path], alias: str) -> None:
     card = model_card(alias)
     hub.add("models", card.source).commit(model_files(tiny_models["llama"]))
     assert find_model(card).weights == ("model.safetensors",)
-    assert card.source == ALIASES[alias]["source"]
+    assert card.source == MODELS[alias].source
 
 
 def test_a_gated_model_is_refused_in_one_line_and_opens_with_a_token(
@@ -192,6 +214,7 @@ def test_what_the_hub_does_not_have_is_named(hub: Hub, tiny_models: dict[str, Pa
     with pytest.raises(DataError, match="no complete weights"):
         find_model(model_card(NAME))
     hub.repos[f"models/{NAME}"].commit({name: files[name] for name in ("config.json", "model.safetensors")})
+    forget()
     with pytest.raises(DataError, match="no tokenizer.json or tokenizer.model"):
         find_model(model_card(NAME))
 
@@ -225,13 +248,18 @@ def test_without_a_network_a_model_that_is_here_is_used_and_another_refused(
     card = put()
     folder = model_folder(card)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    for cached in (model_card, model_folder):
-        cached.cache_clear()
-    assert model_folder(model_card(NAME)) == folder
+    forget()
+    capfd.readouterr()
+    assert model_card(NAME) == card and model_folder(card) == folder
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "note: no answer from 127.0.0.1:9: models of the Hub are planned as they were last downloaded"
+    assert find_model(card).commit == card.commit
     assert "as it was downloaded" in capfd.readouterr().err
     start = time.monotonic()
+    other = model_card("pythia-70m")
+    assert other.key == "EleutherAI/pythia-70m@main" and time.monotonic() - start < 1, "the Hub is asked once"
     with pytest.raises(online.Unreachable, match="cannot be reached"):
-        find_model(model_card("pythia-70m"))
+        find_model(other)
     assert time.monotonic() - start < 10
 
 
@@ -293,4 +321,4 @@ def test_a_broken_index_is_named(index: str) -> None:
 def test_the_card_of_a_hub_id_has_its_shape(put: Callable[..., ModelCard], tiny_models: dict[str, Any]) -> None:
     card, local = put(), model_card(str(tiny_models["llama"]))
     assert (card.num_blocks, card.model_dim, card.tied) == (local.num_blocks, local.model_dim, local.tied)
-    assert card.name == "tiny" and card.key == f"{NAME}@main"
+    assert card.name == "tiny" and card.key == f"{NAME}@{card.commit}"

@@ -146,8 +146,9 @@ def test_a_full_disk_does_not_stop_a_trial(make_model: Any, tmp_path: Path, monk
 
     monkeypatch.setattr("trainables.lm.hidden_cache.save_file", full)
     card = make_model()
-    with pytest.warns(UserWarning, match="not cached.*No space left"):
-        (found,) = HiddenStates(card, FP32, "cpu", HiddenCache(tmp_path)).get(TEXTS[:1], 1)
+    cache = HiddenCache(tmp_path)
+    (found,) = HiddenStates(card, FP32, "cpu", cache).get(TEXTS[:1], 1)
+    assert "No space left" in cache.trouble and "not kept" in cache.trouble
     torch.testing.assert_close(found, expected(card, TEXTS[0], 1), atol=1e-5, rtol=0)
 
 

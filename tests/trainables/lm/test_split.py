@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AttentionInterface, core_model_loading
 
 from trainables.errors import DataError
-from trainables.lm import weights as files_module
+from trainables.lm import attention, parity
+from trainables.lm import trunk as trunk_module
+from trainables.lm import upper as upper_module
+from trainables.lm.cut import find_blocks
+from trainables.lm.parity import reference
+from trainables.lm.placement import placement
 from trainables.lm.reference import WholeModel
 from trainables.lm.token_tree import Batch, TokenTree, build_trees, collate
-from trainables.lm.trunk import Trunk, _placement
+from trainables.lm.trunk import Trunk
 from trainables.lm.upper import load_upper
-from trainables.lm.weights import WeightFiles
 
 FAMILIES = ("llama", "gpt_neox")
 CUTS = (0, 2, 3)
@@ -171,18 +178,21 @@ def test_the_upper_has_only_what_it_needs(make_model: Any, family: str, tied: bo
 
 
 def test_only_the_tensors_needed_are_read(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    plain_get = files_module._SafeTensors.get
+    card, read = make_model(sharded=True), list[tuple[int, ...]]()
+    reference(card, FP32, torch.device("cpu"))
+    plain = core_model_loading._materialize_copy
 
-    def get(self: Any, name: str) -> Tensor:
-        read.append(name)
-        return plain_get(self, name)
+    def materialise(tensor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        made = plain(tensor, *args, **kwargs)
+        read.append(tuple(made.shape))
+        return made
 
-    monkeypatch.setattr(files_module._SafeTensors, "get", get)
-    load_upper(make_model(sharded=True), 2, FP32, "cpu")
-    of_block = [name for name in read if name.startswith("model.layers.3.")]
-    assert len(of_block) == 9
-    assert set(read) - set(of_block) == {"model.norm.weight", "lm_head.weight"}
+    monkeypatch.setattr(core_model_loading, "_materialize_copy", materialise)
+    load_upper(card, 2, FP32, "cpu")
+    assert len(read) == 9 + 2, "a block, the final norm and the head"
+    read.clear()
+    Trunk(card, 1, FP32, "cpu")
+    assert len(read) == 2 * 9 + 2 and read.count((61, 32)) == 1, "two blocks, the embedding and the final norm"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -215,29 +225,120 @@ def test_a_block_that_does_not_exist_is_refused(make_model: Any) -> None:
             Trunk(make_model(), layer, FP32, "cpu")
 
 
-def test_missing_or_broken_weights_are_named(make_model: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no complete weights; looked for model.safetensors and pytorch_model.bin"):
-        WeightFiles(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not a header")
-    with pytest.raises(DataError, match="model.safetensors: cannot be read"):
-        WeightFiles(tmp_path)
-    whole = WeightFiles(Path(make_model().source))
-    with pytest.raises(DataError, match="no tensor 'x'"):
-        whole.read({"y": "x"}, FP32, "cpu")
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(DataError, match="not an index"):
-        WeightFiles(tmp_path)
+def test_missing_weights_are_named(make_model: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(make_model().source, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.3.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    card = replace(make_model(), source=str(folder), key="llama:incomplete")
+    for load in (lambda: load_upper(card, 2, FP32, "cpu"), lambda: Trunk(card, 3, FP32, "cpu")):
+        with pytest.raises(DataError, match="no tensor 'model.layers.3.mlp.up_proj.weight'"):
+            load()
+
+
+def test_broken_weights_are_named(make_model: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(make_model().source, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"not a header")
+    with pytest.raises(DataError, match="its weights cannot be loaded"):
+        load_upper(replace(make_model(), source=str(folder), key="llama:broken"), 2, FP32, "cpu")
 
 
 @pytest.mark.parametrize(("free_bytes", "fits"), [(10**9, True), (10**4, False)])
-def test_blocks_too_large_for_the_gpu_are_shared_with_the_host(
+def test_what_is_too_large_for_the_gpu_is_shared_with_the_host(
     make_model: Any, monkeypatch: pytest.MonkeyPatch, free_bytes: int, fits: bool
 ) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free_bytes, 10**10))
-    config = AutoConfig.from_pretrained(make_model().source)
-    placement = _placement(config, FP32, torch.device("cuda:1"))
+    place = placement(make_model(), FP32, torch.device("cuda:1"))
     if fits:
-        assert placement == {"device_map": {"": 1}}
+        assert place == {"device_map": {"": 1}}
     else:
-        assert placement["device_map"] == "auto"
-        assert placement["max_memory"][1] < free_bytes and placement["max_memory"]["cpu"] > 10**6
+        assert place["device_map"] == "auto"
+        assert place["max_memory"][1] < free_bytes and place["max_memory"]["cpu"] > 10**6
+
+
+def test_parts_are_held_against_the_whole_model(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that does not give what the whole model gave is not used, now or later."""
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+    card = replace(make_model(), key="llama:another")
+    right = reference(card, FP32, torch.device("cpu"))
+    wrong = replace(right, hidden=right.hidden, logits=[logits * 1.001 for logits in right.logits])
+    monkeypatch.setattr(upper_module, "reference", lambda *_: wrong)
+    with pytest.warns(UserWarning, match="the whole model runs for every text"):
+        assert load_upper(card, 1, FP32, "cpu").needs_tokens
+    monkeypatch.setattr(upper_module, "reference", lambda *_: pytest.fail("looked at again"))
+    with pytest.warns(UserWarning, match="the whole model runs for every text"):
+        assert load_upper(card, 1, FP32, "cpu").needs_tokens
+    wrong = replace(right, hidden=[hidden + 1e-2 for hidden in right.hidden])
+    monkeypatch.setattr(trunk_module, "reference", lambda *_: wrong)
+    for _ in range(2):
+        assert len(find_blocks(Trunk(card, 1, FP32, "cpu")._model)[2]) == 4, "all blocks were loaded"
+        monkeypatch.setattr(trunk_module, "reference", lambda *_: pytest.fail("looked at again"))
+
+
+def test_the_whole_model_runs_once_for_its_parts(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+    card, made = replace(make_model(), key="llama:kept"), list[str]()
+    plain = parity._make
+    monkeypatch.setattr(parity, "_make", lambda *given: made.append("once") or plain(*given))
+    for _ in range(2):
+        parity.reference.cache_clear()
+        load_upper(card, 1, FP32, "cpu")
+        Trunk(card, 1, FP32, "cpu")
+    assert made == ["once"]
+    (file,) = tmp_path.rglob("whole.safetensors")
+    file.write_bytes(b"broken")
+    for verdict in tmp_path.rglob("upper_1.json"):
+        verdict.write_text("{broken")
+    parity.reference.cache_clear()
+    load_upper(card, 1, FP32, "cpu")
+    assert made == ["once", "once"]
+
+
+def test_a_part_that_agreed_is_not_looked_at_again(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+    card = replace(make_model("gpt_neox"), key="gpt_neox:agreed")
+    for _ in range(2):
+        upper, trunk = load_upper(card, 1, FP32, "cpu"), Trunk(card, 3, FP32, "cpu", after=1)
+        assert (upper.direct, upper.head.by_parts, trunk._direct, trunk._after) == (True, True, True, 1)
+        monkeypatch.setattr(upper_module, "reference", lambda *_: pytest.fail("looked at again"))
+        monkeypatch.setattr(trunk_module, "reference", lambda *_: pytest.fail("looked at again"))
+
+
+@pytest.mark.parametrize("dtype", [FP32, torch.bfloat16])
+@pytest.mark.parametrize("fault", ["lengths", "attention_mask"])
+def test_attention_that_ignores_what_it_is_told_is_found_out(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+
+    def deaf(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **told: Any) -> Any:
+        told = told | {"attention_mask": attention_mask, fault: None}
+        return attention.text_by_text(module, query, key, value, **told)
+
+    AttentionInterface.register(attention.NAME, deaf)
+    try:
+        card = replace(make_model(), key="llama:deaf")
+        upper, trunk = load_upper(card, 0, dtype, "cpu"), Trunk(card, 2, dtype, "cpu")
+    finally:
+        AttentionInterface.register(attention.NAME, attention.text_by_text)
+    assert not upper.direct and not upper.needs_tokens
+    assert trunk._direct == (fault == "lengths"), "a trunk's texts never stand one after the other"
+
+
+def test_a_few_tokens_may_differ_in_16_bits_only() -> None:
+    expected = torch.randn(45, 8, generator=torch.Generator().manual_seed(0))
+    for wrong, agrees in ((3, True), (12, False)):
+        found = expected.clone()
+        found[:wrong] += 1
+        assert parity.alike(found, expected, torch.bfloat16) == agrees
+        assert not parity.alike(found, expected, FP32)
+    assert not parity.alike(expected[:1], expected, FP32)
+    assert not parity.alike(expected * 1.001, expected, FP32) and parity.alike(
+        expected * 1.001, expected, torch.bfloat16
+    )

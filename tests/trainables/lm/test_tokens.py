@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,12 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from trainables.lm.tokens import encode, load_tokenizer, segments
+from trainables.lm.card import ModelCard, model_card
+from trainables.lm.tokens import encode, end_tokens, load_tokenizer, segments
+
+
+def card_of(folder: Path) -> ModelCard:
+    return model_card(str(folder))
 
 
 def tokenizer(template: str) -> Any:
@@ -28,6 +35,33 @@ def tokenizer(template: str) -> Any:
 def test_bos_if_the_tokenizer_adds_one_and_never_eos(template: str, start: list[int]) -> None:
     assert encode(tokenizer(template), "w5 w6") == [*start, 5, 6]
     assert encode(tokenizer(template), "") == start
+
+
+@pytest.mark.parametrize("template", ["<s> $A", "<s> </s> $A", "$A"])
+def test_what_the_post_processor_adds_counts_though_no_bos_is_named(template: str) -> None:
+    unnamed = tokenizer(template)
+    unnamed.bos_token = None
+    for text in ("w5 w6", "a", "w7"):
+        assert encode(unnamed, text) == unnamed(text)["input_ids"]
+
+
+@pytest.mark.parametrize(("ends", "expected"), [([1], {1}), ([1, 7], {1, 7}), (7, {7}), (None, set())])
+def test_an_answer_ends_where_generate_ends_it(make_model: Any, tmp_path: Path, ends: Any, expected: set[int]) -> None:
+    shutil.copytree(make_model().source, tmp_path / "model")
+    tokenizer("$A").save_pretrained(tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    found = end_tokens(load_tokenizer(card_of(tmp_path / "model")))
+    assert found == expected
+
+
+def test_without_a_generation_configuration_the_models_own_end_counts(make_model: Any, tmp_path: Path) -> None:
+    shutil.copytree(make_model().source, tmp_path / "model")
+    tokenizer("$A").save_pretrained(tmp_path / "model")
+    (tmp_path / "model/generation_config.json").unlink(missing_ok=True)
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"eos_token_id": [5, 6]}))
+    assert end_tokens(load_tokenizer(card_of(tmp_path / "model"))) == {5, 6}
+    assert end_tokens(tokenizer("$A")) == {1}, "a tokenizer of no model"
 
 
 @pytest.mark.parametrize(("template", "start"), [("$A", []), ("<s> $A", [0])])

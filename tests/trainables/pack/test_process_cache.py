@@ -46,10 +46,10 @@ def test_another_setting_of_a_probe_makes_it_anew(small_trial, process_cache):
 
 
 def test_a_hub_model_is_taken_at_the_commit_that_the_sweep_began_with():
-    from trainables.trial.spec import make_spec
+    from trainables.lm.card import model_card
+    from trainables.trial.spec import canonical, make_spec
 
-    spec = make_spec({"model": "pythia-70m", "layer": 0})
-    cache = ProcessCache(torch.device("cpu"), None, {"EleutherAI/pythia-70m@main": "c0ffee"})
-    card = cache.card(spec)
-    assert card.commit == "c0ffee" and card.key == "EleutherAI/pythia-70m@main", "the id does not depend on it"
-    assert cache.card(make_spec({"model": "pythia-160m", "layer": 0})).commit == ""
+    began = model_card("pythia-70m", "main", "c" * 40)
+    spec = canonical(make_spec({"model": "pythia-70m", "layer": 0}), began)
+    card = ProcessCache(torch.device("cpu"), None).card(spec)
+    assert (card.key, card.commit) == (began.key, "c" * 40) and began.key == f"EleutherAI/pythia-70m@{'c' * 40}"

@@ -171,6 +171,17 @@ def test_at_alpha_zero_leakage_is_reported_for_every_allocation(base, cache, tmp
         assert 0 < metrics[f"memory/leakage_{name}"] < 1
 
 
+def test_the_untrained_memory_is_measured_and_no_point_of_a_curve_that_is_the_trained_ones(base, cache, tmp_path):
+    plain, asked = task({**base}, tmp_path), task({**base, "eval_epochs": (0,)}, tmp_path)
+    found, with_epoch_0 = run([plain], cache)[plain.id], run([asked], cache)[asked.id]
+    value = found["metrics"]["memory/nll_untrained"]
+    assert with_epoch_0["curves"]["memory/nll"][0] == [0, pytest.approx(value, abs=1e-6)]
+    assert [epoch for epoch, _ in found["curves"]["memory/nll"]] == [3]
+    assert abs(value - found["metrics"]["memory/nll_before"]) > 0.001
+    untrained = task({**base, "method": "pretrained"}, tmp_path)
+    assert "memory/nll_untrained" not in run([untrained], cache)[untrained.id]["metrics"]
+
+
 def test_a_loss_that_is_not_a_number_is_recorded_as_diverged_and_leaves_the_others_alone(base, cache, tmp_path):
     wild = task({**base, "lr": 1e30, "warmup_steps": 0, "norm_and_gate": False}, tmp_path)
     calm = task({**base, "norm_and_gate": False, "warmup_steps": 0}, tmp_path)

@@ -48,6 +48,10 @@ class RecitalProbe(Probe[RecitalPlan]):
     def prompts(self) -> Sequence[TokenTree]:
         return self.trees
 
+    @property
+    def longest_text(self) -> tuple[int, str]:
+        return max(len(tree) for tree in self.trees), "lower segment_tokens"
+
     def ask(self, members: ModelMembers) -> list[Finding]:
         said = members.next_tokens(self.trees, range(len(self.trees)), [range(len(tree)) for tree in self.trees])
         return [self._finding(row.tolist()) for row in said]

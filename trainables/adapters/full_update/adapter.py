@@ -56,7 +56,7 @@ class FullUpdateAdapter(WholeModelAdapter[FullUpdatePlan]):
         """Count six FLOPs per weight and token: forward, and backward for activations and parameters."""
         card = self.parts.card
         tokens = sum(len(text.tree) for text in self.texts.train)
-        return 6.0 * (card.num_blocks * card.block_params + card.head_params) * tokens * epochs
+        return 6.0 * (card.num_blocks * card.active_block_params + card.head_params) * tokens * epochs
 
     def state(self, member: int) -> MemberState:
         """Return copies of the weights and of the optimiser's state."""
@@ -81,7 +81,7 @@ class FullUpdateAdapter(WholeModelAdapter[FullUpdatePlan]):
             self._optimiser.state[parameter] = {"step": step, **moments}
 
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         """Return the model that is trained."""
         yield self.whole
 

@@ -25,7 +25,7 @@ class FullUpdatePlan(TrainingPlan):
 
     def train_token_flops(self, card: ModelCard) -> float:
         """Count all weights forward, and backward for activations and for parameters."""
-        return 6 * (card.block_params * card.num_blocks + card.head_params)
+        return 6 * (card.active_block_params * card.num_blocks + card.head_params)
 
     def device_bytes(self, card: ModelCard, number_bytes: int, pack_size: int) -> float:
         """Return the bytes of all weights in training."""

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from trainables.adapters.adapter import Findings, MemberState, ModelParts, PackTexts
+from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
-from trainables.adapters.memory.plan import ALLOCATIONS, MemoryPlan
+from trainables.adapters.memory.masked import attached_with_mask
+from trainables.adapters.memory.plan import MemoryPlan
+from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.memory.training import PackMembers, PackTraining
 from trainables.adapters.split import SplitAdapter
 from trainables.errors import ConfigError
@@ -40,7 +43,7 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
             lambda: EntrySets(texts.segments, texts.num_documents, first.memory_dim),
         )
         self.sets: list[EntrySet | None] = [
-            None if plan.allocation == "none" else self._entry_sets.of(plan) for plan in plans
+            None if plan.allocation == "none" else self._entry_sets.of(plan.setting) for plan in plans
         ]
         self._members = PackMembers(plans, self.sets)
         seeds = [plan.seed for plan in plans]
@@ -67,7 +70,8 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
     def train_flops(self, epochs: int) -> float:
         """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
         card, train = self.parts.card, self.states.train
-        blocks = (card.num_blocks - 1 - self.layer) * card.block_params
+        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
+        blocks = ran * card.active_block_params
         memory = self.plans[0].added_params(card)
         per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
         return float(epochs * per_epoch)
@@ -90,15 +94,27 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
         """Set a memory from its file."""
         self.bank.load_member_state(member, read_memory(files[STORED], STORED).memory.state_dict())
 
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether a member is confined to a document's entries: in hard mode, whatever the document."""
+        return self._members.hard[member] is not None
+
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
-        """Attach a copy of the memory to the whole model by a hook; no entry is masked."""
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
+        """Attach a copy of the memory to the whole model by a hook; masked where a document is named, in hard mode."""
         whole = self.parts.whole_model()
-        with whole.with_memory(self.bank.single(member).to(self.parts.device), self.layer):
+        memory, entry_set = self.bank.single(member).to(self.parts.device), self._members.hard[member]
+        if document is None or entry_set is None:
+            with whole.with_memory(memory, self.layer):
+                yield whole
+            return
+        with attached_with_mask(whole, memory, self.layer, entry_set, document):
             yield whole
 
     def findings(self) -> list[Findings]:
-        """Return leakage under each member's own set; under every allocation for a member that has none."""
+        """Return leakage under each member's own set; a member without one, under every set it may be compared with.
+
+        Those are every allocation by default settings, and the sets that its plan names.
+        """
         metrics: list[dict[str, float]] = [{} for _ in self.plans]
         analyses: list[dict[str, object] | None] = [None] * self.num_members
         own = [k for k, entry_set in enumerate(self.sets) if entry_set is not None]
@@ -107,18 +123,29 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
             assert entry_set is not None
             metrics[k]["memory/leakage"] = by_group[-1]
             analyses[k] = {
-                "allocation": entry_set.analysis(),
+                **entry_set.described(),
                 "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
             }
-        free = [k for k, entry_set in enumerate(self.sets) if entry_set is None]
-        for name in ALLOCATIONS[1:] if free else ():
+        asking: dict[str, list[int]] = {}
+        for k in (k for k, entry_set in enumerate(self.sets) if entry_set is None):
+            for name in dict.fromkeys((*ALLOCATIONS[1:], *self.plans[k].leakage_sets)):
+                asking.setdefault(name, []).append(k)
+        for name, members in asking.items():
             try:
-                sets = [self._entry_sets.of(plan, name) for plan in self.plans]
+                entry_set = self._entry_sets.of(SetSetting.named(name))
             except ConfigError:
-                continue  # fewer entries than documents: there is no such allocation to leak under
-            for k, by_group in self._leakage(sets, free):
+                continue  # fewer entries than groups: there is no such allocation to leak under
+            for k, by_group in self._leakage([entry_set] * self.num_members, members):
                 metrics[k][f"memory/leakage_{name}"] = by_group[-1]
-        return [Findings(found, analysis) for found, analysis in zip(metrics, analyses, strict=True)]
+        files = self._activation_files()
+        return [Findings(*each) for each in zip(metrics, analyses, files, strict=True)]
+
+    def _activation_files(self) -> list[dict[str, bytes]]:
+        """Return each member's mean activations by document and entry, as a file."""
+        if self.texts.num_documents * self.bank.memory_dim > MOST_CELLS:
+            return [{} for _ in self.plans]
+        means = document_activations(self.states.segments, self.bank, self.texts.num_documents, self.max_tokens)
+        return [{ACTIVATIONS: array_bytes(member.numpy())} for member in means]
 
     def _leakage(
         self, sets: Sequence[EntrySet | None], members: Sequence[int]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.adapters.memory.allocation import Allocation, GroupSequences
+from trainables.adapters.memory.expectation import overlap_expectation
 from trainables.adapters.memory.shingles import jaccard_matrix, shingle_set
 
 MAX_PAIRS = 2000
@@ -29,7 +30,9 @@ def allocation_report(allocation: Allocation, group_sequences: GroupSequences) -
         what SimSet makes equal to `jaccard`), and for SimSet with granularity `dim` `agreement` (share of
         hash functions that give both the same entry) and `expected` (its expectation,
         J + (1 - J) / memory_dim: equal minima, or a collision of slots);
-        `correlation` of `jaccard` with `overlap` over these pairs, None where either is constant.
+        `correlation` of `jaccard` with `overlap` over these pairs, None where either is constant; `unshared`, the share
+        of pairs without a common entry; and for SimSet with granularity `dim` what n lets one expect
+        (`overlap_expectation`): `standard_error`, `expected_correlation`, `expected_unshared`.
     """
     similarity = jaccard_matrix([shingle_set(segments, allocation.shingle_width) for segments in group_sequences])
     left, right = _pairs(len(group_sequences))
@@ -43,6 +46,7 @@ def allocation_report(allocation: Allocation, group_sequences: GroupSequences) -
         agreeing = allocation.signatures[left] == allocation.signatures[right]
         columns["agreement"] = agreeing.mean(axis=1)
         columns["expected"] = jaccard + (1.0 - jaccard) / allocation.memory_dim
+    expected = overlap_expectation(jaccard, float(sizes.mean()), allocation.memory_dim)
     return {
         "allocation": allocation.name,
         "granularity": allocation.granularity,
@@ -57,6 +61,8 @@ def allocation_report(allocation: Allocation, group_sequences: GroupSequences) -
             for values in zip(*(column.tolist() for column in columns.values()), strict=True)
         ],
         "correlation": _correlation(jaccard, overlap),
+        "unshared": float((shared == 0).mean()) if len(shared) else None,
+        **(expected if allocation.signatures is not None else {}),
     }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.adapters.memory.allocation import Allocation, build_allocation, stack_masks
 from trainables.adapters.memory.analysis import allocation_report
 from trainables.adapters.memory.grouping import group_documents
-from trainables.adapters.memory.plan import MemoryPlan
+from trainables.adapters.memory.setting import SetSetting
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 
@@ -32,30 +32,32 @@ class EntrySets:
             self._segments[text.document].append(list(text.tree.tokens))
         self._memory_dim = memory_dim
         self._groups: dict[int, list[int]] = {}
-        self._built: dict[tuple[object, ...], EntrySet] = {}
+        self._built: dict[SetSetting, EntrySet] = {}
 
-    def of(self, plan: MemoryPlan, allocation: str | None = None) -> EntrySet:
-        """Return the entry set of a memory, or of one like it with another allocation.
+    def of(self, setting: SetSetting) -> EntrySet:
+        """Return the entry set of a setting: it depends on nothing else of a trial.
 
         Raises:
             ConfigError: fewer entries than groups, where each group needs its own.
         """
-        name = allocation or plan.allocation
-        clusters = min(plan.groups, len(self._segments))
-        key = (name, plan.granularity, clusters, plan.mem_seed, plan.entries_per_group)
-        if key not in self._built:
-            self._built[key] = self._build(*key)
-        return self._built[key]
+        if setting not in self._built:
+            self._built[setting] = self._build(setting)
+        return self._built[setting]
 
-    def _build(
-        self, name: str, granularity: str, num_clusters: int, mem_seed: int, entries_per_group: int | None
-    ) -> EntrySet:
-        """Build the set for a key: it depends on nothing else of a trial."""
-        groups = self.groups(num_clusters)
+    def _build(self, setting: SetSetting) -> EntrySet:
+        num_documents = len(self._segments)
+        groups = self.groups(min(setting.num_clusters or num_documents, num_documents))
         sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
         for document, group in enumerate(groups):
             sequences[group] += self._segments[document]
-        built = build_allocation(name, granularity, sequences, self._memory_dim, mem_seed, entries_per_group)
+        built = build_allocation(
+            setting.allocation,
+            setting.granularity,
+            sequences,
+            self._memory_dim,
+            setting.mem_seed,
+            setting.entries_per_group,
+        )
         return EntrySet(built, groups, sequences)
 
     def groups(self, num_clusters: int) -> list[int]:
@@ -87,6 +89,10 @@ class EntrySet:
         if self._analysis is None:
             self._analysis = allocation_report(self.allocation, self.sequences)
         return self._analysis
+
+    def described(self) -> dict[str, Any]:
+        """Return the analysis as a trial's `analysis.json` holds it, with the group of each document by its rank."""
+        return {"allocation": self.analysis(), "group_of_document": list(self.groups)}
 
     def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
         """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.plan import TrainingPlan
 from trainables.lm.card import ModelCard
 
 if TYPE_CHECKING:
     from trainables.adapters.memory.adapter import MemoryAdapter
 
-ALLOCATIONS = ("none", "random", "partitioned", "simset1", "simset2", "simset3")
+__all__ = ["ALLOCATIONS", "MemoryPlan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class MemoryPlan(TrainingPlan):
         mem_seed: seed of the allocation.
         num_clusters: groups of documents; None for one each.
         num_documents: documents asked for.
+        leakage_sets: names of further entry sets under which a memory without one has its leakage measured.
     """
 
     name: ClassVar[str] = "memory"
@@ -47,11 +49,12 @@ class MemoryPlan(TrainingPlan):
     mem_seed: int
     num_clusters: int | None
     num_documents: int
+    leakage_sets: tuple[str, ...]
 
     @property
-    def groups(self) -> int:
-        """Groups asked for: `num_clusters`, or one per document."""
-        return self.num_clusters or self.num_documents
+    def setting(self) -> SetSetting:
+        """What shapes its entry set."""
+        return SetSetting.of(vars(self))
 
     def trunk_layer(self, card: ModelCard) -> int | None:
         """Return the memory's block."""
@@ -63,8 +66,16 @@ class MemoryPlan(TrainingPlan):
 
     def train_token_flops(self, card: ModelCard) -> float:
         """Count blocks and head forward and, for activations only, backward; the memory also for its parameters."""
-        blocks = card.block_params * self.trial_blocks(card)
+        blocks = card.active_block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
+
+    def metrics(self) -> tuple[str, ...]:
+        """Return leakage under its own entry sets; without any, under every allocation that its size allows."""
+        if self.allocation != "none" and (self.mode == "hard" or self.alpha != 0):
+            return (*super().metrics(), "train/leakage", "memory/leakage")
+        fits = self.memory_dim >= (self.num_clusters or self.num_documents)
+        names = [name for name in ALLOCATIONS[1:] if fits or name not in ("random", "partitioned")]
+        return (*super().metrics(), *(f"memory/leakage_{name}" for name in names))
 
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,6 @@ class PretrainedAdapter(SplitAdapter[PretrainedPlan]):
         return hidden
 
     @contextmanager
-    def attached(self, member: int) -> Iterator[WholeModel]:
+    def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         """Return the whole model as it is."""
         yield self.parts.whole_model()

@@ -14,6 +14,7 @@ SAMPLE_MODELS: dict[str, dict[str, Any]] = {
         "num_kv_heads": 1,
         "vocab_size": 768,
         "tied": True,
+        "positions": 2048,
     },
     "sample-neox": {
         "family": "gpt_neox",
@@ -24,6 +25,7 @@ SAMPLE_MODELS: dict[str, dict[str, Any]] = {
         "num_kv_heads": 2,
         "vocab_size": 768,
         "tied": False,
+        "positions": 2048,
     },
 }
 """Architecture numbers by model name: eight blocks, so that the study's depths fall on different blocks."""

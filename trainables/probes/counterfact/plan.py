@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.probes.counterfact.targets import METRICS
+from trainables.probes.counterfact.targets import GROUPS, METRICS
 from trainables.probes.plan import ProbePlan, Reading, TextSizes
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ PROMPT_TOKENS = 12
 class CounterfactPlan(ProbePlan):
     """CounterFact records, those about the trial's documents first.
 
+    Every metric there is over all records; where the page of some subjects is among the documents and that of others is
+    not, also over the two groups apart. `masked`: the share that a hard memory was asked with its page's entries only.
+
     Attributes:
         data: the sources, joined by commas.
         counterfact_records: records asked.
@@ -30,8 +33,15 @@ class CounterfactPlan(ProbePlan):
     """
 
     name: ClassVar[str] = "counterfact"
-    metrics: ClassVar = dict.fromkeys(METRICS, (0.0, 1.0))
+    version: ClassVar[int] = 2
+    """2: targets are compared by words; a hard memory is masked with the set of the record's page."""
+    metrics: ClassVar = dict.fromkeys(
+        (*METRICS, *(f"{group}_{name}" for group in GROUPS for name in METRICS), "masked"), (0.0, 1.0)
+    )
     answers: ClassVar = {
+        "case_id": "int64",
+        "page": "string",
+        "masked": "bool",
         "prompt": "string",
         "target_true": "string",
         "target_new": "string",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from statistics import fmean
@@ -18,15 +19,30 @@ METRICS = (
     "neighborhood_true_rate",
     "neighborhood_new_rate",
 )
-"""Names of the metrics, without the `counterfact/` of flat metric names."""
+"""Names of the scores, without the `counterfact/` of flat metric names."""
+
+GROUPS = ("with_page", "without_page")
+"""Records apart: those whose subject's page is among the trial's documents, and the others."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def begins_with(answer: str, target: str) -> bool:
-    """Tell whether the answer, leading white space aside, begins with the target, in any case."""
-    return answer.lstrip().lower().startswith(target.strip().lower())
+    """Tell whether the answer begins with the target's words: `Indiana` is not `India`, `"india's` is.
+
+    Case, punctuation and white space do not matter. A target without any letter or digit is compared as it is.
+    """
+    wanted = _spoken(target)
+    if not wanted:
+        return bool(target.strip()) and answer.lstrip().startswith(target.strip())
+    return _spoken(answer)[: len(wanted)] == wanted
+
+
+def _spoken(text: str) -> list[str]:
+    """Return the words of a text: runs of letters and digits, with the marks that belong to letters."""
+    even = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in even).split()
 
 
 def token_f1(answer: str, target: str) -> float:

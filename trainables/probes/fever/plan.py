@@ -27,6 +27,8 @@ class FeverPlan(ProbePlan):
     """
 
     name: ClassVar[str] = "fever"
+    version: ClassVar[int] = 2
+    """2: a claim is never among its own examples."""
     metrics: ClassVar = dict.fromkeys(_SHARES, (0.0, 1.0))
     answers: ClassVar = {
         "claim_id": "string",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.data.documents import Document
 from trainables.lm.members import ModelMembers
 from trainables.lm.token_tree import TokenTree
+from trainables.probes.answers import MAX_ANSWER_TOKENS
 from trainables.probes.fever.metrics import fever_metrics
 from trainables.probes.fever.plan import FeverPlan
 from trainables.probes.fever.questions import Answer, FeverQuestions
@@ -44,6 +45,17 @@ class FeverProbe(Probe[FeverPlan]):
     def prompts(self) -> Sequence[TokenTree]:
         """All prompts with the beginnings of the answers."""
         return self.questions.trees
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many claims were asked, and for how many of them an example had to give way."""
+        return {"claims_asked": len(self.questions), "claims_among_their_examples": self.questions.own_examples}
+
+    @property
+    def longest_text(self) -> tuple[int, str]:
+        """The longest prompt, its answer's last token not read."""
+        longest = max((len(asked.prompt) for asked in self.questions.prompts), default=0)
+        return longest + MAX_ANSWER_TOKENS - 1, f"lower num_shots, which is {self.plan.num_shots}"
 
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Let all members judge every claim."""

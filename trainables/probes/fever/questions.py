@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.documents import LETTERS, Claim, Document
-from trainables.data.prompts import choose_examples, render_prompt
+from trainables.data.prompts import choose_examples, choose_examples_for, render_prompt
 from trainables.lm.members import NextTokens
 from trainables.lm.token_tree import TokenTree, build_trees
-from trainables.lm.tokens import encode
+from trainables.lm.tokens import encode, end_tokens
 from trainables.probes.answers import (
     MAX_ANSWER_TOKENS,
     ContinuationDecoder,
@@ -94,6 +94,7 @@ class FeverQuestions:
         prompts: one per claim, in the documents' order.
         trees: all prompts with the beginnings of the answers; every tree is about one page.
         tree_documents: for every tree, the index of its document.
+        own_examples: claims that stood among the examples of their page, and are asked with others instead.
     """
 
     def __init__(
@@ -118,15 +119,18 @@ class FeverQuestions:
             max_tree_tokens: largest tree; attention costs its square.
         """
         self._decoder = ContinuationDecoder(tokenizer)
-        self._eos: int | None = tokenizer.eos_token_id
+        self._ends = end_tokens(tokenizer)
         self.prompts: list[ClaimPrompt] = []
+        self.own_examples = 0
         beginnings: list[Path] | None = None
         for index, document in enumerate(documents):
             claims = _first_claims(document.claims, claims_per_page)
             if not claims:
                 continue
-            examples = choose_examples(document, num_shots, seed, notes_labels)
+            shared = choose_examples(document, num_shots, seed, notes_labels)
             for claim in claims:
+                examples = choose_examples_for(claim.text, document, num_shots, seed, notes_labels, chosen=shared)
+                self.own_examples += examples != shared
                 text = render_prompt(examples, claim.text)
                 prompt = tuple(encode(tokenizer, text))
                 self.prompts.append(ClaimPrompt(index, document.title, claim, prompt))
@@ -146,7 +150,7 @@ class FeverQuestions:
         """Let K members answer every claim greedily.
 
         The letters are those of `generate(do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS)` followed by
-        `parse_answer` of the continuation; the tokenizer's end-of-sequence token ends an answer.
+        `parse_answer` of the continuation; any of the model's end-of-sequence tokens ends an answer.
 
         Args:
             respond: called once per round; the first time with `self.trees` (so that what is computed from
@@ -190,7 +194,7 @@ class FeverQuestions:
         text = self._decoder.text(prompt, path)
         while (number, path) in known:
             token = known[number, path][member]
-            if token == self._eos:
+            if token in self._ends:
                 return text, path, True
             path = (*path, token)
             text = self._decoder.text(prompt, path)

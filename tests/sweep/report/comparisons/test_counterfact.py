@@ -47,6 +47,44 @@ def test_a_clear_rise_is_told_and_equal_answers_are_no_difference(study):
     assert not any(score.startswith("paraphrase") for _, score in found), "no such answers were kept"
 
 
+def numbered(named: int, page: bool = False, records: int = 30) -> list[dict]:
+    """Number the records, which all have one prompt, and say that every third has a page."""
+    found = []
+    for i, sample in enumerate(samples(named, records)):
+        sample |= {"case_id": 100 + i, "prompt": "It lies in"}
+        found.append(sample | ({"page": None if i % 3 else f"Place {i}"} if page else {}))
+    return found
+
+
+def compared(storage, base: list[dict], own: list[dict]):
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": base}, **PROBE)
+    storage.add("probe", "memory", layer=2, extra={"samples.json": own}, **PROBE)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    return {(c.group, c.score): c for c in counterfact_comparisons(study, 200)}
+
+
+def test_records_with_one_prompt_are_compared_case_by_case(storage):
+    found = compared(storage, numbered(0), list(reversed(numbered(12))))
+    assert found["all", "true_rate"].records == 30 and found["all", "true_rate"].value == pytest.approx(0.4)
+
+
+def test_files_without_numbers_are_compared_with_those_that_have_them(storage):
+    old = [{name: v for name, v in sample.items() if name != "case_id"} for sample in numbered(0)]
+    found = compared(storage, old, numbered(12))
+    assert found["all", "true_rate"].records == 30 and found["all", "true_rate"].value == pytest.approx(0.4)
+
+
+def test_records_with_a_page_and_others_are_compared_apart(storage):
+    found = compared(storage, numbered(0, page=True), numbered(15, page=True))
+    rates = {group: (c.records, c.value) for (group, score), c in found.items() if score == "true_rate"}
+    assert rates == {"all": (30, 0.5), "with_page": (10, 0.5), "without_page": (20, 0.5)}
+    named = compared(storage, numbered(0), [s | {"page": "P" if i < 10 else None} for i, s in enumerate(numbered(10))])
+    assert {g: c.value for (g, score), c in named.items() if score == "true_rate"} == {
+        "all": pytest.approx(1 / 3), "with_page": 1.0, "without_page": 0.0,
+    }  # fmt: skip
+
+
 def test_the_report_prints_them(study):
     report = build_report(study, Options(resamples=2000))
     tables = [table for section in report.sections for table in section.tables]

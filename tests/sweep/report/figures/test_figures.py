@@ -7,7 +7,7 @@ import pytest
 from sweep.records.store import Store
 from sweep.report.figures.alpha import default_target, epochs_to
 from sweep.report.figures.drawing import finish, heat_map, panels
-from sweep.report.figures.layers import mean_curve, nll_curve, plain_by_layer
+from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, plain_by_layer, pretrained_error
 from sweep.report.figures.simset import analyses
 from sweep.report.study import load_study
 
@@ -35,6 +35,19 @@ def test_the_error_curve_starts_before_training(storage):
     storage.add("s", "all", depth=0.5, metrics={"memory/nll": 0.9, "memory/nll_before": 3.0}, curves=curves)
     (trial,) = load_study(Store(str(storage.root))).trials
     assert nll_curve(trial) == FALL
+
+
+def test_layers_start_at_their_own_untrained_memory_beside_the_pretrained_line(storage):
+    curves = {"train/nll": [[1, 2.0], [2, 1.0]], "memory/nll": [[2, 0.9]]}
+    metrics = {"memory/nll": 0.9, "memory/nll_before": 3.0}
+    storage.add("s", "all", layer=1, metrics=metrics, curves={**curves, "memory/nll_untrained": [[0, 4.0]]})
+    storage.add("s", "all", layer=2, metrics=metrics, curves={**curves, "memory/nll": [[0, 5.0], [2, 0.9]]})
+    storage.add("s", "all", layer=3, metrics=metrics, curves=curves)
+    trials = {t.get("layer"): t for t in load_study(Store(str(storage.root))).trials}
+    assert error_curve(trials[1]) == [(0.0, 4.0), *FALL[1:]]
+    assert error_curve(trials[2]) == [(0.0, 5.0), (2.0, 0.9)]
+    assert error_curve(trials[3]) == FALL[1:], "an earlier version did not measure it"
+    assert pretrained_error(trials.values()) == 3.0
 
 
 def test_layers_are_compared_at_the_most_documents_and_equal_settings(storage):

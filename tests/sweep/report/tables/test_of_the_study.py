@@ -98,6 +98,24 @@ def test_alpha_by_allocation_shares_the_plain_trial_at_alpha_zero(storage):
     assert leakage == {"partitioned": "—", "random": "0.800"}
 
 
+def test_leakage_of_plain_memorising_is_out_of_the_very_sets_of_the_row(storage):
+    plain = {"memory/nll": 1.0, "memory/leakage_simset2": 0.88, "memory/leakage_simset2_g2": 0.41}
+    plain |= {"memory/leakage_simset2_g2_s1": 0.43}
+    storage.add("i", "all", depth=0.5, metrics=plain)
+    for values in ({}, {"num_clusters": 2}, {"num_clusters": 2, "mem_seed": 1}, {"num_clusters": 3}):
+        storage.add("i", "all", depth=0.5, allocation="simset2", alpha=1, metrics={"memory/leakage": 0.4}, **values)
+    storage.add(
+        "i", "all", depth=0.5, allocation="simset2", granularity="token", alpha=1, metrics={"memory/leakage": 0.4}
+    )
+    table = tables_of(storage)["alpha_allocation_10_leakage"]
+    groups, granularity = table.labels.index("num_clusters"), table.labels.index("granularity")
+    found = {(labels[groups], labels[granularity]): cells[0].text for labels, cells in table.rows}
+    assert found == {
+        ("—", "dim"): "0.880", ("—", "token"): "—", ("2", "dim"): "0.420 ± 0.014", ("3", "dim"): "—",
+    }  # fmt: skip
+    assert "was not measured under simset2-token, simset2_g3," in table.legend[-1]
+
+
 def test_best_layer_is_the_one_with_the_lowest_error(storage):
     for layer, nll in ((1, 1.2), (3, 0.8), (5, 0.9)):
         storage.add("l", "all", model="pythia-1b", layer=layer, metrics={"memory/nll": nll})
@@ -106,6 +124,19 @@ def test_best_layer_is_the_one_with_the_lowest_error(storage):
     assert labels == ("pythia-1b", "10")
     assert [cell.text for cell in row][:3] == ["3", "25%", "0.800"]
     assert row[-1].text == "5, 1"
+
+
+def test_errors_per_token_are_ranked_within_a_model_and_those_per_byte_over_all(storage):
+    for model, layer, nll, per_byte in (
+        ("pythia-1b", 1, 2.0, 0.5), ("pythia-1b", 2, 2.1, 0.52), ("llama2-7b", 1, 1.0, 0.6),
+        ("llama2-7b", 2, 1.9, 0.51),
+    ):  # fmt: skip
+        storage.add("b", "all", model=model, layer=layer, metrics={"memory/nll": nll, "memory/nll_per_byte": per_byte})
+    found = tables_of(storage)
+    assert "best_nll" not in found
+    assert [row[0].text for _, row in found["best_nll_pythia-1b"].rows] == ["2.000", "2.100"]
+    assert [row[0].text for _, row in found["best_nll_llama2-7b"].rows] == ["1.000", "1.900"]
+    assert [row[1].text for _, row in found["best_nll_per_byte"].rows] == ["0.500", "0.510", "0.520", "0.600"]
 
 
 def test_whatever_else_differs_gets_its_own_rows(storage):

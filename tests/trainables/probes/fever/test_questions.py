@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import copy
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from trainables.data.documents import Document
+from trainables.data.documents import Claim, Document
+from trainables.data.prompts import choose_examples
 from trainables.probes.answers import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
 from trainables.probes.fever.questions import Answer, FeverQuestions
 
@@ -48,6 +53,30 @@ def test_answers_are_those_of_greedy_generation(
         assert letters_of(answers) == generated_letters(questions, model, tokenizer)
         seen.update(letters_of(answers))
     assert {None, "a", "b", "c"} == set(seen), "the models must give every answer, and none"
+
+
+def test_every_end_token_of_the_model_ends_an_answer_as_for_generate(
+    documents: list[Document], tokenizer: Any, answering_models: list[Any], respond_with: Any, tmp_path: Path
+) -> None:
+    """A chat model that says `<eot>` before the letter has not answered."""
+    plain = FeverQuestions(documents, tokenizer, claims_per_page=8)
+    tokenizer.save_pretrained(tmp_path)
+    for model in answering_models:
+        (before,) = plain.answer(respond_with(model))
+        lettered = [answer for answer in before if answer.letter]
+        if lettered:
+            break
+    opening = tokenizer(lettered[0].text, add_special_tokens=False)["input_ids"][0]
+    kept = copy.deepcopy(model.generation_config)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, opening]
+    try:
+        model.generation_config.save_pretrained(tmp_path)
+        questions = FeverQuestions(documents, AutoTokenizer.from_pretrained(tmp_path), claims_per_page=8)
+        (answers,) = questions.answer(respond_with(model))
+        assert letters_of(answers) == generated_letters(questions, model, tokenizer)
+        assert letters_of(answers) != letters_of(before)
+    finally:
+        model.generation_config = kept
 
 
 def test_members_of_a_pack_answer_as_they_do_alone(
@@ -163,6 +192,26 @@ def test_claims_with_the_same_text_are_each_answered(documents: list[Document], 
     questions = FeverQuestions([twice], tokenizer)
     (answers,) = questions.answer(Script(tokenizer, " (a)", questions))
     assert [answer.claim_id for answer in answers] == [claim.id for claim in twice.claims]
+
+
+def test_a_claim_that_is_an_example_of_its_page_is_asked_with_another(tokenizer: Any) -> None:
+    train = tuple(Claim(str(k), f"Ann has {k} cats.", "SUPPORTS") for k in range(3))
+    asked = (
+        Claim("x", "ANN has 0  cats.", "SUPPORTS"),
+        Claim("y", "Ann has 1 cats.", "REFUTES"),
+        Claim("z", "No.", "REFUTES"),
+    )
+    page = Document("Ann", "Ann.", train, asked, "fever")
+    questions = FeverQuestions([page], tokenizer, num_shots=2)
+    prompts = [tokenizer.decode(question.prompt) for question in questions.prompts]
+    examples = [re.findall(r"Claim: (.*)\nA: \((.)\)", prompt) for prompt in prompts]
+    shared = list(choose_examples(page, 2, 0))
+    assert examples[2] == shared
+    for claim, found in zip(asked[:2], examples, strict=False):
+        same = [text for text, _ in shared if text.lower().split() == claim.text.lower().split()]
+        assert (found == shared) == (not same) and len(found) == 2
+        assert all(text.lower().split() != claim.text.lower().split() for text, _ in found)
+    assert questions.own_examples == sum(found != shared for found in examples) >= 1
 
 
 def test_no_claims_give_every_member_no_answers(documents: list[Document], tokenizer: Any, respond_with: Any) -> None:

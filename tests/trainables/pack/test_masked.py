@@ -1,0 +1,59 @@
+"""A hard memory at the whole model, confined to a document's entries, is the one that answers claims about it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.adapters.memory.adapter import MemoryAdapter
+from trainables.adapters.memory.masked import trees_of
+from trainables.lm.token_tree import TokenTree, collate
+from trainables.pack.process_cache import ProcessCache
+from trainables.pack.run import PackRun
+from trainables.trial.spec import canonical, make_spec
+from trainables.trial.task import TrialTask
+
+CPU = torch.device("cpu")
+TREES = [TokenTree.chain(range(5, 19)), TokenTree((7, 8, 9, 9, 11, 12), (-1, 0, 1, 1, 3, 2))]
+
+
+@pytest.mark.parametrize("values", [{"allocation": "partitioned"}, {"allocation": "simset1", "granularity": "token"}])
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_the_whole_model_with_a_mask_says_what_the_split_one_says(values, family, tiny_models, sample_data):
+    torch.set_num_threads(1)
+    base = {
+        "model": str(tiny_models[family]), "data": str(sample_data), "layer": 2, "memory_dim": 24, "epochs": 1,
+        "num_documents": 4, "segment_tokens": 32, "max_segments": 2, "mode": "hard", "lr": 0.05, "warmup_steps": 0,
+        "probes": "", **values,
+    }  # fmt: skip
+    task = TrialTask("0", canonical(make_spec(base)), "", "")
+    adapter = PackRun([task], ProcessCache(CPU, 10**9), (), [None]).adapter
+    assert isinstance(adapter, MemoryAdapter) and adapter.is_masked(0, 1)
+    adapter.train_epoch(0)
+    spoken = {}
+    for document in (1, 3, None):
+        with torch.no_grad(), adapter.attached(0, document) as whole:
+            batches = [collate([tree], CPU) for tree in TREES]
+            logits = [whole(b.tokens, b.attention_mask, b.positions)[0] for b in batches]
+        spoken[document] = torch.cat(logits)
+        if document is not None:
+            nodes = [list(range(len(tree))) for tree in TREES]
+            found = adapter.next_tokens(TREES, [document] * len(TREES), nodes)
+            assert np.array_equal(found[0], spoken[document].argmax(dim=-1).numpy())
+    assert not torch.allclose(spoken[1], spoken[None], atol=1e-3)
+    assert torch.allclose(spoken[1], spoken[3], atol=1e-3) == (values.get("granularity") == "token")
+    with torch.no_grad():
+        batch = collate(TREES[:1], CPU)
+        assert not adapter.parts.whole_model()._forward_pre_hooks, "the hook is gone"
+        assert not torch.allclose(adapter.parts.whole_model()(batch.tokens)[0], spoken[1][:14], atol=1e-3)
+
+
+def test_trees_are_read_off_what_tokens_attend_to():
+    batch = collate(TREES, CPU)
+    found = trees_of(batch.tokens, batch.attention_mask)
+    for tree, read in zip(TREES, found, strict=True):
+        assert read.parents[: len(tree)] == tree.parents and read.tokens[: len(tree)] == tree.tokens
+    assert trees_of(batch.tokens[:1, :14], None)[0] == TREES[0]
+    numbers = torch.where(batch.attention_mask, 0.0, float("-inf"))
+    assert [tree.parents for tree in trees_of(batch.tokens, numbers)] == [tree.parents for tree in found]

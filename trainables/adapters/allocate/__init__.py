@@ -1,0 +1,1 @@
+"""Entry sets formed and analysed, nothing trained."""
