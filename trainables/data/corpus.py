@@ -113,7 +113,7 @@ def with_subject_pages(
         return corpus
     taken = {subject_of(document.title) for document in corpus.pages + corpus.articles}
     titles = dict.fromkeys(title_of(name) for name in subjects if subject_of(name) not in taken)
-    texts = load_pages(sources, titles.keys()) if titles else {}
+    texts = load_pages(sources, titles.keys(), may_lack_all=True) if titles else {}
     found = [
         (title, undo_tokenisation(texts[title]) if detokenize else texts[title]) for title in titles if title in texts
     ]

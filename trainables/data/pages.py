@@ -28,8 +28,13 @@ TITLES_VERSION = 2
 """Raised when names match otherwise than before, so that what was kept is found again."""
 
 
-def load_pages(sources: Iterable[SourceFiles], wanted: Set[str]) -> dict[str, str]:
+def load_pages(sources: Iterable[SourceFiles], wanted: Set[str], may_lack_all: bool = False) -> dict[str, str]:
     """Return the texts of wanted pages; a page that is nowhere is left out. The first source that has one counts.
+
+    Args:
+        sources: where to look.
+        wanted: names of pages.
+        may_lack_all: whether it is no mistake that none of them is there.
 
     Raises:
         DataError: no source has pages, none of them is wanted, two of one source have the same name, or a broken line.
@@ -45,7 +50,7 @@ def load_pages(sources: Iterable[SourceFiles], wanted: Set[str]) -> dict[str, st
     else:
         stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in content]
         found = _cached(json.dumps([TITLES_VERSION, stats]), wanted, lambda: _read_sources(sources, wanted))
-    if wanted and not any(text.strip() for text in found.values()):
+    if wanted and not may_lack_all and not any(text.strip() for text in found.values()):
         raise DataError(f"{_names(files)}: {coverage(sources, wanted, 0)}; are these the pages of these claims?")
     return found
 
