@@ -114,7 +114,7 @@ Open = Callable[..., Run]
 def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An executor within its session, one pack at a time on one thread."""
     alone = {} if request.param == "local" else {"max_concurrent": 1}
-    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone), {})
+    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone))
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(folder))
