@@ -103,7 +103,15 @@ def test_without_a_network_the_main_job_ends_in_one_line(tmp_path: Path) -> None
     assert done.returncode == 2 and time.monotonic() - start < 20
     last = done.stderr.strip().splitlines()[-1]
     assert "cannot be reached" in last and "--data FOLDER" in last and "Traceback" not in done.stderr
-    model = job(tmp_path, "inductive.py", "--set", "model=someone/tiny", HF_ENDPOINT=closed, HF_HOME=str(tmp_path))
+    model = job(
+        tmp_path,
+        "inductive.py",
+        "--set",
+        "model=someone/tiny",
+        HF_HUB_OFFLINE="0",
+        HF_ENDPOINT=closed,
+        HF_HOME=str(tmp_path),
+    )
     (line,) = model.stderr.strip().splitlines()
     assert model.returncode == 2 and "cannot be reached" in line
 

@@ -54,7 +54,9 @@ def test_sampled_and_taken_fields_count_with_all_their_values():
         axes={"num_documents": LARGEST},
         fixed={"layer": 1, "allocation": "simset1", "num_clusters": 8, "alpha": 1.0},
         sampling=Sampling(
-            fields={"granularity": OneOf(("dim", "token")), "mem_seed": OneOf((0, 7))}, num_samples=2, metric="x"
+            fields={"granularity": OneOf(("dim", "token")), "mem_seed": OneOf((0, 7))},
+            num_samples=2,
+            metric="memory/nll",
         ),
     )
     plan = build_plan(space(stages=(sampled,)))

@@ -49,7 +49,7 @@ def add(store: Store, sweep: str, right: int, **fields) -> str:
     ]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink)
-    store.write_bytes(f"{folder}/predictions.parquet", sink.getvalue())
+    store.write(f"{folder}/predictions.parquet", sink.getvalue())
     return str(record["id"])
 
 

@@ -90,7 +90,7 @@ def test_publish_and_the_end_of_a_run_wait_15_s_at_most(
 def test_the_hint_to_publish_later_names_the_same_place() -> None:
     assert _tracking_options(None, None) == ""
     told = _tracking_options("postgresql://me:secret@db/mlflow", "my runs")
-    assert told == " --tracking-uri postgresql://db/mlflow --experiment 'my runs'"
+    assert told == " --tracking-uri 'postgresql://…@db/mlflow' --experiment 'my runs'"
 
 
 @pytest.fixture
