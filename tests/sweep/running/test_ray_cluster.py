@@ -39,7 +39,7 @@ space = Space(
 
 def env(**more: str) -> dict[str, str]:
     """This process's environment without a word on authentication, and something more."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | OVER | more
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "HF_HUB_OFFLINE"))} | OVER | more
 
 
 def ours(mark: str, name: str = "") -> set[int]:

@@ -82,13 +82,12 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
         store.write_record(own, f"study/trains/lm_x/layer_0/1/none_0/alpha_{i}/{own['id']}")
     plan = [{"name": name, "points": len(own), "ids": [r["id"] for r in own]} for name, own in stages.items()]
     store.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
-    store.write_bytes("study/report/report.html", REPORT)
+    store.write("study/report/report.html", REPORT)
     against = {f"vs_pretrained/accuracy{end}": 0.1 for end in ("", "_low", "_high")}
     findings = {r["id"]: Finding(against, {"verdict": "better"}) for own in stages.values() for r in own}
     extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))])
-    publish(
-        store, ["study"], resolve_tracking(store, f"sqlite:///{store.uri}/mlflow.db", "memory-sweep"), extras=extras
-    )
+    tracking = resolve_tracking(store, f"sqlite:///{store.uri}/mlflow.db", "memory-sweep")
+    publish(store, ["study"], tracking, store.index(), extras=extras)
     yield store
 
 
