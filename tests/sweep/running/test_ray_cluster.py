@@ -38,8 +38,9 @@ space = Space(
 
 
 def env(**more: str) -> dict[str, str]:
-    """This process's environment without a word on authentication, and something more."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "HF_HUB_OFFLINE"))} | OVER | more
+    """This process's environment without a word on authentication and with the Hub, and something more."""
+    left_out = ("RAY_AUTH", "HF_HUB_OFFLINE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | OVER | more
 
 
 def ours(mark: str, name: str = "") -> set[int]:
