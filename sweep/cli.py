@@ -32,6 +32,15 @@ SelectByOption = Annotated[
     str | None, typer.Option("--select-by", metavar="METRIC", help="metric that decides between stages")
 ]
 StorageOption = Annotated[str, typer.Option("--storage", help="where results are kept: a folder or s3://...")]
+LocationArgument = Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")]
+TrackingUriOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow; default MLFLOW_TRACKING_URI, else mlflow.db in the storage"),
+]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option("--experiment", help="MLflow experiment; default MLFLOW_EXPERIMENT_NAME, else memory-sweep"),
+]
 NameOption = Annotated[str | None, typer.Option("--name", help="name of the sweep; default: the space's")]
 DataOption = Annotated[
     list[str] | None,

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import NoLockOption, user_errors
+from sweep.cli import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.store import split_location
 from sweep.records.table import write_results
 from sweep.report.findings import publish
-from sweep.tracking.address import EXPERIMENT, resolve_tracking
+from sweep.tracking.address import resolve_tracking
 from sweep.tracking.link import view_link
 from sweep.tracking.publish import Progress
 from trainables.errors import ConfigError
@@ -32,11 +32,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(help=HELP)
 def main(
-    location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+    location: LocationArgument,
+    tracking_uri: TrackingUriOption = None,
+    experiment: ExperimentOption = None,
     register: Annotated[
         str | None,
         typer.Option(

@@ -12,6 +12,7 @@ import typer
 from sweep.cli import (
     DataCacheOption,
     DataOption,
+    ExperimentOption,
     NameOption,
     NoLockOption,
     RetryFailedOption,
@@ -22,6 +23,7 @@ from sweep.cli import (
     SpaceArgument,
     StageOption,
     StorageOption,
+    TrackingUriOption,
     show,
     use_data_cache,
     user_errors,
@@ -70,10 +72,8 @@ def main(
     ] = None,
     storage: StorageOption = "outputs",
     name: NameOption = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow; default MLFLOW_TRACKING_URI, else a SQLite file in the storage")
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(help="MLflow experiment")] = None,
+    tracking_uri: TrackingUriOption = None,
+    experiment: ExperimentOption = None,
     data: DataOption = None,
     data_cache: DataCacheOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",

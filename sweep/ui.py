@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 from sweep.records.store import Store, split_location
-from sweep.tracking.address import EXPERIMENT, Tracking, is_web, resolve_tracking
+from sweep.tracking.address import Tracking, is_web, resolve_tracking
 from sweep.tracking.link import pages, server_version
 from sweep.tracking.saved_views import on_server
 from sweep.tracking.server import ui_server
@@ -32,11 +32,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(help=HELP)
 def main(
-    location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="a storage, or one sweep in it")],
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="default: MLFLOW_TRACKING_URI, else mlflow.db in the storage")
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(help=f"default: {EXPERIMENT}")] = None,
+    location: LocationArgument,
+    tracking_uri: TrackingUriOption = None,
+    experiment: ExperimentOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: a free one")] = None,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="open the link in a browser")] = True,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 
 EXAMPLES = """
 Examples:
@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(epilog=EXAMPLES)
 @user_errors()
 def report(
-    location: Annotated[str, typer.Argument(metavar="STORAGE[/NAME]", help="A storage, or one sweep in it.")],
+    location: LocationArgument,
     name: Annotated[list[str] | None, typer.Option(help="Only this sweep of STORAGE; may be repeated.")] = None,
     out: Annotated[
         Path | None,
@@ -37,8 +37,8 @@ def report(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap samples.")] = 2000,
     mlflow: Annotated[bool, typer.Option(help="Log the folder to each sweep's run in MLflow.")] = True,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow address; default as for sweep.run.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="MLflow experiment.")] = None,
+    tracking_uri: TrackingUriOption = None,
+    experiment: ExperimentOption = None,
 ) -> None:
     """Write tables, figures and statistics on what the sweeps have recorded so far."""
     from sweep.records.store import split_location

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from sweep.main import COMMANDS, app
+from sweep.tracking.address import EXPERIMENT
 
 HEAVY = ("torch", "ray", "mlflow", "transformers", "pandas", "pyarrow")
 
@@ -35,6 +36,12 @@ def test_each_command_is_its_modules_own(name: str) -> None:
     options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
     told = [*options, *getattr(command, "commands", ())]
     assert told and all(each in done.output for each in told)
+
+
+@pytest.mark.parametrize("name", ["run", "publish", "ui", "report"])
+def test_the_help_names_the_experiment_that_is_the_default(name: str) -> None:
+    told = " ".join(CliRunner().invoke(app, [name, "--help"]).output.split())
+    assert f"default MLFLOW_EXPERIMENT_NAME, else {EXPERIMENT}" in told
 
 
 def test_a_mistyped_command_is_one_line() -> None:
