@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,11 +14,11 @@ from urllib.parse import urlsplit
 
 import requests
 
+from trainables.data.fingerprint import file_sha256
 from trainables.data.online import BUSY_STATUSES, Busy, busy_answer, patiently, reason_of, require_online, say
 from trainables.errors import ConfigError, DataError
 
 CONNECT_S, READ_S = 10.0, 30.0
-BLOCK_BYTES = 2**20
 ARRIVAL_BYTES = 2**14
 """Written at a time; less than this is lost when a connection breaks."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -85,11 +84,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
 @lru_cache(maxsize=256)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path)
 
 
 def sha256_of(path: Path) -> str:

@@ -41,14 +41,15 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
     for path in paths:
         try:
             stat = path.stat()
-            digest = _large_digest(path) if stat.st_size > LARGE_BYTES else _sha256(path)
+            digest = _large_digest(path) if stat.st_size > LARGE_BYTES else file_sha256(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
         lines.append(f"{path.name}\t{stat.st_size}\t{digest}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex; it is read each time."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):

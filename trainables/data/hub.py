@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trainables.data.archive import page_lines
 from trainables.data.hub_client import NoSuchRevision, RepoFile, ask_hub, commit_of, files_of
-from trainables.data.obtain import official_pages, write_pages
+from trainables.data.obtain import evidence_titles, official_pages, write_pages
 from trainables.data.official import data_cache
 from trainables.data.online import Unreachable, say
 from trainables.data.ready import PAGES, Manifest, new_folder, one_at_a_time, read_manifest, write_manifest
@@ -146,14 +146,12 @@ def ready_hub(name: str, allow_missing_pages: bool = False) -> Path:
 
 
 def _make(files: HubFiles, folder: Path) -> None:
-    from trainables.data.fever import group_by_page, read_rows
-
     size = sum(file.size for part in (files.train, files.valid, files.pages) for file in part)
     say(f"hub: {files.repo} at {files.commit[:8]}: {size / 1e6:,.1f} MB to download, once, into the Hub's cache")
     with new_folder(folder) as half:
         _join(_download(files, files.train), half / "train")
         valid = _join(_download(files, files.valid), half / "paper_dev")
-        wanted = set(group_by_page(read_rows(valid)).pages)
+        wanted = evidence_titles(valid)
         lines: dict[str, str] = {}
         for path in _download(files, files.pages):
             for title, line in _lines_of(path, wanted).items():
@@ -164,12 +162,10 @@ def _make(files: HubFiles, folder: Path) -> None:
 
 def _complete(files: HubFiles, base: Path, folder: Path, made: Manifest) -> None:
     """Copy a folder and add the pages that it lacks."""
-    from trainables.data.fever import group_by_page, read_rows
-
     told = f"hub: {made.pages['found']:,} of {made.pages['wanted']:,} evidence pages have a text in {files.repo}"
     say(f"{told}; the others come from the official archive")
     valid = next(path for path in base.iterdir() if path.stem == "paper_dev")
-    wanted = set(group_by_page(read_rows(valid)).pages)
+    wanted = evidence_titles(valid)
     lines = page_lines(base / PAGES, wanted)
     try:
         lines |= official_pages(wanted - set(lines))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from trainables.data.archive import archive_pages
+from trainables.data.archive import archive_pages, page_lines
 from trainables.data.fetch import RemoteFile, fetch, sha256_of
 from trainables.data.official import WIKI_PAGES, DataSet, content_key, data_cache, data_set
 from trainables.data.online import say
@@ -61,11 +61,9 @@ def official_pages(wanted: set[str]) -> dict[str, str]:
         ConfigError: as `ready_data`.
         DataError: as `ready_data`.
     """
-    from trainables.data.archive import page_lines
-
     folder = ready_data("fever")
     found = page_lines(folder / PAGES, wanted)
-    if wanted <= set(found) or wanted <= _evidence_titles(folder):
+    if wanted <= set(found) or wanted <= evidence_titles(folder / "paper_dev.jsonl"):
         return found
     fever = data_set("fever")
     downloads = data_cache() / "downloads" / fever.folder_name
@@ -90,7 +88,7 @@ def _make(found: DataSet, folder: Path) -> None:
             if name != WIKI_PAGES:
                 shutil.copyfile(path, half / name)
         if WIKI_PAGES in files:
-            wanted = _evidence_titles(half)
+            wanted = evidence_titles(half / "paper_dev.jsonl")
             lines = archive_pages(files[WIKI_PAGES], wanted)
             write_pages(half / PAGES, lines)
             pages = {"wanted": len(wanted), "found": len(lines)}
@@ -113,7 +111,8 @@ def _origin(file: RemoteFile) -> dict[str, object]:
     return {name: value for name, value in asdict(file).items() if name != "url"}
 
 
-def _evidence_titles(folder: Path) -> set[str]:
+def evidence_titles(claims: Path) -> set[str]:
+    """Return the titles of the evidence pages of a table of claims."""
     from trainables.data.fever import group_by_page, read_rows
 
-    return set(group_by_page(read_rows(folder / "paper_dev.jsonl")).pages)
+    return set(group_by_page(read_rows(claims)).pages)

@@ -19,9 +19,9 @@ from trainables.data.hub_client import GatedRepository, ask_hub
 from trainables.data.online import Unreachable, say
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard
+from trainables.lm.folder_identity import SINGLE_FILES
 from trainables.lm.hub_commit import hub_commit
 
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 _SMALL = re.compile(r"[^/]+\.(?:json|model|txt)")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-(\d+)\.(safetensors|bin)")

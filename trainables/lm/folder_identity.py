@@ -17,7 +17,7 @@ from typing import Any
 from trainables.data.fingerprint import fingerprint_files
 from trainables.errors import DataError
 
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-(\d+)\.(?:safetensors|bin)")
 _BESIDES = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -40,7 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
         DataError: an index that cannot be read.
     """
     incomplete: list[Path] = []
-    for single in _SINGLE:
+    for single in SINGLE_FILES:
         whole, index = folder / single, folder / f"{single}.index.json"
         if whole.is_file():
             return [whole]

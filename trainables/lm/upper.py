@@ -42,7 +42,6 @@ class Upper(nn.Module):
         needs_tokens: the whole model runs, which begins with the tokens.
         head: from final hidden states to logits.
         num_weights: numbers that a forward pass reads.
-        outputs: what a block returns: 0 for a tensor, else a tuple of so many.
     """
 
     def __init__(self, model: Any, given: Given, layer: int, direct: bool, needs_tokens: bool = False) -> None:
@@ -50,7 +49,6 @@ class Upper(nn.Module):
         super().__init__()
         self.model, self.layer, self.direct, self.needs_tokens = model, layer, direct, needs_tokens
         self._given = given
-        self.outputs = 0
         self.head = OutputHead(model)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
@@ -201,8 +199,9 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
     for way in ways:
         upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept)
         if upper is not None and (kept or upper.agrees(reference(card, dtype, device), dtype)):
-            verdict = {"way": way, "outputs": upper.outputs, "by_parts": upper.head.by_parts}
             if not kept:
+                outputs = reference(card, dtype, device).outputs
+                verdict = {"way": way, "outputs": outputs, "by_parts": upper.head.by_parts}
                 keep_verdict(card, dtype, device, part, verdict)
             return upper
         del upper
@@ -230,7 +229,6 @@ def _load(
         return None
     model, given = found
     upper = Upper(model, given, layer, direct=way == "direct")
-    upper.outputs = outputs
     if kept and not kept.get("by_parts", True):
         upper.head.general()
     return upper

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainables.data.corpus import Corpus, with_subject_pages
 from trainables.data.counterfact import load_counterfact
-from trainables.data.documents import LETTERS, Document, Selection
+from trainables.data.documents import Document, Selection
 from trainables.data.prompts import choose_examples, render_prompt, render_template
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
@@ -53,8 +53,7 @@ def document_texts(
     texts = []
     for index, document in enumerate(documents):
         for part in segments(tokenizer, document.text, segment_tokens, max_segments):
-            if len(part) > 1:
-                texts.append(TrainingText(TokenTree.chain(part), index))
+            texts.append(TrainingText(TokenTree.chain(part), index))
     return texts
 
 
@@ -91,7 +90,7 @@ def template_texts(
     for index, document in enumerate(documents):
         for claim in document.train_claims:
             examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=(claim.text,))
-            tokens = encode(tokenizer, render_template(examples, claim.text, LETTERS[claim.label]))
+            tokens = encode(tokenizer, render_template(examples, claim.text, claim.letter))
             first = 1
             if answer_loss_only:
                 prompt = encode(tokenizer, render_prompt(examples, claim.text))

@@ -177,11 +177,10 @@ class TrialSpec:
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
         if "allocation" in used and self.allocation in ("random", "partitioned"):
-            groups = self.num_clusters or self.num_documents
-            if self.memory_dim < groups:
+            if self.memory_dim < self.groups:
                 raise ConfigError(
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
-                    f"{groups} groups; raise memory_dim or lower num_clusters"
+                    f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
         for name in self.leakage_sets:
             SetSetting.named(name)
