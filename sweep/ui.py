@@ -44,15 +44,13 @@ def main(
     with user_errors(), ExitStack() as stack:
         store, name = split_location(location)
         tracking = resolve_tracking(store, tracking_uri, experiment)
-        if is_web(tracking.uri):
-            base, served = tracking.uri, tracking
-        else:
-            base = stack.enter_context(ui_server(tracking, port))
-            served = Tracking(base, tracking.experiment)
+        served = tracking
+        if not is_web(tracking.uri):
+            served = Tracking(stack.enter_context(ui_server(tracking, port)), tracking.experiment)
         first = show_links(store, [name] if name else store.sweeps(), served)
         if browser:
             webbrowser.open(first)
-        if base is not tracking.uri:
+        if served is not tracking:
             typer.echo("The server runs until Ctrl-C.")
             while True:
                 time.sleep(3600)

@@ -7,7 +7,6 @@ earlier versions wrote them, is read too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,7 +39,7 @@ def write_sweep_file(store: Store, name: str, file: str, value: Any) -> None:
         value = [sealed(draw) for draw in value]
     else:
         value = sealed(value)
-    store.write(f"{name}/{file}", json.dumps(value, indent=1, ensure_ascii=False).encode())
+    store.write_json(f"{name}/{file}", value)
 
 
 def broken_files(store: Store, name: str) -> dict[str, str]:

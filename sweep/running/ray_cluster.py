@@ -285,7 +285,7 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
         try:
             problem = ray.get(reference)
         except ray.exceptions.RayError as error:
-            problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            problem = _first_line(error)
         if problem:
             raise ConfigError(f"node {host}: {problem}")
 

@@ -9,9 +9,9 @@ from typing import Any
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
+from sweep.tracking.views import ACCURACY, ERROR, LEAKAGE, MACRO
 
 BEST_SHOWN = 10
-ERROR, ACCURACY, MACRO, LEAKAGE = "memory/nll", "fever/accuracy", "fever/f1_macro", "memory/leakage"
 _COLUMNS = {ERROR: "NLL", LEAKAGE: "leakage", ACCURACY: "accuracy", MACRO: "macro F1"}
 
 

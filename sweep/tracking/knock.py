@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sweep.tracking.address import is_web
+
 ANSWER_S = 4
 _TAKES_TIMEOUT = ("postgresql", "mysql", "mariadb")
 _TABLES_LOCK = 7236410258417
@@ -24,7 +26,7 @@ def knock(uri: str) -> None:
         OSError: a server refuses, or does not answer within `ANSWER_S`.
         sqlalchemy.exc.SQLAlchemyError: a database does.
     """
-    if uri.startswith(("http://", "https://")):
+    if is_web(uri):
         try:
             urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=ANSWER_S).close()
         except urllib.error.HTTPError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, resolve_tracking
+from sweep.tracking.address import Tracking, resolve_tracking, sqlite_file
 from sweep.tracking.client import told_in_one_line
 from sweep.tracking.moved import follow_move
 from trainables.node.addresses import shown
@@ -21,7 +21,7 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
         store: the storage whose sweeps these are.
         names: sweeps.
         folder: local folder of the report.
-        uri: tracking address, resolved as `sweep.tracking.layout.resolve_tracking` does.
+        uri: tracking address, resolved as `sweep.tracking.address.resolve_tracking` does.
         experiment: experiment's name, likewise.
 
     Returns:
@@ -55,5 +55,5 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
 
 def _exists(tracking: Tracking) -> bool:
     """Whether the address may hold runs: a missing SQLite file does not, and is not to be made here."""
-    prefix = "sqlite:///"
-    return not tracking.uri.startswith(prefix) or Path(tracking.uri[len(prefix) :]).exists()
+    file = sqlite_file(tracking.uri)
+    return file is None or file.exists()
