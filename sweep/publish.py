@@ -66,7 +66,7 @@ def main(
         if register and name:
             from sweep.tracking.model import register_memory
 
-            typer.echo(register_memory(store, name, tracking, register))
+            typer.echo(register_memory(store, name, tracking, register, index))
         for each in names:
             typer.echo(f"MLflow: {view_link(store, tracking, each)}")
 

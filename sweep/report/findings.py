@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from sweep.records.files import damaged_files
 from sweep.records.manifest import manifest_stages
 from sweep.records.store import RecordIndex, Store
 from sweep.report.answers import read_answers
@@ -48,14 +49,15 @@ def extras_of(store: Store, names: Sequence[str], index: RecordIndex) -> Extras:
         names: sweeps.
         index: the records of the storage.
     """
-    everything = load_study(store, index=index).trials
+    damaged = damaged_files(store, index.values())
+    everything = load_study(store, index=index, damaged=damaged).trials
+    baselines = [trial for trial in everything if is_baseline(trial)]
     findings: dict[str, Finding] = {}
     for name in names:
         planned = {trial for _, trials in manifest_stages(store, name) for trial in trials}
         own = [trial for trial in everything if trial.sweep == name or trial.id in planned]
-        baselines = [trial for trial in everything if is_baseline(trial)]
         findings |= {trial: found for trial, found in _findings(store, own, baselines).items() if trial not in findings}
-    return Extras(findings, partial(_pictures, store, index))
+    return Extras(findings, partial(_pictures, store, index, damaged))
 
 
 def _findings(store: Store, trials: Sequence[Trial], baselines: Sequence[Trial]) -> Mapping[str, Finding]:
@@ -89,12 +91,12 @@ def _values(comparison: Comparison, against: str) -> dict[str, float]:
     return {f"{against}/{name}": value for name, value in found.items() if value == value}
 
 
-def _pictures(store: Store, index: RecordIndex, name: str) -> list[Picture]:
+def _pictures(store: Store, index: RecordIndex, damaged: Mapping[str, Mapping[str, str]], name: str) -> list[Picture]:
     """Draw what shows a sweep's main result: alpha and allocation where they vary, else the layers."""
     from sweep.report.figures.alpha import alpha_figures
     from sweep.report.figures.layers import layer_figures
 
-    study = load_study(store, [name], index)
+    study = load_study(store, [name], index, damaged)
     references = References(study.trials)
     figures = [*alpha_figures(study.trials, references), *layer_figures(study.trials, references, {})]
     return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures[:FIGURES]]

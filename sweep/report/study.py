@@ -144,7 +144,12 @@ class Study:
         return len({i for stage in stages for i in stage.awaited}) + sum(s.unknown for s in stages)
 
 
-def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | None = None) -> Study:
+def load_study(
+    store: Store,
+    names: Sequence[str] = (),
+    index: RecordIndex | None = None,
+    damaged: Mapping[str, Mapping[str, str]] | None = None,
+) -> Study:
     """Read the records, plans and choices of the named sweeps, or of all in the storage.
 
     A point of a named sweep's plan whose record lies in another sweep's folder is taken from there.
@@ -153,6 +158,7 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
         store: the storage.
         names: sweeps; none for all.
         index: the records of the storage, where they have been read already.
+        damaged: what `damaged_files` says of them, where they have been checked already.
 
     Raises:
         ConfigError: no such sweep.
@@ -168,7 +174,10 @@ def load_study(store: Store, names: Sequence[str] = (), index: RecordIndex | Non
     heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
     records = [head.record() for head in heads]
     models = display_names(record["model"] for record in records)
-    damaged = damaged_files(store, heads)
+    if damaged is None:
+        damaged = damaged_files(store, heads)
+    else:
+        damaged = {head.id: damaged[head.id] for head in heads if head.id in damaged}
     found = (
         _trial(record, head.folder, models, frozenset(damaged.get(head.id, ())))
         for head, record in zip(heads, records, strict=True)

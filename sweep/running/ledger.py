@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sweep.planning.choices import (
@@ -112,7 +113,7 @@ class Ledger:
         self._stop_file_written = False
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
-            stage.name: StageDraws(plan, stage, store, name, self._known, self._recorded(stage.name), choices)
+            stage.name: StageDraws(plan, stage, store, name, self._known, partial(self._recorded, stage.name), choices)
             for stage in plan.stages
             if stage.stage.sampling
         }

@@ -38,7 +38,7 @@ class StageDraws:
         store: where the list of draws is kept.
         name: of the sweep.
         record_of: gives a finished trial's record (`status`, `metrics` and `curves` are read), or None.
-        recorded: records of the stage, oldest first: what was drawn where the list of draws is lost.
+        recorded: reads the records of the stage, oldest first: what was drawn where the list of draws is lost.
         choices: recorded choices by key.
     """
 
@@ -49,7 +49,7 @@ class StageDraws:
         store: Store,
         name: str,
         record_of: Callable[[str], Mapping[str, Any] | None],
-        recorded: Sequence[Mapping[str, Any]] = (),
+        recorded: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
         choices: Choices | None = None,
     ) -> None:
         """Read what earlier runs drew."""
@@ -61,8 +61,8 @@ class StageDraws:
         self._middle = {name: middle(name, spread) for name, spread in self.sampling.fields.items()}
         kept = read_sweep_file(store, name, DRAWS) or []
         self._draws: list[dict[str, Any]] = [draw for draw in kept if draw["stage"] == self.stage.name]
-        if not self._draws and recorded:
-            self._draws = self._drawn_again(recorded, choices or {})
+        if not self._draws and (found := recorded()):
+            self._draws = self._drawn_again(found, choices or {})
             self._write()
         self._waiting = [draw for draw in self._draws if record_of(draw["id"]) is None]
         self._studies: dict[int, Any] = {}

@@ -15,11 +15,11 @@ from mlflow.pyfunc import PythonModel
 
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.store import RecordIndex, Store
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line
-from sweep.tracking.describe import ACCURACY, ERROR
 from sweep.tracking.layout import run_status, time_ms
+from sweep.tracking.views import ACCURACY, ERROR
 from trainables.errors import ConfigError
 
 MEMORY = "memory.safetensors"
@@ -71,7 +71,9 @@ class MemoryModel(PythonModel):  # type: ignore[misc]
         return answers
 
 
-def register_memory(store: Store, sweep: str, tracking: Tracking, which: str = BEST) -> str:
+def register_memory(
+    store: Store, sweep: str, tracking: Tracking, which: str = BEST, index: RecordIndex | None = None
+) -> str:
     """Log a trial's memory as a model on its run and as a new version in the registry; return a line that says so.
 
     Args:
@@ -79,12 +81,13 @@ def register_memory(store: Store, sweep: str, tracking: Tracking, which: str = B
         sweep: whose trials.
         tracking: where its runs are.
         which: a trial id, or `best`: the best accuracy, among equals the lowest memorisation error.
+        index: the records of the storage, where they have been read already.
 
     Raises:
         ConfigError: there is no such trial, or none with a memory.
         TrackingError: MLflow does not answer, or the trial has no run.
     """
-    index = store.index(set_aside=False)
+    index = store.index(set_aside=False) if index is None else index
     heads = [index[trial] for trial in sweep_stages(store, sweep, index) if trial in index]
     folders = {head.id: head.folder for head in heads}
     record = _chosen([head.record() for head in heads if store.exists(f"{head.folder}/{MEMORY}")], which, sweep)
