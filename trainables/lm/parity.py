@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,8 +91,12 @@ def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Refe
         DataError: weights that are missing or broken.
     """
     file = _folder(card, dtype, device) / "whole.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with ExitStack() as lock:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(FileLock(f"{file}.lock"))
+        except OSError as error:  # a cache that cannot be written: each process makes what is not there
+            logger.warning("%s: not locked (%s)", file, error)
         held = _read(file)
         if held is None:
             held = _make(card, dtype, device)
