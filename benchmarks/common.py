@@ -20,7 +20,7 @@ from trainables.adapters.split import SplitAdapter
 from trainables.data.sources import is_named, resolve_sources
 from trainables.errors import ConfigError
 from trainables.lm.card import ALIASES
-from trainables.node.cache_dir import cache_dir
+from trainables.node.cache_dir import cache_dir, user_path
 from trainables.node.machine import usable_cores
 from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.pack.run import PackRun
@@ -210,7 +210,7 @@ def own_data(data: str) -> str:
     from trainables.data.sample.world import ensure_sample_data
 
     def absolute(name: str) -> str:
-        folder = ensure_sample_data() if name == "sample" else Path(name).expanduser()
+        folder = ensure_sample_data() if name == "sample" else user_path(name)
         return name if name != "sample" and is_named(name) else str(folder.resolve())
 
     names = [name.strip() for name in data.split(",")]

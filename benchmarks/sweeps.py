@@ -19,6 +19,7 @@ from sweep.cli import EXIT_USER_ERROR
 from sweep.records.record import seconds_since_epoch
 from trainables.errors import ConfigError
 from trainables.lm.sample.configs import SAMPLE_MODELS
+from trainables.node.cache_dir import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = Path(__file__).resolve().parent / "spaces"
@@ -163,4 +164,4 @@ def model_path(model: str) -> str:
         from trainables.lm.sample.models import ensure_sample_model
 
         return str(ensure_sample_model(model).resolve())
-    return str(Path(local_model(model)).expanduser().resolve())
+    return str(user_path(local_model(model)).resolve())

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -15,6 +14,7 @@ import typer
 from trainables.data.official import CACHE_VARIABLE
 from trainables.errors import ConfigError, DataError
 from trainables.node.addresses import shown as hide_secrets
+from trainables.node.cache_dir import user_path
 
 EXIT_USER_ERROR = 2
 
@@ -94,4 +94,4 @@ def show(shown: Shown, as_json: bool) -> None:
 def use_data_cache(folder: str | None) -> None:
     """Keep downloaded data in a folder of the user's choice, here and in every process that this one starts."""
     if folder:
-        os.environ[CACHE_VARIABLE] = str(Path(folder).expanduser().resolve())
+        os.environ[CACHE_VARIABLE] = str(user_path(folder).resolve())

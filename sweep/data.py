@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from trainables.data.prepare import prepare_folder
 from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import ConfigError, SweepError, nearest
 from trainables.lm.check_aliases import check_aliases
+from trainables.node.cache_dir import user_path
 
 EXIT_DIFFERS = 1
 MODELS = "models"
@@ -32,7 +32,7 @@ def prepare(
     """Download data and put them into a folder that any node can use without a network (--data FOLDER)."""
     with user_errors():
         use_data_cache(data_cache)
-        folder = Path(to).expanduser().absolute()
+        folder = user_path(to).absolute()
         manifest = prepare_folder(sources, folder)
     size = sum(int(told["size"]) for told in manifest.files.values())
     print(f"{folder}: {len(manifest.files)} files, {size / 1e6:,.1f} MB, checksums in manifest.json")
@@ -83,7 +83,7 @@ def _findings(source: str, full: bool) -> Iterator[Finding]:
         return check_aliases()
     if source.partition(":")[0] == "hub":
         return check_hub(source)
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if not folder.is_dir():
         raise ConfigError(f"{source!r}: no such folder, and none of {', '.join(_NAMES)}{nearest(source, _NAMES)}")
     return check_folder(folder)

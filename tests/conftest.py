@@ -16,7 +16,7 @@ pytest_plugins = ["tests.stand_ins"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_CACHE"] = "/nowhere/huggingface"
+os.environ["HF_HUB_CACHE"] = "/dev/null/huggingface"
 
 
 @pytest.fixture(autouse=True)

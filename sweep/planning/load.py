@@ -20,6 +20,7 @@ from types import ModuleType
 from sweep.planning.overrides import apply_overrides, select_by_metric, small_form
 from sweep.space import Space, checked
 from trainables.errors import ConfigError, SweepError, nearest
+from trainables.node.cache_dir import user_path
 
 SHIPPED = "search_spaces"
 """Package whose spaces can be named without a path."""
@@ -84,7 +85,7 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def _file(path: str | Path) -> Path:
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.is_file():
         return file
     is_name = file.name == str(path) and not file.suffix

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import metric_mode
@@ -13,6 +12,7 @@ from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, 
 from trainables.data.sources import is_named
 from trainables.errors import ConfigError
 from trainables.lm.card import is_known_model
+from trainables.node.cache_dir import user_path
 from trainables.trial.spec import FIELDS, REPEATED, coerce
 
 NUM_SAMPLES = "num_samples"
@@ -163,5 +163,5 @@ def _typed(name: str, value: Any) -> Any:
 
 def _absolute(value: str) -> str:
     """Spell an existing folder out, since trials run with another working directory."""
-    folder = Path(value).expanduser()
+    folder = user_path(value)
     return str(folder.resolve()) if value and folder.is_dir() else value

@@ -105,12 +105,12 @@ def test_without_a_network_the_main_job_ends_in_one_line(tmp_path: Path) -> None
     assert "cannot be reached" in last and "--data FOLDER" in last and "Traceback" not in done.stderr
     model = job(
         tmp_path,
-        "inductive.py",
+        "sample.py",
         "--set",
         "model=someone/tiny",
         HF_HUB_OFFLINE="0",
         HF_ENDPOINT=closed,
-        HF_HOME=str(tmp_path),
+        HF_HUB_CACHE=str(tmp_path / "hub"),
     )
     *notes, line = model.stderr.strip().splitlines()
     assert model.returncode == 2 and "cannot be reached" in line and all("no answer from" in note for note in notes)

@@ -23,6 +23,7 @@ from typing import Any
 
 from trainables.data.fetch import RemoteFile
 from trainables.errors import ConfigError, DataError, nearest
+from trainables.node.cache_dir import cache_dir, user_path
 
 SOURCES_VARIABLE = "MEMORY_SWEEP_DATA_SOURCES"
 URL_VARIABLES = {"fever": "MEMORY_SWEEP_FEVER_URL", "counterfact": "MEMORY_SWEEP_COUNTERFACT_URL"}
@@ -136,15 +137,13 @@ def data_set(name: str) -> DataSet:
         moved = (replace(file, url=f"{base.rstrip('/')}/{file.name}") for file in found.files)
         found = replace(found, files=tuple(moved))
     table = os.environ.get(SOURCES_VARIABLE)
-    return _override(found, Path(table).expanduser()) if table else found
+    return _override(found, user_path(table)) if table else found
 
 
 def data_cache() -> Path:
     """Return the folder for downloaded data: `--data-cache`, else a part of the node's cache."""
-    from trainables.node.cache_dir import cache_dir
-
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else cache_dir() / "data"
+    return user_path(named) if named else cache_dir() / "data"
 
 
 def _override(found: DataSet, table: Path) -> DataSet:

@@ -24,6 +24,7 @@ from trainables.data.ready import read_manifest
 from trainables.data.source_files import SourceFiles
 from trainables.data.tables import is_saved, is_table, table_files, table_names
 from trainables.errors import ConfigError, DataError, nearest
+from trainables.node.cache_dir import user_path
 
 PAGES_FOLDER, ARTICLES, COUNTERFACT = "wiki-pages", "wiki_docs", "counterfact"
 _FORMS = "(.jsonl, .json, .csv, .parquet, or a folder saved by `datasets`)"
@@ -124,7 +125,7 @@ def _keys(name: str, data: str) -> list[str]:
     if is_hub(name):
         return [hub_files(name).key]
     source = _resolve(name, data)
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     manifest = read_manifest(folder)
     keys = [manifest.keys[kind] for kind in sorted(manifest.keys, reverse=True)] if manifest else []
     listed = {folder / path for path in manifest.files} if manifest else set()
@@ -161,7 +162,7 @@ def _resolve(name: str, data: str, allow_missing_pages: bool = False) -> SourceF
         from trainables.data.sample.world import ensure_sample_data
 
         return _scan(name, ensure_sample_data())
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not folder.is_dir():
         hint = nearest(name, NAMES)
         raise DataError(f"{folder}: no such folder (data={data!r}); name {', '.join(NAMES)} or a folder{hint}")

@@ -18,6 +18,7 @@ from trainables.lm.config_shape import TWO_MATRICES, shape_of
 from trainables.lm.folder_identity import folder_key, tokenizer_files, weight_files
 from trainables.lm.hub_commit import hub_commit
 from trainables.lm.sample.configs import SAMPLE_MODELS
+from trainables.node.cache_dir import user_path
 
 ALIASES = {name: alias for name, alias in MODELS.items() if alias.study}
 """The study's models."""
@@ -101,7 +102,7 @@ def hub_id(model: str) -> str | None:
     if model in SAMPLE_MODELS or alias is not None:
         return MODELS[alias].source if alias else None
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and model[0] not in "./~"
-    return model if is_id and not Path(model).expanduser().exists() else None
+    return model if is_id and not user_path(model).exists() else None
 
 
 @lru_cache(maxsize=256)
@@ -137,7 +138,7 @@ def model_card(model: str, revision: str = "main", commit: str = "") -> ModelCar
         commit = commit or hub_commit(shape["source"], revision)
         key = f"{shape['source']}@{commit or revision}"
         return ModelCard(name=alias, key=key, revision=revision, is_hub=True, commit=commit, **shape)
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if folder.is_dir():
         return _folder_card(folder)
     if hub_id(model):

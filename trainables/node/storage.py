@@ -26,6 +26,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from trainables.errors import ConfigError
 from trainables.node.addresses import keep_keys, keys_of, shown, without_secrets
+from trainables.node.cache_dir import user_path
 from trainables.node.connection import connect
 
 
@@ -371,7 +372,7 @@ def _is_remote(location: str) -> bool:
 
 
 def _local(location: str) -> Path:
-    return Path(location.removeprefix("file://")).expanduser().absolute()
+    return user_path(location.removeprefix("file://")).absolute()
 
 
 def _file_version(found: os.stat_result) -> str:

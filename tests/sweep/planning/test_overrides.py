@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweep.planning.expand import build_plan
@@ -220,6 +220,7 @@ def test_a_sampler_without_such_a_metric_is_refused() -> None:
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
+@example("", "~0")
 @settings(max_examples=200, deadline=None)
 def test_any_setting_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
     for setting in (f"{name}={text}", f"alpha={text}", f"model={text}", f"layer={text}", f"probes={text}"):
