@@ -95,7 +95,7 @@ def run_sweep(
         max_concurrent: packs at once; None for as many as fit.
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
-        cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
 
