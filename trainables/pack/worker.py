@@ -48,7 +48,7 @@ def library_versions() -> dict[str, str]:
 
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own kind of string would have whoever reads it import torch
         "transformers": transformers.__version__,
     }
 
