@@ -21,7 +21,7 @@ from trainables.errors import Failure, SweepError
 from trainables.lm.inputs import prepare_node
 from trainables.node.machine import oom_kills
 from trainables.pack.process_cache import ProcessCache
-from trainables.pack.worker import PackWork, choose_device, device_name, failure_of, library_versions, prepare_process
+from trainables.pack.worker import PackWork, choose_device, device_name, failure_of, prepare_process, told_of
 from trainables.trial.spec import make_spec
 
 
@@ -85,7 +85,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
             self._failure = Failure.from_dict({**report["failure"], "node": context.get_node_id()})
             self._given_up, self._work = True, None
             report |= {"failure": self._failure.to_dict(), "done": False}
-        report |= {"versions": library_versions(), "node": context.get_node_id(), "oom_kills": oom_kills()}
+        report |= {**told_of(self._device), "node": context.get_node_id(), "oom_kills": oom_kills()}
         return report
 
     def cleanup(self) -> None:
