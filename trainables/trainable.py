@@ -85,14 +85,14 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
             report = self._work.step()
         else:
             report["failure"] = self._failure.to_dict()
-        from trainables.pack.worker import library_versions
+        from trainables.pack.worker import told_of
 
         context = ray.get_runtime_context()
         if report["failure"]:
             self._failure = Failure.from_dict({**report["failure"], "node": context.get_node_id()})
             self._given_up, self._work = True, None
             report |= {"failure": self._failure.to_dict(), "done": False}
-        report |= {"versions": library_versions(), "node": context.get_node_id(), "oom_kills": oom_kills()}
+        report |= {**told_of(self._device), "node": context.get_node_id(), "oom_kills": oom_kills()}
         return report
 
     def cleanup(self) -> None:
