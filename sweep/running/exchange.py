@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
+from sweep.running.state import STATE_FILE
 from sweep.tracking.live_feed import LiveFeed
 from trainables.errors import Failure
+
+STATE_EVERY_S = 10.0
+"""Seconds between two writes of the sweep's state, so that `memory-sweep status` is never older (ours)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class PackExchange:
         self._started: set[str] = set()
         self._notes: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
+        self._state_written = 0.0
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -65,6 +71,7 @@ class PackExchange:
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
         }
+        self._display.progress.begin(pack.id, pack.points)
         sampled = first.id if self._ledger.is_sampled(first.id) else ""
         return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
 
@@ -92,11 +99,13 @@ class PackExchange:
                 continue
             self._notes.add(note)
             self._display.say(f"note: {note}")
+        where = f"{told['host']} {told['device']}".strip()
+        self._display.progress.report(pack, report["epoch"], report["progress"], where)
         for trial, metrics in report["progress"].items():
             self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(trial, report["epoch"], metrics)
         for result in report["results"]:
-            self._record(self._ledger.finish(pack, {**result, **told}))
+            self._record(pack, self._ledger.finish(pack, {**result, **told}))
 
     def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
@@ -105,7 +114,8 @@ class PackExchange:
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
         for record in self._ledger.end_pack(pack, self._told.pop(pack, None)):
-            self._record(record)
+            self._record(pack, record)
+        self._display.progress.end(pack)
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
         """Take note that a pack has ended by a failure; its trials without a result may be handed out again.
@@ -118,7 +128,8 @@ class PackExchange:
         self._told.pop(pack, None)
         self._display.failed_attempt(failure)
         for record in self._ledger.fail_pack(pack, failure, elsewhere):
-            self._record(record)
+            self._record(pack, record)
+        self._display.progress.end(pack)
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -132,9 +143,27 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.check_lock()
-        self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
+        trouble = self._feed.trouble and f"MLflow: {self._feed.trouble}"
+        now = time.monotonic()
+        if now - self._state_written >= STATE_EVERY_S:
+            self._state_written = now
+            try:
+                self.write_state()
+            except OSError as error:  # what matters is written elsewhere, and fails there if the storage does
+                trouble = trouble or str(error)
+        self._display.show(trouble)
 
-    def _record(self, record: Record | None) -> None:
+    def write_state(self) -> None:
+        """Write the sweep's state into its folder, for `memory-sweep status`.
+
+        Raises:
+            StorageError: it cannot be written.
+            LockLost: another run has taken the sweep over.
+        """
+        self._ledger.store.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
+
+    def _record(self, pack: str, record: Record | None) -> None:
         if record is not None:
             self._feed.finish(record)
-            self._display.finish_trial(record["status"], record["error"])
+            name = self._display.progress.finish(pack, record)
+            self._display.end_trial(record["status"], record["error"], name)
