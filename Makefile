@@ -1,8 +1,9 @@
-# make demo: the main job on the embedded sample world.   make test: the default tests.
+# make demo: the main job on the embedded sample world.   make test: the default tests, TEST_PROCESSES files at a time.
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 STORAGE ?= outputs
 TORCH_INDEX ?=
 USUAL_INDEX := the usual index, on Linux with CUDA: several GB (a CPU build: see TORCH_INDEX in README.md)
@@ -29,7 +30,7 @@ demo: install
 	$(BIN)/python -m sweep.run search_spaces/sample.py --storage $(STORAGE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # the default tests and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
@@ -41,7 +42,7 @@ test-faults: install
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed
-	$(LOWER)/bin/python -m pytest
+	$(LOWER)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 $(LOWER)/.installed: install pyproject.toml
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)

@@ -14,6 +14,8 @@ import pytest
 
 pytest_plugins = ["tests.stand_ins"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The tests' tensors are tiny: threads would only wait for each other, on a busy machine for minutes.
+os.environ["OMP_NUM_THREADS"] = "1"
 # What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = "/dev/null/huggingface"

@@ -49,7 +49,6 @@ def trial(trial_with_other) -> Callable[..., TrialSpec]:
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(CPU, 10**9)
 
 
@@ -126,7 +125,6 @@ def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cach
 
 def trained(cache: ProcessCache, *specs: TrialSpec) -> list[Weights]:
     """Train trials as one pack and return each one's weights."""
-    torch.set_num_threads(1)
     run = PackRun([TrialTask(str(k), spec, "", "") for k, spec in enumerate(specs)], cache, (), [None] * len(specs))
     while not run.done:
         run.adapter.train_epoch(run.epoch)
