@@ -220,14 +220,12 @@ class Runs:
         for file in files:
             self._client.log_artifact(run, str(file), folder)
 
-    def build(
-        self, record: Record, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
-    ) -> str:
+    def build(self, record: Record, members: Mapping[str, str], added: Added | None = None) -> str:
         """Make a trial's whole run from its record, in four requests, and return its id.
 
         Its mark is there from the start; it counts once the run has ended (see `RunHead.complete`).
         """
-        whole = whole_run(record, self.storage, members, added, naming)
+        whole = whole_run(record, self.storage, members, added)
         run = self.create_named(whole.name, whole.tags, whole.started_ms)
         self.log(run, whole.values, whole.params)
         self.log_data(run, whole.data)

@@ -201,21 +201,18 @@ def run_status(record: Record) -> str:
     return "FAILED" if record["status"] == "failed" else "FINISHED"
 
 
-def whole_run(
-    record: Record, storage: str, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
-) -> WholeRun:
+def whole_run(record: Record, storage: str, members: Mapping[str, str], added: Added | None = None) -> WholeRun:
     """Return the run of a complete record.
 
     Args:
         record: complete.
         storage: the storage's own id.
         members: the sweeps that the trial belongs to, each with its stage there.
-        added: what else the run shows.
-        naming: how the sweep's trials are named.
+        added: what else the run shows; a name among it counts instead of the usual one.
     """
     end, added = time_ms(record["finished_at"]), added or Added()
     return WholeRun(
-        name=added.tags.get("mlflow.runName") or (naming or Naming()).of_record(record),
+        name=added.tags.get("mlflow.runName") or Naming().of_record(record),
         status=run_status(record),
         started_ms=time_ms(record["started_at"]),
         ended_ms=end,
