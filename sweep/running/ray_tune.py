@@ -39,7 +39,7 @@ from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
 from trainables.node.machine import check_device, check_local_device
-from trainables.trainable import PackTrainable
+from trainables.pack.trainable import PackTrainable
 
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.trainable import PackTrainable
 from trainables.pack.worker import PackWork
-from trainables.trainable import PackTrainable
 
 VARIABLE = "MEMORY_SWEEP_TEST_FAULTS"
 POISONED: list[str] = []
