@@ -11,6 +11,7 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import costed_plan, plan_of
 from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
+from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import results_table
@@ -147,6 +148,16 @@ def test_every_trial_is_handed_out_once_whatever_the_pack_size(tmp_path, size):
         for pack in {pack for pack, _ in ready}:
             ledger.end_pack(pack)
     assert len(seen) == len(set(seen)) == 10
+
+
+def test_the_storages_name_is_read_once_however_often_the_sweeps_plan_is_written(tmp_path, monkeypatch):
+    asked, real = [], Store.storage_id
+    monkeypatch.setattr(Store, "storage_id", lambda store: asked.append(store.uri) or real(store))
+    ledger, _ = open_ledger(tmp_path)
+    finish_all(ledger, best=3)
+    ledger.write_manifest()
+    assert len(asked) == 1
+    assert read_sweep_file(Store(str(tmp_path)), "staged", MANIFEST)["storage"] == real(Store(str(tmp_path)))
 
 
 def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path):
