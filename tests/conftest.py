@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stand_ins"]
+pytest_plugins = ["tests.stand_ins", "tests.rows"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
 os.environ["HF_HUB_OFFLINE"] = "1"
