@@ -90,7 +90,7 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node` and `device`;
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
                 maybe `notes`, lines for the user, each said once.
         """
         told = self._told[pack] = {part: report[part] for part in _REPORTED}
