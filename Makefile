@@ -36,9 +36,9 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 
-# breaks workers, disks, storages and signals in real processes, and prints a table; half an hour on two cores
+# breaks workers, nodes, disks, storages, servers and signals, in real processes, and prints a table
 test-faults: install
-	$(BIN)/python -m pytest tests/faults -m slow -rN
+	$(BIN)/python -m pytest -m faults -rN
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed
