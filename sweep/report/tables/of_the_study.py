@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sweep.report.asked import ASKED, AskedProbe
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, allocation_name, label_texts, labels_of
 from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
@@ -31,6 +32,7 @@ QUESTION_COUNTS = {
     "claims_among_their_examples": "claims left out of their own examples",
     "counterfact_with_page": "records with a page among the documents",
     "counterfact_without_page": "records without",
+    "recall_asked": "documents recalled",
 }
 
 
@@ -45,6 +47,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
         "Inductive loss: alpha and allocation": inductive(trials, references),
         "Size of the memory and clusters": sizes(trials),
         "CounterFact": counterfact(trials),
+        **{probe.heading: asked(trials, probe) for probe in ASKED},
         "Best trials": leaders(trials),
         "Data": [table for table in (data_table(trials), questions_table(trials), code_table(trials)) if table],
     }
@@ -261,6 +264,16 @@ def counterfact(trials: Sequence[Trial]) -> list[Table]:
 def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str) -> Table:
     measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
     return listing(trials, ("model", "method", "content"), measures, slug, title)
+
+
+def asked(trials: Sequence[Trial], probe: AskedProbe) -> list[Table]:
+    """Every metric of a probe per trial, the pretrained model among them."""
+    own = [t for t in trials if any(name.startswith(f"{probe.name}/") for name in t.metrics)]
+    names = dict.fromkeys(name for t in own for name in t.metrics if name.startswith(f"{probe.name}/"))
+    if not names:
+        return []
+    measures = _measures([(name, "", name.partition("/")[2] in probe.lower) for name in names])
+    return [listing(own, ("model", "method", "content"), measures, probe.name, probe.title)]
 
 
 def code_table(trials: Sequence[Trial]) -> Table | None:
