@@ -27,6 +27,8 @@ PARAM_NAMES = {
     "allocation": "memory_allocation",
     "num_shots": "shots",
 }
+DEPTH = "hook_depth"
+"""Param of the layer as a share of the model's depth."""
 COLOURS = {
     "none": "#666666", "random": "#e69f00", "partitioned": "#0072b2", "simset1": "#56b4e9", "simset2": "#009e73",
     "simset3": "#cc79a7", "pretrained": "#000000", "full_update": "#d55e00",
@@ -61,18 +63,39 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A question that a trial answers otherwise than what it is compared with.
+
+    Attributes:
+        question: in words.
+        truth: the right answer.
+        before: the reference's answer.
+        after: the trial's.
+        gained: whether the trial is the one that is right, or more often so.
+    """
+
+    question: str
+    truth: str
+    before: str
+    after: str
+    gained: bool
+
+
+@dataclass(frozen=True)
 class Finding:
     """What comparing a trial with others came to.
 
     Attributes:
         values: metrics, such as `vs_pretrained/accuracy`.
         tags: words, such as `verdict`.
-        note: a sentence for the description.
+        note: a sentence for the description: how many answers changed, and from whose.
+        changed: some of these answers.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    changed: Sequence[Changed] = ()
 
     @property
     def mark(self) -> str:
@@ -123,7 +146,7 @@ def run_params(record: Record) -> dict[str, str]:
         if text:
             params[PARAM_NAMES.get(name, name)] = text
     if stated["layer"] is not None:
-        params["hook_depth"] = _param((stated["layer"] + 1) / model["num_blocks"])
+        params[DEPTH] = _param((stated["layer"] + 1) / model["num_blocks"])
     return params
 
 
