@@ -145,7 +145,7 @@ def _figures(
     made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
         LAYERS.section: layer_figures(study.trials, references, by_trial),
-        INDUCTIVE.section: alpha_figures(study.trials, references, options.target_nll),
+        INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
     }
 

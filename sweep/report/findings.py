@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.files import damaged_files
@@ -135,8 +136,9 @@ def _pictures(store: Store, index: RecordIndex, damaged: Mapping[str, Mapping[st
 
     study = load_study(store, [name], index, damaged)
     references = References(study.trials)
-    figures = [*alpha_figures(study.trials, references), *layer_figures(study.trials, references, {})]
-    return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures[:FIGURES]]
+    figures = list(islice(alpha_figures(study.trials, references), FIGURES))
+    figures = figures or layer_figures(study.trials, references, {})[:FIGURES]
+    return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures]
 
 
 def _narrow(png: bytes) -> bytes:

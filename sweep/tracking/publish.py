@@ -113,17 +113,21 @@ class _Publisher:
         self._namings: dict[str, Naming] = {}
         self._own: dict[str, SweepRun] = {}
         self._telling: set[str] = set()
+        self._marks: dict[str, str] = {}
 
     def bring_up(self, heads: Sequence[RecordHead], progress: Progress) -> Counts:
         present: dict[tuple[str, str], list[RunHead]] = defaultdict(list)
         for run in self.runs.find():
             present[run.sweep, run.trial].append(run)
         records = {head.id: head.record() for head in heads}
+        self._marks = {trial: complete_mark(record) for trial, record in records.items()}
         for name, trials in self.stages.items():
             own = [record for trial, record in records.items() if trial in trials]
             self._namings[name] = Naming.of(map(values_of, own))
             self._telling |= telling(own, self.extras.findings) & self.extras.changed.keys()
-            self._own[name] = SweepRun(self.runs, self.store, name, self.index, own, present.pop((name, ""), []))
+            self._own[name] = SweepRun(
+                self.runs, self.store, name, self.index, own, present.pop((name, ""), []), self._marks
+            )
         todo: list[_Todo] = []
         steps = count(1)
         for head in heads:
@@ -154,7 +158,7 @@ class _Publisher:
 
     def _missing(self, record: Record, folder: str, present: list[RunHead]) -> _Todo | None:
         """Return what a trial's run lacks, if anything; what there was of an incomplete one is removed."""
-        mark, members = complete_mark(record), self._members(record)
+        mark, members = self._marks[record["id"]], self._members(record)
         good = next((run for run in present if run.complete == mark), None)
         ours = record["sweep"] in self.stages
         if good is None and (ours or not present):
@@ -188,7 +192,7 @@ class _Publisher:
             tags[NOTE] = describe_trial(record, self.store.full(folder), finding, link, has_file)
         if finding:
             tags |= {**finding.tags, "compared": finding.mark}
-        return Added(tags, finding.values if finding else {})
+        return Added(tags, finding.values if finding else {}, self._marks[record["id"]])
 
     def _do(self, todo: _Todo) -> None:
         if todo.run:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from sweep.records.record import Record, code_version, record_hash
+from sweep.records.record import Record, code_version
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
@@ -48,6 +48,7 @@ class SweepRun:
         index: RecordIndex,
         records: Sequence[Record],
         present: list[RunHead],
+        marks: Mapping[str, str],
     ) -> None:
         """Keep one of the runs that there are, or make one.
 
@@ -58,12 +59,13 @@ class SweepRun:
             index: the records of the storage.
             records: of its trials.
             present: the runs that it has.
+            marks: `complete_mark` of each record, by trial id.
         """
         self._runs, self._store, self._sweep, self._index, self._records = runs, store, sweep, index, records
         self._plan = read_sweep_file(store, sweep, MANIFEST) or {}
         self._choices = read_sweep_file(store, sweep, CHOICES)
         self._params = _params(self._plan, records)
-        self._present = present
+        self._present, self._marks = present, marks
         kept = next((run for run in present if run.complete), present[0] if present else None)
         if kept is not None and (_of_another_layout(kept) or self._contradicts(runs.params_of(kept.run))):
             kept = None  # params cannot be changed, nor metrics taken back
@@ -88,7 +90,7 @@ class SweepRun:
         views = views_of(self._sweep, varied_fields(self._records), metrics, asked)
         self._write_views(views, metrics)
         files = self._files()
-        parts = [*files.values(), *sorted(record_hash(record).encode() for record in self._records)]
+        parts = [*files.values(), *sorted(self._marks[record["id"]].encode() for record in self._records)]
         parts += [findings[r["id"]].mark.encode() for r in self._records if r["id"] in findings]
         read = _data_sets(self._records)
         mark = _mark([*parts, naming_text(naming), repr(read).encode()])
