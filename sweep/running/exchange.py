@@ -48,6 +48,7 @@ class PackExchange:
         self._trunk_layers = trunk_layers
         self._started: set[str] = set()
         self._notes: set[str] = set()
+        self._told: dict[str, dict[str, Any]] = {}
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -82,9 +83,10 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; maybe `notes`, lines
-                for the user, each said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `node` and `device`; maybe
+                `notes`, lines for the user, each said once.
         """
+        told = self._told[pack] = {part: report[part] for part in ("versions", "host", "node", "device")}
         for note in report.get("notes", ()):
             if note in self._notes:
                 continue
@@ -94,7 +96,6 @@ class PackExchange:
             self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(trial, report["epoch"], metrics)
         for result in report["results"]:
-            told = {"versions": report["versions"], "node": report["node"]}
             self._record(self._ledger.finish(pack, {**result, **told}))
 
     def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -103,7 +104,7 @@ class PackExchange:
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
-        for record in self._ledger.end_pack(pack):
+        for record in self._ledger.end_pack(pack, self._told.pop(pack, None)):
             self._record(record)
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
@@ -114,6 +115,7 @@ class PackExchange:
             failure: what happened.
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
+        self._told.pop(pack, None)
         self._display.failed_attempt(failure)
         for record in self._ledger.fail_pack(pack, failure, elsewhere):
             self._record(record)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from trainables.adapters.memory.bank import MemoryBank
-from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.adapters.optimiser import PackOptimiser
 from trainables.errors import DataError
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint, write_checkpoint
 from trainables.pack.process_cache import ProcessCache
