@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
+from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import slug_of, unit_comparisons, unit_records, unit_table
@@ -82,8 +83,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
     tables = [
-        *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
-        *_by_sweep(study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"),
+        *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
+        *_by_sweep(study, against_plain, AGAINST_PLAIN),
     ]
     rates = counterfact_comparisons(study, options.resamples)
     sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
@@ -163,17 +164,17 @@ def _figures(
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
     made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
-        "Layers": layer_figures(study.trials, references, by_trial),
-        "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
+        LAYERS.section: layer_figures(study.trials, references, by_trial),
+        INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
     }
 
 
 def _by_sweep(
-    study: Study, comparisons: Sequence[Comparison], slug: str, title: str
+    study: Study, comparisons: Sequence[Comparison], against: Against
 ) -> list[tuple[str, str, list[Comparison]]]:
     """Return file name, heading and comparisons of each sweep's table; p values are corrected within each."""
-    found = []
+    found, slug, title = [], against.slug, against.title
     for name in dict.fromkeys(c.trial.sweep for c in comparisons):
         own = holm([c for c in comparisons if c.trial.sweep == name])
         several = len(study.sweeps) > 1
