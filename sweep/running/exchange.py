@@ -16,6 +16,9 @@ from trainables.errors import Failure
 
 STATE_EVERY_S = 10.0
 """Seconds between two writes of the sweep's state, so that `memory-sweep status` is never older (ours)."""
+SILENT_S = 600.0
+"""After how long without a report a pack is named. Ours: longer than nearly every epoch; it is only said."""
+_REPORTED = ("versions", "host", "pid", "node", "device")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class PackExchange:
         self._notes: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
         self._state_written = 0.0
+        self._heard: dict[str, float] = {}
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -72,6 +76,7 @@ class PackExchange:
             "stop_file": self._ledger.stop_file,
         }
         self._display.progress.begin(pack.id, pack.points)
+        self._heard[pack.id] = time.monotonic()
         sampled = first.id if self._ledger.is_sampled(first.id) else ""
         return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
 
@@ -90,10 +95,11 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `node` and `device`; maybe
-                `notes`, lines for the user, each said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
+                maybe `notes`, lines for the user, each said once.
         """
-        told = self._told[pack] = {part: report[part] for part in ("versions", "host", "node", "device")}
+        told = self._told[pack] = {part: report[part] for part in _REPORTED}
+        self._heard[pack] = time.monotonic()
         for note in report.get("notes", ()):
             if note in self._notes:
                 continue
@@ -113,6 +119,7 @@ class PackExchange:
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
+        self._heard.pop(pack, None)
         for record in self._ledger.end_pack(pack, self._told.pop(pack, None)):
             self._record(pack, record)
         self._display.progress.end(pack)
@@ -126,6 +133,7 @@ class PackExchange:
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
         self._told.pop(pack, None)
+        self._heard.pop(pack, None)
         self._display.failed_attempt(failure)
         for record in self._ledger.fail_pack(pack, failure, elsewhere):
             self._record(pack, record)
@@ -151,6 +159,7 @@ class PackExchange:
                 self.write_state()
             except OSError as error:  # what matters is written elsewhere, and fails there if the storage does
                 trouble = trouble or str(error)
+        self._name_silent()
         self._display.show(trouble)
 
     def write_state(self) -> None:
@@ -161,6 +170,17 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.store.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
+
+    def _name_silent(self) -> None:
+        """Say once of each silence that a process may hang: none is ended for it, since a first step may take long."""
+        now = time.monotonic()
+        for pack in [pack for pack, heard in self._heard.items() if now - heard > SILENT_S]:
+            self._heard[pack] = float("inf")
+            told = self._told.get(pack)
+            where = "which has no process yet; is there a node for it?"
+            if told:
+                where = f"on {told['host']}, process {told['pid']}; should it hang, end it there, and its trials go on"
+            self._display.say(f"note: no report for {SILENT_S / 60:.0f} min from pack {pack[:8]}, {where}")
 
     def _record(self, pack: str, record: Record | None) -> None:
         if record is not None:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sweep.planning.choices import (
@@ -347,6 +347,10 @@ class Ledger:
             self._queue += make_packs(points, size, self.packing.slots)
         self.write_manifest()
 
+    @cached_property
+    def _storage_id(self) -> str:
+        return patiently(self.store.storage_id)
+
     def write_manifest(self) -> None:
         """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
 
@@ -375,7 +379,7 @@ class Ledger:
             MANIFEST,
             {
                 "format": 1,
-                "storage": patiently(self.store.storage_id),
+                "storage": self._storage_id,
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.failures import ALIKE, BUDGET, FailurePolicy
 from sweep.running.ledger import Ledger
 from tests.sweep.running.test_ledger import open_ledger, take
@@ -200,7 +201,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
         again.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 0.5}})
         again.end_pack(pack)
     assert {begun["identity"]["layer"] for _, begun in take(again)} == {3}
-    choices = Store(str(tmp_path)).read_json("staged/choices.json")
+    choices = read_sweep_file(Store(str(tmp_path)), "staged", CHOICES)
     assert {(choice["value"], choice["before"]["value"]) for choice in choices.values()} == {(3, 1)}
     assert any("decided anew, 3 had failed and has a result now; it was 1" in line for line in said)
 
