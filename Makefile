@@ -1,4 +1,5 @@
-# make demo: the main job on the embedded sample world.   make test: the default tests, TEST_PROCESSES files at a time.
+# make demo: the pretrained sample models, then the main job on the embedded sample world.
+# make test: the default tests, TEST_PROCESSES files at a time.
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,6 +28,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 	touch $@
 
 demo: install
+	$(BIN)/python -m sweep.run search_spaces/few_shot.py --small --name pretrained --set num_documents=12 --set num_shots=1 --storage $(STORAGE)
 	$(BIN)/python -m sweep.run search_spaces/sample.py --storage $(STORAGE)
 
 test: install
@@ -36,9 +38,9 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 
-# breaks workers, disks, storages and signals in real processes, and prints a table; half an hour on two cores
+# breaks workers, nodes, disks, storages, servers and signals, in real processes, and prints a table
 test-faults: install
-	$(BIN)/python -m pytest tests/faults -m slow -rN
+	$(BIN)/python -m pytest -m faults -rN
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed

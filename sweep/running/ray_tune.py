@@ -117,7 +117,7 @@ class RayTune:
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
         os.environ.update(_TUNE_SETTINGS)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
         settings = {
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),

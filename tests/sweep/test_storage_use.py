@@ -56,7 +56,7 @@ def command(store: Store, tracking: Tracking, tmp_path: Path, monkeypatch: pytes
 
     def at_once(executor: RayTune, exchange: PackExchange) -> None:
         while pack := exchange.next_pack():
-            told = {"versions": {}, "host": "", "node": "", "device": ""}
+            told = {"versions": {}, "host": "", "pid": 1, "node": "", "device": ""}
             results = [
                 {"id": task["id"], "status": "done", "metrics": {"memory/nll": float(task["spec"]["layer"])}}
                 for task in pack.job["trials"]

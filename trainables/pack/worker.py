@@ -55,8 +55,8 @@ def library_versions() -> dict[str, str]:
 
 
 def told_of(device: str) -> dict[str, Any]:
-    """Return what every report says of the process that sends it: its libraries, machine and device."""
-    return {"versions": library_versions(), "host": socket.gethostname(), "device": device}
+    """Return what every report says of the process that sends it: its libraries, machine, number and device."""
+    return {"versions": library_versions(), "host": socket.gethostname(), "pid": os.getpid(), "device": device}
 
 
 def start_runs(

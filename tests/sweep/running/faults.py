@@ -84,6 +84,8 @@ def _apply(rule: Mapping[str, Any]) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
+    if kind == "sleep":
+        time.sleep(600)
     if kind == "poison":
         POISONED.append("CUDA error: an illegal memory access was encountered")
         raise RuntimeError(POISONED[0])

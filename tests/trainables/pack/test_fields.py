@@ -35,6 +35,7 @@ BUILT_ON = {
     Part.TEMPLATES: ON_PAGES | Part.TEMPLATES,
     Part.FEVER: ON_PAGES | Part.FEVER,
     Part.COUNTERFACT: ON_PAGES | Part.COUNTERFACT,
+    Part.QUESTIONS: ON_PAGES | Part.QUESTIONS,
 }
 HUB_ONLY = ("revision", "allow_missing_pages")
 """Fields that mean something for models or data of the hub only, which no test here asks."""
@@ -83,6 +84,10 @@ def tokens(tree: TokenTree) -> tuple[int, ...]:
     return tuple(tree.tokens)
 
 
+OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [(lambda probe: probe.beginnings, "recall")]
+"""What else is asked, as plain values."""
+
+
 def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
     """What each part of a trial that is made of texts holds, as plain values."""
     texts, model = cache.texts(spec), FakeModel()
@@ -97,6 +102,7 @@ def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
         Part.FEVER: fever
         and ([(q.document, q.claim, q.prompt) for q in fever.questions.prompts], list(map(tokens, fever.prompts))),
         Part.COUNTERFACT: probe and (probe.ask_one(model), model.asked),
+        Part.QUESTIONS: {name: asked(texts.probes[name]) for asked, name in OTHER_PROBES if name in texts.probes},
     }
 
 
@@ -117,7 +123,7 @@ def test_probes_say_what_is_asked(contents_of):
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
 def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, contents_of, name):
-    parts = (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT)
+    parts = (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT, Part.QUESTIONS)
     before, after = contents_of(), contents_of(name)
     changes = any(before[part] != after[part] for part in parts) or trial(name).eval_epochs != trial().eval_epochs
     assert changes == bool(FIELDS[name].role & Role.PROBE)
