@@ -66,7 +66,7 @@ class Corpus:
             )
         wanted = {subject_of(name) for name in subjects}
         ranked = sorted(documents, key=lambda d: subject_of(d.title) not in wanted)
-        documents = tuple(d for d in ranked[:num_documents] if _usable(d))
+        documents = tuple(d for d in ranked[:num_documents] if usable(d))
         counts = {
             "n_full": len(self.pages),
             "n_top": num_documents,
@@ -144,7 +144,8 @@ def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool =
     return replace(corpus, articles=_articles(sources, {page.title for page in corpus.pages}))
 
 
-def _usable(document: Document) -> bool:
+def usable(document: Document) -> bool:
+    """Say whether a document can be memorised and asked about: it has a text, and an evidence page a training row."""
     has_text = bool(document.text.strip())
     return has_text and (document.source == "wiki" or bool(document.train_claims))
 
