@@ -18,6 +18,7 @@ from typing import Any
 
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
+from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
@@ -85,7 +86,7 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
     layer: int | None = declare(
@@ -126,12 +127,12 @@ class TrialSpec:
     grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
     seed: int = declare(
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
-        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
     )  # fmt: skip
     # The questions.
-    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS | _ASKED, costs=True, low=0, high=5)
     notes_labels: bool = declare(
-        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS | _ASKED, costs=True
     )
     claims_per_page: int | None = declare(
         None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
@@ -153,6 +154,15 @@ class TrialSpec:
     )
     recall_words: int = declare(8, "first words of a document that recall gives", _PROBE, _ASKED, costs=True, low=1)
     recall_tokens: int = declare(64, "tokens of the rest that recall asks for", _PROBE, _ASKED, costs=True, low=1)
+    heldout_documents: int = declare(
+        20, "documents that are not memorised, read for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    heldout_claims: int = declare(
+        5, "claims about a held-out page asked for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    general_text: str | None = declare(
+        None, "text file that forgetting reads besides the held-out documents", _PROBE, _ASKED, costs=True
+    )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
         16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
@@ -424,6 +434,8 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
     maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
     if maths:
         stated[MATHS] = ", ".join(maths)
+    if plain.general_text is not None:
+        stated["general_text"] = general_text_key(plain.general_text)
     stated["eval_epochs"] = list(plain.eval_epochs)
     stated["probes"] = list(plain.probes)
     return stated

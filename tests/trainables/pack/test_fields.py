@@ -84,7 +84,10 @@ def tokens(tree: TokenTree) -> tuple[int, ...]:
     return tuple(tree.tokens)
 
 
-OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [(lambda probe: probe.beginnings, "recall")]
+OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda probe: probe.beginnings, "recall"),
+    (lambda probe: (probe.passages, probe.questions.prompts), "forgetting"),
+]
 """What else is asked, as plain values."""
 
 
