@@ -151,6 +151,11 @@ class Adapter(ABC, Generic[PlanT]):
         """
         raise NotImplementedError(f"{type(self).__name__} trains nothing")
 
+    @property
+    def trained_params(self) -> int:
+        """Numbers that one member trains."""
+        return sum(value.numel() for value in self.state(0).weights.values())
+
     def train_flops(self, epochs: int) -> float:
         """Return the FLOPs of one member's training so far: above 0 after one epoch."""
         return 0.0

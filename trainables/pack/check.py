@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, is_known_model
 from trainables.trial.spec import TrialSpec
@@ -41,6 +42,7 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
                 f"segment_tokens={spec.segment_tokens}: {card.name} takes texts of at most {card.positions} tokens; "
                 "lower segment_tokens"
             )
+        adapter_plan(vars(spec)).check(card)
     _check_short([(s, card) for s, card in trials if card.positions is not None and card.positions < SHORT_POSITIONS])
     return notes
 

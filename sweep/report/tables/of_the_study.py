@@ -75,7 +75,8 @@ def few_shot(trials: Sequence[Trial]) -> list[Table]:
 def memory_content(trials: Sequence[Trial], references: References) -> list[Table]:
     """Model x what is memorised x weight decay, beside the pretrained baseline (note 000)."""
     memories = compared_over([t for t in trials if is_plain(t)], ("content", "template_loss"))
-    own = [*memories, *(t for t in trials if t.get("method") == "full_update")]
+    others = (t for t in trials if t.get("method") not in ("memory", "allocate") and not is_baseline(t))
+    own = [*memories, *others]
     layout = Layout(
         ("model", "method", "weight_decay"),
         _content,

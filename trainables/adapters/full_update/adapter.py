@@ -52,6 +52,11 @@ class FullUpdateAdapter(WholeModelAdapter[FullUpdatePlan]):
                 break
         return [{"train/nll": total_nll / targets, "train/loss": float(np.mean(losses))}]
 
+    @property
+    def trained_params(self) -> int:
+        """All weights."""
+        return sum(parameter.numel() for parameter in self._parameters.values())
+
     def train_flops(self, epochs: int) -> float:
         """Count six FLOPs per weight and token: forward, and backward for activations and parameters."""
         card = self.parts.card
