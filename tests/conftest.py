@@ -134,6 +134,7 @@ OTHER: dict[str, Any] = {
     "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
+    "virtual_tokens": 3,
 }  # fmt: skip
 
 

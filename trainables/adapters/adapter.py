@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.adapters.plan import AdapterPlan
+from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.reference import WholeModel
@@ -23,6 +23,7 @@ from trainables.lm.upper import Upper
 
 T = TypeVar("T")
 PlanT = TypeVar("PlanT", bound=AdapterPlan)
+TrainingPlanT = TypeVar("TrainingPlanT", bound=TrainingPlan)
 
 
 class ModelParts(Protocol):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
 
-from trainables.adapters.adapter import MemberState
-from trainables.adapters.plan import TrainingPlan
+from trainables.adapters.adapter import MemberState, TrainingPlanT
 from trainables.adapters.split import SplitAdapter
 from trainables.adapters.stacks import ParameterStacks
 from trainables.adapters.training import PackTraining, StepLosses
 from trainables.lm.batches import TextBatch
-
-TrainingPlanT = TypeVar("TrainingPlanT", bound=TrainingPlan)
 
 
 class StackedAdapter(SplitAdapter[TrainingPlanT]):

@@ -131,6 +131,9 @@ class TrialSpec:
         ("all",), "linear maps that a lora updates: all, attention, mlp, or names such as q_proj", _TRAINING,
         Part.MEMORY, costs=True,
     )  # fmt: skip
+    virtual_tokens: int = declare(
+        20, "vectors that a tuned prompt has before every text", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
     # The training.
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)

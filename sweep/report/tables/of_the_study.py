@@ -14,6 +14,7 @@ from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_adapters import methods
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
 from trainables.adapters.memory.setting import SetSetting
 from trainables.probes.counterfact.targets import GROUPS
@@ -40,6 +41,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
     sections = {
         "Few-shot examples, pretrained models": few_shot(trials),
         "What is memorised": memory_content(trials, references),
+        "Adapters": methods(trials),
         "Structure": structure(trials, references),
         "Layers": layers(study, references),
         "Inductive loss: alpha and allocation": inductive(trials, references),

@@ -22,6 +22,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "memory": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "alpha": 1.0, "allocation": "simset1"}],
     "pretrained": [{}, {"num_documents": 3}],
     "full_update": [{"lr": 1e-3}, {"lr": 3e-3}],
+    "prompt": [{"lr": 1e-2}, {"virtual_tokens": 2}],
     "lora": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "lora_alpha": 1.0}],
     "shift": [{"layer": 2, "lr": 0.1}, {"depth": 0.75, "lr": 0.3}],
 }
@@ -85,7 +86,7 @@ def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any
         right = sum(a == b for row in rows for a, b in zip(row["expected"], row["said"], strict=True))
         assert right / sum(len(row["said"]) for row in rows) == pytest.approx(result["metrics"]["recital/share"])
         assert len(json.loads((Path(task.folder) / "samples.json").read_text())) == 2
-        assert any(name.endswith(".safetensors") for name in files) == (method in ("memory", "lora", "shift"))
+        assert any(name.endswith(".safetensors") for name in files) == (method in ("memory", "lora", "prompt", "shift"))
 
 
 @pytest.mark.parametrize("method", MEMBERS)

@@ -83,6 +83,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.floats(0.1, 10),
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
+    "virtual_tokens": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
 

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
+from transformers import AutoModelForCausalLM
 
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.lora.targets import is_target, usual_maps
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError, DataError
-from trainables.lm.batches import epoch_order
 from trainables.lm.card import model_card
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
@@ -39,7 +38,9 @@ def specs(small_trial: Trial) -> list[TrialSpec]:
     return [small_trial(**{**COMMON, **member}) for member in MEMBERS]
 
 
-def trained_by_peft(spec: TrialSpec, texts: list[list[int]], initial: dict[str, torch.Tensor]) -> Any:
+def trained_by_peft(
+    plainly: Callable[..., int], spec: TrialSpec, texts: list[list[int]], initial: dict[str, torch.Tensor]
+) -> Any:
     """Train one LoRA by peft and torch alone, a text at a time."""
     model = AutoModelForCausalLM.from_pretrained(spec.model)
     config = LoraConfig(
@@ -50,25 +51,13 @@ def trained_by_peft(spec: TrialSpec, texts: list[list[int]], initial: dict[str, 
     mine = {n: p for n, p in peft_model.named_parameters() if p.requires_grad}
     for name, parameter in mine.items():
         parameter.data.copy_(initial[name.removeprefix("base_model.model.").replace(".default", "")])
-    adamw = torch.optim.AdamW(mine.values(), lr=spec.lr, weight_decay=spec.weight_decay)
-    steps = -(-len(texts) // spec.batch_size)
-    schedule = get_cosine_schedule_with_warmup(adamw, spec.warmup_steps, steps * spec.epochs)
-    for epoch in range(spec.epochs):
-        order = epoch_order(len(texts), spec.seed, epoch).tolist()
-        for start in range(0, len(order), spec.batch_size):
-            rows = [torch.tensor([texts[i]]) for i in order[start : start + spec.batch_size]]
-            targets = sum(row.shape[1] - 1 for row in rows)
-            adamw.zero_grad()
-            for row in rows:
-                loss = peft_model(input_ids=row, labels=row).loss
-                (loss * (row.shape[1] - 1) / targets).backward()
-            torch.nn.utils.clip_grad_norm_(mine.values(), spec.grad_clip)
-            adamw.step()
-            schedule.step()
+    plainly(spec, texts, mine, lambda row: peft_model(input_ids=row, labels=row).loss)
     return peft_model
 
 
-def test_members_of_a_pack_are_trained_as_peft_trains_them(specs: list[TrialSpec], build: Build) -> None:
+def test_members_of_a_pack_are_trained_as_peft_trains_them(
+    specs: list[TrialSpec], build: Build, plainly: Callable[..., int]
+) -> None:
     pack = build(*specs)
     texts = [list(text.tree.tokens) for text in pack.texts.train]
     initial = [dict(pack.state(k).weights) for k in range(2)]
@@ -76,7 +65,7 @@ def test_members_of_a_pack_are_trained_as_peft_trains_them(specs: list[TrialSpec
     for epoch in range(specs[0].epochs):
         pack.train_epoch(epoch)
     for k, spec in enumerate(specs):
-        peft_model = trained_by_peft(spec, texts, initial[k])
+        peft_model = trained_by_peft(plainly, spec, texts, initial[k])
         found = {n.replace(".default", ""): p for n, p in peft_model.named_parameters() if p.requires_grad}
         weights = pack.state(k).weights
         assert len(weights) == len(found) == 2 * 2 * 2
