@@ -8,7 +8,9 @@ FEED is `live`, MLflow fed while the trials run, or `off`. The last line printed
 from __future__ import annotations
 
 import json
+import os
 import resource
+import socket
 import sys
 import time
 from pathlib import Path
@@ -49,7 +51,8 @@ class NothingTrainable(tune.Trainable):  # type: ignore[misc]
         """Return the pack's only report."""
         results = [{"id": trial["id"], "status": "done", **outcome()} for trial in self._trials]
         node = ray.get_runtime_context().get_node_id()
-        return {"epoch": EPOCHS, "progress": {}, "results": results, "done": True, "versions": {}, "node": node}
+        told = {"versions": {}, "host": socket.gethostname(), "pid": os.getpid(), "device": "cpu", "node": node}
+        return {"epoch": EPOCHS, "progress": {}, "results": results, "done": True, **told}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing."""

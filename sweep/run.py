@@ -89,7 +89,10 @@ def main(
     no_lock: NoLockOption = False,
     seed: SeedOption = None,
     cache_gb: Annotated[
-        float | None, typer.Option(min=0, help="limit of a node's cache of hidden states, GB; default half its disk")
+        float | None,
+        typer.Option(
+            min=0, help="limit of a node's cache of hidden states, GB; default: half of what its disk would have free"
+        ),
     ] = None,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray or in this process."""

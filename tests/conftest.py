@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stand_ins"]
+pytest_plugins = ["tests.stand_ins", "tests.rows"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The tests' tensors are tiny: threads would only wait for each other, on a busy machine for minutes.
+os.environ["OMP_NUM_THREADS"] = "1"
 # What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = "/dev/null/huggingface"
@@ -120,8 +122,8 @@ BASE: dict[str, Any] = {
     "model": "llama2-7b", "data": "hub", "content": "document+template", "num_documents": 5, "num_clusters": 2,
     "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",
     "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
-    "num_shots": 5, "claims_per_page": 3, "probes": ("fever", "counterfact"), "counterfact_records": 3,
-    "num_answers": 2, "answer_tokens": 2,
+    "num_shots": 5, "claims_per_page": 3, "probes": ("fever", "counterfact", "recall"), "counterfact_records": 3,
+    "num_answers": 2, "answer_tokens": 2, "recall_tokens": 8,
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "model": "llama2-13b", "revision": "v2", "dtype": "bfloat16", "data": "sample",
@@ -133,6 +135,7 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
     "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
+    "recall_documents": 1, "recall_title": False, "recall_words": 3, "recall_tokens": 9,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3,
 }  # fmt: skip

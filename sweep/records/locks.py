@@ -198,9 +198,9 @@ def _note(storage: Storage, folder: str) -> dict[str, Any]:
 
 
 def _taken(storage: Storage, folder: str, other: dict[str, Any]) -> ConfigError:
-    who = f"pid {other.get('pid', '?')} on {other.get('host', '?')}, since {other.get('since', '?')}"
     return ConfigError(
-        f"{storage.full(folder)}: another run holds it ({who}); wait for it, stop it, or choose another --name"
+        f"{storage.full(folder)}: another run holds it ({lease.who(other)}); wait for it, stop it, or choose "
+        "another --name"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
 from sweep.tracking.live_feed import LiveFeed
 from trainables.errors import Failure
+
+SILENT_S = 600.0
+"""After how long without a report a pack is named. Ours: longer than nearly every epoch; it is only said."""
+_REPORTED = ("versions", "host", "pid", "node", "device")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class PackExchange:
         self._trunk_layers = trunk_layers
         self._started: set[str] = set()
         self._notes: set[str] = set()
+        self._told: dict[str, dict[str, Any]] = {}
+        self._heard: dict[str, float] = {}
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -64,6 +71,7 @@ class PackExchange:
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
         }
+        self._heard[pack.id] = time.monotonic()
         sampled = first.id if self._ledger.is_sampled(first.id) else ""
         return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
 
@@ -82,9 +90,11 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; maybe `notes`, lines
-                for the user, each said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
+                maybe `notes`, lines for the user, each said once.
         """
+        told = self._told[pack] = {part: report[part] for part in _REPORTED}
+        self._heard[pack] = time.monotonic()
         for note in report.get("notes", ()):
             if note in self._notes:
                 continue
@@ -94,7 +104,6 @@ class PackExchange:
             self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(trial, report["epoch"], metrics)
         for result in report["results"]:
-            told = {"versions": report["versions"], "node": report["node"]}
             self._record(self._ledger.finish(pack, {**result, **told}))
 
     def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -103,7 +112,8 @@ class PackExchange:
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
-        for record in self._ledger.end_pack(pack):
+        self._heard.pop(pack, None)
+        for record in self._ledger.end_pack(pack, self._told.pop(pack, None)):
             self._record(record)
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
@@ -114,6 +124,8 @@ class PackExchange:
             failure: what happened.
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
+        self._told.pop(pack, None)
+        self._heard.pop(pack, None)
         self._display.failed_attempt(failure)
         for record in self._ledger.fail_pack(pack, failure, elsewhere):
             self._record(record)
@@ -130,7 +142,19 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.check_lock()
+        self._name_silent()
         self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
+
+    def _name_silent(self) -> None:
+        """Say once of each silence that a process may hang: none is ended for it, since a first step may take long."""
+        now = time.monotonic()
+        for pack in [pack for pack, heard in self._heard.items() if now - heard > SILENT_S]:
+            self._heard[pack] = float("inf")
+            told = self._told.get(pack)
+            where = "which has no process yet; is there a node for it?"
+            if told:
+                where = f"on {told['host']}, process {told['pid']}; should it hang, end it there, and its trials go on"
+            self._display.say(f"note: no report for {SILENT_S / 60:.0f} min from pack {pack[:8]}, {where}")
 
     def _record(self, record: Record | None) -> None:
         if record is not None:

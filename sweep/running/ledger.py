@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sweep.planning.choices import (
@@ -259,7 +259,7 @@ class Ledger:
             self._draws[point.spec.stage].tell(point.id)
         self._release(point.id)
         self._say_whole(record)
-        self._judge(record)
+        self._judge(record, result.get("device", ""))
         return record
 
     def _say_whole(self, record: Record) -> None:
@@ -269,10 +269,14 @@ class Ledger:
             self._told_whole.add(name)
             self._say(f"{name}: its blocks do not run alone, so the whole model runs for every text: right, and slower")
 
-    def end_pack(self, pack: str) -> list[Record]:
+    def end_pack(self, pack: str, told: Mapping[str, Any] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.
 
         Of members without a result, a sampled trial was stopped early, and any other waits for a later run.
+
+        Args:
+            pack: its id.
+            told: where it ran: `versions`, `host`, `node` and `device`.
         """
         made = []
         for trial in list(self._running.get(pack, {})):
@@ -281,7 +285,7 @@ class Ledger:
                 self._release(trial)
                 continue
             stopped = {"id": trial, "status": "stopped", "metrics": self._latest[trial], "curves": curves}
-            record = self.finish(pack, stopped)
+            record = self.finish(pack, {**(told or {}), **stopped})
             made += [record] if record else []
         self._running.pop(pack, None)
         self.refresh()
@@ -343,6 +347,10 @@ class Ledger:
             self._queue += make_packs(points, size, self.packing.slots)
         self.write_manifest()
 
+    @cached_property
+    def _storage_id(self) -> str:
+        return patiently(self.store.storage_id)
+
     def write_manifest(self) -> None:
         """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
 
@@ -371,7 +379,7 @@ class Ledger:
             MANIFEST,
             {
                 "format": 1,
-                "storage": patiently(self.store.storage_id),
+                "storage": self._storage_id,
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,
@@ -485,13 +493,13 @@ class Ledger:
         records = [head.record() for head in self._index.values() if head.sweep == self.name]
         return sorted((r for r in records if r["stage"] == stage), key=lambda r: (r["started_at"], r["id"]))
 
-    def _judge(self, record: Record) -> None:
-        """Let the policy learn from a record, and stop the sweep if it says so."""
+    def _judge(self, record: Record, device: str) -> None:
+        """Let the policy learn from a record, made on this device, and stop the sweep if it says so."""
         if record["status"] != "failed":
-            self.policy.succeed(record["node"])
+            self.policy.succeed(record["node"], device)
         elif record["error"] and record["error"]["class"] in OWN_KINDS:
             error, pack = record["error"], record["pack"]
-            failure = Failure(error["class"], error["message"], host=record["host"], node=record["node"])
+            failure = Failure(error["class"], error["message"], host=record["host"], device=device, node=record["node"])
             self.policy.note_result(pack, failure)
             if self.policy.stop and not self.stopping:
                 self.stop(self.policy.stop)

@@ -28,7 +28,7 @@ class RunOptions:
         max_concurrent: packs at once; None for as many as fit. Ray only.
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
-        cache_bytes: limit of each node's cache of hidden states; None for half of its free disk.
+        cache_bytes: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
     """
 

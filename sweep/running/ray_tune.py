@@ -39,7 +39,7 @@ from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
 from trainables.node.machine import check_device, check_local_device
-from trainables.trainable import PackTrainable
+from trainables.pack.trainable import PackTrainable
 
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -117,7 +117,7 @@ class RayTune:
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
         os.environ.update(_TUNE_SETTINGS)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
         settings = {
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),

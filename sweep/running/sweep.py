@@ -95,7 +95,7 @@ def run_sweep(
         max_concurrent: packs at once; None for as many as fit.
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
-        cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
 
@@ -130,10 +130,22 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return _SweepRun(space, store, name, options, progress, interrupts).run()
+        return _SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+
+
+def _reason(error: OSError | SweepError) -> str:
+    """Return what ended a run after trials had run: then it is no mistake in the call, whatever its class.
+
+    Raises:
+        OSError: the error itself, if it is no failure of a disk, a storage or a network.
+    """
+    kind = failure_kind(error)
+    if not isinstance(error, SweepError) and kind != "io":
+        raise error
+    return f"{kind}: {error}"
 
 
 class _Nowhere(io.StringIO):
@@ -147,9 +159,17 @@ class _SweepRun:
     """One run of one sweep."""
 
     def __init__(
-        self, space: Space, store: Store, name: str, options: RunOptions, progress: bool, interrupts: Interrupts
+        self,
+        space: Space,
+        store: Store,
+        name: str,
+        options: RunOptions,
+        tracking: Tracking,
+        progress: bool,
+        interrupts: Interrupts,
     ) -> None:
         self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
@@ -191,7 +211,6 @@ class _SweepRun:
             self._say(f"note: {line}")
         self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         executor = executor_for(options) if plan.num_to_run else None
         if executor:
             executor.check()
@@ -199,14 +218,14 @@ class _SweepRun:
         self._say_notes(keep_commits(plan, self._store, self._name))
         self._prepare_inputs()
         if executor:
-            stopped, counts = self._execute(executor, tracking)
+            stopped, counts = self._execute(executor)
         else:
             wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
             is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
             if is_lost or len(self._choices) < len(plan.questions):
                 self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
-        return self._close(tracking, stopped, counts)
+        return self._close(stopped, counts)
 
     def _say(self, line: str) -> None:
         line = shown(line)
@@ -237,7 +256,7 @@ class _SweepRun:
             ensure_sample_models(sorted(samples))
         self._say_notes(check_trials((point.spec, point.card) for point in points_to_run(self._plan)))
 
-    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
+    def _execute(self, executor: Executor) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
@@ -247,17 +266,14 @@ class _SweepRun:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
             ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
-            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields(ledger.models)))
+            feed = LiveFeed(self._store, self._name, self._tracking, Naming.of(self._known_fields(ledger.models)))
             try:
                 with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
                     executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
-                if not isinstance(error, SweepError) and failure_kind(error) != "io":
-                    raise
-                # trials have run: this is no mistake in the call, whatever its class
-                ledger.note_stop(f"{failure_kind(error)}: {error}")
+                ledger.note_stop(_reason(error))
             finally:
                 display.close()
                 self._storing(ledger.release_all)
@@ -279,9 +295,7 @@ class _SweepRun:
         try:
             return call()
         except (OSError, SweepError) as error:
-            if not isinstance(error, SweepError) and failure_kind(error) != "io":
-                raise
-            self._trouble = self._trouble or f"{failure_kind(error)}: {error}"
+            self._trouble = self._trouble or _reason(error)
             return None
 
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
@@ -323,7 +337,7 @@ class _SweepRun:
         found = Counter(self._index[trial].status for trial in ids if trial in self._index)
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
-    def _close(self, tracking: Tracking, stopped: str, counts: dict[str, int]) -> Results:
+    def _close(self, stopped: str, counts: dict[str, int]) -> Results:
         """Write the table and bring MLflow up to date."""
         from sweep.records.table import write_results
         from sweep.report.findings import publish
@@ -333,7 +347,7 @@ class _SweepRun:
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
         stopped = stopped or self._trouble
         try:
-            publish(self._store, [self._name], tracking, index=self._index)
+            publish(self._store, [self._name], self._tracking, index=self._index)
         except TrackingError as error:
             trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
@@ -353,7 +367,7 @@ class _SweepRun:
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
             },
-            tracking_uri=tracking.uri,
+            tracking_uri=self._tracking.uri,
             tracking_trouble=trouble,
             on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
             seconds=time.monotonic() - self._started,

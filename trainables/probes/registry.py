@@ -8,9 +8,10 @@ from typing import Any
 from trainables.probes.counterfact.plan import CounterfactPlan
 from trainables.probes.fever.plan import FeverPlan
 from trainables.probes.plan import ProbePlan
+from trainables.probes.recall.plan import RecallPlan
 from trainables.registry import Registry
 
-PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan)
+PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan, RecallPlan)
 
 
 def probe_plans(values: Mapping[str, Any]) -> list[ProbePlan]:

@@ -37,6 +37,7 @@ version of its own, that of the probe, and keeps the id.
 """
 _TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
 _IN_PROMPTS = Part.TEMPLATES | Part.FEVER
+_ASKED = Part.QUESTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +158,19 @@ class TrialSpec:
         (), "further epochs after which to evaluate", _PROBE, Part.SCHEDULE, costs=True
     )
     probes: tuple[str, ...] = declare(
-        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT, costs=True, report=InReport.HIDDEN,
+        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.HIDDEN,
         choices=PROBES,
     )  # fmt: skip
     counterfact_records: int = declare(100, "CounterFact records asked", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     num_answers: int = declare(5, "sampled answers per CounterFact prompt", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     answer_tokens: int = declare(5, "tokens per sampled answer", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     temperature: float = declare(1.0, "temperature of sampled answers", _PROBE, Part.COUNTERFACT, above=0)
+    recall_documents: int = declare(50, "documents asked for by recall, at most", _PROBE, _ASKED, costs=True, low=1)
+    recall_title: bool = declare(
+        True, "the title stands before the words that recall gives", _PROBE, _ASKED, costs=True
+    )
+    recall_words: int = declare(8, "first words of a document that recall gives", _PROBE, _ASKED, costs=True, low=1)
+    recall_tokens: int = declare(64, "tokens of the rest that recall asks for", _PROBE, _ASKED, costs=True, low=1)
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
         16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
@@ -387,6 +394,7 @@ def _without_use(
         Part.TEMPLATES: FIELDS if adapter.trains and templates else (),
         Part.FEVER: asked,
         Part.COUNTERFACT: asked,
+        Part.QUESTIONS: asked,
     }
     return {
         name: FIELDS[name].default

@@ -18,6 +18,7 @@ from sweep.planning.load import asked_space
 from sweep.planning.plan_of import plan_of
 from sweep.records.record import Record
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
@@ -81,7 +82,7 @@ class Run:
     def __init__(self, executor: Executor, capacity: Capacity, space: Space, folder: Path, size: int = 2) -> None:
         self.store, self.executor = Store(str(folder)), executor
         index = self.store.index()
-        choices = self.store.read_json("both/choices.json") or {}
+        choices = read_sweep_file(self.store, "both", CHOICES) or {}
         plan = plan_of(asked_space(space), index, choices, self.store, "both")
         self.said: list[str] = []
         self.ledger = Ledger(

@@ -34,6 +34,7 @@ BUILT_ON = {
     Part.TEMPLATES: ON_PAGES | Part.TEMPLATES,
     Part.FEVER: ON_PAGES | Part.FEVER,
     Part.COUNTERFACT: ON_PAGES | Part.COUNTERFACT,
+    Part.QUESTIONS: ON_PAGES | Part.QUESTIONS,
 }
 HUB_ONLY = ("revision", "allow_missing_pages")
 """Fields that mean something for models or data of the hub only, which no test here asks."""
@@ -49,7 +50,6 @@ def trial(trial_with_other) -> Callable[..., TrialSpec]:
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(CPU, 10**9)
 
 
@@ -81,6 +81,10 @@ def tokens(tree: TokenTree) -> tuple[int, ...]:
     return tuple(tree.tokens)
 
 
+OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [(lambda probe: probe.beginnings, "recall")]
+"""What else is asked, as plain values."""
+
+
 def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
     """What each part of a trial that is made of texts holds, as plain values."""
     texts, model = cache.texts(spec), FakeModel()
@@ -95,6 +99,7 @@ def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
         Part.FEVER: fever
         and ([(q.document, q.claim, q.prompt) for q in fever.questions.prompts], list(map(tokens, fever.prompts))),
         Part.COUNTERFACT: probe and (probe.ask_one(model), model.asked),
+        Part.QUESTIONS: {name: asked(texts.probes[name]) for asked, name in OTHER_PROBES if name in texts.probes},
     }
 
 
@@ -115,7 +120,7 @@ def test_probes_say_what_is_asked(trial, cache, base_contents):
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
 def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cache, base_contents, name):
-    spec, parts = trial(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT)
+    spec, parts = trial(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT, Part.QUESTIONS)
     found = contents(cache, spec)
     changes = any(found[part] != base_contents[part] for part in parts) or spec.eval_epochs != trial().eval_epochs
     assert changes == bool(FIELDS[name].role & Role.PROBE)
@@ -126,7 +131,6 @@ def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cach
 
 def trained(cache: ProcessCache, *specs: TrialSpec) -> list[Weights]:
     """Train trials as one pack and return each one's weights."""
-    torch.set_num_threads(1)
     run = PackRun([TrialTask(str(k), spec, "", "") for k, spec in enumerate(specs)], cache, (), [None] * len(specs))
     while not run.done:
         run.adapter.train_epoch(run.epoch)

@@ -28,6 +28,7 @@ from trainables.trial.spec import TrialSpec
 SETTINGS: dict[str, dict[str, Any]] = {
     "fever": {"num_shots": 1},
     "counterfact": {"counterfact_records": 4, "num_answers": 2, "temperature": 1.5},
+    "recall": {"recall_tokens": 12},
     "recital": {},
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
@@ -36,11 +37,17 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "data": "elsewhere", "counterfact_records": 2, "num_answers": 3,
         "answer_tokens": 2, "temperature": 0.5, "seed": 3,
     },
+    "recall": {"recall_documents": 2, "recall_title": False, "recall_words": 4, "recall_tokens": 8},
     "recital": {"segment_tokens": 4},
 }  # fmt: skip
 CASES = [pytest.param(name, id=name) for name in SETTINGS]
 SIZES = TextSizes(document_tokens=300, claims=12)
-PLACES = {"fever": ("num_shots", "claims_per_page"), "counterfact": ("counterfact_records",), "recital": ()}
+PLACES = {
+    "fever": ("num_shots", "claims_per_page"),
+    "counterfact": ("counterfact_records",),
+    "recital": (),
+    "recall": ("recall_documents", "recall_title", "recall_words", "recall_tokens"),
+}
 
 Build = Callable[..., Adapter]
 Trial = Callable[..., TrialSpec]

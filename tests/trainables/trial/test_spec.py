@@ -39,7 +39,7 @@ RICH: dict[str, Any] = {
     "entries_per_group": 7,
     "alpha": 0.4,
     "eval_epochs": (5, 10),
-    "probes": ("fever", "counterfact"),
+    "probes": ("fever", "counterfact", "recall"),
 }
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["llama2-13b", "pythia-6.9b", "pythia-1.4b"]),
@@ -81,6 +81,10 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "num_answers": st.integers(1, 20),
     "answer_tokens": st.integers(1, 20),
     "temperature": st.floats(0.1, 10),
+    "recall_documents": st.integers(1, 1000),
+    "recall_title": st.just(False),
+    "recall_words": st.integers(1, 100),
+    "recall_tokens": st.integers(1, 1000),
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
     "virtual_tokens": st.integers(1, 500),
