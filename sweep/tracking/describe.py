@@ -10,6 +10,7 @@ from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MA
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
+from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10
 MOST_FILES = 50
@@ -100,8 +101,11 @@ def _in_words(record: Record) -> str:
     if stated["method"] == "pretrained":
         return f"The pretrained model {model['name']} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
-    if stated["method"] != "memory":
+    if stated["method"] == "full_update":
         return f"All weights of {model['name']} trained ({stated['method']}) on {training}; {where}."
+    if stated["method"] != "memory":
+        what = " ".join(ADAPTERS[stated["method"]].words(stated)) if stated["method"] in ADAPTERS else stated["method"]
+        return f"{what} of {model['name']}; trained on {training}; {where}."
     layer = (
         f"layer {stated['layer']} of {model['num_blocks']} (depth {(stated['layer'] + 1) / model['num_blocks']:.2f})"
     )
