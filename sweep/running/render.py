@@ -76,9 +76,8 @@ def _stages(state: SweepState) -> Table:
     for stage in state.stages:
         share = min(1.0, stage.epochs_done / stage.epochs) if stage.epochs else 1.0
         ended = sum(stage.ended.values())
-        note = f"{ended}/{stage.trials} trials"
-        if stage.waits_for and not ended:
-            note += f", waits for {stage.waits_for}"
+        waits = stage.waits_for and not ended
+        note = f"{ended}/{stage.trials}" + (f", waits for {stage.waits_for}" if waits else " trials")
         bar = ProgressBar(total=1.0, completed=share, width=BAR_WIDTH)
         table.add_row(stage.name, bar, f"{100 * share:.0f} %", note)
     return table
