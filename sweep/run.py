@@ -88,6 +88,10 @@ def main(
     retry_failed: RetryFailedOption = False,
     no_lock: NoLockOption = False,
     seed: SeedOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only how it ended, and mistakes")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="print every trial that ends, and every failure with its traceback")
+    ] = False,
     cache_gb: Annotated[
         float | None,
         typer.Option(
@@ -112,6 +116,7 @@ def main(
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
             lock=not no_lock,
+            verbose=verbose,
         )
         found = asked_space(space, settings=settings or (), small=small, select_by=select_by, data=data, seed=seed)
         store, sweep_name = Store(storage), check_name(name or found.name)
@@ -119,7 +124,7 @@ def main(
             show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
             return
         try:
-            results = run_space(found, store, sweep_name, options, progress=True)
+            results = run_space(found, store, sweep_name, options, progress=not quiet)
         except KeyboardInterrupt:  # before any trial ran; later ones end with results
             print("interrupted", file=sys.stderr, flush=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -74,6 +74,21 @@ def _recall_example(row: Row) -> list[str]:
     ]
 
 
+def _forgetting_unit(row: Row) -> Unit:
+    key = (row["kind"], row["page"], row["text"], row["claim_id"])
+    if row["kind"] == "claim":
+        return Unit(key, row["page"], {"accuracy": float(row["correct"])})
+    name = "nll" if row["kind"] == "held out" else "general_nll"
+    return Unit(key, row["page"], {} if row["nll"] is None else {name: row["nll"]})
+
+
+def _forgetting_example(row: Row) -> list[str] | None:
+    if row["kind"] != "claim":
+        return None
+    told = "right" if row["correct"] else "wrong"
+    return [f"{row['page']}: {cut(row['text'])}", f"label: {row['label']}, answered {row['answer']!r}: {told}"]
+
+
 def cut(text: str) -> str:
     """Return a text on one line, at most `TEXT_CHARS` of it."""
     line = " ".join(str(text).split())
@@ -87,6 +102,14 @@ ASKED: tuple[AskedProbe, ...] = (
         "Share of the rest's tokens that are the likeliest; word overlap of what is written; words right in a row",
         _recall_unit,
         _recall_example,
+    ),
+    AskedProbe(
+        "forgetting",
+        "Forgetting: texts and claims that were not memorised",
+        "NLL per token of held-out documents and of the general text; claims about held-out pages",
+        _forgetting_unit,
+        _forgetting_example,
+        frozenset({"nll", "general_nll", "unparsed"}),
     ),
 )
 

@@ -286,6 +286,14 @@ class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
                 trial.update_resources(_elsewhere(self._resources, avoided & nodes))
                 return
 
+    def choose_trial_to_run(self, controller: Any) -> None:
+        """Leave the order to Tune's own queue, which is that of the packs.
+
+        The base class names the oldest pack that waits. Tune would give it any process that has just become free, and
+        end the one that is being started for it: where packs are shorter than a start, no further process would ever
+        come up.
+        """
+
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""
         if self._exchange.stopping and result.get("epoch") and not result.get("failure"):

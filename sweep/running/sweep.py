@@ -38,6 +38,7 @@ from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.running.state import SweepProgress
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
@@ -173,6 +174,7 @@ class _SweepRun:
         self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
+        self._display: Display | None = None
         self._failures: list[str] = []
         self._trouble = ""
         self._index = store.index()
@@ -230,7 +232,9 @@ class _SweepRun:
     def _say(self, line: str) -> None:
         line = shown(line)
         self._notes.append(line)
-        if self._progress:
+        if self._display:
+            self._display.say(line)
+        elif self._progress:
             print(line, flush=True)
 
     def _say_notes(self, notes: Iterable[str]) -> None:
@@ -248,6 +252,7 @@ class _SweepRun:
         """Read data and check models now, so that a mistake in them is said before anything starts."""
         from trainables.pack.check import check_trials
 
+        self._say("reading data and checking models")
         self._say_notes(read_data(self._plan))
         samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
         if samples:
@@ -261,23 +266,29 @@ class _SweepRun:
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
 
-        display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
+        self._say(self._options.starting)
         with executor.session(self._store) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
-            ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
-            feed = LiveFeed(self._store, self._name, self._tracking, Naming.of(self._known_fields(ledger.models)))
+            ledger = self._ledger(self._packing(capacity), self._say)
+            naming = Naming.of(self._known_fields(ledger.models))
+            feed = LiveFeed(self._store, self._name, self._tracking, naming)
+            progress = SweepProgress(self._name, self._plan, naming.of_record)
+            stream = None if self._progress else _Nowhere()
+            self._display = display = Display(progress, stream, verbose=self._options.verbose)
+            exchange = PackExchange(ledger, feed, display, self._trunk_layers())
             try:
-                with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
-                    executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
+                with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
+                    executor.run(exchange)
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
                 ledger.note_stop(_reason(error))
             finally:
-                display.close()
+                progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
+                self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._storing(ledger.clear)
         self._failures = display.summary()
@@ -285,9 +296,9 @@ class _SweepRun:
             self._say(line)
         return ledger.stopping or self._trouble, ledger.outcome()
 
-    def _announce(self, ledger: Ledger, display: Display) -> None:
+    def _announce(self, ledger: Ledger) -> None:
         """Tell the workers and the user that the sweep is stopping."""
-        display.say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
+        self._say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
         ledger.announce_stop()
 
     def _storing(self, call: Callable[[], T]) -> T | None:
@@ -302,11 +313,6 @@ class _SweepRun:
         return Ledger(
             self._plan, self._store, self._name, self._index, self._choices, packing, self._options.retry_failed, say
         )
-
-    def _tell(self, display: Display, line: str) -> None:
-        line = shown(line)
-        self._notes.append(line)
-        display.say(line)
 
     def _packing(self, capacity: Capacity) -> Packing:
         size = self._options.pack_size
@@ -344,6 +350,8 @@ class _SweepRun:
         from sweep.tracking.client import TrackingError
 
         trouble = ""
+        if self._plan.num_to_run:
+            self._say("writing the results table and bringing MLflow up to date")
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
         stopped = stopped or self._trouble
         try:

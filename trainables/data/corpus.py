@@ -71,7 +71,7 @@ class Corpus:
 
         An article is dropped for an empty text only, never for lack of training rows.
         """
-        documents = tuple(document for document in self.first(num_documents, subjects) if _usable(document))
+        documents = tuple(document for document in self.first(num_documents, subjects) if usable(document))
         counts = {
             "n_full": len(self.pages),
             "n_top": num_documents,
@@ -149,7 +149,8 @@ def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool =
     return replace(corpus, articles=_articles(sources, {page.title for page in corpus.pages}))
 
 
-def _usable(document: Document) -> bool:
+def usable(document: Document) -> bool:
+    """Say whether a document can be memorised and asked about: it has a text, and an evidence page a training row."""
     has_text = bool(document.text.strip())
     return has_text and (document.source == "wiki" or bool(document.train_claims))
 

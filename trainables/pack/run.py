@@ -137,7 +137,10 @@ class PackRun:
             written.append(write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        results = self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
+        flops = self.adapter.train_flops(self.epoch)
+        for metrics in self.log.metrics:
+            metrics |= {"train/params": float(self.adapter.trained_params), "train/flops": flops}
+        results = self.log.results(counts, timings, flops)
         return [replace(result, files=files) for result, files in zip(results, written, strict=True)]
 
     def _measure_untrained(self) -> None:
