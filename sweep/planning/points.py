@@ -21,6 +21,7 @@ from trainables.trial.spec import (
     make_spec,
     trial_id,
     uses_counterfact,
+    uses_questions,
     vary,
 )
 
@@ -94,7 +95,7 @@ class PointMaker:
         plain = canonical(spec, card)
         if pinned != spec.data:
             plain = vary(plain, {"data": pinned})
-        key = used_key(key, uses_counterfact(plain))
+        key = used_key(key, uses_counterfact(plain), uses_questions(plain))
         return Point(trial_id(canonical_identity(plain, card, key)), plain, card, key)
 
     def expand(self, base: Mapping[str, Any], axes: Axes) -> list[Point]:
