@@ -26,8 +26,8 @@ FIRST_FIELDS = (
     "weight_decay", "warmup_steps", "grad_clip", "seed", "num_shots", "notes_labels", "claims_per_page",
     "eval_epochs", "probes", "counterfact_records", "num_answers", "answer_tokens", "temperature",
 )  # fmt: skip
-"""The fields when choices were first kept. A key states them all; of a later field only a value that is not its default,
-so that a key stays what it was."""
+"""The fields when choices were first kept. A key states them all, and of a later field only a value that is not its
+default, so that a key stays what it was."""
 BFLOAT16_NLL_NOISE = 1.3e-3
 """How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
 LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
