@@ -20,6 +20,7 @@ from trainables.errors import ConfigError, nearest
 COMMANDS = {
     "run": ("sweep.run:app", "Run a search space: every trial that has no record yet."),
     "plan": ("sweep.plan:app", "Say what a search space would run and what it costs; start nothing."),
+    "evaluate": ("sweep.evaluate:app", "Ask finished trials something else; nothing is trained."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
     "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),
     "data": ("sweep.data:app", "Prepare data for nodes without a network, or check the sources."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class HandedPack:
     Attributes:
         id: of the pack.
         job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`.
-        sampled: id of its only trial where that may be stopped early; empty for trials of a grid.
+        sampled: id of its only training where that may be stopped early; empty for trials of a grid.
         avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
     """
 
@@ -55,17 +55,19 @@ class PackExchange:
         if found is None:
             return None
         pack, begun = found
-        for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
-            self._feed.start_trial(begun[trial])
-        self._started |= begun.keys()
+        if not pack.asks:  # what is only asked has its run already, or gets it whole when the sweep is published
+            for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
+                self._feed.start_trial(begun[trial])
+            self._started |= begun.keys()
         first = pack.points[0]
         job = {
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
         }
-        sampled = first.id if self._ledger.is_sampled(first.id) else ""
-        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
+        sampled = first.training if self._ledger.is_sampled(first.id) else ""
+        trainings = [point.training for point in pack.points]
+        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(trainings))
 
     @property
     def over(self) -> bool:
@@ -90,21 +92,21 @@ class PackExchange:
                 continue
             self._notes.add(note)
             self._display.say(f"note: {note}")
-        for trial, metrics in report["progress"].items():
-            self._feed.epoch(trial, report["epoch"], metrics)
-            self._ledger.epoch(trial, report["epoch"], metrics)
+        for training, metrics in report["progress"].items():
+            for trial in self._ledger.trials_of(training):
+                self._feed.epoch(trial, report["epoch"], metrics)
+            self._ledger.epoch(training, report["epoch"], metrics)
         for result in report["results"]:
             told = {"versions": report["versions"], "node": report["node"]}
             self._record(self._ledger.finish(pack, {**result, **told}))
 
-    def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
-        return self._ledger.falls_behind(trial, epoch, metrics)
+        return self._ledger.falls_behind(training, epoch, metrics)
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
-        for record in self._ledger.end_pack(pack):
-            self._record(record)
+        self._record(self._ledger.end_pack(pack))
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
         """Take note that a pack has ended by a failure; its trials without a result may be handed out again.
@@ -115,8 +117,7 @@ class PackExchange:
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
         self._display.failed_attempt(failure)
-        for record in self._ledger.fail_pack(pack, failure, elsewhere):
-            self._record(record)
+        self._record(self._ledger.fail_pack(pack, failure, elsewhere))
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -132,7 +133,8 @@ class PackExchange:
         self._ledger.check_lock()
         self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
 
-    def _record(self, record: Record | None) -> None:
-        if record is not None:
-            self._feed.finish(record)
+    def _record(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if record["id"] in self._started:
+                self._feed.finish(record)
             self._display.finish_trial(record["status"], record["error"])

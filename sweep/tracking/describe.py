@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
@@ -36,7 +37,8 @@ def describe_trial(record: Record, folder: str, finding: Finding | None, sweep_l
         lines += [f"Against plain memorising: **{finding.tags['verdict_vs_plain']}**.", ""]
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
     if record["status"] == "done":
-        lines.append(f"- every answer given: `{folder}/predictions.parquet`")
+        below = answers_below(record)
+        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
     return "\n".join(lines)
 
 
