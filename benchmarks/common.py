@@ -230,7 +230,7 @@ def shape_folder(alias: str, dtype: torch.dtype = torch.float32, seed: int = 0) 
     """
     from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-    from trainables.lm.sample.models import train_tokenizer
+    from trainables.lm.sample.train import train_tokenizer
 
     shape = ALIASES[alias]
     folder = cache_dir() / "shapes" / f"{alias}-{str(dtype).removeprefix('torch.')}"

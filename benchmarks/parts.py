@@ -38,7 +38,7 @@ from benchmarks.common import (
 )
 from benchmarks.trial import run_ours
 from trainables.adapters.memory.bank import MemoryBank
-from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.adapters.optimiser import PackOptimiser
 from trainables.lm.batches import TextBatch, TextBatches, epoch_order
 from trainables.lm.head_loss import token_nll
 from trainables.lm.hidden import HiddenStates

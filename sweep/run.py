@@ -92,8 +92,15 @@ def main(
     seed: SeedOption = None,
     probe: ProbeOption = None,
     no_baseline: NoBaselineOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only how it ended, and mistakes")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="print every trial that ends, and every failure with its traceback")
+    ] = False,
     cache_gb: Annotated[
-        float | None, typer.Option(min=0, help="limit of a node's cache of hidden states, GB; default half its disk")
+        float | None,
+        typer.Option(
+            min=0, help="limit of a node's cache of hidden states, GB; default: half of what its disk would have free"
+        ),
     ] = None,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray or in this process."""
@@ -113,6 +120,7 @@ def main(
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
             lock=not no_lock,
+            verbose=verbose,
         )
         found = asked_space(
             space,
@@ -129,7 +137,7 @@ def main(
             show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
             return
         try:
-            results = run_space(found, store, sweep_name, options, progress=True)
+            results = run_space(found, store, sweep_name, options, progress=not quiet)
         except KeyboardInterrupt:  # before any trial ran; later ones end with results
             print("interrupted", file=sys.stderr, flush=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -19,7 +19,10 @@ from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
 from trainables.trial.spec import REPEATED, STATED_DEFAULTS, digest
 
-ADDED_LATER = ("allow_missing_pages",)
+ADDED_LATER = (
+    "allow_missing_pages", "recall_documents", "recall_title", "recall_words", "recall_tokens", "rank", "lora_alpha",
+    "lora_targets", "virtual_tokens",
+)  # fmt: skip
 """Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
 BFLOAT16_NLL_NOISE = 1.3e-3
 """How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""

@@ -7,6 +7,7 @@ the blocks above its memory, the head and the memory itself: forward and, for ac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -138,6 +139,13 @@ def _tokens(spec: TrialSpec, texts: TextSizes) -> tuple[float, float]:
     return documents, spec.num_documents * texts.train_claims * one if "template" in spec.content else 0.0
 
 
+def _train_texts(spec: TrialSpec, texts: TextSizes) -> float:
+    """Return how many texts a trial trains on."""
+    kept = min(texts.document_tokens, spec.segment_tokens * spec.max_segments)
+    segments = math.ceil(kept / spec.segment_tokens) if "document" in spec.content else 0
+    return spec.num_documents * (segments + (texts.train_claims if "template" in spec.content else 0))
+
+
 def _reading(spec: TrialSpec, texts: TextSizes) -> Reading:
     """Return what all probes of a trial read."""
     found = [plan.reading(texts, spec.num_documents) for plan in probe_plans(vars(spec))]
@@ -157,7 +165,7 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     once += 2 * (card.active_block_params * adapter.trial_blocks(card) + adapter.added_params(card)) * measured
     once += 2 * card.head_params * measured
     return Work(
-        training=adapter.train_token_flops(card) * train_tokens * spec.epochs,
+        training=adapter.train_flops(card, train_tokens, _train_texts(spec, texts)) * spec.epochs,
         evaluation=once * (1 + len(spec.eval_epochs)),
     )
 

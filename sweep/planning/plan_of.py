@@ -143,11 +143,13 @@ def plan_of(
     made = {}
     done = done_trials(index, retry_failed)
     for question in plan.questions:
-        ids = [point.id for point in question.candidates]
-        if settled(question, choices) is None and done.issuperset(ids):
-            records = {trial: index[trial].record() for trial in ids}
-            try:
-                made[question.key] = decide(question, records, timestamp()) or {}
-            except (NoCandidate, Undecided):
-                continue  # the stage cannot go on for this group, which the sweep says when it gets there
+        if settled(question, choices) is not None:
+            continue
+        records = {point.id: index[point.id].record() for point in question.candidates if point.id in done}
+        try:
+            choice = decide(question, records, timestamp())
+        except (NoCandidate, Undecided):
+            continue  # the stage cannot go on for this group, which the sweep says when it gets there
+        if choice is not None:
+            made[question.key] = choice
     return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed, state) if made else plan

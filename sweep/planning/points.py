@@ -33,7 +33,9 @@ from trainables.trial.spec import (
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _shared_fields = itemgetter(*PACK_FIELDS)
 _ASKED = fields_of(Part.MODEL | Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.MEMORY)
-_asked_fields = itemgetter(*(name for name in _ASKED if name != "seed"), "epochs", "micro_batch_tokens")
+_asked_fields = itemgetter(
+    *(name for name in _ASKED if name != "seed" and not FIELDS[name].may_differ), "epochs", "micro_batch_tokens"
+)
 Axes = Mapping[str, tuple[Any, ...]]
 
 

@@ -202,8 +202,7 @@ class Lease:
 
     def _lose(self, found: Found | None) -> str:
         other = found.holder if found else {}
-        who = f"pid {other.get('pid', '?')} on {other.get('host', '?')}, since {other.get('since', '?')}"
-        gone = "its lease was removed" if found is None else f"another run has taken it over ({who})"
+        gone = "its lease was removed" if found is None else f"another run has taken it over ({who(other)})"
         self._lost = f"{self._storage.full(self._folder)}: {gone}; this run ends and writes nothing more"
         return self._lost
 
@@ -215,6 +214,11 @@ class Lease:
                 return
             except StorageError:
                 continue  # the store is away for a moment; the next beat tries again
+
+
+def who(holder: dict[str, Any]) -> str:
+    """Return a holder for people; what is not known of it as `?`."""
+    return f"pid {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 
 
 def now_s() -> float:

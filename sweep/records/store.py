@@ -43,6 +43,11 @@ RESERVED = ("storage.json", "mlartifacts", "trains")
 """Names of what a storage keeps beside its sweeps; a folder `trains` marks a sweep."""
 
 
+def as_folder(model_name: str) -> str:
+    """Return what stands for a model's name in the folders of its trials."""
+    return re.sub(r"[^\w.+-]", "_", model_name)
+
+
 class Store(Storage):
     """The storage of some sweeps. Making one touches nothing; the first write makes the folders.
 
@@ -54,21 +59,6 @@ class Store(Storage):
         """Take an address; see `Storage`."""
         super().__init__(uri)
         self._holds: dict[str, Hold] = {}
-
-    def read_json(self, path: str) -> Any:
-        """Return a JSON file's value, or None where there is no such file.
-
-        Raises:
-            DataError: the file cannot be read or is not JSON.
-        """
-        try:
-            return json.loads(self.read(path))
-        except FileNotFoundError:
-            return None
-        except StorageError as error:
-            raise DataError(str(error)) from None
-        except ValueError as error:
-            raise DataError(f"{self.full(path)}: not JSON ({error}); remove it") from None
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, making its folders, whatever was there.
@@ -192,9 +182,8 @@ class Store(Storage):
     def trial_folder(self, sweep: str, spec: TrialSpec, model_name: str, trial: str) -> str:
         """Return the folder of a trial; `spec` is canonical, so equal trials have equal folders."""
         layer = "none" if spec.layer is None else str(spec.layer)
-        model = re.sub(r"[^\w.+-]", "_", model_name)
         return (
-            f"{sweep}/trains/lm_{model}/layer_{layer}/{spec.groups}/{spec.allocation}_{spec.mem_seed}"
+            f"{sweep}/trains/lm_{as_folder(model_name)}/layer_{layer}/{spec.groups}/{spec.allocation}_{spec.mem_seed}"
             f"/alpha_{spec.alpha}/{trial}"
         )
 

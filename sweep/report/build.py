@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
+from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.report.answers import read_answers
+from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
+from sweep.report.comparisons.by_unit import slug_of, unit_comparisons, unit_records, unit_table
 from sweep.report.comparisons.counterfact import (
     SLUG,
     counterfact_comparisons,
@@ -27,7 +30,7 @@ from sweep.report.figures.simset import Analysis, analyses, simset_figure, simse
 from sweep.report.naming import variant
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
-from sweep.report.samples import COUNTERFACT, counterfact_samples, samples_of
+from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
@@ -75,16 +78,20 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections += [
         Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
     ]
+    compared = {probe: unit_comparisons(study, probe, options.resamples) for probe in ASKED}
+    before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
+    sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
     tables = [
-        *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
-        *_by_sweep(study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"),
+        *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
+        *_by_sweep(study, against_plain, AGAINST_PLAIN),
     ]
     rates = counterfact_comparisons(study, options.resamples)
     sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
     data = {"trials": trial_records(study.trials)}
     data |= {slug: comparison_records(found) for slug, _, found in tables}
     data[SLUG] = counterfact_records(rates)
+    data |= {slug_of(probe): unit_records(found) for probe, found in compared.items()}
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",
@@ -93,9 +100,18 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         sections=[section for section in sections if section.tables or section.figures or section.texts],
         warnings=[*study.unreadable, *_left_out(study, left_out)],
         findings=[f"{title}: {summary(own)}" for _, title, own in tables],
-        samples=counterfact_samples(study),
+        samples=[*counterfact_samples(study), *_examples(study)],
         data={slug: rows for slug, rows in data.items() if rows},
     )
+
+
+def _examples(study: Study) -> list[Samples]:
+    about = "Answers of the first trial of each model and kind."
+    return [
+        Samples(title, text, f"Examples of {probe.name}", about)
+        for probe in ASKED
+        for title, text in print_examples(study, probe)
+    ]
 
 
 def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
@@ -111,6 +127,12 @@ def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
             path = trial.answers.get(COUNTERFACT, "its answers file")
             told = f"{path} is missing or broken: in no comparison of CounterFact answers"
             found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
+    for probe in ASKED:
+        for trial in asked_trials(study, probe.name):
+            if not answer_rows(study, trial, probe.name):
+                path = trial.answers.get(probe.name, "its answers file")
+                told = f"{path} is missing or broken: in no comparison of answers to {probe.name}"
+                found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
     again = "run their sweep again: they are asked again, and not trained again while their weights are stored"
     return [*found, again] if found else []
 
@@ -144,17 +166,17 @@ def _figures(
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
     made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
-        "Layers": layer_figures(study.trials, references, by_trial),
-        "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
+        LAYERS.section: layer_figures(study.trials, references, by_trial),
+        INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
     }
 
 
 def _by_sweep(
-    study: Study, comparisons: Sequence[Comparison], slug: str, title: str
+    study: Study, comparisons: Sequence[Comparison], against: Against
 ) -> list[tuple[str, str, list[Comparison]]]:
     """Return file name, heading and comparisons of each sweep's table; p values are corrected within each."""
-    found = []
+    found, slug, title = [], against.slug, against.title
     for name in dict.fromkeys(c.trial.sweep for c in comparisons):
         own = holm([c for c in comparisons if c.trial.sweep == name])
         several = len(study.sweeps) > 1

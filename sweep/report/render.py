@@ -36,7 +36,7 @@ class Report:
         warnings: lines on what could not be used.
         findings: one line per set of comparisons.
         sections: in order.
-        samples: CounterFact answers.
+        samples: answers printed for people, those of a heading together.
         data: further rows that go into files only, by slug; they take the place of a printed table's rows.
     """
 

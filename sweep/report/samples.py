@@ -19,10 +19,19 @@ _ANSWERS = ("answers", "paraphrase_answers", "neighborhood_answers")
 
 @dataclass(frozen=True)
 class Samples:
-    """Answers of one trial, printed as in note 002."""
+    """Answers of one trial, printed for people.
+
+    Attributes:
+        title: the trial.
+        text: its answers.
+        heading: of the section.
+        about: a sentence under the heading.
+    """
 
     title: str
     text: str
+    heading: str = "CounterFact answers"
+    about: str = "Sampled answers to the records' own prompts, as the study's notes print them."
 
 
 def counterfact_samples(study: Study) -> list[Samples]:

@@ -45,12 +45,12 @@ Not used:
 
 {% endfor %}
 {% endfor %}
-{% if samples %}
-## CounterFact answers
+{% for heading, group in samples | groupby("heading") %}
+## {{ heading }}
 
-Sampled answers to the records' own prompts, as the study's notes print them.
+{{ group[0].about }}
 
-{% for sample in samples %}
+{% for sample in group %}
 ### {{ sample.title }}
 
 ```
@@ -58,7 +58,7 @@ Sampled answers to the records' own prompts, as the study's notes print them.
 ```
 
 {% endfor %}
-{% endif %}
+{% endfor %}
 """
 
 PAGE = """\

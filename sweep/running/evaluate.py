@@ -21,7 +21,7 @@ from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.options import RunOptions
 from sweep.running.results import Results
 from sweep.running.sweep import SweepRun
-from sweep.tracking.address import resolve_tracking
+from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import ConfigError
 from trainables.trial.asking import check_probes
 
@@ -107,10 +107,10 @@ def evaluate_sweep(store: Store, name: str, asked: Asked, options: RunOptions, p
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    tracking = resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return _Evaluation(asked, store, name, options, progress, interrupts).run()
+        return _Evaluation(asked, store, name, options, tracking, progress, interrupts).run()
 
 
 def evaluation_plan(store: Store, name: str, asked: Asked) -> CostedPlan:
@@ -194,10 +194,17 @@ class _Evaluation(SweepRun):
     amends = True
 
     def __init__(
-        self, asked: Asked, store: Store, name: str, options: RunOptions, progress: bool, interrupts: Interrupts
+        self,
+        asked: Asked,
+        store: Store,
+        name: str,
+        options: RunOptions,
+        tracking: Tracking,
+        progress: bool,
+        interrupts: Interrupts,
     ) -> None:
         self._asked = asked
-        super().__init__(None, store, name, options, progress, interrupts)
+        super().__init__(None, store, name, options, tracking, progress, interrupts)
 
     def _planned(self) -> Plan:
         plan, notes = recorded_plan(self._store, self._name, self._index, self._asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,15 @@ from typing import Any
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
+from sweep.running.state import STATE_FILE
 from sweep.tracking.live_feed import LiveFeed
 from trainables.errors import Failure
+
+STATE_EVERY_S = 10.0
+"""Seconds between two writes of the sweep's state, so that `memory-sweep status` is never older (ours)."""
+SILENT_S = 600.0
+"""After how long without a report a pack is named. Ours: longer than nearly every epoch; it is only said."""
+_REPORTED = ("versions", "host", "pid", "node", "device")
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,9 @@ class PackExchange:
         self._trunk_layers = trunk_layers
         self._started: set[str] = set()
         self._notes: set[str] = set()
+        self._told: dict[str, dict[str, Any]] = {}
+        self._state_written = 0.0
+        self._heard: dict[str, float] = {}
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -65,6 +76,8 @@ class PackExchange:
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
         }
+        self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks)
+        self._heard[pack.id] = time.monotonic()
         sampled = first.training if self._ledger.is_sampled(first.id) else ""
         trainings = [point.training for point in pack.points]
         return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(trainings))
@@ -84,21 +97,24 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions` and `node`; maybe `notes`, lines
-                for the user, each said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
+                maybe `notes`, lines for the user, each said once.
         """
+        told = self._told[pack] = {part: report[part] for part in _REPORTED}
+        self._heard[pack] = time.monotonic()
         for note in report.get("notes", ()):
             if note in self._notes:
                 continue
             self._notes.add(note)
             self._display.say(f"note: {note}")
+        where = f"{told['host']} {told['device']}".strip()
+        self._display.progress.report(pack, report["epoch"], self._by_trial(report["progress"]), where)
         for training, metrics in report["progress"].items():
             for trial in self._ledger.trials_of(training):
                 self._feed.epoch(trial, report["epoch"], metrics)
             self._ledger.epoch(training, report["epoch"], metrics)
         for result in report["results"]:
-            told = {"versions": report["versions"], "node": report["node"]}
-            self._record(self._ledger.finish(pack, {**result, **told}))
+            self._record(pack, self._ledger.finish(pack, {**result, **told}))
 
     def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
@@ -106,7 +122,9 @@ class PackExchange:
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
-        self._record(self._ledger.end_pack(pack))
+        self._heard.pop(pack, None)
+        self._record(pack, self._ledger.end_pack(pack, self._told.pop(pack, None)))
+        self._display.progress.end(pack)
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
         """Take note that a pack has ended by a failure; its trials without a result may be handed out again.
@@ -116,8 +134,11 @@ class PackExchange:
             failure: what happened.
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
+        self._told.pop(pack, None)
+        self._heard.pop(pack, None)
         self._display.failed_attempt(failure)
-        self._record(self._ledger.fail_pack(pack, failure, elsewhere))
+        self._record(pack, self._ledger.fail_pack(pack, failure, elsewhere))
+        self._display.progress.end(pack)
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -131,10 +152,45 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.check_lock()
-        self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
+        trouble = self._feed.trouble and f"MLflow: {self._feed.trouble}"
+        now = time.monotonic()
+        if now - self._state_written >= STATE_EVERY_S:
+            self._state_written = now
+            try:
+                self.write_state()
+            except OSError as error:  # what matters is written elsewhere, and fails there if the storage does
+                trouble = trouble or str(error)
+        self._name_silent()
+        self._display.show(trouble)
 
-    def _record(self, records: Iterable[Record]) -> None:
+    def write_state(self) -> None:
+        """Write the sweep's state into its folder, for `memory-sweep status`.
+
+        Raises:
+            StorageError: it cannot be written.
+            LockLost: another run has taken the sweep over.
+        """
+        self._ledger.store.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
+
+    def _name_silent(self) -> None:
+        """Say once of each silence that a process may hang: none is ended for it, since a first step may take long."""
+        now = time.monotonic()
+        for pack in [pack for pack, heard in self._heard.items() if now - heard > SILENT_S]:
+            self._heard[pack] = float("inf")
+            told = self._told.get(pack)
+            where = "which has no process yet; is there a node for it?"
+            if told:
+                where = f"on {told['host']}, process {told['pid']}; should it hang, end it there, and its trials go on"
+            self._display.say(f"note: no report for {SILENT_S / 60:.0f} min from pack {pack[:8]}, {where}")
+
+    def _by_trial(self, progress: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a report's progress by the first trial of each training, which is the one in its pack."""
+        leads = ((self._ledger.trials_of(training)[:1], metrics) for training, metrics in progress.items())
+        return {trial: metrics for trials, metrics in leads for trial in trials}
+
+    def _record(self, pack: str, records: Iterable[Record]) -> None:
         for record in records:
             if record["id"] in self._started:
                 self._feed.finish(record)
-            self._display.finish_trial(record["status"], record["error"])
+            name = self._display.progress.finish(pack, record)
+            self._display.end_trial(record["status"], record["error"], name)

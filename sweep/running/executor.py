@@ -18,7 +18,7 @@ class WorkerSettings:
 
     Attributes:
         device: auto, cpu or cuda.
-        cache_bytes: limit of a node's cache of hidden states; None for half of its free disk.
+        cache_bytes: limit of a node's cache of hidden states; None for half of the disk (`HiddenCache`).
     """
 
     device: str = "auto"

@@ -88,12 +88,15 @@ class FailurePolicy:
         """Take note that a trial has its record."""
         self._trials.pop(trial, None)
 
-    def succeed(self, node: str, device: str = "") -> None:
-        """Take note of a trial that ran to a result: its machine works, and so does the sweep."""
+    def succeed(self, node: str, device: str) -> None:
+        """Take note of a trial that ran to a result: its device works, and so does the sweep.
+
+        Failures of the node's other devices still count: one broken GPU among good ones would not be noticed otherwise.
+        """
         self._any_result = True
         self._row = _Row()
-        for place in [p for p in self._places if p[0] == node and device in ("", p[1])]:
-            del self._places[place]
+        for place in ((node, device), (node, "")):  # what is told without a device is the node's own
+            self._places.pop(place, None)
 
     def avoid(self, trials: Collection[str]) -> frozenset[str]:
         """Return the nodes where trials should not be tried: left out, or where they failed before."""
@@ -153,8 +156,10 @@ class FailurePolicy:
         told = f"{failure.kind}: {failure.message[:200]}"
         alone = len(self._row.nodes) <= 1
         if place.length >= ALIKE and failure.node and elsewhere and alone and failure.kind not in OWN_KINDS:
-            self.left_out.setdefault(failure.node, f"node {failure.host or failure.node[:8]} is left out: "
-                                     f"{place.length} packs in a row failed there alike ({told})")  # fmt: skip
+            name = f"node {failure.host or failure.node[:8]} is left out"
+            of = f" on {failure.device}" if failure.device not in ("", "cpu") else ""
+            told_all = f"{name}: {place.length} packs in a row failed there{of} alike ({told})"
+            self.left_out.setdefault(failure.node, told_all)
             self._row = _Row()
         elif self._row.length >= ALIKE:
             count = "the first" if not self._any_result else "the last"

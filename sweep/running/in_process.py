@@ -90,7 +90,7 @@ class InProcess:
 
     def _run_pack(self, pack: HandedPack, exchange: PackExchange) -> Failure | None:
         """Run a pack to its end; return what ended it before its time, if something did."""
-        from trainables.pack.worker import PackWork, library_versions
+        from trainables.pack.worker import PackWork, device_name, told_of
 
         work = PackWork(pack.job, self._cache)
         done = False
@@ -102,7 +102,7 @@ class InProcess:
             if pack.sampled and not done:
                 metrics = report["progress"].get(pack.sampled, {})
                 done = exchange.falls_behind(pack.sampled, report["epoch"], metrics)
-            exchange.report(pack.id, {**report, "versions": library_versions(), "node": ""})
+            exchange.report(pack.id, {**report, **told_of(device_name(self._device)), "node": ""})
             exchange.show_progress()
             if exchange.stopping and not done:
                 done = True

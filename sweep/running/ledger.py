@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sweep.planning.choices import (
@@ -206,6 +206,10 @@ class Ledger:
         """Return the ids of the trials that a training under way gives a result to."""
         return tuple(point.id for point in self._jobs[training].points) if training in self._jobs else ()
 
+    def points_of(self, pack: Pack) -> list[Point]:
+        """Return all trials that a pack gives a result to."""
+        return [point for lead in pack.points for point in self._jobs[lead.training].points]
+
     def _folder_of(self, job: Job) -> str:
         stored = self._index.training(job.lead.training)
         return stored.folder if job.asks and stored else self._new_folder(self.name, job.lead)
@@ -338,10 +342,14 @@ class Ledger:
             self._told_whole.add(name)
             self._say(f"{name}: its blocks do not run alone, so the whole model runs for every text: right, and slower")
 
-    def end_pack(self, pack: str) -> list[Record]:
+    def end_pack(self, pack: str, told: Mapping[str, Any] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.
 
         Of members without a result, a sampled trial was stopped early, and any other waits for a later run.
+
+        Args:
+            pack: its id.
+            told: where it ran: `versions`, `host`, `node` and `device`.
         """
         made = []
         for training in list(self._running.get(pack, ())):
@@ -350,7 +358,8 @@ class Ledger:
                 self._release(training)
                 continue
             metrics = self._latest[self._sampled(training)]
-            made += self.finish(pack, {"id": training, "status": "stopped", "metrics": metrics, "curves": curves})
+            stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": curves}
+            made += self.finish(pack, {**(told or {}), **stopped})
         self._running.pop(pack, None)
         self.refresh()
         return made
@@ -447,6 +456,10 @@ class Ledger:
                 packs += make_packs(points, most, slots)
         return packs
 
+    @cached_property
+    def _storage_id(self) -> str:
+        return patiently(self.store.storage_id)
+
     def write_manifest(self) -> None:
         """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
 
@@ -481,7 +494,7 @@ class Ledger:
             MANIFEST,
             {
                 "format": 1,
-                "storage": patiently(self.store.storage_id),
+                "storage": self._storage_id,
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,
@@ -645,11 +658,11 @@ class Ledger:
 
     def _judge(self, pack: str, result: Mapping[str, Any]) -> None:
         """Let the policy learn from a result, and stop the sweep if it says so."""
-        error, node = result.get("error"), result.get("node", "")
+        error, node, device = result.get("error"), result.get("node", ""), result.get("device", "")
         if result["status"] != "failed":
-            self.policy.succeed(node)
+            self.policy.succeed(node, device)
         elif error and error["class"] in OWN_KINDS:
-            failure = Failure(error["class"], error["message"], host=result.get("host", ""), node=node)
+            failure = Failure(error["class"], error["message"], host=result.get("host", ""), device=device, node=node)
             self.policy.note_result(pack, failure)
             if self.policy.stop and not self.stopping:
                 self.stop(self.policy.stop)

@@ -162,7 +162,8 @@ def signals_kept_from_children() -> Iterator[None]:
 def end_own_processes(after_s: float) -> None:
     """Kill the processes of a Ray of our own in a moment, when `ray.shutdown` has said good-bye to them.
 
-    It would ask each with a SIGTERM, which they do not hear, and wait a second for each.
+    It would ask each with a SIGTERM, which they do not hear, and wait a second for each. Theirs are killed, too: a
+    raylet's agents would look for it for minutes.
     """
     import psutil
 
@@ -171,7 +172,7 @@ def end_own_processes(after_s: float) -> None:
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if any(name in word for name in names for word in child.cmdline()[:4]):
-                own.append(child)
+                own += [child, *child.children(recursive=True)]
 
     def end() -> None:
         for process in own:

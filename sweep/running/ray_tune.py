@@ -39,7 +39,7 @@ from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
 from trainables.node.machine import check_device, check_local_device
-from trainables.trainable import PackTrainable
+from trainables.pack.trainable import PackTrainable
 
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -117,7 +117,7 @@ class RayTune:
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
         os.environ.update(_TUNE_SETTINGS)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
         settings = {
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),
@@ -285,6 +285,14 @@ class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
             if avoided & nodes and nodes - avoided:
                 trial.update_resources(_elsewhere(self._resources, avoided & nodes))
                 return
+
+    def choose_trial_to_run(self, controller: Any) -> None:
+        """Leave the order to Tune's own queue, which is that of the packs.
+
+        The base class names the oldest pack that waits. Tune would give it any process that has just become free, and
+        end the one that is being started for it: where packs are shorter than a start, no further process would ever
+        come up.
+        """
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""

@@ -38,6 +38,7 @@ from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.running.state import SweepProgress
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
@@ -97,7 +98,7 @@ def run_sweep(
         max_concurrent: packs at once; None for as many as fit.
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
-        cache_gb: limit of each node's cache of hidden states; None for half of its free disk.
+        cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
@@ -143,10 +144,22 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
+    tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return SweepRun(space, store, name, options, progress, interrupts).run()
+        return SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+
+
+def _reason(error: OSError | SweepError) -> str:
+    """Return what ended a run after trials had run: then it is no mistake in the call, whatever its class.
+
+    Raises:
+        OSError: the error itself, if it is no failure of a disk, a storage or a network.
+    """
+    kind = failure_kind(error)
+    if not isinstance(error, SweepError) and kind != "io":
+        raise error
+    return f"{kind}: {error}"
 
 
 class _Nowhere(io.StringIO):
@@ -166,13 +179,22 @@ class SweepRun:
     amends = False
 
     def __init__(
-        self, space: Space | None, store: Store, name: str, options: RunOptions, progress: bool, interrupts: Interrupts
+        self,
+        space: Space | None,
+        store: Store,
+        name: str,
+        options: RunOptions,
+        tracking: Tracking,
+        progress: bool,
+        interrupts: Interrupts,
     ) -> None:
         """Read what there is and plan."""
         self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
+        self._display: Display | None = None
         self._failures: list[str] = []
         self._trouble = ""
         self._index = store.index()
@@ -215,7 +237,6 @@ class SweepRun:
         for why, count in plan.trained_again.items():
             self._say(f"note: {count} trials are trained again, to be asked: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        tracking = resolve_tracking(self._store, options.tracking_uri, options.experiment)
         executor = executor_for(options) if plan.num_left else None
         if executor:
             executor.check()
@@ -223,7 +244,7 @@ class SweepRun:
         self._say_notes(keep_commits(plan, self._store, self._name))
         self._prepare_inputs()
         if executor:
-            stopped, counts = self._execute(executor, tracking)
+            stopped, counts = self._execute(executor)
         elif self.amends:
             stopped, counts = "", self._counts_of_what_is_there()
         else:
@@ -232,12 +253,14 @@ class SweepRun:
             if is_lost or len(self._choices) < len(plan.questions):
                 self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
-        return self._close(tracking, stopped, counts)
+        return self._close(stopped, counts)
 
     def _say(self, line: str) -> None:
         line = shown(line)
         self._notes.append(line)
-        if self._progress:
+        if self._display:
+            self._display.say(line)
+        elif self._progress:
             print(line, flush=True)
 
     def _say_notes(self, notes: Iterable[str]) -> None:
@@ -255,6 +278,7 @@ class SweepRun:
         """Read data and check models now, so that a mistake in them is said before anything starts."""
         from trainables.pack.check import check_trials
 
+        self._say("reading data and checking models")
         self._say_notes(read_data(self._plan))
         samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
         if samples:
@@ -263,31 +287,34 @@ class SweepRun:
             ensure_sample_models(sorted(samples))
         self._say_notes(check_trials((point.spec, point.card) for point in points_to_run(self._plan)))
 
-    def _execute(self, executor: Executor, tracking: Tracking) -> tuple[str, dict[str, int]]:
+    def _execute(self, executor: Executor) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
 
-        display = Display(self._plan.num_left, stream=None if self._progress else _Nowhere())
+        self._say(self._options.starting)
         with executor.session(self._store) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
-            ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
-            feed = LiveFeed(self._store, self._name, tracking, Naming.of(self._known_fields(ledger.models)))
+            ledger = self._ledger(self._packing(capacity), self._say)
+            naming = Naming.of(self._known_fields(ledger.models))
+            feed = LiveFeed(self._store, self._name, self._tracking, naming)
+            progress = SweepProgress(self._name, self._plan, naming.of_record)
+            stream = None if self._progress else _Nowhere()
+            self._display = display = Display(progress, stream, verbose=self._options.verbose)
+            exchange = PackExchange(ledger, feed, display, self._trunk_layers())
             try:
-                with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
-                    executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
+                with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
+                    executor.run(exchange)
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
-                if not isinstance(error, SweepError) and failure_kind(error) != "io":
-                    raise
-                # trials have run: this is no mistake in the call, whatever its class
-                ledger.note_stop(f"{failure_kind(error)}: {error}")
+                ledger.note_stop(_reason(error))
             finally:
-                display.close()
+                progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
+                self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._storing(ledger.clear)
         self._failures = display.summary()
@@ -295,9 +322,9 @@ class SweepRun:
             self._say(line)
         return ledger.stopping or self._trouble, ledger.outcome()
 
-    def _announce(self, ledger: Ledger, display: Display) -> None:
+    def _announce(self, ledger: Ledger) -> None:
         """Tell the workers and the user that the sweep is stopping."""
-        display.say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
+        self._say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
         ledger.announce_stop()
 
     def _storing(self, call: Callable[[], T]) -> T | None:
@@ -305,9 +332,7 @@ class SweepRun:
         try:
             return call()
         except (OSError, SweepError) as error:
-            if not isinstance(error, SweepError) and failure_kind(error) != "io":
-                raise
-            self._trouble = self._trouble or f"{failure_kind(error)}: {error}"
+            self._trouble = self._trouble or _reason(error)
             return None
 
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
@@ -322,11 +347,6 @@ class SweepRun:
             say,
             self.amends,
         )
-
-    def _tell(self, display: Display, line: str) -> None:
-        line = shown(line)
-        self._notes.append(line)
-        display.say(line)
 
     def _packing(self, capacity: Capacity) -> Packing:
         size = self._options.pack_size
@@ -357,17 +377,19 @@ class SweepRun:
         found = Counter(self._index[trial].status for trial in ids if trial in self._index)
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
-    def _close(self, tracking: Tracking, stopped: str, counts: dict[str, int]) -> Results:
+    def _close(self, stopped: str, counts: dict[str, int]) -> Results:
         """Write the table and bring MLflow up to date."""
         from sweep.records.table import write_results
         from sweep.report.findings import publish
         from sweep.tracking.client import TrackingError
 
         trouble = ""
+        if self._plan.num_to_run:
+            self._say("writing the results table and bringing MLflow up to date")
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
         stopped = stopped or self._trouble
         try:
-            publish(self._store, [self._name], tracking, index=self._index)
+            publish(self._store, [self._name], self._tracking, index=self._index)
         except TrackingError as error:
             trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
@@ -388,7 +410,7 @@ class SweepRun:
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
             },
-            tracking_uri=tracking.uri,
+            tracking_uri=self._tracking.uri,
             tracking_trouble=trouble,
             on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
             seconds=time.monotonic() - self._started,

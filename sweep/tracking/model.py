@@ -13,13 +13,13 @@ from typing import Any
 
 from mlflow.pyfunc import PythonModel
 
+from sweep.questions import ERROR, RIGHT
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line
 from sweep.tracking.layout import run_status, time_ms
-from sweep.tracking.views import ACCURACY, ERROR
 from trainables.errors import ConfigError
 
 MEMORY = "memory.safetensors"
@@ -108,10 +108,10 @@ def _chosen(records: Sequence[Record], which: str, sweep: str) -> Record:
         if found is None:
             raise ConfigError(f"register={which!r}: no trial of {sweep} with a trained memory has this id")
         return found
-    scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR) is not None]
+    scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR.metric) is not None]
     if not scored:
         raise ConfigError(f"{sweep}: no trial that is done and has a trained memory")
-    return max(scored, key=lambda r: (r["metrics"].get(ACCURACY) or 0.0, -r["metrics"][ERROR]))
+    return max(scored, key=lambda r: (r["metrics"].get(RIGHT.metric) or 0.0, -r["metrics"][ERROR.metric]))
 
 
 def _log(runs: Runs, run: str, record: Record, path: Path, name: str) -> str:

@@ -23,7 +23,6 @@ SPACES = sorted(p for p in (Path(__file__).parents[2] / "search_spaces").glob("*
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(2)
     return ProcessCache(torch.device("cpu"), None)
 
 

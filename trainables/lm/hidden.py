@@ -49,27 +49,37 @@ class HiddenStates:
     def get(self, trees: Sequence[TokenTree], layer: int, also_layers: Sequence[int] = ()) -> list[Tensor]:
         """Return the output of block `layer` for every tree.
 
+        The trunk runs only where something of `layer` is missing. The same pass makes others of `also_layers`, those
+        above `layer` first since packs come in that order, as far as the cache has room for all of these texts.
+
         Args:
             trees: texts; equal ones are computed once.
             layer: 0-based index of the block.
-            also_layers: blocks that will be asked for later; where the trunk runs anyway, or these are not in
-                the cache, the same pass makes them too.
+            also_layers: blocks that will be asked for, of the same texts.
 
         Returns:
             `[nodes, model_dim]` per tree, on the CPU, in the dtype given. Views of mapped files: not to be
             written to.
         """
         distinct = {tree.digest(): tree for tree in trees}
-        layers = sorted({layer, *also_layers})
         found = self._cache.get(self._group(layer), distinct)
-        if len(found) < len(distinct) or any(self._missing(distinct, layers).values()):
+        if len(found) < len(distinct):
             # Another process may be computing the same: wait for it, and look again.
             with self._cache.lock(self._model_folder()):
                 found = self._cache.get(self._group(layer), distinct)
-                missing = self._missing(distinct, layers)
-                if any(missing.values()):
+                missing = {layer: distinct.keys() - found.keys()}
+                if missing[layer]:
+                    missing |= self._along(distinct, layer, also_layers)
                     found.update(self._compute(distinct, missing, layer))
         return [found[tree.digest()] for tree in trees]
+
+    def _along(self, distinct: dict[str, TokenTree], layer: int, also_layers: Sequence[int]) -> dict[int, set[str]]:
+        """Return what else a pass is to make: what is missing of the next layers that fit the cache beside this one."""
+        others = sorted(set(also_layers) - {layer}, key=lambda other: (other < layer, other))
+        lacks = {other: self._cache.missing(self._group(other), distinct) for other in others}
+        layer_bytes = sum(len(tree) for tree in distinct.values()) * self._card.model_dim * self._dtype.itemsize
+        room = self._cache.limit_bytes() // max(1, layer_bytes) - 1 - sum(not lacks[other] for other in others)
+        return {other: lacks[other] for other in [other for other in others if lacks[other]][: max(0, room)]}
 
     def _model_folder(self) -> str:
         return f"{model_fingerprint(self._card)}/{str(self._dtype).removeprefix('torch.')}"
@@ -77,12 +87,9 @@ class HiddenStates:
     def _group(self, layer: int) -> str:
         return f"{self._model_folder()}/layer_{layer}"
 
-    def _missing(self, distinct: dict[str, TokenTree], layers: Sequence[int]) -> dict[int, set[str]]:
-        return {layer: self._cache.missing(self._group(layer), distinct) for layer in layers}
-
     def _compute(self, distinct: dict[str, TokenTree], missing: dict[int, set[str]], layer: int) -> dict[str, Tensor]:
         """Run the trunk for what is missing and cache it; return the rows of `layer`."""
-        layers = [wanted for wanted, digests in missing.items() if digests]
+        layers = sorted(wanted for wanted, digests in missing.items() if digests)
         todo = [tree for digest, tree in distinct.items() if any(digest in missing[la] for la in layers)]
         tokens = sum(len(tree) for tree in todo)
         after, below = self._start(todo, layers)

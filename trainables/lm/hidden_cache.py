@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import time
 import uuid
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +40,12 @@ logger = logging.getLogger(__name__)
 
 ABANDONED_S = 3600.0
 """Age at which an unfinished file belongs to a process that died."""
+
+LOCK_S = 3600.0
+"""Longest wait for another process that computes: as long as a trunk of 70 billion parameters may take for a large
+grid's texts. A process that died holds no lock; one that hangs must not stop the node for ever."""
+SAY_S = 60.0
+"""Seconds between two lines that say for whom a process waits."""
 
 
 class _BrokenShard(Exception):
@@ -92,23 +99,24 @@ class HiddenCache:
         self.root = cache_dir() / "hidden" if root is None else root
         self._limit_bytes = limit_bytes
         self._shards: dict[str, dict[str, _Shard]] = {}
+        self._places: dict[str, dict[str, tuple[_Shard, int]]] = {}
         self.trouble = ""
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a lock that one process of the node can have, freed when the process ends.
 
-        Where the folder cannot be written there is nothing to guard: the block runs without.
+        It saves work and guards nothing: where the folder cannot be written, or another process has held the lock for
+        `LOCK_S`, the block runs without. While it waits, the log says for whom.
         """
         path = self.root / name / ".lock"
+        held = FileLock(str(path))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(str(path))
-            held.acquire()
+            if _acquire(held, path):
+                _holder_file(path).write_text(f"process {os.getpid()} of {platform.node()}, since {time.ctime()}")
         except (OSError, NotImplementedError) as error:
             self.give_up(error)
-            yield
-            return
         try:
             yield
         finally:
@@ -120,6 +128,10 @@ class HiddenCache:
             reason = getattr(error, "strerror", None) or str(error)
             self.trouble = f"{self.root}: cannot be written ({reason}); hidden states are computed and not kept"
             logger.warning("%s", self.trouble)
+
+    def limit_bytes(self) -> int:
+        """Return the most bytes that the cache may keep now."""
+        return self._limit(sum(size for _, size, _ in self._files()))
 
     def layers(self, model: str) -> list[int]:
         """Return the blocks of which a model, in one dtype, has hidden states here.
@@ -191,41 +203,60 @@ class HiddenCache:
             raise OSError(f"{folder}: cannot write hidden states ({error})") from error
         os.replace(unfinished, folder / name)
         shard = _Shard(folder / name, verified=True)
-        self._shards.setdefault(group, {})[name] = shard
+        self._add(group, shard)
         self._evict(keep=folder / name)
         return {digest: shard.read(row) for row, digest in enumerate(shard.digests)}
 
-    def _index(self, group: str) -> dict[str, tuple[_Shard, int]]:
-        """Return where every digest of a group is, as the folder is now."""
+    def _index(self, group: str) -> Mapping[str, tuple[_Shard, int]]:
+        """Return where every digest of a group is, as the folder is now: only shards that are new are looked at."""
         folder = self.root / group
         names = {path.name for path in folder.glob("*.safetensors")}
         shards = self._shards.setdefault(group, {})
         for gone in shards.keys() - names:
-            del shards[gone]
+            self._forget(group, gone)
         for new in names - shards.keys():
             try:
-                shards[new] = _Shard(folder / new)
+                self._add(group, _Shard(folder / new))
             except FileNotFoundError:
                 continue
             except _BrokenShard as error:
                 self._discard(group, folder / new, error)
-        return {digest: (shard, row) for shard in shards.values() for row, digest in enumerate(shard.digests)}
+        return self._places.setdefault(group, {})
+
+    def _add(self, group: str, shard: _Shard) -> None:
+        self._shards.setdefault(group, {})[shard.path.name] = shard
+        places = self._places.setdefault(group, {})
+        places.update({digest: (shard, row) for row, digest in enumerate(shard.digests)})
+
+    def _forget(self, group: str, name: str) -> None:
+        """Drop a shard, and find what it held in those that are left."""
+        if self._shards[group].pop(name, None) is not None:
+            left = self._shards[group].values()
+            self._places[group] = {digest: (shard, row) for shard in left for row, digest in enumerate(shard.digests)}
 
     def _discard(self, group: str, path: Path, error: _BrokenShard) -> None:
         warnings.warn(f"{path}: deleted from the cache, to be computed again ({error})", stacklevel=3)
-        self._shards[group].pop(path.name, None)
+        self._forget(group, path.name)
         _unlink(path)
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Return time of last use, bytes and path of every shard, the least recently used first."""
+        return sorted((*_stat(path), path) for path in self.root.rglob("*.safetensors"))
+
+    def _limit(self, total_bytes: int) -> int:
+        if self._limit_bytes is not None:
+            return self._limit_bytes
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        return (shutil.disk_usage(there).free + total_bytes) // 2
 
     def _evict(self, keep: Path) -> None:
         with self.lock("."):
             for unfinished in self.root.rglob("*.safetensors.tmp"):
                 if time.time() - _stat(unfinished)[0] > ABANDONED_S:
                     _unlink(unfinished)
-            by_age = sorted((*_stat(path), path) for path in self.root.rglob("*.safetensors"))
+            by_age = self._files()
             total = sum(size for _, size, _ in by_age)
-            limit = self._limit_bytes
-            if limit is None:
-                limit = (shutil.disk_usage(self.root).free + total) // 2
+            limit = self._limit(total)
             for _, size, path in by_age:
                 if total <= limit:
                     break
@@ -233,6 +264,30 @@ class HiddenCache:
                     logger.info("evicting %s (%d bytes)", path, size)
                     _unlink(path)
                     total -= size
+
+
+def _acquire(lock: FileLock, path: Path) -> bool:
+    """Take a lock; give up after `LOCK_S`."""
+    start = time.monotonic()
+    while time.monotonic() - start < LOCK_S:
+        try:
+            lock.acquire(timeout=min(SAY_S, LOCK_S))
+        except Timeout:
+            logger.warning("%s: waiting for %s", path, _holder(path))
+        else:
+            return True
+    logger.warning("%s: held for %.0f s by %s; going on without it", path, LOCK_S, _holder(path))
+    return False
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(".lock-holder")
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return _holder_file(path).read_text()
+    return "another process"
 
 
 def _crc32(*parts: Tensor) -> str:

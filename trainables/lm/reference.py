@@ -97,6 +97,20 @@ class WholeModel(nn.Module):
         return told and alike(found, torch.cat(whole.logits), dtype)
 
     @contextmanager
+    def usual(self) -> Iterator[Any]:
+        """Yield the model inside as any program may use it: batches padded on the left, a cache, `generate`.
+
+        Its attention is then the usual one of `transformers`; this project's takes masks as they come.
+        """
+        if self._direct:
+            self.model.set_attn_implementation("sdpa" if self.model._supports_sdpa else "eager")
+        try:
+            yield self.model
+        finally:
+            if self._direct:
+                self.model.set_attn_implementation(attention.NAME)
+
+    @contextmanager
     def with_memory(self, memory: Callable[[Tensor], Tensor], layer: int) -> Iterator[None]:
         """Attach a memory for the time of a `with` block."""
         handle = attach_memory(self.model, memory, layer)

@@ -81,7 +81,7 @@ class ProcessCache:
 
     Args:
         device: where to compute.
-        cache_bytes: limit of the hidden-state cache; None for half of the free disk.
+        cache_bytes: limit of the hidden-state cache; None for the default of `HiddenCache`.
 
     Attributes:
         timings: seconds spent by part since `take_timings` was last called.

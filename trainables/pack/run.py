@@ -140,7 +140,10 @@ class PackRun:
             written.append(self.log.kept[k] | write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        results = self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
+        flops = self.adapter.train_flops(self.epoch)
+        for metrics in self.log.metrics:
+            metrics |= {"train/params": float(self.adapter.trained_params), "train/flops": flops}
+        results = self.log.results(counts, timings, flops)
         asked_s = timings.get("evaluate_s", 0.0)
         told = [self._questions.told(k, self._texts, asked_s) for k in range(len(self.tasks))]
         return [

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import platform
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -49,9 +50,14 @@ def library_versions() -> dict[str, str]:
 
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own kind of string would have whoever reads it import torch
         "transformers": transformers.__version__,
     }
+
+
+def told_of(device: str) -> dict[str, Any]:
+    """Return what every report says of the process that sends it: its libraries, machine, number and device."""
+    return {"versions": library_versions(), "host": socket.gethostname(), "pid": os.getpid(), "device": device}
 
 
 def start_runs(

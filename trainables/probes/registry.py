@@ -7,10 +7,12 @@ from typing import Any
 
 from trainables.probes.counterfact.plan import CounterfactPlan
 from trainables.probes.fever.plan import FeverPlan
+from trainables.probes.forgetting.plan import ForgettingPlan
 from trainables.probes.plan import ProbePlan
+from trainables.probes.recall.plan import RecallPlan
 from trainables.registry import Registry
 
-PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan)
+PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan, RecallPlan, ForgettingPlan)
 
 
 def probe_plans(values: Mapping[str, Any]) -> list[ProbePlan]:

@@ -8,11 +8,13 @@ of a trial, and stands before the slash in the names of its metrics.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainables.data.general_text import general_text_key
 from trainables.data.sources import used_key
 from trainables.errors import ConfigError, nearest
+from trainables.node.cache_dir import user_path
 from trainables.probes.plan import ProbePlan
 from trainables.probes.registry import PROBES
 from trainables.trial.fields import Role
@@ -22,6 +24,8 @@ ASKING_IDS = "asking 1"
 """Raised when the same question gets another id."""
 ASKINGS = "probes"
 """Folder of a training's askings, beside its record."""
+FILES = ("general_text",)
+"""Settings that name a file: what is asked is its content."""
 ANSWERS = "answers.parquet"
 """File of an asking's answers, beside its record."""
 
@@ -37,6 +41,7 @@ class Asking:
         settings: those fields of a trial that the probe uses and that decide what is asked, data left out.
         data: fingerprint of the data that it is asked on.
         epochs: after which epochs it is asked, besides the end.
+        given: files that settings name by their content, as the user named them, where the trial names others.
     """
 
     probe: str
@@ -45,6 +50,7 @@ class Asking:
     settings: Mapping[str, Any]
     data: str
     epochs: tuple[int, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -59,8 +65,8 @@ class Asking:
 
     def plan(self, spec: TrialSpec) -> ProbePlan:
         """Return the probe as it is made in a worker, for a trial that it is asked of."""
-        values = {name: coerce(name, value) for name, value in self.settings.items()}
-        plan: ProbePlan = PROBES[self.probe].from_fields({**vars(spec), **values})
+        values = {name: coerce(name, value) for name, value in self.settings.items() if name not in FILES or not value}
+        plan: ProbePlan = PROBES[self.probe].from_fields({**vars(spec), **values, **self.given})
         return plan
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,9 +163,12 @@ def _asking(
     name: str, stated: Mapping[str, Any], other: Mapping[str, Any], data_key: str, epochs: tuple[int, ...]
 ) -> Asking:
     plan = PROBES[name]
-    settings = {each: stated.get(each, STATED_DEFAULTS.get(each)) for each in _settings_of(plan)} | dict(other)
+    given = {each: str(user_path(value).resolve()) for each, value in other.items() if each in FILES and value}
+    keyed = {each: general_text_key(path) for each, path in given.items()}
+    settings = {each: stated.get(each, STATED_DEFAULTS.get(each)) for each in _settings_of(plan)}
+    settings |= {**other, **keyed}
     label = label_of(name, settings, stated)
-    return Asking(name, plan.version, label, settings, used_key(data_key, name == "counterfact"), epochs)
+    return Asking(name, plan.version, label, settings, used_key(data_key, name == "counterfact"), epochs, given)
 
 
 def _spelled(value: Any) -> str:

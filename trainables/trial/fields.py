@@ -49,6 +49,7 @@ class Part(Flag):
     TEMPLATES: training claims rendered as prompts with their answers; trained on.
     FEVER: the claims asked, as prompts.
     COUNTERFACT: the prompts whose answers are sampled.
+    QUESTIONS: what the other probes ask.
     MEMORY: the memory module and its place.
     ENTRY_SETS: which entries a document may use, and how strongly it is held to them.
     SCHEDULE: how and on what is trained, and when is evaluated.
@@ -61,6 +62,7 @@ class Part(Flag):
     TEMPLATES = auto()
     FEVER = auto()
     COUNTERFACT = auto()
+    QUESTIONS = auto()
     MEMORY = auto()
     ENTRY_SETS = auto()
     SCHEDULE = auto()

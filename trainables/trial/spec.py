@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from trainables.adapters.lora.targets import without_repetition
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
+from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
@@ -37,6 +39,7 @@ version of its own, that of the probe, and keeps the id.
 """
 _TRAINING, _PROBE, _BOTH = Role.TRAINING, Role.PROBE, Role.TRAINING | Role.PROBE
 _IN_PROMPTS = Part.TEMPLATES | Part.FEVER
+_ASKED = Part.QUESTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +88,16 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
     layer: int | None = declare(
-        None, "block whose output the memory adds to, 0-based", _TRAINING, Part.MEMORY, costs=True, low=0
+        None,
+        "block whose output the memory adds to, 0-based; a lora is on the blocks above it",
+        _TRAINING,
+        Part.MEMORY,
+        costs=True,
+        low=0,
     )
     depth: float | None = declare(
         None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
@@ -117,6 +125,18 @@ class TrialSpec:
         0, "seed of the allocation", _TRAINING, Part.ENTRY_SETS, may_differ=True, report=InReport.SEED, low=0
     )
     alpha: float = declare(0.0, "weight of the inductive loss", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=0)
+    # Other adapters.
+    rank: int = declare(8, "rank of a lora", _TRAINING, Part.MEMORY, costs=True, low=1)
+    lora_alpha: float = declare(
+        16.0, "weight of a lora, times its rank", _TRAINING, Part.MEMORY, may_differ=True, above=0
+    )
+    lora_targets: tuple[str, ...] = declare(
+        ("all",), "linear maps that a lora updates: all, attention, mlp, or names such as q_proj", _TRAINING,
+        Part.MEMORY, costs=True,
+    )  # fmt: skip
+    virtual_tokens: int = declare(
+        20, "vectors that a tuned prompt has before every text", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
     # The training.
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
@@ -126,12 +146,12 @@ class TrialSpec:
     grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
     seed: int = declare(
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
-        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
     )  # fmt: skip
     # The questions.
-    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS | _ASKED, costs=True, low=0, high=5)
     notes_labels: bool = declare(
-        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS | _ASKED, costs=True
     )
     claims_per_page: int | None = declare(
         None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
@@ -140,13 +160,28 @@ class TrialSpec:
         (), "further epochs after which to evaluate", _PROBE, Part.SCHEDULE, costs=True
     )
     probes: tuple[str, ...] = declare(
-        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT, costs=True, report=InReport.HIDDEN,
+        ("fever",), "evaluations", _PROBE, Part.FEVER | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.HIDDEN,
         choices=PROBES,
     )  # fmt: skip
     counterfact_records: int = declare(100, "CounterFact records asked", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     num_answers: int = declare(5, "sampled answers per CounterFact prompt", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     answer_tokens: int = declare(5, "tokens per sampled answer", _PROBE, Part.COUNTERFACT, costs=True, low=1)
     temperature: float = declare(1.0, "temperature of sampled answers", _PROBE, Part.COUNTERFACT, above=0)
+    recall_documents: int = declare(50, "documents asked for by recall, at most", _PROBE, _ASKED, costs=True, low=1)
+    recall_title: bool = declare(
+        True, "the title stands before the words that recall gives", _PROBE, _ASKED, costs=True
+    )
+    recall_words: int = declare(8, "first words of a document that recall gives", _PROBE, _ASKED, costs=True, low=1)
+    recall_tokens: int = declare(64, "tokens of the rest that recall asks for", _PROBE, _ASKED, costs=True, low=1)
+    heldout_documents: int = declare(
+        20, "documents that are not memorised, read for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    heldout_claims: int = declare(
+        5, "claims about a held-out page asked for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    general_text: str | None = declare(
+        None, "text file that forgetting reads besides the held-out documents", _PROBE, _ASKED, costs=True
+    )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
         16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
@@ -187,6 +222,8 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
+        if "lora_targets" in used and not self.lora_targets:
+            raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
             SetSetting.named(name)
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
@@ -210,6 +247,7 @@ _ELIDED: dict[str, Any] = {
     for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+_TUPLES = tuple(name for name in STATED_FIELDS if FIELDS[name].base is tuple)
 TOLD_APART: tuple[str, ...] = (*STATED_FIELDS, MATHS)
 """By which two different trials differ in at least one."""
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
@@ -322,6 +360,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         new["layer"], new["depth"] = _block(spec, card), None
     if sets:
         new |= _canonical_entry_sets(spec)
+    if "lora_targets" in adapter.uses():
+        new["lora_targets"] = without_repetition(spec.lora_targets)
     if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.num_shots == 0:
@@ -369,6 +409,7 @@ def _without_use(
         Part.TEMPLATES: FIELDS if adapter.trains and templates else (),
         Part.FEVER: asked,
         Part.COUNTERFACT: asked,
+        Part.QUESTIONS: asked,
     }
     return {
         name: FIELDS[name].default
@@ -421,8 +462,10 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
     maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
     if maths:
         stated[MATHS] = ", ".join(maths)
-    stated["eval_epochs"] = list(plain.eval_epochs)
-    stated["probes"] = list(plain.probes)
+    if plain.general_text is not None:
+        stated["general_text"] = general_text_key(plain.general_text)
+    for name in _TUPLES:
+        stated[name] = list(stated[name])
     return stated
 
 

@@ -66,6 +66,7 @@ class RateComparison:
 
     Attributes:
         trial: the trial.
+        base: the pretrained trial.
         score: one of `METRICS`.
         group: records compared: all, or those with or without a page among the trial's documents.
         records: records compared.
@@ -76,6 +77,7 @@ class RateComparison:
     """
 
     trial: Trial
+    base: Trial
     score: str
     group: str
     records: int
@@ -103,7 +105,7 @@ def counterfact_comparisons(study: Study, resamples: int = RESAMPLES) -> list[Ra
     for trial in asked:
         reference = references.get(_key(trial))
         if reference is not None and not is_baseline(trial):
-            found += _compare(trial, scores[trial.id], scores[reference.id], resamples)
+            found += _compare(trial, reference, scores, resamples)
     corrected = holm_corrected([c.p for c in found])
     return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
 
@@ -165,7 +167,10 @@ def _scores(study: Study, trial: Trial) -> list[Scored]:
     return found
 
 
-def _compare(trial: Trial, own: Sequence[Scored], base: Sequence[Scored], resamples: int) -> list[RateComparison]:
+def _compare(
+    trial: Trial, reference: Trial, scores: Mapping[str, Sequence[Scored]], resamples: int
+) -> list[RateComparison]:
+    own, base = scores[trial.id], scores[reference.id]
     numbered = all(scored.case is not None for scored in (*own, *base))
 
     def key(scored: Scored) -> Any:
@@ -184,10 +189,10 @@ def _compare(trial: Trial, own: Sequence[Scored], base: Sequence[Scored], resamp
             ]
             if len(both) < 2:
                 continue
-            values, reference = np.array(both).T
-            interval, p = paired_difference(values, reference, resamples)
-            means = float(values.mean()), float(reference.mean())
-            found.append(RateComparison(trial, name, group, len(both), *means, interval, p))
+            values, others_values = np.array(both).T
+            interval, p = paired_difference(values, others_values, resamples)
+            means = float(values.mean()), float(others_values.mean())
+            found.append(RateComparison(trial, reference, name, group, len(both), *means, interval, p))
     return found
 
 

@@ -71,7 +71,8 @@ class FakeStorage:
             content, measured = answered(spec.num_documents, self.claims_per_page, accuracy or 0.0, answer_seed, given)
             files["predictions.parquet"] = content
             found = {**measured, **found}
-        files |= {name: json.dumps(content).encode() for name, content in (extra or {}).items()}
+        for name, content in (extra or {}).items():
+            files[name] = content if isinstance(content, bytes) else json.dumps(content).encode()
         pages = n_trunc or spec.num_documents
         record = {
             "format": FORMAT, "id_version": ID_VERSION, "id": ident, "status": status, "sweep": sweep,

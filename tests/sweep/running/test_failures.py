@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.failures import ALIKE, BUDGET, FailurePolicy
 from sweep.running.ledger import Ledger
+from tests.rows import OpenRow
 from tests.sweep.running.test_ledger import open_ledger, take
 from trainables.errors import Failure
 
@@ -48,7 +50,7 @@ def test_a_lost_node_is_never_counted() -> None:
 def test_packs_that_fail_alike_in_a_row_stop_the_sweep_at_any_time() -> None:
     policy = FailurePolicy()
     for trial in range(20):
-        policy.succeed("n1", str(trial))
+        policy.succeed("n1", f"GPU {trial % 4}")
     for number in range(ALIKE):
         assert not policy.stop
         policy.judge([f"t{number}"], failure(message=f"CUDA error at 0x{number:x}f, step {number}"))
@@ -61,7 +63,7 @@ def test_a_success_or_another_cause_in_between_ends_the_row() -> None:
         policy.judge([f"t{number}"], failure(message="one" if number % 2 else "other"))
     for number in range(12):
         policy.judge([f"s{number}"], failure())
-        policy.succeed("n1")
+        policy.succeed("n1", "cpu")
     assert not policy.stop
 
 
@@ -107,10 +109,22 @@ def test_results_of_trials_stop_a_sweep_only_while_nothing_else_came() -> None:
         policy.note_result(f"p{number}", failure("data", "model.safetensors: missing"))
     assert "the first 3 packs all failed alike" in policy.stop
     policy = FailurePolicy()
-    policy.succeed("n1")
+    policy.succeed("n1", "cpu")
     for number in range(10):
         policy.note_result(f"p{number}", failure("data", "model.safetensors: missing"))
     assert not policy.stop
+
+
+@pytest.mark.parametrize(("working", "stops"), [("GPU 1", True), ("GPU 3", False)])
+def test_the_ledger_tells_the_policy_which_device_made_a_result(tmp_path: Path, working: str, stops: bool) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    (first, _), (second, _), (third, _), (good, begun) = take(ledger)
+    for pack in (first, second):
+        ledger.fail_pack(pack, failure(device="GPU 3"))
+    told = {"node": "n1", "device": working, "metrics": {"memory/nll": 1.0}}
+    ledger.finish(good, {"id": begun["id"], "status": "done", **told})
+    ledger.fail_pack(third, failure(device="GPU 3"))
+    assert ("GPU 3 here: 3 packs in a row" in ledger.stopping) == stops
 
 
 def records(ledger: Ledger) -> dict[str, Any]:
@@ -166,7 +180,10 @@ def give(ledger: Ledger, layer_of_failed: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bug", "preemption", "io"])
-def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(
+    tmp_path: Path, kind: str, row: OpenRow
+) -> None:
+    row(f"a candidate fails for no reason of its own ({kind})", 1, "nothing is chosen, and that is said")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, kind)
     assert take(ledger) == [] and ledger.exhausted and not ledger.choices
@@ -174,7 +191,8 @@ def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp
     assert take(open_ledger(tmp_path)[0]) == []
 
 
-def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path) -> None:
+def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path, row: OpenRow) -> None:
+    row("a candidate that failed is brought back", 1, "the choice named it and is made anew")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, "memory")
     chosen = [line for line in said if line.startswith("chosen:")]
@@ -188,7 +206,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
         again.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 0.5}})
         again.end_pack(pack)
     assert {begun["identity"]["layer"] for _, begun in take(again)} == {3}
-    choices = Store(str(tmp_path)).read_json("staged/choices.json")
+    choices = read_sweep_file(Store(str(tmp_path)), "staged", CHOICES)
     assert {(choice["value"], choice["before"]["value"]) for choice in choices.values()} == {(3, 1)}
     assert any("decided anew, 3 had failed and has a result now; it was 1" in line for line in said)
 

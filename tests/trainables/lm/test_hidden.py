@@ -94,6 +94,34 @@ def test_one_pass_makes_the_other_layers_too(make_model: Any, tmp_path: Path, pa
     torch.testing.assert_close(second[1], expected(card, TEXTS[1], 2), atol=1e-5, rtol=0)
 
 
+def layer_bytes(make_model: Any, folder: Path) -> int:
+    """Return the size of the files that hold one block's states of all texts."""
+    cache = HiddenCache(folder)
+    HiddenStates(make_model(), FP32, "cpu", cache).get([*TEXTS, *TREES], 0)
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def test_a_small_cache_never_thrashes(make_model: Any, tmp_path: Path, passes: Passes) -> None:
+    limit = int(2.5 * layer_bytes(make_model, tmp_path / "one"))
+    passes.trunks, passes.layers = 0, []
+    for layer in (0, 1, 2, 3):
+        for _ in range(3):  # packs, each in a process of its own
+            cache = HiddenCache(tmp_path / "all", limit)
+            found = HiddenStates(make_model(), FP32, "cpu", cache, 1000).get([*TEXTS, *TREES], layer, (0, 1, 2, 3))
+            torch.testing.assert_close(found[1], expected(make_model(), TEXTS[1], layer), atol=1e-5, rtol=0)
+    assert passes.trunks == 3, "of 12 packs: blocks 0 and 1, block 2, block 3"
+    assert set(passes.layers) == {(0, 1), (2,), (3,)}, "each block's output is made once"
+
+
+def test_what_others_will_want_is_made_only_where_something_is_missing(
+    make_model: Any, tmp_path: Path, passes: Passes
+) -> None:
+    states = HiddenStates(make_model(), FP32, "cpu", HiddenCache(tmp_path))
+    states.get(TEXTS, 1)
+    states.get(TEXTS, 1, also_layers=(0, 2, 3))
+    assert passes.layers == [(1,)]
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 def test_a_deeper_trunk_goes_on_from_the_deepest_block_in_the_cache(
     make_model: Any, tmp_path: Path, passes: Passes, family: str
@@ -187,7 +215,6 @@ from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.card import ModelCard
 
-torch.set_num_threads(1)
 card, here = eval(sys.argv[1]), Path(sys.argv[2])
 hidden.Trunk = noted_and_slow(here)
 states = hidden.HiddenStates(card, torch.float32, "cpu", HiddenCache(here / "cache"))

@@ -134,3 +134,47 @@ def test_thousands_of_short_texts_are_one_file_opened_once(tmp_path: Path, monke
     cache = HiddenCache(tmp_path)
     assert len(cache.get(GROUP, hidden)) == len(cache.get(GROUP, hidden)) == 5000
     assert len(opened) == 2 and len(shards(cache)) == 1
+
+
+def test_shards_that_come_and_go_change_what_is_found(tmp_path: Path) -> None:
+    one, other = HiddenCache(tmp_path), HiddenCache(tmp_path)
+    first, second = rows(3, 4, seed=1), rows(2, seed=2)
+    other.put(GROUP, first)
+    assert one.missing(GROUP, [*first, *second]) == set(second)
+    other.put(GROUP, second)
+    assert one.missing(GROUP, [*first, *second]) == set()
+    other.put(GROUP, {**first, **rows(5, seed=3)})
+    assert len(one.get(GROUP, first)) == 2
+    oldest = min(shards(one), key=lambda path: path.stat().st_mtime_ns)
+    oldest.unlink()
+    assert one.missing(GROUP, first) == set(), "another shard has them"
+    for path in shards(one):
+        path.unlink()
+    assert one.missing(GROUP, [*first, *second]) == {*first, *second}
+
+
+def test_looking_again_reads_no_shard_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = rows(*[2] * 500)
+    HiddenCache(tmp_path).put(GROUP, hidden)
+    cache = HiddenCache(tmp_path)
+    found = cache._index(GROUP)
+    assert len(found) == 500 and cache._index(GROUP) is found, "the index is kept"
+
+
+def test_who_waits_says_for_whom_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hidden_cache, "SAY_S", 0.05)
+    monkeypatch.setattr(hidden_cache, "LOCK_S", 0.2)
+    with HiddenCache(tmp_path).lock("m"), HiddenCache(tmp_path).lock("m"):
+        told = caplog.messages
+    assert f"waiting for process {os.getpid()} of" in told[0] and "going on without it" in told[-1]
+    caplog.clear()
+    with HiddenCache(tmp_path).lock("m"):
+        assert not caplog.messages, "it was released"
+
+
+def test_the_limit_is_half_of_what_the_disk_would_have_free(tmp_path: Path) -> None:
+    cache = HiddenCache(tmp_path / "not" / "made")
+    free = hidden_cache.shutil.disk_usage(tmp_path).free
+    assert abs(cache.limit_bytes() - free // 2) < 1e9 and HiddenCache(tmp_path, 7).limit_bytes() == 7

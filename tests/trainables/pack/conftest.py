@@ -19,14 +19,14 @@ def trial_with_other(
     sample_data: Path,
     other_values: Callable[..., dict[str, Any]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str | None], TrialSpec]:
-    """Make a trial in which every field matters, or the same with another value of the field named."""
+) -> Callable[..., TrialSpec]:
+    """Make a trial in which every field matters, or the same with another value of the field named (`other_values`)."""
     folder = tmp_path_factory.mktemp("other")
     models = str(tiny_models["llama"]), str(_other_tokens(tiny_models["gpt_neox"], folder / "model"))
     data = str(sample_data), str(_other_texts(sample_data, folder / "data"))
 
-    def make(name: str | None = None) -> TrialSpec:
-        return make_spec(other_values(name, models, data))
+    def make(name: str | None = None, like: str | None = None) -> TrialSpec:
+        return make_spec(other_values(name, models, data, like))
 
     return make
 

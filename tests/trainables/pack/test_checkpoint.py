@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from trainables.adapters.memory.bank import MemoryBank
-from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.adapters.optimiser import PackOptimiser
 from trainables.errors import DataError
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint, write_checkpoint
 from trainables.pack.process_cache import ProcessCache
@@ -114,7 +114,6 @@ def test_tensors_of_another_shape_are_not_copied_into_place(damage: str) -> None
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(torch.device("cpu"), 10**9)
 
 

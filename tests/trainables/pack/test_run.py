@@ -28,7 +28,6 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(CPU, 10**9)
 
 

@@ -21,6 +21,8 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -32,8 +34,6 @@ from trainables.data.documents import Claim, Document
 from trainables.data.prompts import HEADER, POOL
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.probes.fever.questions import FeverQuestions
-
-torch.set_num_threads(1)
 
 CORPUS = [HEADER] + [f"Claim: {text}\nA: ({letter})\n" for texts in POOL for text in texts for letter in "abc"]
 SPELLINGS = (
@@ -206,3 +206,61 @@ def documents() -> list[Document]:
         Document("Nobody", "Nobody asked.", (), (), "wiki"),
         Document("Röyksopp", "A duo.", claims("Röyksopp", 700, 1), claims("Röyksopp", 40, 11), "fever"),
     ]
+
+
+class PlainProgram:
+    """A memory at a model as a program of its own would have it: `transformers`, a hook, and matrix products."""
+
+    def __init__(self, folder: str, weights: dict[str, torch.Tensor], layer: int, entries: Any = None) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.weights, self.entries, self.tokens = weights, entries, []
+        if weights:
+            inner = self.model.base_model
+            inner.layers[layer].register_forward_hook(self._add)
+
+    def _add(self, block: Any, args: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        w = self.weights
+        activity = torch.nn.functional.gelu(hidden @ w["up.weight"].T + w["up.bias"])
+        if self.entries is not None:
+            activity = activity * self.entries(self.tokens)
+        added = activity @ w["down.weight"].T + w["down.bias"]
+        if "gate" in w:
+            centred = added - added.mean(-1, keepdim=True)
+            normed = centred / (added.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            added = (normed * w["ln.weight"] + w["ln.bias"]) * w["gate"]
+        changed = hidden + added
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    @torch.no_grad()
+    def logits(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits after every token of one text, `[seq, vocab]`."""
+        self.tokens = list(tokens)
+        found: torch.Tensor = self.model(torch.tensor([self.tokens]), use_cache=False).logits[0]
+        return found
+
+    def written(self, tokens: Sequence[int], most: int) -> list[int]:
+        """What it writes greedily, a token at a time from the start, up to its end token."""
+        text = list(tokens)
+        while len(text) < len(tokens) + most:
+            token = int(self.logits(text)[-1].argmax())
+            if token == self.tokenizer.eos_token_id:
+                break
+            text.append(token)
+        return text[len(tokens) :]
+
+
+@pytest.fixture(scope="session")
+def plain_program() -> Callable[..., PlainProgram]:
+    """Return a maker of plain programs of a pack's member: free, or confined to a document's entries."""
+
+    def make(spec: Any, adapter: Any, member: int, document: int | None = None) -> PlainProgram:
+        weights = dict(adapter.state(member).weights)
+        entry_set = adapter.sets[member] if document is not None else None
+        entries = entry_set and (
+            lambda tokens: entry_set.mask([document], [TokenTree.chain(tokens)], torch.device("cpu")).float()
+        )
+        return PlainProgram(spec.model, weights, spec.layer or 0, entries)
+
+    return make

@@ -28,6 +28,8 @@ from trainables.trial.spec import TrialSpec
 SETTINGS: dict[str, dict[str, Any]] = {
     "fever": {"num_shots": 1},
     "counterfact": {"counterfact_records": 4, "num_answers": 2, "temperature": 1.5},
+    "recall": {"recall_tokens": 12},
+    "forgetting": {"heldout_documents": 3, "heldout_claims": 2},
     "recital": {},
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
@@ -36,11 +38,23 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "data": "elsewhere", "counterfact_records": 2, "num_answers": 3,
         "answer_tokens": 2, "temperature": 0.5, "seed": 3,
     },
+    "recall": {"recall_documents": 2, "recall_title": False, "recall_words": 4, "recall_tokens": 8},
+    "forgetting": {
+        "data": "elsewhere", "detokenize": True, "allow_missing_pages": True, "segment_tokens": 16,
+        "heldout_documents": 2, "heldout_claims": 1, "num_shots": 0, "seed": 3, "notes_labels": True,
+        "general_text": __file__,
+    },
     "recital": {"segment_tokens": 4},
 }  # fmt: skip
 CASES = [pytest.param(name, id=name) for name in SETTINGS]
 SIZES = TextSizes(document_tokens=300, claims=12)
-PLACES = {"fever": ("num_shots", "claims_per_page"), "counterfact": ("counterfact_records",), "recital": ()}
+PLACES = {
+    "fever": ("num_shots", "claims_per_page"),
+    "counterfact": ("counterfact_records",),
+    "recital": (),
+    "recall": ("recall_documents", "recall_title", "recall_words", "recall_tokens"),
+    "forgetting": ("segment_tokens", "heldout_documents", "heldout_claims", "num_shots"),
+}
 
 Build = Callable[..., Adapter]
 Trial = Callable[..., TrialSpec]
@@ -172,16 +186,21 @@ def test_a_member_whose_weights_are_not_numbers_leaves_the_others_alone(name: st
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_announced_is_read_first(name: str, ready: Any, members: Any) -> None:
     probe, adapter = ready(name), members(name, 0)
-    rounds: list[list[tuple[int, ...]]] = []
-    real = adapter.next_tokens
+    rounds: dict[str, list[list[tuple[int, ...]]]] = {"tokens": [], "nll": []}
+    next_tokens, text_nll = adapter.next_tokens, adapter.text_nll
 
     def seen(trees: Any, documents: Any, nodes: Any) -> np.ndarray:
-        rounds.append([tuple(tree.tokens) for tree in trees])
-        return real(trees, documents, nodes)
+        rounds["tokens"].append([tuple(tree.tokens) for tree in trees])
+        return next_tokens(trees, documents, nodes)
 
-    adapter.next_tokens = seen
+    def measured(texts: Any) -> np.ndarray:
+        rounds["nll"].append([tuple(text.tree.tokens) for text in texts])
+        return text_nll(texts)
+
+    adapter.next_tokens, adapter.text_nll = seen, measured
     probe.ask(adapter)
-    assert (rounds[0] if rounds else []) == [tuple(tree.tokens) for tree in probe.prompts]
+    first = [tree for kind in rounds.values() if kind for tree in kind[0]]
+    assert first == [tuple(tree.tokens) for tree in probe.prompts]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
-from trainables.adapters.adapter import Findings, MemberState, ModelParts, PackTexts
+from trainables.adapters.adapter import Findings, ModelParts, PackTexts
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
+from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.memory.masked import attached_with_mask
 from trainables.adapters.memory.plan import MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
-from trainables.adapters.memory.training import PackMembers, PackTraining
-from trainables.adapters.split import SplitAdapter
+from trainables.adapters.split import member_nll
+from trainables.adapters.stacked import StackedAdapter
+from trainables.adapters.training import StepLosses
 from trainables.errors import ConfigError
+from trainables.lm.batches import TextBatch
 from trainables.lm.reference import WholeModel
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.lm.token_tree import TokenTree
 
 STORED = "memory.safetensors"
 
 
-class MemoryAdapter(SplitAdapter[MemoryPlan]):
+class MemoryAdapter(StackedAdapter[MemoryPlan]):
     """K memories (notes 000 to 002), with their entry sets, each with the optimiser of its own.
 
     Raises:
@@ -45,45 +50,25 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
         self.sets: list[EntrySet | None] = [
             None if plan.allocation == "none" else self._entry_sets.of(plan.setting) for plan in plans
         ]
-        self._members = PackMembers(plans, self.sets)
+        self._hard = [s if plan.mode == "hard" else None for plan, s in zip(plans, self.sets, strict=True)]
+        self._alphas = torch.tensor([plan.alpha for plan in plans], device=parts.device)
         seeds = [plan.seed for plan in plans]
         self.bank = MemoryBank(parts.card.model_dim, first.memory_dim, first.norm_and_gate, seeds, parts.device)
-        self.training = PackTraining(self._members, self.states.train, self.upper, self.bank, first.micro_batch_tokens)
+        self.train_these(self.bank)
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         """Add what the memories give; in hard mode, from the entries that a tree's document may use."""
-        masks = member_masks(self._members.hard[who], documents, trees, self.parts.device)
+        masks = member_masks(self._hard[who], documents, trees, self.parts.device)
         added, _ = self.bank(hidden, masks, who)
         states: Tensor = hidden + added
         return states
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train one epoch; `train/leakage` only for members that have an entry set."""
-        self._members.active = list(self.active)
-        means = self.training.run_epoch(epoch)
-        self.active = list(self._members.active)
         return [
             {name: value for name, value in found.items() if name != "train/leakage" or own is not None}
-            for found, own in zip(means, self.sets, strict=True)
+            for found, own in zip(super().train_epoch(epoch), self.sets, strict=True)
         ]
-
-    def train_flops(self, epochs: int) -> float:
-        """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
-        card, train = self.parts.card, self.states.train
-        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
-        blocks = ran * card.active_block_params
-        memory = self.plans[0].added_params(card)
-        per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
-        return float(epochs * per_epoch)
-
-    def state(self, member: int) -> MemberState:
-        """Return copies of a memory and of its moments."""
-        return MemberState(self.bank.member_state(member), self.training.optimiser.member_state(member))
-
-    def load_state(self, member: int, state: MemberState) -> None:
-        """Set a memory and its moments."""
-        self.bank.load_member_state(member, state.weights)
-        self.training.optimiser.load_member_state(member, state.optimiser)
 
     def stored(self, member: int) -> dict[str, bytes]:
         """Return the memory as a file that `load_memory` reads."""
@@ -96,13 +81,13 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries: in hard mode, whatever the document."""
-        return self._members.hard[member] is not None
+        return document != NO_DOCUMENT and self._hard[member] is not None
 
     @contextmanager
     def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         """Attach a copy of the memory to the whole model by a hook; masked where a document is named, in hard mode."""
         whole = self.parts.whole_model()
-        memory, entry_set = self.bank.single(member).to(self.parts.device), self._members.hard[member]
+        memory, entry_set = self.bank.single(member).to(self.parts.device), self._hard[member]
         if document is None or entry_set is None:
             with whole.with_memory(memory, self.layer):
                 yield whole
@@ -139,6 +124,18 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
                 metrics[k][f"memory/leakage_{name}"] = by_group[-1]
         files = self._activation_files()
         return [Findings(*each) for each in zip(metrics, analyses, files, strict=True)]
+
+    def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
+        """Return `LM loss + alpha * leakage` of some members on some texts of a step (note 002)."""
+        hard = member_masks(self._hard[who], batch.documents, batch.trees, self.parts.device)
+        added, activations = self.bank(batch.hidden[None], hard, who)
+        nll = member_nll(self.upper, batch, batch.hidden[None] + added).sum(dim=1)
+        leak = torch.zeros_like(nll)
+        if any(entry_set is not None for entry_set in self.sets):
+            allowed = member_masks(self.sets[who], batch.documents, batch.trees, self.parts.device)
+            leak = leakage(activations, allowed).sum(dim=1)
+        objective = nll / len(step.labels) + self._alphas[who] * (leak / len(step.hidden))
+        return StepLosses(objective, nll, {"train/leakage": (leak, len(batch.hidden))})
 
     def _activation_files(self) -> list[dict[str, bytes]]:
         """Return each member's mean activations by document and entry, as a file."""

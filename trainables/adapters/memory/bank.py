@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.adapters.shapes import check_same
+from trainables.adapters.stacks import ParameterStacks
 
 
 class Memory(nn.Module):
@@ -61,7 +61,7 @@ class Memory(nn.Module):
         return out.to(hidden.dtype)
 
 
-class MemoryBank(nn.Module):
+class MemoryBank(ParameterStacks):
     """K memories of one shape as stacked parameters, applied by batched matrix products (idea 5).
 
     Members never mix: every output row, gradient and NaN belongs to one member. Member k starts equal to
@@ -81,6 +81,7 @@ class MemoryBank(nn.Module):
     ln_weight: nn.Parameter
     ln_bias: nn.Parameter
     gate: nn.Parameter
+    what = "weights of a memory"
 
     def __init__(
         self,
@@ -99,15 +100,9 @@ class MemoryBank(nn.Module):
             seeds: One seed per member; their number is K.
             device: Where the parameters live.
         """
-        super().__init__()
+        drawn = {seed: Memory(model_dim, memory_dim, norm_and_gate, seed).state_dict() for seed in dict.fromkeys(seeds)}
+        super().__init__([drawn[seed] for seed in seeds], device)
         self.model_dim, self.memory_dim, self.norm_and_gate = model_dim, memory_dim, norm_and_gate
-        self.num_members = len(seeds)
-        for name, value in _initial_stacks(model_dim, memory_dim, norm_and_gate, seeds, device).items():
-            self.register_parameter(_attribute(name), nn.Parameter(value))
-        self._names = [name for name, _ in Memory(1, 1, norm_and_gate, seed=None).named_parameters()]
-        self._views = [
-            {name: nn.Parameter(self._stack(name).data[k]) for name in self._names} for k in range(self.num_members)
-        ]
 
     def forward(
         self, hidden: Tensor, mask: Tensor | None = None, members: slice = slice(None)
@@ -139,58 +134,8 @@ class MemoryBank(nn.Module):
         added = out.view(len(up_bias), *positions, self.model_dim).to(hidden.dtype)
         return added, activations
 
-    def member_parameters(self, member: int) -> dict[str, nn.Parameter]:
-        """Return one member's parameters, named as in `Memory`: views that share the stacks' storage.
-
-        The same objects on every call, so that an optimiser of a library can hold them.
-        """
-        return self._views[member]
-
-    def bind_grads(self) -> None:
-        """Make every member view's `.grad` the view of its stack's `.grad` (None where there is none)."""
-        for name in self._names:
-            grad = self._stack(name).grad
-            for member, views in enumerate(self._views):
-                views[name].grad = None if grad is None else grad[member]
-
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """Return a CPU copy of one member's parameters, as `Memory.load_state_dict` takes them."""
-        return {name: view.detach().clone().cpu() for name, view in self._views[member].items()}
-
-    @torch.no_grad()
-    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Set one member's parameters from a state as `member_state` returns it.
-
-        Raises:
-            DataError: names, types or shapes differ.
-        """
-        check_same(state, self._views[member], "weights of a memory")
-        for name, view in self._views[member].items():
-            view.copy_(state[name])
-
     def single(self, member: int) -> Memory:
         """Return one member as a plain `Memory` of its own storage, on the CPU."""
         memory = Memory(self.model_dim, self.memory_dim, self.norm_and_gate, seed=None)
         memory.load_state_dict(self.member_state(member))
         return memory
-
-    def _stack(self, name: str) -> nn.Parameter:
-        return self.get_parameter(_attribute(name))
-
-
-def _attribute(name: str) -> str:
-    """Return the bank's attribute for a parameter name of `Memory`: `up.weight` -> `up_weight`."""
-    return name.replace(".", "_")
-
-
-def _initial_stacks(
-    model_dim: int, memory_dim: int, norm_and_gate: bool, seeds: Sequence[int], device: torch.device | str
-) -> dict[str, Tensor]:
-    """Return the stacked initial values; members of one seed share the (slow) orthogonal draw."""
-    stacks: dict[str, Tensor] = {}
-    for seed in dict.fromkeys(seeds):
-        members = [k for k, other in enumerate(seeds) if other == seed]
-        for name, value in Memory(model_dim, memory_dim, norm_and_gate, seed).state_dict().items():
-            stack = stacks.setdefault(name, torch.empty((len(seeds), *value.shape), device=device))
-            stack[members] = value.to(device)
-    return stacks

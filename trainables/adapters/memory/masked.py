@@ -22,21 +22,28 @@ def attached_with_mask(
     """Attach a memory for the time of a `with` block, confined to what an entry set gives a document.
 
     Args:
-        whole: the model; only calls of itself, not of the `transformers` model inside, are masked per token.
+        whole: the model. The `transformers` model inside is masked too, also where it goes on from a cache, as
+            `generate` does: rows must then keep their places, and padding counts as text.
         memory: on the model's device.
         layer: block whose output it adds to.
         entry_set: with token granularity each token has its own entries, so every call's tokens are looked at.
         document: of the trial, by place.
     """
     masks: list[Tensor | None] = []
+    read: list[Tensor] = []
 
-    def look(_model: Any, args: tuple[Any, ...]) -> None:
-        tokens, attention_mask = args[0], args[1] if len(args) > 1 else None
-        trees = trees_of(tokens, attention_mask)
+    def look(_model: Any, _args: Any, given: dict[str, Any]) -> None:
+        tokens, attention_mask, cache = given["input_ids"], given.get("attention_mask"), given.get("past_key_values")
+        before = 0 if cache is None else cache.get_seq_length()
+        if before:
+            tokens = torch.cat([read[0][:, :before], tokens], dim=1)
+        read[:] = [tokens]
+        is_tree = attention_mask is not None and attention_mask.dim() == 4 and not before
+        trees = trees_of(tokens, attention_mask if is_tree else None)
         found = entry_set.mask([document] * len(trees), trees, tokens.device)
-        masks[:] = [None if found is None else found.view(*tokens.shape, -1)]
+        masks[:] = [None if found is None else found.view(*tokens.shape, -1)[:, before:]]
 
-    handle = whole.register_forward_pre_hook(look)
+    handle = whole.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
         with whole.with_memory(lambda hidden: memory(hidden, masks[0]), layer):
             yield

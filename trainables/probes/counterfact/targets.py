@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
+
+from trainables.probes.words import spoken_words
 
 METRICS = (
     "true_rate",
@@ -33,16 +34,10 @@ def begins_with(answer: str, target: str) -> bool:
 
     Case, punctuation and white space do not matter. A target without any letter or digit is compared as it is.
     """
-    wanted = _spoken(target)
+    wanted = spoken_words(target)
     if not wanted:
         return bool(target.strip()) and answer.lstrip().startswith(target.strip())
-    return _spoken(answer)[: len(wanted)] == wanted
-
-
-def _spoken(text: str) -> list[str]:
-    """Return the words of a text: runs of letters and digits, with the marks that belong to letters."""
-    even = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in even).split()
+    return spoken_words(answer)[: len(wanted)] == wanted
 
 
 def token_f1(answer: str, target: str) -> float:

@@ -12,10 +12,11 @@ from trainables.data.sample.facts import SAMPLE_VERSION, make_world
 from trainables.data.sample.wording import page_sentences
 from trainables.data.sample.world import page_text, write_sample_world
 from trainables.errors import ConfigError
-from trainables.lm.sample import models
+from trainables.lm.sample import train
 from trainables.lm.sample.background import CLAIMS_PER_PROMPT, Background, known_entities
 from trainables.lm.sample.configs import SAMPLE_MODELS
-from trainables.lm.sample.models import Recipe, ensure_sample_model, grow, make_sample_model, new_model, train_tokenizer
+from trainables.lm.sample.models import ensure_sample_model
+from trainables.lm.sample.train import Recipe, grow, make_sample_model, new_model, train_tokenizer
 
 TINY = Recipe(seed_steps=3, grown_steps=2, batch_size=2, tokenizer_texts=100)
 NAMES = tuple(SAMPLE_MODELS)
@@ -91,7 +92,7 @@ def test_growing_splits_every_block_s_contribution(name: str, tokenizers: dict[s
         assert len(copies) > 1
         for part, weights in layer.named_parameters():
             same = [dict(copy.named_parameters())[part] for copy in copies]
-            is_output = any(output in part for output in models._OUTPUTS)
+            is_output = any(output in part for output in train._OUTPUTS)
             torch.testing.assert_close(sum(same) if is_output else same[-1], weights)
     assert torch.equal(grown.get_output_embeddings().weight, small.get_output_embeddings().weight)
 
@@ -117,13 +118,16 @@ def test_saved_model_and_tokenizer_reload(name: str, folders: dict[str, Path], t
 
 
 def test_training_is_deterministic_and_leaves_the_global_generator_alone(
-    folders: dict[str, Path], tmp_path: Path
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     torch.manual_seed(7)
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    before = torch.get_rng_state()
     make_sample_model("sample-llama", tmp_path, TINY)
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.get_num_threads() == threads
+    assert threads == [1, 3], "one while it trains, for the same sums, and as before at the end"
     file = "model.safetensors"
     assert (tmp_path / file).read_bytes() == (folders["sample-llama"] / file).read_bytes()
 
@@ -140,7 +144,7 @@ def test_model_is_made_once_and_never_half(
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "make_sample_model", make)
+    monkeypatch.setattr(train, "make_sample_model", make)
     with pytest.raises(KeyboardInterrupt):
         ensure_sample_model("sample-neox")
     folder = tmp_path / f"sample-neox-v{SAMPLE_VERSION}"

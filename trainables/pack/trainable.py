@@ -5,6 +5,9 @@ trials' own files, not Tune's: a trial that is started again, by the driver or b
 
 A process that failed for a reason that is no trial's own is not reused: it reports the failure, and the next step
 raises, whereupon Tune gives it up. Trouble in its setup is reported in this way, too: an exception tells less.
+
+The driver passes this class to Tune and runs nothing of it: torch and transformers are imported in the process that
+works, and take no time of the driver's start.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -20,9 +23,11 @@ from ray import tune
 from trainables.errors import Failure, SweepError
 from trainables.lm.inputs import prepare_node
 from trainables.node.machine import oom_kills
-from trainables.pack.process_cache import ProcessCache
-from trainables.pack.worker import PackWork, choose_device, device_name, failure_of, library_versions, prepare_process
 from trainables.trial.spec import make_spec
+
+if TYPE_CHECKING:
+    from trainables.pack.process_cache import ProcessCache
+    from trainables.pack.worker import PackWork
 
 
 class ProcessGivenUp(SweepError):
@@ -80,12 +85,14 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
             report = self._work.step()
         else:
             report["failure"] = self._failure.to_dict()
+        from trainables.pack.worker import told_of
+
         context = ray.get_runtime_context()
         if report["failure"]:
             self._failure = Failure.from_dict({**report["failure"], "node": context.get_node_id()})
             self._given_up, self._work = True, None
             report |= {"failure": self._failure.to_dict(), "done": False}
-        report |= {"versions": library_versions(), "node": context.get_node_id(), "oom_kills": oom_kills()}
+        report |= {**told_of(self._device), "node": context.get_node_id(), "oom_kills": oom_kills()}
         return report
 
     def cleanup(self) -> None:
@@ -107,11 +114,16 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             begin()
         except Exception as error:
+            from trainables.pack.worker import failure_of
+
             self._failure = failure_of(error, self._device)
 
     def _start(self, work: dict[str, Any]) -> None:
         """Set the process up."""
         import transformers
+
+        from trainables.pack.process_cache import ProcessCache
+        from trainables.pack.worker import choose_device, device_name, prepare_process
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -132,4 +144,6 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         prepare_node([(spec.data, spec.allow_missing_pages)], cards)  # what is wrong comes up again in the trial
 
     def _make_work(self, work: dict[str, Any], cache: ProcessCache) -> PackWork:
+        from trainables.pack.worker import PackWork
+
         return PackWork(work, cache)

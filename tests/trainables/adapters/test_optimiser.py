@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainables.adapters.memory.bank import Memory, MemoryBank
-from trainables.adapters.memory.optimiser import PackOptimiser
+from trainables.adapters.optimiser import PackOptimiser
 from trainables.adapters.schedule import cosine_with_warmup
 
 D, M, STEPS, WARMUP = 8, 6, 20, 4

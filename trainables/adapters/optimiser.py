@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.schedule import cosine_with_warmup
 from trainables.adapters.shapes import check_moments
+from trainables.adapters.stacks import ParameterStacks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class PackOptimiser:
-    """Trains the members of a bank, each as if it were alone (note 000: AdamW, cosine, clipping).
+    """Trains the members of a pack, each as if it were alone (note 000: AdamW, cosine, clipping).
 
-    One `torch.optim.AdamW` holds one parameter group per member: views of the bank's stacks. Learning rate,
+    One `torch.optim.AdamW` holds one parameter group per member: views of the stacks. Learning rate,
     weight decay, gradient clipping, step count and moments are the member's own. A member that is not active
     in a step keeps its parameters, moments and place in the schedule.
 
@@ -28,7 +28,7 @@ class PackOptimiser:
 
     def __init__(
         self,
-        bank: MemoryBank,
+        stacks: ParameterStacks,
         lrs: Sequence[float],
         weight_decays: Sequence[float],
         warmup_steps: int,
@@ -38,17 +38,17 @@ class PackOptimiser:
         """Start at step 0.
 
         Args:
-            bank: The members' parameters.
+            stacks: The members' parameters.
             lrs: Peak learning rate per member.
             weight_decays: Decoupled weight decay per member.
             warmup_steps: Warm-up of the schedule, in steps; the same for all members.
             total_steps: Length of the schedule, in steps.
             grad_clips: Largest gradient norm per member, over all its parameters.
         """
-        self._bank = bank
+        self._stacks = stacks
         self._lrs, self._grad_clips = list(lrs), list(grad_clips)
         self._warmup_steps, self._total_steps = warmup_steps, total_steps
-        self._members = [bank.member_parameters(k) for k in range(bank.num_members)]
+        self._members = [stacks.member_parameters(k) for k in range(stacks.num_members)]
         self._adamw = torch.optim.AdamW(
             [
                 {"params": list(parameters.values()), "lr": lr, "weight_decay": weight_decay}
@@ -56,15 +56,15 @@ class PackOptimiser:
             ],
             fused=True,
         )
-        self.steps = [0] * bank.num_members
+        self.steps = [0] * stacks.num_members
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the bank."""
-        self._bank.zero_grad(set_to_none=True)
-        self._bank.bind_grads()
+        """Forget the gradients of the stacks."""
+        self._stacks.zero_grad(set_to_none=True)
+        self._stacks.bind_grads()
 
     def step(self, active: Sequence[bool]) -> Tensor:
-        """Take one step of every active member from the gradients in the bank's stacks.
+        """Take one step of every active member from the gradients in the stacks.
 
         Args:
             active: One flag per member; False freezes it (it has diverged or finished).
@@ -72,9 +72,9 @@ class PackOptimiser:
         Returns:
             Gradient norm of each member before clipping, `[K]` float32; NaN for inactive members.
         """
-        self._bank.bind_grads()
-        device = self._bank.up_weight.device
-        norms = [torch.tensor(math.nan, device=device)] * self._bank.num_members
+        self._stacks.bind_grads()
+        device = self._stacks.device
+        norms = [torch.tensor(math.nan, device=device)] * self._stacks.num_members
         for member, group in enumerate(self._adamw.param_groups):
             if not active[member]:
                 for parameter in group["params"]:

@@ -1,0 +1,199 @@
+"""Answers to any probe with a table of answers against those of the pretrained model, question by question.
+
+What is drawn, or has its sign flipped, are groups of questions (those about one page), all of a group together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweep.report.asked import AskedProbe, Unit, answer_rows, asked_trials
+from sweep.report.comparisons.counterfact import paired_difference
+from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected
+from sweep.report.naming import label_texts, labels_of
+from sweep.report.references import is_baseline, mixed_versions
+from sweep.report.study import Study, Trial
+from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
+from trainables.probes.registry import PROBES
+from trainables.trial.fields import Part
+from trainables.trial.parts import fields_of
+from trainables.trial.spec import MATHS
+
+LEGEND = (
+    "Differences are trial minus the pretrained model (after minus before), over the questions that both were asked. "
+    "Intervals: 95 % paired bootstrap over pages; p: permutation test over pages, Holm-corrected over this table. "
+    "A row says better or worse only where the interval excludes 0 and the corrected p is below 0.05."
+)
+
+
+@dataclass(frozen=True)
+class UnitComparison:
+    """One score of one trial against the pretrained model's.
+
+    Attributes:
+        trial: the trial.
+        reference: the pretrained one.
+        score: its name.
+        units, groups: questions compared, and pages that they are about.
+        before, after: means over questions, of the pretrained model and of the trial.
+        interval: 95 % interval of the difference.
+        p, p_holm: two-sided, and after Holm's correction.
+        lower: whether less is better.
+    """
+
+    trial: Trial
+    reference: Trial
+    score: str
+    units: int
+    groups: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p: float
+    lower: bool
+    p_holm: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse` or `no difference found`."""
+        low, high = self.interval
+        if self.p_holm < 1 - LEVEL and (low > 0 or high < 0):
+            return "better" if (low > 0) != self.lower else "worse"
+        return "no difference found"
+
+
+def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES) -> list[UnitComparison]:
+    """Compare every trial with the pretrained model, where both were asked the same."""
+    asked = asked_trials(study, probe.name)
+    baselines: dict[str, list[Trial]] = {}
+    for trial in filter(is_baseline, asked):
+        baselines.setdefault(_key(trial, probe.name), []).append(trial)
+    units: dict[str, list[Unit]] = {}
+
+    def units_of(trial: Trial) -> list[Unit]:
+        if trial.id not in units:
+            units[trial.id] = [probe.unit(row) for row in answer_rows(study, trial, probe.name)]
+        return units[trial.id]
+
+    found: list[UnitComparison] = []
+    for trial in asked:
+        others = [] if is_baseline(trial) else baselines.get(_key(trial, probe.name), [])
+        if others:
+            reference = max(others, key=lambda other: _shared(units_of(trial), units_of(other)))
+            found += _compare(probe, trial, reference, units_of(trial), units_of(reference), resamples)
+    corrected = holm_corrected([c.p for c in found])
+    return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
+
+
+def unit_table(probe: AskedProbe, comparisons: Sequence[UnitComparison]) -> Table | None:
+    """Print the comparisons of one probe."""
+    if not comparisons:
+        return None
+    slug = slug_of(probe)
+    order = sorted(comparisons, key=lambda c: (c.verdict.startswith("no"), -abs(c.after - c.before)))
+    shown, left_out = most_telling(comparisons, order, slug)
+    labels = labels_of([c.trial for c in comparisons])
+    rows = tuple(
+        (
+            (*label_texts(c.trial, labels), c.score.replace("_", " ")),
+            (
+                Cell(float(c.units), f"{c.units:,}"),
+                Cell(float(c.groups), f"{c.groups:,}"),
+                Cell(c.before, number(c.before)),
+                Cell(c.after, number(c.after)),
+                Cell(c.after - c.before, number(c.after - c.before, sign=True)),
+                Cell(f"[{c.interval[0]:.6g}, {c.interval[1]:.6g}]", interval_text(c.interval)),
+                Cell(c.p, p_text(c.p)),
+                Cell(c.p_holm, p_text(c.p_holm)),
+                Cell(c.verdict, c.verdict, best=not c.verdict.startswith("no")),
+            ),
+        )
+        for c in shown
+    )
+    columns = ("questions", "pages", "before", "after", "difference", "95 % interval", "p", "p (Holm)", "result")
+    mixed = mixed_versions([(c.trial, c.reference) for c in comparisons], probe.name)
+    return Table(slug, "Before and after training", (*labels, "score"), columns, rows, (LEGEND, *left_out, *mixed))
+
+
+def unit_records(comparisons: Sequence[UnitComparison]) -> list[dict[str, Any]]:
+    """Return every comparison with all its numbers, one dict per row."""
+    labels = labels_of([c.trial for c in comparisons])
+    return [
+        {
+            "trial": c.trial.id, "sweep": c.trial.sweep, **dict(zip(labels, label_texts(c.trial, labels), strict=True)),
+            "score": c.score, "questions": c.units, "pages": c.groups, "before": c.before, "after": c.after,
+            "difference": c.after - c.before, "low": c.interval[0], "high": c.interval[1],
+            "p": c.p, "p_holm": c.p_holm, "result": c.verdict,
+        }
+        for c in comparisons
+    ]  # fmt: skip
+
+
+def slug_of(probe: AskedProbe) -> str:
+    """Return the name of the comparisons' files."""
+    return f"{probe.name}_against_pretrained"
+
+
+def _key(trial: Trial, probe: str) -> str:
+    names = (*fields_of(Part.MODEL | Part.CORPUS), *PROBES[probe].uses(), MATHS)
+    return json.dumps([trial.point.get(name) for name in dict.fromkeys(names)], default=str)
+
+
+def _shared(own: Sequence[Unit], other: Sequence[Unit]) -> int:
+    return len({unit.key for unit in own} & {unit.key for unit in other})
+
+
+def _compare(
+    probe: AskedProbe, trial: Trial, reference: Trial, own: Sequence[Unit], base: Sequence[Unit], resamples: int
+) -> list[UnitComparison]:
+    before = {unit.key: unit.scores for unit in base}
+    names = dict.fromkeys(name for unit in own for name in unit.scores)
+    found = []
+    for name in names:
+        both: dict[str, list[tuple[float, float]]] = {}
+        for unit in own:
+            other = before.get(unit.key, {})
+            if name in unit.scores and name in other:
+                both.setdefault(unit.group, []).append((unit.scores[name], other[name]))
+        if len(both) < 2:
+            continue
+        sums = np.array([np.sum(pairs, axis=0) for pairs in both.values()])
+        sizes = np.array([len(pairs) for pairs in both.values()], dtype=np.float64)
+        after, earlier = (float(value) for value in sums.sum(axis=0) / sizes.sum())
+        interval, p = grouped_difference(sums[:, 0], sums[:, 1], sizes, resamples)
+        found.append(
+            UnitComparison(
+                trial, reference, name, int(sizes.sum()), len(both), earlier, after, interval, p, name in probe.lower
+            )
+        )
+    return found
+
+
+def grouped_difference(
+    values: NDArray[np.float64], others: NDArray[np.float64], sizes: NDArray[np.float64], resamples: int = RESAMPLES
+) -> tuple[tuple[float, float], float]:
+    """Return the 95 % interval and the two-sided p of the difference of means, groups drawn or flipped whole.
+
+    Args:
+        values: sums over each group's questions, `[groups]`, two or more.
+        others: the same of the reference.
+        sizes: questions of each group.
+        resamples: drawn.
+    """
+    from scipy.stats import bootstrap
+
+    differences = values - others
+    if not differences.any():
+        return (0.0, 0.0), 1.0
+    low, high = bootstrap(
+        (differences, sizes), lambda d, n, axis: d.sum(axis=axis) / n.sum(axis=axis), paired=True, vectorized=True,
+        n_resamples=resamples, confidence_level=LEVEL, method="percentile", random_state=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    _, p = paired_difference(values, others, resamples)  # its statistic is this one but for a factor
+    return (float(low), float(high)), p

@@ -1,0 +1,135 @@
+"""Answers to any probe are compared with the pretrained model's, question by question, pages drawn whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from sweep.records.store import Store
+from sweep.report.asked import ASKED
+from sweep.report.build import Options, build_report
+from sweep.report.comparisons.by_unit import grouped_difference, unit_comparisons
+from sweep.report.render import markdown_text
+from sweep.report.study import load_study
+from trainables.probes.forgetting.plan import ForgettingPlan
+from trainables.probes.probe import answers_bytes
+from trainables.probes.recall.plan import RecallPlan
+
+RECALL = next(probe for probe in ASKED if probe.name == "recall")
+USUAL = {"probes": ("recall",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
+
+
+def recalled(right: int, pages: int = 30) -> bytes:
+    """The first `right` pages are written word by word, of the others nothing."""
+    rows = [
+        {
+            "page": f"Page_{i}", "prompt": "Page\nIt is", "expected": f" the {i}th <page> of\nall.",
+            "written": f" the {i}th <page> of\nall." if i < right else "", "tokens": 8, "tokens_right": 8 * (i < right),
+            "rouge_l": float(i < right), "words": 5, "words_right": 5 * (i < right),
+        }
+        for i in range(pages)
+    ]  # fmt: skip
+    plan = RecallPlan(recall_documents=pages, recall_title=True, recall_words=2, recall_tokens=8)
+    return answers_bytes(plan, rows)
+
+
+def add(storage, right: int, pages: int = 30, **fields) -> str:
+    share = {"recall/rouge_l": right / pages, "recall/token_accuracy": right / pages}
+    return storage.add("s", "x", extra={"recall.parquet": recalled(right, pages)}, metrics=share, **USUAL, **fields)
+
+
+@pytest.fixture
+def study(storage):
+    add(storage, 2, method="pretrained")
+    add(storage, 22, layer=2)
+    add(storage, 2, layer=3)
+    storage.write_plans()
+    return load_study(Store(str(storage.root)))
+
+
+def test_before_and_after_are_paired(study):
+    found = {(c.trial.get("layer"), c.score): c for c in unit_comparisons(study, RECALL)}
+    assert set(found) == {(k, s) for k in (2, 3) for s in ("token_accuracy", "rouge_l", "verbatim")}
+    rise = found[2, "verbatim"]
+    assert rise.verdict == "better" and (rise.units, rise.groups) == (30, 30)
+    assert (rise.before, rise.after) == pytest.approx((2 / 30, 22 / 30)) and 0.4 < rise.interval[0] < 2 / 3
+    assert found[3, "verbatim"].verdict == "no difference found" and found[3, "verbatim"].p == 1
+
+
+def test_only_questions_that_both_were_asked_are_compared(storage):
+    add(storage, 2, pages=10, method="pretrained")
+    add(storage, 22, layer=2, recall_documents=40)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    assert unit_comparisons(study, RECALL) == [], "other settings ask something else"
+    add(storage, 22, layer=2)
+    storage.write_plans()
+    found = unit_comparisons(load_study(Store(str(storage.root))), RECALL)
+    assert {c.units for c in found} == {10} and {c.after for c in found} == {1.0}
+
+
+def test_the_report_has_table_comparison_and_examples(study):
+    report = build_report(study, Options(resamples=200))
+    text = markdown_text(report, embed=False)
+    (section,) = [s for s in report.sections if s.heading == RECALL.heading]
+    assert [table.slug for table in section.tables] == ["recall", "recall_against_pretrained"]
+    assert len(section.tables[0].rows) == 3 and len(report.data["recall_against_pretrained"]) == 6
+    assert "## Examples of recall" in text and "truth:   the 0th <page> of all." in text
+    assert "written: the 0th <page> of all." in text and "8 of 8 tokens, 5 of 5 words in a row" in text
+
+
+def test_missing_answers_are_named_and_compare_nothing(storage):
+    add(storage, 2, method="pretrained")
+    lost = add(storage, 22, layer=2)
+    storage.write_plans()
+    next(path for path in storage.root.rglob("recall.parquet") if lost in str(path)).write_bytes(b"PAR1")
+    study = load_study(Store(str(storage.root)))
+    report = build_report(study, Options(resamples=200))
+    assert any(lost in line and "answers of recall are missing or broken" in line for line in report.warnings)
+    assert "recall_against_pretrained" not in report.data
+
+
+def test_groups_are_drawn_whole():
+    rng = np.random.default_rng(1)
+    shift = rng.normal(0.0, 1.0, 40).repeat(5)
+    values, others = 0.3 + shift + rng.normal(0, 0.1, 200), rng.normal(0, 0.1, 200)
+    apart, _ = grouped_difference(values, others, np.ones(200))
+    sums = [x.reshape(40, 5).sum(axis=1) for x in (values, others)]
+    together, p = grouped_difference(*sums, np.full(40, 5.0))
+    assert together[1] - together[0] > 1.8 * (apart[1] - apart[0])
+    assert p == pytest.approx(ttest_rel(*sums).pvalue, abs=0.02)
+    centre = (values - others).mean()
+    assert together[0] < centre < together[1]
+
+
+def test_what_memorising_costs_is_told_apart_by_kind(storage):
+    def asked(nll: float, right: int) -> bytes:
+        empty = dict.fromkeys(ForgettingPlan.answers)
+        rows = [
+            {**empty, "kind": kind, "page": f"P{i}", "text": "t", "tokens": 5, "nll": nll + i}
+            for kind in ("held out", "general")
+            for i in range(8)
+        ]
+        rows[0]["nll"] = None
+        rows += [
+            {**empty, "kind": "claim", "page": f"P{i}", "text": "c", "claim_id": str(i), "label": "SUPPORTS",
+             "answer": " (a)", "parsed": "a", "correct": i < right}
+            for i in range(8)
+        ]  # fmt: skip
+        return answers_bytes(ForgettingPlan, rows)  # type: ignore[arg-type]  # of a plan it reads what its class states
+
+    usual = {"probes": ("forgetting",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
+    for layer, nll, right in ((None, 1.0, 6), (2, 1.5, 1)):
+        fields = {"method": "pretrained"} if layer is None else {"layer": layer}
+        found = {"forgetting/nll": nll, "forgetting/accuracy": right / 8}
+        storage.add("s", "x", extra={"forgetting.parquet": asked(nll, right)}, metrics=found, **usual, **fields)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    forgetting = next(probe for probe in ASKED if probe.name == "forgetting")
+    costs = {c.score: c for c in unit_comparisons(study, forgetting)}
+    assert {name: c.units for name, c in costs.items()} == {"nll": 7, "general_nll": 8, "accuracy": 8}
+    assert costs["nll"].after - costs["nll"].before == pytest.approx(0.5) and costs["nll"].verdict == "worse"
+    assert costs["accuracy"].after == 1 / 8 and "label: SUPPORTS, answered ' (a)': right" in markdown_text(
+        build_report(study, Options(resamples=100)), embed=False
+    )

@@ -1,0 +1,49 @@
+"""What the driver imports: torch and transformers take seconds, and only workers and checks of models need them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "transformers", "datasets", "mlflow", "ray", "pandas", "scipy", "statsmodels", "matplotlib", "optuna"}
+ROOT = Path(__file__).parents[2]
+
+
+def imported_by(code: str) -> set[str]:
+    """Return the heavy packages that a fresh process has after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    return HEAVY & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        ("import sweep.main", set()),
+        ("import sweep.run, sweep.publish, sweep.report", set()),
+        ("import sweep.running.ray_tune, trainables.pack.trainable", {"ray", "pandas"}),
+        (
+            "from sweep.run import app; from typer.testing import CliRunner\n"
+            "assert CliRunner().invoke(app, ['sample', '--plan', '--storage', '/none/at/all']).exit_code == 0",
+            set(),
+        ),
+    ],
+)
+def test_what_a_part_of_the_driver_imports(code: str, needed: set[str]) -> None:
+    assert imported_by(code) <= needed
+
+
+def test_what_a_worker_tells_needs_no_torch_to_be_read() -> None:
+    from trainables.pack.worker import library_versions
+
+    assert {type(version) for version in library_versions().values()} == {str}

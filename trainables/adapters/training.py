@@ -1,0 +1,160 @@
+"""Training stacked members: one pass of the upper blocks a step for all members of a pack.
+
+Members do not touch each other's parameters, so the sum of their losses gives each its own gradient. A pack of one is
+the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainables.adapters.optimiser import PackOptimiser
+from trainables.adapters.plan import TrainingPlan
+from trainables.adapters.split import slices
+from trainables.adapters.stacks import ParameterStacks
+from trainables.errors import OutOfMemory, failure_kind
+from trainables.lm.batches import TextBatch, TextBatches, epoch_order
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What some members lose on some texts of a step.
+
+    Attributes:
+        objective: `[members]`, with its gradient: these texts' share of each member's loss of the whole step.
+        nll: `[members]`, summed over target tokens.
+        more: further metrics of an epoch, by name: their sums `[members]`, and over how much each is a mean.
+    """
+
+    objective: Tensor
+    nll: Tensor
+    more: Mapping[str, tuple[Tensor, float]] = field(default_factory=dict)
+
+
+Losses = Callable[[TextBatch, slice, TextBatch], StepLosses]
+"""Takes texts of one forward pass, which members, and the whole step of which the texts are a part."""
+
+
+class EpochSums:
+    """Sums over one epoch, `[members]` each, float64 on the CPU."""
+
+    def __init__(self, members: int) -> None:
+        """Start empty."""
+        self.nll, self.loss = torch.zeros(2, members, dtype=torch.float64)
+        self.more: dict[str, tuple[Tensor, float]] = {}
+        self.targets = self.steps = 0
+
+    def add(self, nll: Tensor, loss: Tensor, more: Mapping[str, tuple[Tensor, float]], targets: int) -> None:
+        """Add a step."""
+        self.nll += nll.double().cpu()
+        self.loss += loss.double().cpu()
+        for name, (total, count) in more.items():
+            before, number = self.more.get(name, (torch.zeros_like(self.nll), 0.0))
+            self.more[name] = (before + total.double().cpu(), number + count)
+        self.targets += targets
+        self.steps += 1
+
+    def means(self) -> list[dict[str, float]]:
+        """Return each member's means: NLL per target token, loss per step, and what else there is."""
+        return [
+            {
+                "train/nll": float(self.nll[k] / max(1, self.targets)),
+                "train/loss": float(self.loss[k] / max(1, self.steps)),
+                **{name: float(total[k] / (count or 1)) for name, (total, count) in self.more.items()},
+            }
+            for k in range(len(self.nll))
+        ]
+
+
+class PackTraining:
+    """Trains the members of a pack on the same texts.
+
+    Args:
+        plans: one per member; they agree in all fields but those in which members may differ.
+        batches: the texts with their hidden states.
+        stacks: what is trained.
+        losses: of a forward pass.
+
+    Attributes:
+        optimiser: of all members.
+        active: False once a member's loss was not a number.
+        micro_batch_tokens: tokens, over all members, in one forward pass.
+    """
+
+    def __init__(
+        self, plans: Sequence[TrainingPlan], batches: TextBatches, stacks: ParameterStacks, losses: Losses
+    ) -> None:
+        """Set up the optimiser; the schedule spans all epochs."""
+        first = plans[0]
+        self._batches, self._stacks, self._losses = batches, stacks, losses
+        self._batch_size, self._seed = first.batch_size, first.seed
+        self.active = [True] * len(plans)
+        self.micro_batch_tokens = first.micro_batch_tokens
+        steps = -(-len(batches) // first.batch_size)
+        self.optimiser = PackOptimiser(
+            stacks,
+            [plan.lr for plan in plans],
+            [plan.weight_decay for plan in plans],
+            first.warmup_steps,
+            steps * first.epochs,
+            [plan.grad_clip for plan in plans],
+        )
+
+    def run_epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train epoch number `epoch` and return each member's means over it.
+
+        A member whose loss is not finite stops being updated; the others go on.
+
+        Raises:
+            OutOfMemory: one text of one member does not fit.
+        """
+        sums = EpochSums(len(self.active))
+        order = epoch_order(len(self._batches), self._seed, epoch)
+        for batch in self._batches.steps(order, self._batch_size):
+            self._step(batch, sums)
+            if not any(self.active):
+                break
+        return sums.means()
+
+    def _step(self, batch: TextBatch, sums: EpochSums) -> None:
+        while True:
+            try:
+                found = self._gradients(batch)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if failure_kind(error) != "memory":
+                    raise
+                self.micro_batch_tokens = _halve(self.micro_batch_tokens, max(batch.lengths), error)
+        finite = torch.isfinite(found.objective).tolist()
+        self.active = [a and f for a, f in zip(self.active, finite, strict=True)]
+        self.optimiser.step(self.active)
+        sums.add(found.nll, found.objective, found.more, len(batch.labels))
+
+    def _gradients(self, batch: TextBatch) -> StepLosses:
+        """Accumulate the gradients of one step; return what each member loses in it, `[members]` each."""
+        self._stacks.zero_grad(set_to_none=True)
+        count = len(self.active)
+        loss, nll = torch.zeros(2, count, device=self._batches.device)
+        more: dict[str, tuple[Tensor, float]] = {}
+        for who, texts in slices(count, batch.lengths, self.micro_batch_tokens):
+            part = self._losses(batch.part(texts), who, batch)
+            part.objective.sum().backward()  # type: ignore[no-untyped-call]
+            loss[who] += part.objective.detach()
+            nll[who] += part.nll.detach()
+            for name, (total, number) in part.more.items():
+                sums, counted = more.get(name, (torch.zeros_like(loss), 0.0))
+                sums[who] += total.detach()
+                more[name] = sums, counted + (number if who.start == 0 else 0.0)
+        return StepLosses(loss, nll, more)
+
+
+def _halve(tokens: int, width: int, error: BaseException) -> int:
+    if tokens <= width:
+        raise OutOfMemory(f"out of memory with one text of {width} tokens of one member at a time") from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return max(width, tokens // 2)
