@@ -167,7 +167,7 @@ def plan_text(costed: CostedPlan) -> str:
     lines += [f"{'' if i else 'asking':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
     lines += [f"again       {count:,} trials are trained again: {why}" for why, count in plan.trained_again.items()]
     lines += _cost_lines(costs)
-    simset = simset_lines(plan) if plan.num_to_run else []
+    simset = simset_lines(plan) if plan.num_to_run and plan.space.grid.axes else []
     for title, notes in (("first", input_notes(plan)), ("note", costed.notes), ("simset", simset)):
         wrapped = (line for note in notes for line in textwrap.wrap(note, 106, break_on_hyphens=False))
         lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(wrapped)]
