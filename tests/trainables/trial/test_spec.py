@@ -136,7 +136,7 @@ def test_the_property_above_covers_every_identity_field() -> None:
 def test_resources_and_labels_do_not_matter(name: str) -> None:
     other: dict[str, Any] = {
         "micro_batch_tokens": 1, "checkpoint_every_s": 1, "keep_memory": False, "stage": "x",
-        "leakage_sets": ("random_g2",),
+        "leakage_sets": ("random_g2",), "keep_epochs": False,
     }  # fmt: skip
     assert id_of(**RICH, **{name: other[name]}) == id_of(**RICH)
 
