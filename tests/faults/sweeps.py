@@ -31,7 +31,7 @@ def write_space(file: Path, model: Path, data: Path) -> None:
     axes = f"{{'lr': {[rate(number) for number in range(TRIALS)]}}}"
     file.write_text(
         "from sweep import Space, Stage\nfrom sweep.space import ALL\n"
-        f"space = Space(name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
+        f"space = Space(baseline=False, name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
     )
 
 

@@ -20,6 +20,7 @@ from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
 best = Best(field="layer", stage="select", per=("model",))
 both = {"model": ALL, "alpha": ALL, "allocation": ALL}
 space = Space(
+    baseline=False,
     name="tiny",
     title="a tiny staged study",
     axes={"model": %(models)r, "layer": [0, 2], "alpha": [0, 1.0], "allocation": ["partitioned", "simset2"],
@@ -102,7 +103,7 @@ def test_a_staged_sweep_runs_to_its_end(finished):
     for record in found.values():
         folder = next(storage.rglob(record["id"]))
         assert (folder / "memory.safetensors").is_file()
-        assert pq.read_table(folder / "predictions.parquet").num_rows == record["counts"]["n_trunc"]
+        assert pq.read_table(storage / record["answers"]["fever"]).num_rows == record["counts"]["n_trunc"]
         assert record["versions"]["torch"] and record["timings"]["pack_size"] >= 1
 
 

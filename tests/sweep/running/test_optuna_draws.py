@@ -22,6 +22,7 @@ TUNED = """
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 
 space = Space(
+    baseline=False,
     name="draws",
     title="a tiny sampled study",
     axes={"model": [%(model)r], "layer": [0, 2]},
