@@ -27,6 +27,7 @@ from trainables.trial.spec import (
     training_id,
     trial_id,
     uses_counterfact,
+    uses_questions,
     vary,
 )
 
@@ -142,7 +143,7 @@ class PointMaker:
         plain = canonical(spec, card)
         if pinned != spec.data:
             plain = vary(plain, {"data": pinned})
-        used = used_key(key, uses_counterfact(plain))
+        used = used_key(key, uses_counterfact(plain), uses_questions(plain))
         stated = canonical_identity(plain, card, used)
         return Point(trial_id(stated), plain, card, used, self._added.get(spec.stage, ()), key)
 

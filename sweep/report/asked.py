@@ -88,6 +88,22 @@ def _forgetting_example(row: Row) -> list[str] | None:
     return [f"{row['page']}: {cut(row['text'])}", f"label: {row['label']}, answered {row['answer']!r}: {told}"]
 
 
+def _choices_unit(row: Row) -> Unit:
+    scores = {"accuracy": float(row["correct"])}
+    if row["correct_norm"] is not None:
+        scores["accuracy_norm"] = float(row["correct_norm"])
+    return Unit((row["question_id"], row["page"], row["question"]), row["page"], scores)
+
+
+def _choices_example(row: Row) -> list[str]:
+    told = "right" if row["correct"] else "wrong"
+    return [
+        f"{row['page']}: {cut(row['question'])}",
+        f"choices: {' | '.join(row['choices'])}",
+        f"truth: {row['label']}, answered {row['answer']!r}: {told}",
+    ]
+
+
 def cut(text: str) -> str:
     """Return a text on one line, at most `TEXT_CHARS` of it."""
     line = " ".join(str(text).split())
@@ -109,6 +125,14 @@ ASKED: tuple[AskedProbe, ...] = (
         _forgetting_unit,
         _forgetting_example,
         frozenset({"nll", "general_nll", "unparsed"}),
+    ),
+    AskedProbe(
+        "choices",
+        "Questions with choices",
+        "Share answered right, what guessing gives, and the share without an answer",
+        _choices_unit,
+        _choices_example,
+        frozenset({"unparsed"}),
     ),
 )
 

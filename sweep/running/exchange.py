@@ -27,7 +27,8 @@ class HandedPack:
 
     Attributes:
         id: of the pack.
-        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`.
+        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`; and
+            `plan_file`, which a process on another machine sees where it shares the storage.
         sampled: id of its only training where that may be stopped early; empty for trials of a grid.
         avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
     """
@@ -75,6 +76,7 @@ class PackExchange:
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
+            "plan_file": self._ledger.plan_file,
         }
         self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks)
         self._heard[pack.id] = time.monotonic()

@@ -226,6 +226,11 @@ class Ledger:
         """Place of the file that tells the workers to checkpoint and stop."""
         return self.store.full(f"{self.name}/stop")
 
+    @property
+    def plan_file(self) -> str:
+        """Place of the sweep's plan, which is there before the first pack."""
+        return self.store.full(f"{self.name}/{MANIFEST}")
+
     def note_stop(self, reason: str) -> None:
         """Hand out nothing more; touches nothing but memory."""
         self.stopping = self.stopping or reason

@@ -25,7 +25,14 @@ from trainables.lm.texts import TrainingText
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.node.cache_dir import cache_dir
-from trainables.pack.texts import check_lengths, document_texts, select_documents, template_texts, text_bytes
+from trainables.pack.texts import (
+    check_lengths,
+    document_texts,
+    question_texts,
+    select_documents,
+    template_texts,
+    text_bytes,
+)
 from trainables.probes.plan import ProbePlan
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
@@ -196,6 +203,8 @@ class ProcessCache:
             train += template_texts(
                 documents, tokenizer, spec.num_shots, spec.seed, spec.notes_labels, answer_loss_only=answer_only
             )
+            asked_with = (spec.data, spec.num_shots, spec.seed, spec.allow_missing_pages)
+            train += question_texts(documents, tokenizer, *asked_with, answer_loss_only=answer_only)
         made = {plan: plan.load().make(plan, documents, tokenizer) for plan in plans}
         found = StudyTexts(
             documents=documents,

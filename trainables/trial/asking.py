@@ -168,7 +168,9 @@ def _asking(
     settings = {each: stated.get(each, STATED_DEFAULTS.get(each)) for each in _settings_of(plan)}
     settings |= {**other, **keyed}
     label = label_of(name, settings, stated)
-    return Asking(name, plan.version, label, settings, used_key(data_key, name == "counterfact"), epochs, given)
+    return Asking(
+        name, plan.version, label, settings, used_key(data_key, name == "counterfact", name == "choices"), epochs, given
+    )
 
 
 def _spelled(value: Any) -> str:

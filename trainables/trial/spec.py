@@ -62,7 +62,7 @@ class TrialSpec:
     )  # fmt: skip
     # The texts.
     data: str = declare(
-        "sample", "sources joined by commas: fever, counterfact, sample, hub or folders", _BOTH, Part.CORPUS,
+        "sample", "sources joined by commas: fever, counterfact, sample, hub, folders or files", _BOTH, Part.CORPUS,
         costs=True,
     )  # fmt: skip
     allow_missing_pages: bool = declare(
@@ -181,6 +181,17 @@ class TrialSpec:
     )
     general_text: str | None = declare(
         None, "text file that forgetting reads besides the held-out documents", _PROBE, _ASKED, costs=True
+    )
+    choices_by: str = declare(
+        "letter",
+        "how the user's own questions are answered",
+        _PROBE,
+        _ASKED,
+        costs=True,
+        choices=("letter", "likelihood"),
+    )
+    questions_per_document: int | None = declare(
+        None, "ask at most so many of the user's own questions a document", _PROBE, _ASKED, costs=True, low=1
     )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
@@ -376,6 +387,11 @@ def uses_counterfact(spec: TrialSpec) -> bool:
     return spec.page_order == "subjects" or "counterfact" in spec.probes
 
 
+def uses_questions(spec: TrialSpec) -> bool:
+    """Say whether a trial asks questions of the user's own, or trains on them."""
+    return "choices" in spec.probes or (ADAPTERS[spec.method].trains and spec.content != "document")
+
+
 def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
     """Return the identity fields that a trial's method and probes have no use for; they are at their defaults.
 
@@ -455,7 +471,7 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
 
 def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict[str, Any]:
     """Do the same for a spec that is canonical already."""
-    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
+    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain), uses_questions(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
     parts = ("all", *(("subjects",) if plain.page_order == "subjects" else ()))
@@ -491,7 +507,8 @@ def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
     if stated["method"] in ADAPTERS:
         unused = _without_use(stated["method"], (), stated["content"] != "document")
         asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
-    data = used_key(stated["data"], stated.get("page_order") == "subjects")
+    trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
+    data = used_key(stated["data"], stated.get("page_order") == "subjects", trains and stated["content"] != "document")
     return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
 
 

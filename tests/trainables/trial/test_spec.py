@@ -39,7 +39,7 @@ RICH: dict[str, Any] = {
     "entries_per_group": 7,
     "alpha": 0.4,
     "eval_epochs": (5, 10),
-    "probes": ("fever", "counterfact", "recall", "forgetting"),
+    "probes": ("fever", "counterfact", "recall", "forgetting", "choices"),
 }
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["llama2-13b", "pythia-6.9b", "pythia-1.4b"]),
@@ -85,6 +85,8 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "recall_title": st.just(False),
     "recall_words": st.integers(1, 100),
     "recall_tokens": st.integers(1, 1000),
+    "choices_by": st.just("likelihood"),
+    "questions_per_document": st.none() | st.integers(1, 100),
     "heldout_documents": st.integers(1, 1000),
     "heldout_claims": st.integers(1, 1000),
     "general_text": st.sampled_from([None, __file__]),
