@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from sweep.records.store import Store
+
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
 from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
@@ -75,7 +77,7 @@ def train_points(storage: Path) -> int:
 
 
 def records(storage: Path) -> dict[str, dict]:
-    return {p.parent.name: json.loads(p.read_text()) for p in storage.rglob("record.json")}
+    return {trial: head.record() for trial, head in Store(str(storage)).index(set_aside=False).items()}
 
 
 @pytest.fixture(scope="module")

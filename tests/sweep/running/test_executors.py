@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -378,5 +377,5 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    (record,) = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
     assert record["status"] == "done"
