@@ -132,6 +132,10 @@ class PackExchange:
         for record in self._ledger.fail_pack(pack, failure, elsewhere):
             self._record(record)
 
+    def give_up(self, reason: str) -> None:
+        """Take note that nothing can run any more: the sweep ends."""
+        self._ledger.stop(reason)
+
     @property
     def left_out(self) -> frozenset[str]:
         """Ids of nodes that only fail: nothing is to run there."""
