@@ -31,6 +31,7 @@ from sweep.running.ledger import Ledger, Packing
 from sweep.running.progress import Display
 from sweep.running.ray_cluster import ray_session
 from sweep.running.ray_tune import PackResources, RayTune
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.address import Tracking
 from sweep.tracking.live_feed import LiveFeed
@@ -110,7 +111,7 @@ def run_ours(trials: int, live: bool, storage: str, in_process: bool = False) ->
         ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, capacity.slots), False, print)
         feed = LiveFeed(store, "noop", own_tracking(store) if live else Tracking(NOWHERE, "noop"))
         start, cpu = time.perf_counter(), time.process_time()
-        executor.run(PackExchange(ledger, feed, Display(trials), {}))
+        executor.run(PackExchange(ledger, feed, Display(SweepProgress("noop", plan)), {}))
         found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         found["fed"] = feed.close(0.1).complete
     if len(store.index()) != trials:

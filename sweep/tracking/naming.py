@@ -15,17 +15,21 @@ from itertools import permutations
 from typing import Any
 
 from sweep.records.record import Record
+from trainables.adapters.registry import ADAPTERS
+from trainables.trial.fields import Part
+from trainables.trial.spec import FIELDS
 
 WIDTH = 18
 """Characters of a name that MLflow's tables and legends show at their default width (3.17, counted on the screen)."""
 _FIELDS = (
     "alpha", "allocation", "num_documents", "layer", "model", "content", "num_clusters", "memory_dim", "num_shots",
-    "epochs", "lr", "weight_decay", "entries_per_group", "norm_and_gate", "batch_size", "dtype", "data", "seed",
-    "mem_seed",
+    "rank", "lora_alpha", "lora_targets", "virtual_tokens", "epochs", "lr", "weight_decay", "entries_per_group",
+    "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
 )  # fmt: skip
 _LETTERS = {
     "num_documents": "n", "layer": "L", "num_clusters": "g", "memory_dim": "m", "num_shots": "k", "epochs": "e",
     "lr": "lr", "weight_decay": "wd", "entries_per_group": "h", "batch_size": "b", "seed": "s", "mem_seed": "ms",
+    "rank": "r", "lora_alpha": "la", "virtual_tokens": "v",
 }  # fmt: skip
 _MOST_PERMUTED = 5
 Values = Mapping[str, Any]
@@ -118,13 +122,19 @@ def _stated(name: str, values: Values) -> str:
         if value == "none" or method != "memory":
             return ""
         return f"{value}-token" if values.get("granularity") == "token" and value.startswith("simset") else str(value)
-    if name == "layer" and method != "memory":
+    if not _uses(method, name):
         return ""
     if name == "norm_and_gate":
         return "" if value else "no-norm"
     if name == "data":
         return os.path.basename(str(value).rstrip("/"))
     return f"{_LETTERS.get(name, '')}{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _uses(method: Any, name: str) -> bool:
+    """Tell whether a field that belongs to some methods belongs to this one; to one that is not known, it does."""
+    owned = name in FIELDS and bool(FIELDS[name].parts & Part.MEMORY) and not FIELDS[name].parts & Part.SCHEDULE
+    return not owned or method not in ADAPTERS or name in ADAPTERS[method].uses()
 
 
 def _varies(shown: Sequence[str], methods: Sequence[str]) -> bool:

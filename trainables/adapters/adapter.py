@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.adapters.plan import AdapterPlan
+from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.reference import WholeModel
@@ -23,6 +23,7 @@ from trainables.lm.upper import Upper
 
 T = TypeVar("T")
 PlanT = TypeVar("PlanT", bound=AdapterPlan)
+TrainingPlanT = TypeVar("TrainingPlanT", bound=TrainingPlan)
 
 
 class ModelParts(Protocol):
@@ -151,6 +152,11 @@ class Adapter(ABC, Generic[PlanT]):
         """
         raise NotImplementedError(f"{type(self).__name__} trains nothing")
 
+    @property
+    def trained_params(self) -> int:
+        """Numbers that one member trains."""
+        return sum(value.numel() for value in self.state(0).weights.values())
+
     def train_flops(self, epochs: int) -> float:
         """Return the FLOPs of one member's training so far: above 0 after one epoch."""
         return 0.0
@@ -193,6 +199,13 @@ class Adapter(ABC, Generic[PlanT]):
     @abstractmethod
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
+
+    def text_nll(self, texts: Sequence[TrainingText]) -> NDArray[np.float64]:
+        """Return each member's mean NLL over the target tokens of each text, `[K, texts]` (`ModelMembers`)."""
+        found = np.zeros((self.num_members, len(texts)))
+        for place, text in enumerate(texts):
+            found[:, place] = self.nll([text])
+        return found
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries (`ModelMembers`)."""

@@ -3,7 +3,8 @@
 `TrialSpec` is plain, immutable, validated data. Each field is declared once, with its role and the parts of a trial
 that depend on it (see `fields`); every list of fields elsewhere is derived from that (see `parts`). `canonical`
 removes what cannot matter, `identity` states what does, and `trial_id` hashes that statement; the same function gives
-the id of a spec and of a finished record.
+the id of a spec and of a finished record. `training_id` hashes that part of it which changes what is trained: trials
+that only ask differently share one training.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from trainables.adapters.lora.targets import without_repetition
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
+from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
@@ -59,7 +62,7 @@ class TrialSpec:
     )  # fmt: skip
     # The texts.
     data: str = declare(
-        "sample", "sources joined by commas: fever, counterfact, sample, hub or folders", _BOTH, Part.CORPUS,
+        "sample", "sources joined by commas: fever, counterfact, sample, hub, folders or files", _BOTH, Part.CORPUS,
         costs=True,
     )  # fmt: skip
     allow_missing_pages: bool = declare(
@@ -85,11 +88,16 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
     layer: int | None = declare(
-        None, "block whose output the memory adds to, 0-based", _TRAINING, Part.MEMORY, costs=True, low=0
+        None,
+        "block whose output the memory adds to, 0-based; a lora is on the blocks above it",
+        _TRAINING,
+        Part.MEMORY,
+        costs=True,
+        low=0,
     )
     depth: float | None = declare(
         None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
@@ -117,6 +125,18 @@ class TrialSpec:
         0, "seed of the allocation", _TRAINING, Part.ENTRY_SETS, may_differ=True, report=InReport.SEED, low=0
     )
     alpha: float = declare(0.0, "weight of the inductive loss", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=0)
+    # Other adapters.
+    rank: int = declare(8, "rank of a lora", _TRAINING, Part.MEMORY, costs=True, low=1)
+    lora_alpha: float = declare(
+        16.0, "weight of a lora, times its rank", _TRAINING, Part.MEMORY, may_differ=True, above=0
+    )
+    lora_targets: tuple[str, ...] = declare(
+        ("all",), "linear maps that a lora updates: all, attention, mlp, or names such as q_proj", _TRAINING,
+        Part.MEMORY, costs=True,
+    )  # fmt: skip
+    virtual_tokens: int = declare(
+        20, "vectors that a tuned prompt has before every text", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
     # The training.
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
@@ -126,12 +146,12 @@ class TrialSpec:
     grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
     seed: int = declare(
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
-        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
     )  # fmt: skip
     # The questions.
-    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS | _ASKED, costs=True, low=0, high=5)
     notes_labels: bool = declare(
-        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS | _ASKED, costs=True
     )
     claims_per_page: int | None = declare(
         None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
@@ -153,6 +173,26 @@ class TrialSpec:
     )
     recall_words: int = declare(8, "first words of a document that recall gives", _PROBE, _ASKED, costs=True, low=1)
     recall_tokens: int = declare(64, "tokens of the rest that recall asks for", _PROBE, _ASKED, costs=True, low=1)
+    heldout_documents: int = declare(
+        20, "documents that are not memorised, read for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    heldout_claims: int = declare(
+        5, "claims about a held-out page asked for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    general_text: str | None = declare(
+        None, "text file that forgetting reads besides the held-out documents", _PROBE, _ASKED, costs=True
+    )
+    choices_by: str = declare(
+        "letter",
+        "how the user's own questions are answered",
+        _PROBE,
+        _ASKED,
+        costs=True,
+        choices=("letter", "likelihood"),
+    )
+    questions_per_document: int | None = declare(
+        None, "ask at most so many of the user's own questions a document", _PROBE, _ASKED, costs=True, low=1
+    )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
         16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
@@ -161,6 +201,10 @@ class TrialSpec:
     keep_memory: bool = declare(
         True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
     )
+    keep_epochs: bool = declare(
+        True, "store the weights after each of eval_epochs too, so that they can be asked later", Role.RESOURCE,
+        costs=True, may_differ=True,
+    )  # fmt: skip
     leakage_sets: tuple[str, ...] = declare(
         (), "further entry sets under which a memory without structure has its leakage measured, such as simset2_g50",
         Role.RESOURCE, may_differ=True,
@@ -189,6 +233,8 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
+        if "lora_targets" in used and not self.lora_targets:
+            raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
             SetSetting.named(name)
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
@@ -212,6 +258,7 @@ _ELIDED: dict[str, Any] = {
     for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+_TUPLES = tuple(name for name in STATED_FIELDS if FIELDS[name].base is tuple)
 TOLD_APART: tuple[str, ...] = (*STATED_FIELDS, MATHS)
 """By which two different trials differ in at least one."""
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
@@ -324,6 +371,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         new["layer"], new["depth"] = _block(spec, card), None
     if sets:
         new |= _canonical_entry_sets(spec)
+    if "lora_targets" in adapter.uses():
+        new["lora_targets"] = without_repetition(spec.lora_targets)
     if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.num_shots == 0:
@@ -336,6 +385,11 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
 def uses_counterfact(spec: TrialSpec) -> bool:
     """Say whether a trial asks for CounterFact records: to ask them, or to order its pages by their subjects."""
     return spec.page_order == "subjects" or "counterfact" in spec.probes
+
+
+def uses_questions(spec: TrialSpec) -> bool:
+    """Say whether a trial asks questions of the user's own, or trains on them."""
+    return "choices" in spec.probes or (ADAPTERS[spec.method].trains and spec.content != "document")
 
 
 def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
@@ -417,15 +471,17 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
 
 def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict[str, Any]:
     """Do the same for a spec that is canonical already."""
-    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
+    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain), uses_questions(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
     parts = ("all", *(("subjects",) if plain.page_order == "subjects" else ()))
     maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
     if maths:
         stated[MATHS] = ", ".join(maths)
-    stated["eval_epochs"] = list(plain.eval_epochs)
-    stated["probes"] = list(plain.probes)
+    if plain.general_text is not None:
+        stated["general_text"] = general_text_key(plain.general_text)
+    for name in _TUPLES:
+        stated[name] = list(stated[name])
     return stated
 
 
@@ -436,6 +492,33 @@ def trial_id(stated: Mapping[str, Any]) -> str:
     """
     kept = {name: value for name, value in stated.items() if name not in _ELIDED or value != _ELIDED[name]}
     return digest([ID_VERSION, kept])
+
+
+def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what is trained, and on what its memorisation error is measured.
+
+    What only asks is at its default: the fields of probes, and those of prompts unless prompts are trained on. So a
+    training has the id of the trial that asks what is asked by default, and records of every format tell theirs.
+
+    Args:
+        stated: an identity, as `identity` states it or as a record holds it.
+    """
+    asks = {name: _ELIDED[name] for name, field in FIELDS.items() if field.role is Role.PROBE}
+    if stated["method"] in ADAPTERS:
+        unused = _without_use(stated["method"], (), stated["content"] != "document")
+        asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
+    trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
+    data = used_key(stated["data"], stated.get("page_order") == "subjects", trains and stated["content"] != "document")
+    return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
+
+
+def training_id(stated: Mapping[str, Any]) -> str:
+    """Return the id of the training that a trial needs: 16 hex digits.
+
+    Args:
+        stated: the trial's identity.
+    """
+    return trial_id(training_identity(stated))
 
 
 def digest(value: Any) -> str:

@@ -28,6 +28,7 @@ from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_adapters import methods
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
 from trainables.adapters.memory.setting import SetSetting
 from trainables.probes.counterfact.targets import GROUPS
@@ -44,6 +45,9 @@ QUESTION_COUNTS = {
     "counterfact_with_page": "records with a page among the documents",
     "counterfact_without_page": "records without",
     "recall_asked": "documents recalled",
+    "heldout_documents": "documents held out",
+    "heldout_claims": "claims about them",
+    "questions_asked": "questions with choices",
 }
 
 
@@ -53,6 +57,7 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
     sections = {
         FEW_SHOT.section: few_shot(trials),
         CONTENT.section: memory_content(trials, references),
+        "Adapters": methods(trials),
         STRUCTURE.section: structure(trials, references),
         LAYERS.section: layers(study, references),
         INDUCTIVE.section: inductive(trials, references),
@@ -90,7 +95,8 @@ def few_shot(trials: Sequence[Trial]) -> list[Table]:
 def memory_content(trials: Sequence[Trial], references: References) -> list[Table]:
     """Model x what is memorised x weight decay, beside the pretrained baseline (note 000)."""
     memories = compared_over([t for t in trials if is_plain(t)], CONTENT.over)
-    own = [*memories, *(t for t in trials if t.get("method") == "full_update")]
+    others = (t for t in trials if t.get("method") not in ("memory", "allocate") and not is_baseline(t))
+    own = [*memories, *others]
     layout = Layout(
         ("model", "method", "weight_decay"),
         _content,

@@ -24,6 +24,7 @@ from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 from tests.rows import OpenRow
 from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan
@@ -100,7 +101,7 @@ class Run:
 
     def go(self) -> dict[str, Record]:
         """Run, and return all records of the storage."""
-        display = Display(0, every_s=1e9)
+        display = Display(SweepProgress("both"), every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
         return {head.id: head.record() for head in self.store.index().values()}
 

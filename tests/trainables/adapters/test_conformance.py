@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.lm.card import model_card
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec
 
@@ -28,12 +30,20 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "pretrained": [{}],
     "allocate": [{"allocation": "simset2", "num_clusters": 2}],
     "full_update": [{"lr": 1e-3}],
+    "lora": [
+        {"layer": 1, "lr": 1e-2, "rank": 4},
+        {"layer": 1, "lr": 3e-3, "rank": 4, "lora_alpha": 1.0},
+        {"layer": 1, "lr": 1e-2, "rank": 4, "weight_decay": 0.5},
+    ],
+    "prompt": [{"virtual_tokens": 3, "lr": 1e-2}],
     "shift": [{"layer": 2, "lr": 0.3}, {"layer": 2, "lr": 1.0}],
 }
 # What makes a member's loss infinite, on top of those.
 WILD: dict[str, dict[str, Any]] = {
     "memory": {"lr": 1e30, "warmup_steps": 0, "norm_and_gate": False},
     "full_update": {"lr": 1e30, "warmup_steps": 0},
+    "lora": {"lr": 1e30, "warmup_steps": 0},
+    "prompt": {"lr": 1e38, "warmup_steps": 0},
     "shift": {"lr": 3e37},
 }
 CASES = [pytest.param(method, id=method) for method in MEMBERS]
@@ -168,6 +178,18 @@ def test_other_texts_than_the_packs_can_be_evaluated(method: str, specs: Any, bu
 
 
 @pytest.mark.parametrize("method", CASES)
+def test_each_text_has_an_error_of_its_own(method: str, specs: Any, build: Build) -> None:
+    adapter = build(*specs(method))
+    texts = adapter.texts.segments
+    mixed = [*texts[::-1], texts[1], replace(texts[0], document=NO_DOCUMENT, first_target=5)]
+    found = adapter.text_nll(mixed)
+    assert found.shape == (adapter.num_members, len(mixed)) and found.dtype == float
+    for place, text in enumerate(mixed):
+        assert found[:, place].tolist() == pytest.approx(adapter.nll([text]), **SAME)
+    assert adapter.text_nll([]).shape[1] == 0
+
+
+@pytest.mark.parametrize("method", CASES)
 def test_the_error_before_training_is_the_pretrained_models(
     method: str, specs: Any, build: Build, small_trial: Trial
 ) -> None:
@@ -212,8 +234,16 @@ def test_flops_are_those_that_planning_counts_with(method: str, specs: Any, buil
     tokens = sum(len(text.tree) for text in adapter.texts.train)
     assert adapter.train_flops(0) == 0 < adapter.train_flops(1)
     assert adapter.train_flops(3) == pytest.approx(3 * adapter.train_flops(1))
+    planned = plan.train_flops(card, tokens, len(adapter.texts.train))
     # the head may be counted for target tokens only, of which each text has at least one fewer
-    assert 0.9 < adapter.train_flops(1) / (plan.train_token_flops(card) * tokens) <= 1.0
+    assert 0.9 < adapter.train_flops(1) / planned <= 1.0
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_the_numbers_that_are_trained_are_counted(method: str, specs: Any, build: Build) -> None:
+    adapter = build(*specs(method))
+    assert adapter.trained_params == sum(value.numel() for value in adapter.state(0).weights.values())
+    assert (adapter.trained_params > 0) == ADAPTERS[method].trains
 
 
 @pytest.mark.parametrize("method", [name for name in MEMBERS if len(MEMBERS[name]) > 1])
