@@ -106,7 +106,8 @@ def _note(state: SweepState, who: str) -> str:
 def _shown(found: list[tuple[SweepState, str]]) -> RenderableType:
     if len(found) == 1:
         (state, who), *_ = found
-        return view(state, _note(state, who))
+        note = _note(state, who)
+        return Group(view(state), Text(note)) if note else view(state)
     return Group(*(Text(_line(state, who), no_wrap=True, overflow="ellipsis") for state, who in found))
 
 

@@ -123,7 +123,7 @@ BASE: dict[str, Any] = {
     "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",
     "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
     "num_shots": 5, "claims_per_page": 3, "counterfact_records": 3, "num_answers": 2, "answer_tokens": 2,
-    "probes": ("fever", "counterfact", "forgetting", "recall"), "recall_tokens": 8,
+    "probes": ("choices", "fever", "counterfact", "forgetting", "recall"), "recall_tokens": 8, "eval_epochs": (0,),
     "heldout_documents": 3, "heldout_claims": 2,
 }  # fmt: skip
 OTHER: dict[str, Any] = {
@@ -134,10 +134,12 @@ OTHER: dict[str, Any] = {
     "memory_dim": 40, "norm_and_gate": False, "mode": "hard", "allocation": "random", "granularity": "token",
     "entries_per_group": 4, "mem_seed": 1, "alpha": 0.5, "epochs": 2, "batch_size": 64, "lr": 0.02,
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
-    "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
+    "claims_per_page": 1, "eval_epochs": (), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
+    "keep_epochs": False,
     "recall_documents": 1, "recall_title": False, "recall_words": 3, "recall_tokens": 9,
     "heldout_documents": 2, "heldout_claims": 1, "general_text": __file__,
+    "choices_by": "likelihood", "questions_per_document": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3,
 }  # fmt: skip

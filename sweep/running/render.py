@@ -67,27 +67,26 @@ def view(state: SweepState, note: str = "") -> RenderableType:
 
 
 def _stages(state: SweepState) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2), expand=True)
     names = max((len(stage.name) for stage in state.stages), default=0)
     table.add_column(no_wrap=True, width=min(names, NAME_WIDTH), overflow="ellipsis")
     table.add_column(width=BAR_WIDTH)
     table.add_column(justify="right", no_wrap=True, width=5)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for stage in state.stages:
         share = min(1.0, stage.epochs_done / stage.epochs) if stage.epochs else 1.0
         ended = sum(stage.ended.values())
-        note = f"{ended}/{stage.trials} trials"
-        if stage.waits_for and not ended:
-            note += f", waits for {stage.waits_for}"
+        waits = stage.waits_for and not ended
+        note = f"{ended}/{stage.trials}" + (f", waits for {stage.waits_for}" if waits else " trials")
         bar = ProgressBar(total=1.0, completed=share, width=BAR_WIDTH)
         table.add_row(stage.name, bar, f"{100 * share:.0f} %", note)
     return table
 
 
 def _lines(state: SweepState, note: str) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(no_wrap=True, style="dim", width=len("running"))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     packs = sorted(state.packs, key=lambda pack: pack.since)
     for number, pack in enumerate(packs[:PACKS_SHOWN]):
         table.add_row("running" if number == 0 else "", _pack(pack, state.updated))

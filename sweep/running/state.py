@@ -181,11 +181,13 @@ class SweepProgress:
         self._best: _Best | None = None
         for stage in plan.stages if plan else ():
             share = stage.num_to_run / max(1, len(stage.to_run))
-            epochs = share * sum(trial_epochs(point.spec) for point in stage.to_run)
-            if stage.num_to_run:
+            epochs = share * sum(trial_epochs(point.spec) for point in stage.to_run) + stage.num_to_ask
+            trials = stage.num_to_run + stage.num_to_ask
+            if trials:
                 waits = stage.waits_for or ""
-                self.state.stages.append(StageState(stage.name, stage.num_to_run, epochs, waits_for=waits))
+                self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=waits))
             self._flops_left += share * sum(self._cost.work(point).total for point in stage.to_run)
+            self._flops_left += sum(self._cost.work(point).evaluation for point in stage.to_ask)
         if plan:
             by = next((question.best for stage in plan.stages for question in stage.questions), None)
             self._best = _Best(by.by, by.mode) if by else _Best("memory/nll", "min")
@@ -197,19 +199,21 @@ class SweepProgress:
         self.state.updated = self._clock()
 
     @_locked
-    def begin(self, pack: str, points: Sequence[Point]) -> None:
-        """Take note of a pack that is handed out."""
+    def begin(self, pack: str, points: Sequence[Point], asks: bool = False) -> None:
+        """Take note of a pack that is handed out; one whose trials are only asked counts an epoch for each."""
         first = points[0]
         layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
-        state = PackState(f"{first.card.name}{layer}", len(points), trial_epochs(first.spec), self._clock())
+        epochs = 1 if asks else trial_epochs(first.spec)
+        state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock())
         work = self._cost.work(first)
         self._packs[pack] = _Running(
             state,
             {point.id: point for point in points},
             state.since,
-            step_flops=len(points) * work.training / trial_epochs(first.spec),
+            step_flops=0.0 if asks else len(points) * work.training / epochs,
             end_flops=len(points) * work.evaluation,
             warm=bool(self.state.ended),
+            asks=asks,
         )
         self._side_by_side = len(self._packs)
         for point in points:
@@ -244,9 +248,10 @@ class SweepProgress:
         point = running.points.pop(record["id"], None) if running else None
         if running and point:
             running.state.trials -= 1
-            self._set_epochs(point, trial_epochs(point.spec))
-            self._flops_left -= self._cost.work(point).total
-        stage = self._stage(record["stage"])
+            self._set_epochs(point, 1 if running.asks else trial_epochs(point.spec))
+            work = self._cost.work(point)
+            self._flops_left -= work.evaluation if running.asks else work.total
+        stage = self._stage(point.spec.stage if point else record["stage"])
         if stage:
             stage.ended[record["status"]] = stage.ended.get(record["status"], 0) + 1
         name = self._label(record)
@@ -302,6 +307,7 @@ class _Running:
         step_flops: of an epoch.
         end_flops: of evaluating at the end.
         warm: whether others have ended, so that its process has probably run a pack before.
+        asks: whether its trials are only asked.
     """
 
     state: PackState
@@ -310,6 +316,7 @@ class _Running:
     step_flops: float
     end_flops: float
     warm: bool
+    asks: bool = False
 
 
 @dataclass

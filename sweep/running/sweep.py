@@ -71,6 +71,8 @@ def run_sweep(
     cache_gb: float | None = None,
     lock: bool = True,
     progress: bool = False,
+    probes: Sequence[str] = (),
+    baseline: bool = True,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -99,6 +101,8 @@ def run_sweep(
         cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
+        probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
+        baseline: with the pretrained models to compare with.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -120,7 +124,16 @@ def run_sweep(
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
     )
-    found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
+    found = asked_space(
+        space,
+        settings=settings,
+        small=small,
+        select_by=select_by,
+        data=data,
+        seed=seed,
+        probes=probes,
+        baseline=baseline,
+    )
     return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
 
 
@@ -134,7 +147,7 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return _SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+        return SweepRun(space, store, name, options, tracking, progress, interrupts).run()
 
 
 def _reason(error: OSError | SweepError) -> str:
@@ -156,12 +169,18 @@ class _Nowhere(io.StringIO):
         return len(text)
 
 
-class _SweepRun:
-    """One run of one sweep."""
+class SweepRun:
+    """One run of one sweep.
+
+    Attributes:
+        amends: whether the sweep's plan stays as it is, and what is done is added to it.
+    """
+
+    amends = False
 
     def __init__(
         self,
-        space: Space,
+        space: Space | None,
         store: Store,
         name: str,
         options: RunOptions,
@@ -169,6 +188,7 @@ class _SweepRun:
         progress: bool,
         interrupts: Interrupts,
     ) -> None:
+        """Read what there is and plan."""
         self._store, self._name, self._options, self._progress = store, name, options, progress
         self._tracking = tracking
         self._interrupts = interrupts
@@ -186,6 +206,7 @@ class _SweepRun:
 
     def _planned(self) -> Plan:
         options = self._options
+        assert self._space is not None
         return plan_of(
             self._space,
             self._index,
@@ -211,9 +232,12 @@ class _SweepRun:
             self._say(f"note: {failed} trials failed in an earlier run; {RETRY}")
         for line in plan.shortages:
             self._say(f"note: {line}")
-        self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
+        to_ask = f", {plan.num_to_ask} to ask" if plan.num_to_ask else ""
+        self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._store.full(self._name)}")
+        for why, count in plan.trained_again.items():
+            self._say(f"note: {count} trials are trained again, to be asked: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        executor = executor_for(options) if plan.num_to_run else None
+        executor = executor_for(options) if plan.num_left else None
         if executor:
             executor.check()
         self._store.check_writable()
@@ -221,6 +245,8 @@ class _SweepRun:
         self._prepare_inputs()
         if executor:
             stopped, counts = self._execute(executor)
+        elif self.amends:
+            stopped, counts = "", self._counts_of_what_is_there()
         else:
             wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
             is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
@@ -254,7 +280,7 @@ class _SweepRun:
 
         self._say("reading data and checking models")
         self._say_notes(read_data(self._plan))
-        samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
+        samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
 
@@ -311,7 +337,15 @@ class _SweepRun:
 
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
         return Ledger(
-            self._plan, self._store, self._name, self._index, self._choices, packing, self._options.retry_failed, say
+            self._plan,
+            self._store,
+            self._name,
+            self._index,
+            self._choices,
+            packing,
+            self._options.retry_failed,
+            say,
+            self.amends,
         )
 
     def _packing(self, capacity: Capacity) -> Packing:
@@ -365,6 +399,7 @@ class _SweepRun:
             exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
             counts=counts,
             num_run=self._plan.num_to_run,
+            num_asked=self._plan.num_to_ask,
             stopped=stopped,
             choices=self._choices,
             failures=tuple(self._failures),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
+from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
@@ -56,7 +57,8 @@ def describe_trial(
         lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
     if record["status"] == "done":
-        lines.append(f"- every answer given: `{folder}/predictions.parquet`")
+        below = answers_below(record)
+        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
     return "\n".join(lines)
 
 

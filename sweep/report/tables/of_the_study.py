@@ -47,6 +47,7 @@ QUESTION_COUNTS = {
     "recall_asked": "documents recalled",
     "heldout_documents": "documents held out",
     "heldout_claims": "claims about them",
+    "questions_asked": "questions with choices",
 }
 
 

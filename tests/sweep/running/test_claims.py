@@ -96,7 +96,8 @@ def records(address: str) -> dict[str, list[str]]:
     store, found = Store(address), {}
     for name in store.folders():
         for path in store.find(f"{name}/trains", "record.json"):
-            found.setdefault(path.split("/")[-2], []).append(name)
+            if "/probes/" not in path:
+                found.setdefault(path.split("/")[-2], []).append(name)
     return found
 
 

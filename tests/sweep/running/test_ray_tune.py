@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from ray import tune
+from ray.tune.execution import class_cache
 
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
-from sweep.running.ray_tune import PackResources, RayTune
+from sweep.running.ray_tune import PackResources, RayTune, keep_keys_from_tune
 from tests.rows import OpenRow
 
 PLACE = "MEMORY_SWEEP_TEST_STARTED"
@@ -64,6 +65,17 @@ class Packs:
     def close(self, pack: str) -> None: ...
 
     def show_progress(self) -> None: ...
+
+
+def test_keys_of_storages_are_in_no_runtime_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "hidden")
+    made = class_cache._ActorClassCache().get(SlowToStart)
+    assert "hidden" in str(made._default_options), "Tune does it no longer: keep_keys_from_tune may go"
+    keep_keys_from_tune()
+    made = class_cache._ActorClassCache().get(SlowToStart)
+    assert "hidden" not in str(made._default_options) and "PL_DISABLE_FORK" in str(made._default_options)
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ def tokens(tree: TokenTree) -> tuple[int, ...]:
 OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda probe: probe.beginnings, "recall"),
     (lambda probe: (probe.passages, probe.questions.prompts), "forgetting"),
+    (lambda probe: (probe.asked, list(map(tokens, probe.prompts))), "choices"),
 ]
 """What else is asked, as plain values."""
 
