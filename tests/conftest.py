@@ -137,7 +137,8 @@ OTHER: dict[str, Any] = {
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
     "recall_documents": 1, "recall_title": False, "recall_words": 3, "recall_tokens": 9,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
-    "virtual_tokens": 3,
+    "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
+    "guidance_alpha": 1.0, "template_layer": 2,
 }  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from trainables.trial.spec import REPEATED, STATED_DEFAULTS, digest
 
 ADDED_LATER = (
     "allow_missing_pages", "recall_documents", "recall_title", "recall_words", "recall_tokens", "rank", "lora_alpha",
-    "lora_targets", "virtual_tokens",
+    "lora_targets", "virtual_tokens", "template_layer", "key_dim", "activation", "negatives", "guidance_target",
+    "guidance_alpha",
 )  # fmt: skip
 """Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
 BFLOAT16_NLL_NOISE = 1.3e-3
