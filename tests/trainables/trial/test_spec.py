@@ -92,6 +92,12 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "general_text": st.sampled_from([None, __file__]),
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
+    "template_layer": st.integers(0, 22),
+    "key_dim": st.integers(1, 100),
+    "activation": st.sampled_from(["relu", "gelu"]),
+    "negatives": st.sampled_from(["zero", "random", "perturbed"]),
+    "guidance_target": st.floats(0, 10),
+    "guidance_alpha": st.floats(0, 10),
     "virtual_tokens": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
