@@ -142,6 +142,10 @@ class PackExchange:
         self._record(pack, self._ledger.fail_pack(pack, failure, elsewhere))
         self._display.progress.end(pack)
 
+    def give_up(self, reason: str) -> None:
+        """Take note that nothing can run any more: the sweep ends."""
+        self._ledger.stop(reason)
+
     @property
     def left_out(self) -> frozenset[str]:
         """Ids of nodes that only fail: nothing is to run there."""

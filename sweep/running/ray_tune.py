@@ -141,7 +141,7 @@ class RayTune:
                     name="sweep",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[ReportsCallback(exchange, resources)],
+                    callbacks=[ReportsCallback(exchange, resources, self._attached)],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
@@ -247,11 +247,12 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
     Args:
         exchange: hears of it.
         resources: of a pack, so that it can be said whether another node could run one.
+        attached: whether the cluster was there before; to one of our own no node comes back.
     """
 
-    def __init__(self, exchange: PackExchange, resources: dict[str, float]) -> None:
+    def __init__(self, exchange: PackExchange, resources: dict[str, float], attached: bool) -> None:
         """Keep the parts."""
-        self._exchange, self._resources = exchange, resources
+        self._exchange, self._resources, self._attached = exchange, resources, attached
         self._deaths = Deaths()
         self._told: dict[str, Failure] = {}
 
@@ -276,8 +277,10 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
         pack = trial.config["pack"]
         failure = self._told.pop(pack, None) or self._deaths.explain(pack, trial)
         self._deaths.forget(pack)
-        others = usable_nodes(self._resources) - self._exchange.left_out - {failure.node}
-        self._exchange.fail(pack, failure, elsewhere=bool(others))
+        nodes = usable_nodes(self._resources)
+        self._exchange.fail(pack, failure, elsewhere=bool(nodes - self._exchange.left_out - {failure.node}))
+        if not nodes and not self._attached:
+            self._exchange.give_up("process: the Ray that this run started has died")
         _let_go(trial)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:

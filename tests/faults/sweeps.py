@@ -95,6 +95,7 @@ class Sweep:
             "TMPDIR": str(self.folder),
             "RAY_TMPDIR": "/tmp",  # its sockets have short names only
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # Ray's 15 would let workers hardly run beside other work
             **self.environment,
         }
         module = "tests.faults.faulty_run" if VARIABLE in settings else "sweep.run"

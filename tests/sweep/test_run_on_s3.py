@@ -33,11 +33,12 @@ space = Space(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sample_data, s3_options):
     def run() -> str:
         command = [sys.executable, "-m", "sweep.run", str(tmp_path / "space.py"), "--storage", store.uri]
         env = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=env)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -58,8 +59,9 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
-    tmp_path, tiny_models, sample_data, s3_options, row
+    tmp_path, tiny_models, sample_data, s3_options, row, request
 ):
     row("a run on S3 is paused (SIGSTOP) while another takes over", 1, "exit 1, one line, changes nothing")
     space = tmp_path / "space.py"
@@ -80,18 +82,19 @@ def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
     ]
     command += ["1", "--pack-size", "1", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 200
+    request.addfinalizer(first.kill)
+    end = time.monotonic() + 500
     while not store.exists("tiny/plan.json"):
         assert first.poll() is None and time.monotonic() < end, first.communicate()
         time.sleep(0.1)
     first.send_signal(signal.SIGSTOP)
     time.sleep(7)
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stdout + second.stderr
     files = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}
     files |= {head.folder: store.read_version(f"{head.folder}/record.json") for head in store.index().values()}
     first.send_signal(signal.SIGCONT)
-    _, told = first.communicate(timeout=60)
+    _, told = first.communicate(timeout=120)
     (line,) = [line for line in told.splitlines() if line.startswith("error:")]
     assert first.returncode == 1 and "writes nothing more" in line and "Traceback" not in told, told
     now = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}

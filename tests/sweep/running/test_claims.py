@@ -213,6 +213,7 @@ def test_a_run_that_has_lost_its_lock_gets_no_more_packs(s3_options: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_commands_at_once_record_every_trial_once(
     tmp_path: Path, tiny_models: Any, sample_data: Path, row: OpenRow
 ) -> None:
@@ -225,7 +226,7 @@ def test_two_commands_at_once_record_every_trial_once(
     for name in ("one", "two"):
         both.append(subprocess.Popen([*run, "--name", name], cwd=ROOT, stdout=subprocess.PIPE, text=True))
         time.sleep(0.2)
-    out = [process.communicate(timeout=240)[0] for process in both]
+    out = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], out
     found = records(str(tmp_path / "out"))
     assert len(found) == 2 and all(len(names) == 1 for names in found.values()), out

@@ -74,6 +74,7 @@ class Network:
         names = [name for name in os.environ if name.startswith(("RAY_AUTH", "AWS_"))]
         self.env = {name: value for name, value in os.environ.items() if name not in names}
         self.env |= {MARK: self.mark, "RAY_DISABLE_IMPORT_WARNING": "1"}
+        self.env["RAY_worker_niceness"] = "0"  # Ray's 15 would let workers hardly run beside other work
 
     def up(self) -> None:
         """Make the switch and the hosts."""
@@ -106,7 +107,7 @@ class Network:
         """Start a raylet on a host."""
         own = ["--disable-usage-stats", "--num-cpus=1", f"--node-ip-address={NET}.{HOSTS[host]}"]
         process = self.start(host, str(Path(sys.executable).parent / "ray"), "start", *own, *options, **env)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 0, out
 
     def ours(self) -> list[psutil.Process]:

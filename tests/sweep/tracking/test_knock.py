@@ -124,6 +124,7 @@ def postgres(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_first_users_of_an_empty_postgresql_both_succeed(postgres: str, row: OpenRow) -> None:
     row("two first users of an empty PostgreSQL at once", 2, "both succeed")
     both = [
@@ -132,6 +133,6 @@ def test_two_first_users_of_an_empty_postgresql_both_succeed(postgres: str, row:
         )
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=240) for process in both]
+    told = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert told[0][0].split()[-1] == told[1][0].split()[-1]
