@@ -93,6 +93,7 @@ def outcome() -> dict[str, Any]:
 def space_of(trials: int) -> Space:
     """Return a space of one stage with so many trials."""
     return Space(
+        baseline=False,
         name="noop", title="Trials that do nothing", axes={"mem_seed": list(range(trials))},
         fixed={"data": "sample", "depth": 0.5, "alpha": 0.2, "allocation": "simset1"},
         stages=(Stage(name="grid", axes={"mem_seed": ALL}),),

@@ -141,7 +141,8 @@ OTHER: dict[str, Any] = {
     "heldout_documents": 2, "heldout_claims": 1, "general_text": __file__,
     "choices_by": "likelihood", "questions_per_document": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
-    "virtual_tokens": 3,
+    "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
+    "guidance_alpha": 1.0, "template_layer": 2,
 }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from sweep.planning.points import Point, PointMaker
@@ -59,7 +60,8 @@ class Records:
         if not own and not added:
             return None
         why = _lacking(point, own, stored, kept)
-        return Due(point.askings, again=why) if why else Due((*own, *added), trains=False)
+        asked = {asking.id: asking for asking in (*added, *own)}
+        return Due(point.askings, again=why) if why else Due(tuple(asked.values()), trains=False)
 
     def has_failed(self, point: Point) -> bool:
         """Say whether a trial's record says that it failed."""
@@ -69,6 +71,21 @@ class Records:
         """Return a trial that has been trained; None where nothing says what it is."""
         record = self.index.stated(trial)
         return maker.recorded(record) if record and record["status"] == "done" else None
+
+    def old_versions(self, points: Iterable[Point]) -> list[str]:
+        """Return a line on each probe that some of these trials were asked by another version than this code has."""
+        counts: Counter[tuple[str, int, int]] = Counter()
+        for point in points:
+            for asking in point.own:
+                found = self.index.answer(point.training, asking)
+                asked = found.record()["version"] if found else asking.version
+                if asked != asking.version:
+                    counts[asking.probe, asked, asking.version] += 1
+        return [
+            f"{count:,} trials were asked by version {asked} of {probe}, this code has {now}: a few questions differ; "
+            f"to ask their stored weights anew: python -m sweep.evaluate STORAGE/NAME --probe {probe}"
+            for (probe, asked, now), count in sorted(counts.items())
+        ]
 
     def _is_answered(self, point: Point, asking: Asking, any_version: bool) -> bool:
         found = self.index.answer(point.training, asking, any_version)

@@ -165,9 +165,11 @@ def read_data(plan: Plan) -> list[str]:
     asked: dict[tuple[Any, ...], None] = {}
     for point in points_to_run(plan):
         spec = point.spec
-        num_records = spec.counterfact_records if "counterfact" in spec.probes else 0
+        wanted = (a.settings["counterfact_records"] for a in point.askings if a.probe == "counterfact")
+        num_records = max(wanted, default=0)
         texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
-        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order, num_records)
+        with_records = uses_counterfact(spec) or num_records > 0
+        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records)
         asked[key] = None
     has_text: dict[tuple[str, bool], dict[str, bool]] = {}
     for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records in asked:

@@ -95,7 +95,7 @@ def costed_plan(
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    notes = moved_notes(plan, commits, index)
+    notes = moved_notes(plan, commits, index) + Records(index, store).old_versions(points.values())
     return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
 
 

@@ -77,10 +77,9 @@ class Point:
 
     @cached_property
     def added_askings(self) -> tuple[Asking, ...]:
-        """What it is asked besides."""
-        own = {asking.id for asking in self.own}
+        """What it is asked besides; its own question among it is asked by this version of the probe."""
         found = (added_asking(text, self.identity, self.all_data_key or self.data_key) for text in self.added)
-        return tuple({asking.id: asking for asking in found if asking.id not in own}.values())
+        return tuple({asking.id: asking for asking in found}.values())
 
     @property
     def trains(self) -> bool:
@@ -89,8 +88,8 @@ class Point:
 
     @property
     def askings(self) -> tuple[Asking, ...]:
-        """All that it is asked."""
-        return (*self.own, *self.added_askings)
+        """All that it is asked, each once."""
+        return tuple({asking.id: asking for asking in (*self.added_askings, *self.own)}.values())
 
     @cached_property
     def pack_key(self) -> tuple[Any, ...]:

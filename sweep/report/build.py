@@ -22,6 +22,7 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.figures import guidance
 from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
@@ -74,7 +75,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         Section(heading, tables, figures.pop(heading, ()))
         for heading, tables in study_tables(study, references).items()
     ]
-    tables_of_figures = {MEMORIES: [made]} if made else {}
+    words = guidance.words_table(study)
+    tables_of_figures = ({MEMORIES: [made]} if made else {}) | ({guidance.HEADING: [words]} if words else {})
     sections += [
         Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
     ]
@@ -169,6 +171,7 @@ def _figures(
         LAYERS.section: layer_figures(study.trials, references, by_trial),
         INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
+        guidance.HEADING: guidance.guidance_figures(study.store, study.trials),
     }
 
 

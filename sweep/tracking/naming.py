@@ -23,13 +23,15 @@ WIDTH = 18
 """Characters of a name that MLflow's tables and legends show at their default width (3.17, counted on the screen)."""
 _FIELDS = (
     "alpha", "allocation", "num_documents", "layer", "model", "content", "num_clusters", "memory_dim", "num_shots",
-    "rank", "lora_alpha", "lora_targets", "virtual_tokens", "epochs", "lr", "weight_decay", "entries_per_group",
+    "rank", "lora_alpha", "lora_targets", "virtual_tokens", "template_layer", "activation", "negatives",
+    "guidance_target", "guidance_alpha", "key_dim", "epochs", "lr", "weight_decay", "entries_per_group",
     "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
 )  # fmt: skip
 _LETTERS = {
     "num_documents": "n", "layer": "L", "num_clusters": "g", "memory_dim": "m", "num_shots": "k", "epochs": "e",
     "lr": "lr", "weight_decay": "wd", "entries_per_group": "h", "batch_size": "b", "seed": "s", "mem_seed": "ms",
-    "rank": "r", "lora_alpha": "la", "virtual_tokens": "v",
+    "rank": "r", "lora_alpha": "la", "virtual_tokens": "v", "template_layer": "TL",
+    "guidance_target": "t", "guidance_alpha": "ga", "key_dim": "d",
 }  # fmt: skip
 _MOST_PERMUTED = 5
 Values = Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweep.records.store import Store
 from tests.sweep.running.faults import VARIABLE, plan
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def write_space(file: Path, model: Path, data: Path) -> None:
     axes = f"{{'lr': {[rate(number) for number in range(TRIALS)]}}}"
     file.write_text(
         "from sweep import Space, Stage\nfrom sweep.space import ALL\n"
-        f"space = Space(name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
+        f"space = Space(baseline=False, name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
     )
 
 
@@ -156,7 +156,7 @@ class Sweep:
         return max(found, default=0.0)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        found = [json.loads(path.read_text()) for path in self.out.rglob("record.json")]
+        found = [head.record() for head in Store(str(self.out)).index(set_aside=False).values()]
         assert len({record["id"] for record in found}) == len(found), "a trial is recorded twice"
         return {record["id"]: record for record in found}
 

@@ -40,6 +40,12 @@ NUMBERS = {
             ("full_update_flops", 3, 0),
         ],
     ),
+    "docguidance": (
+        432,
+        432,
+        [("baseline", 2, 0), ("activations", 6, 0), ("negatives", 8, 2), ("guidance", 12, 2), ("key_dim", 6, 2)],
+    ),
+    "two_memories": (3, 3, [("baseline", 3, 0), ("alone", 6, 0), ("shared", 6, 0), ("separate", 9, 0)]),
     "structure": (32, 24, [("baseline", 2, 0), ("structure", 24, 0)]),
     "layers": (64, 64, [("baseline", 2, 0), ("layers", 64, 0)]),
     "clustering": (120, 82, [("clustering", 82, 0)]),

@@ -24,8 +24,10 @@ from sweep.space import ALL, Space, Stage
 from trainables.adapters.training import PackTraining
 from trainables.data.corpus import load_corpus
 from trainables.data.prompts import choose_examples_for, render_prompt
+from trainables.errors import DataError
 from trainables.pack.ask import AskRun
 from trainables.probes.answers import parse_answer
+from trainables.probes.fever.plan import FeverPlan
 
 LATER = "fever:num_shots=2"
 
@@ -240,3 +242,27 @@ def test_the_command_asks_and_says_what_it_did(storage: Path, monkeypatch: pytes
     for bad, told in (([str(storage)], "--probe: say what to ask"), ([str(storage), "--probe", "fevr"], "fevr")):
         refused = CliRunner().invoke(command.app, bad)
         assert refused.exit_code == 2 and told in refused.output and len(refused.output.splitlines()) == 1
+
+
+def test_answers_of_an_older_version_count_are_named_and_are_asked_anew_on_request(
+    storage: Path, make_space: Callable[..., Space], counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FeverPlan, "version", FeverPlan.version + 1)
+    planned = plan_sweep(make_space(), storage, baseline=False)
+    assert planned.plan.num_left == 0 and "4 trials were asked by version" in " ".join(planned.notes)
+    ask_trials(storage, ["fever"], executor="local", tracking_uri="http://127.0.0.1:9", baseline=False)
+    assert counted["epochs"] == 0 and counted["members asked"] == 4
+    heads = Store(str(storage)).index().values()
+    assert {head.record()["probe_versions"]["fever"] for head in heads} == {FeverPlan.version}
+    assert not plan_sweep(make_space(), storage, baseline=False).notes
+
+
+def test_data_without_the_records_that_are_asked_are_the_users_mistake_before_anything_starts(
+    storage: Path, make_space: Callable[..., Space], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(data: str) -> Any:
+        raise DataError(f"{data}: no CounterFact records")
+
+    monkeypatch.setattr("trainables.data.counterfact.load_counterfact", none)
+    with pytest.raises(DataError, match="no CounterFact records"):
+        ask_trials(storage, ["counterfact"], executor="local", tracking_uri="http://127.0.0.1:9")

@@ -33,6 +33,7 @@ from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 
 best = Best(field="layer", stage="select", per=("model",))
 space = Space(
+    baseline=False,
     name="kept", title="", axes={"model": [%(model)r], "layer": [0, 2]},
     fixed={"data": %(data)r, "memory_dim": 8, "epochs": 2, "segment_tokens": 32, "num_documents": 2,
            "claims_per_page": 1, "counterfact_records": 1, "num_answers": 1, "answer_tokens": 2},

@@ -21,6 +21,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="tiny",
     title="two trials",
     axes={"model": [%(model)r], "layer": [0, 2]},
@@ -47,7 +48,7 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
     index = store.index()
     assert {head.status for head in index.values()} == {"done"} and len(index) == 2
     for head in index.values():
-        answers = pq.read_table(io.BytesIO(store.read(f"{head.folder}/predictions.parquet")))
+        answers = pq.read_table(io.BytesIO(store.read(head.record()["answers"]["fever"])))
         assert answers.num_rows == head.record()["counts"]["n_trunc"]
         assert store.exists(f"{head.folder}/memory.safetensors")
     assert store.find("tiny/checkpoints", f"{next(iter(index))}.safetensors") == []

@@ -31,6 +31,7 @@ from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
 
 best = Best(field="layer", stage="select", per=("model",))
 space = Space(
+    baseline=False,
     name="staged",
     title="staged",
     axes={"model": ["sample-llama", "sample-neox"], "layer": [1, 3], "alpha": [0, 1.0], "num_documents": [2, 4]},

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
 from trainables.adapters.lora.targets import without_repetition
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
@@ -137,6 +138,24 @@ class TrialSpec:
     virtual_tokens: int = declare(
         20, "vectors that a tuned prompt has before every text", _TRAINING, Part.MEMORY, costs=True, low=1
     )
+    template_layer: int | None = declare(
+        None, "block of the templates' memory, of two memories; default that of the documents'", _TRAINING,
+        Part.MEMORY, costs=True, low=0,
+    )  # fmt: skip
+    key_dim: int = declare(
+        2, "numbers of a document's vector under document guidance", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
+    activation: str = declare(
+        "tanh", "of entries, gates and output under document guidance", _TRAINING, Part.MEMORY, choices=ACTIVATIONS
+    )
+    negatives: str = declare(
+        "other", "vector under which a text is not to be known under document guidance", _TRAINING, Part.MEMORY,
+        choices=NEGATIVES,
+    )  # fmt: skip
+    guidance_target: float = declare(
+        4.5, "NLL that a text is to have under a wrong vector", _TRAINING, Part.MEMORY, may_differ=True, low=0
+    )
+    guidance_alpha: float = declare(0.1, "weight of the guidance loss", _TRAINING, Part.MEMORY, may_differ=True, low=0)
     # The training.
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
@@ -233,6 +252,8 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
+        if self.method == "two_memories" and self.content != "document+template":
+            raise ConfigError(f"content={self.content}: two memories need both kinds; set content=document+template")
         if "lora_targets" in used and not self.lora_targets:
             raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
@@ -373,6 +394,8 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         new |= _canonical_entry_sets(spec)
     if "lora_targets" in adapter.uses():
         new["lora_targets"] = without_repetition(spec.lora_targets)
+    if "template_layer" in adapter.uses() and spec.template_layer == new["layer"]:
+        new["template_layer"] = None
     if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.num_shots == 0:

@@ -42,6 +42,7 @@ FILE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="flat", title="two trials", axes={"layer": [0, 2]},
     fixed={"model": %(model)r, "data": %(data)r, "memory_dim": 16, "epochs": 3, "segment_tokens": 32,
            "num_documents": 2, "claims_per_page": 1},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -36,6 +35,7 @@ BEST = Best(field="layer", stage="select", per=("model",))
 @pytest.fixture(scope="module")
 def space(tiny_models: dict[str, Path], sample_data: Path) -> Space:
     return Space(
+        baseline=False,
         name="both",
         title="a tiny staged study",
         axes={"model": [str(tiny_models["llama"])], "layer": [0, 2], "alpha": [0, 1.0]},
@@ -359,7 +359,7 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
     stage = "Stage(name='only', axes={})"
     file = tmp_path / "small.py"
     stated = f"name='small', title='', axes={{}}, fixed={small!r}, stages=({stage},)"
-    file.write_text(f"from sweep import Space, Stage\nspace = Space({stated})\n")
+    file.write_text(f"from sweep import Space, Stage\nspace = Space(baseline=False, {stated})\n")
     code = (
         "import runpy, sys\n"
         "sys.modules['ray'] = None\n"
@@ -377,5 +377,5 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    (record,) = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
     assert record["status"] == "done"

@@ -33,6 +33,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="far",
     title="a flat grid",
     axes={"layer": [0, 1, 2, 3], "lr": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3], "num_documents": [2, 3]},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.records.store import Store
 from tests.stand_ins import model_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +27,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="wide",
     title="a flat grid",
     axes={"layer": [0, 1, 2, 3], "lr": [1e-3, 3e-3], "num_documents": [2, 3]},
@@ -35,6 +36,11 @@ space = Space(
     stages=(Stage(name="all", axes={"layer": ALL, "lr": ALL, "num_documents": ALL}),),
 )
 """
+
+
+def recorded(storage: Path) -> list[dict]:
+    """The records of all trials so far."""
+    return [head.record() for head in Store(str(storage)).index(set_aside=False).values()]
 
 
 def env(**more: str) -> dict[str, str]:
@@ -163,13 +169,13 @@ def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while len({json.loads(p.read_text())["node"] for p in storage.rglob("record.json")}) < 2:
+    while len({r["node"] for r in recorded(storage)}) < 2:
         assert driver.poll() is None, "one node did all the work"
         time.sleep(0.5)
     os.kill(cluster, signal.SIGKILL)
     out, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, out
-    found = [json.loads(p.read_text()) for p in storage.rglob("record.json")]
+    found = recorded(storage)
     assert len(found) == 16 and {r["status"] for r in found} == {"done"}
     assert "Traceback" not in out
     told = [p for root in (storage, Path(f"/tmp/ms-{os.getpid()}")) for p in root.rglob("*") if holds(p, token)]

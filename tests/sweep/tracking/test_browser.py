@@ -19,7 +19,7 @@ from PIL import Image
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.store import Store
 from sweep.tracking.address import resolve_tracking
-from sweep.tracking.layout import Finding
+from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Extras, publish
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
@@ -86,8 +86,14 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
     store.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
     store.write("study/report/report.html", REPORT)
     against = {f"vs_pretrained/accuracy{end}": 0.1 for end in ("", "_low", "_high")}
-    findings = {r["id"]: Finding(against, {"verdict": "better"}) for own in stages.values() for r in own}
-    extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))])
+    changed = (Changed("Ada met Bo.", "refutes", "supports", "refutes", True),)
+    findings = {
+        r["id"]: Finding(against, {"verdict": "better"}, "1 newly right.", changed)
+        for own in stages.values()
+        for r in own
+    }
+    tables = dict.fromkeys(findings, lambda: b"claim,truth\nAda met Bo.,refutes\n")
+    extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))], tables)
     tracking = resolve_tracking(store, f"sqlite:///{store.uri}/mlflow.db", "memory-sweep")
     publish(store, ["study"], tracking, store.index(), extras=extras)
     yield store
@@ -209,6 +215,17 @@ def test_runs_are_compared_side_by_side(page, links, number: int) -> None:
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text(f"Comparing {number} Runs from 1 Experiment")).to_be_visible()
     expect(page.get_by_text("a0.2").first).to_be_visible()
+
+
+def test_a_trials_page_shows_answers_that_changed_and_the_file_of_all(page, links) -> None:
+    page.goto(links["study: all trials"])
+    page.locator(".ag-pinned-left-cols-container .ag-row[row-index='0'] a").first.click()
+    page.get_by_text("Show more").click()
+    cells = page.get_by_role("row").filter(has_text="Ada met Bo.").get_by_role("cell")
+    expect(cells).to_have_text(["+", "Ada met Bo.", "refutes", "supports", "refutes"])
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("changed_answers.csv").first.click()
+    expect(page.get_by_text("Previewing the first 1 rows")).to_be_visible()
 
 
 def test_the_sweeps_page_shows_results_figure_and_report(page, links) -> None:

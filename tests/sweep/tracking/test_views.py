@@ -9,10 +9,11 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from sweep.questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
-from sweep.tracking.address import Tracking
+from sweep.records.store import Store
+from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.asked import Asked, asked_of
 from sweep.tracking.client import Runs, TrackingError
-from sweep.tracking.link import pages, server_version, view_link
+from sweep.tracking.link import no_database, pages, server_version, view_link
 from sweep.tracking.saved_views import (
     MAX_TAG_CHARS,
     TAG,
@@ -186,6 +187,18 @@ def test_without_a_server_the_link_is_the_command_that_starts_one(store, trackin
     assert view_link(store, tracking, "demo").endswith(f" -m sweep.ui {store.uri}/demo")
     elsewhere = view_link(store, Tracking("postgresql://me:secret@db/runs", "x"), "demo")
     assert elsewhere.endswith("--tracking-uri 'postgresql://…@db/runs' --experiment x") and "secret" not in elsewhere
+
+
+def test_beside_an_object_store_the_link_says_where_mlflows_files_are(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    store = Store("memory://bucket/out")
+    told = view_link(store, resolve_tracking(store), "demo")
+    assert "memory://bucket/out/demo" in told and told.endswith(f"artifacts are in this folder: {tmp_path})")
+    assert "in this folder" not in view_link(store, Tracking(f"sqlite:///{tmp_path}/other.db", "memory-sweep"), "demo")
+    assert no_database(store, resolve_tracking(store)).endswith("-m sweep.publish memory://bucket/out makes it")
+    (tmp_path / "mlflow.db").touch()
+    assert no_database(store, resolve_tracking(store)) == ""
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(store) -> None:

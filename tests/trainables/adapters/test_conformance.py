@@ -36,6 +36,15 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         {"layer": 1, "lr": 1e-2, "rank": 4, "weight_decay": 0.5},
     ],
     "prompt": [{"virtual_tokens": 3, "lr": 1e-2}],
+    "docguidance": [
+        {"layer": 1, "lr": 1e-2},
+        {"layer": 1, "lr": 3e-3, "guidance_alpha": 1.0},
+        {"layer": 1, "lr": 1e-2, "guidance_alpha": 0.5, "guidance_target": 6.0},
+    ],
+    "two_memories": [
+        {"layer": 1, "template_layer": 2, "content": "document+template", "lr": 1e-2},
+        {"layer": 1, "template_layer": 2, "content": "document+template", "lr": 3e-3, "weight_decay": 0.5},
+    ],
     "shift": [{"layer": 2, "lr": 0.3}, {"layer": 2, "lr": 1.0}],
 }
 # What makes a member's loss infinite, on top of those.
@@ -44,6 +53,8 @@ WILD: dict[str, dict[str, Any]] = {
     "full_update": {"lr": 1e30, "warmup_steps": 0},
     "lora": {"lr": 1e30, "warmup_steps": 0},
     "prompt": {"lr": 1e38, "warmup_steps": 0},
+    "docguidance": {"lr": 1e30, "warmup_steps": 0, "activation": "relu"},
+    "two_memories": {"lr": 1e30, "warmup_steps": 0, "norm_and_gate": False},
     "shift": {"lr": 3e37},
 }
 CASES = [pytest.param(method, id=method) for method in MEMBERS]
@@ -153,8 +164,9 @@ def test_the_fast_way_gives_what_the_whole_model_gives(method: str, specs: Any, 
     for k in range(adapter.num_members):
         said: list[int] = []
         total, count = 0.0, 0
-        with adapter.attached(k) as whole, torch.no_grad():
-            for text in adapter.texts.segments:
+        for text in adapter.texts.segments:
+            about = text.document if adapter.is_masked(k, text.document) else None
+            with adapter.attached(k, about) as whole, torch.no_grad():
                 tokens = torch.tensor([text.tree.tokens])
                 logits = whole(tokens)[0].double()
                 said += logits.argmax(dim=-1).tolist()

@@ -21,6 +21,11 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "memory": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "alpha": 1.0, "allocation": "simset1"}],
     "pretrained": [{}, {"num_documents": 3}],
     "full_update": [{"lr": 1e-3}, {"lr": 3e-3}],
+    "docguidance": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "guidance_target": 2.5}],
+    "two_memories": [
+        {"layer": 1, "content": "document+template", "lr": 1e-2},
+        {"layer": 1, "content": "document+template"},
+    ],
     "prompt": [{"lr": 1e-2}, {"virtual_tokens": 2}],
     "lora": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "lora_alpha": 1.0}],
     "shift": [{"layer": 2, "lr": 0.1}, {"depth": 0.75, "lr": 0.3}],
@@ -86,7 +91,9 @@ def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any
         right = sum(a == b for row in rows for a, b in zip(row["expected"], row["said"], strict=True))
         assert right / sum(len(row["said"]) for row in rows) == pytest.approx(result["metrics"]["recital/share"])
         assert pq.read_table(answers["counterfact"]).num_rows == 2
-        assert any(name.endswith(".safetensors") for name in files) == (method in ("memory", "lora", "prompt", "shift"))
+        assert any(name.endswith(".safetensors") for name in files) == (
+            method in ("memory", "lora", "prompt", "docguidance", "shift")
+        )
 
 
 @pytest.mark.parametrize("method", MEMBERS)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trainables.errors import ConfigError
+from trainables.lm.card import model_card
 from trainables.probes.registry import PROBES
 from trainables.trial.asking import Asking, added_asking, check_probes, own_askings, parse_probe
 from trainables.trial.fields import Role
@@ -45,9 +46,12 @@ def test_what_is_trained_decides_the_training(name: str) -> None:
         "content": "template", "template_loss": "answer", "num_clusters": 2, "layer": 2, "depth": 1.0,
         "memory_dim": 16, "norm_and_gate": False, "mode": "hard", "allocation": "simset1", "granularity": "token",
         "entries_per_group": 3, "mem_seed": 4, "alpha": 0.5, "epochs": 3, "batch_size": 2, "lr": 0.1,
-        "weight_decay": 0.1, "warmup_steps": 1, "grad_clip": 1.0,
+        "weight_decay": 0.1, "warmup_steps": 1, "grad_clip": 1.0, "rank": 4, "lora_alpha": 2.0,
+        "lora_targets": ("mlp",), "virtual_tokens": 3,
     }  # fmt: skip
     base = {"content": "document+template", "allocation": "simset2", "alpha": 1.0, "num_shots": 3}
+    methods = {"rank": "lora", "lora_alpha": "lora", "lora_targets": "lora", "virtual_tokens": "prompt"}
+    base |= {"method": methods.get(name, "memory")}
     changed = {**USUAL, **base, name: others[name]}
     if name == "depth":
         del changed["layer"]
@@ -64,6 +68,14 @@ def test_counterfact_records_are_no_part_of_the_data_of_a_training() -> None:
     assert training_id(both) == training_id({**stated(), "data": "fever@1"})
     subjects = {**both, "page_order": "subjects"}
     assert training_id(subjects) != training_id({**subjects, "data": "fever@1,counterfact@3"})
+
+
+def test_the_commit_of_a_hub_model_is_part_of_what_is_trained_and_asked() -> None:
+    began, moved = (model_card("pythia-70m", "main", letter * 40) for letter in "ab")
+    spec = make_spec(USUAL)
+    one, other = (identity(canonical(spec, card), card, "sample@v1") for card in (began, moved))
+    assert one["revision"] == "a" * 40 and one["model"].endswith("@" + "a" * 40)
+    assert trial_id(one) != trial_id(other) and training_id(one) != training_id(other)
 
 
 def test_the_same_question_has_one_id_whoever_asks_it() -> None:

@@ -92,6 +92,12 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "general_text": st.sampled_from([None, __file__]),
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
+    "template_layer": st.integers(0, 22),
+    "key_dim": st.integers(1, 100),
+    "activation": st.sampled_from(["relu", "gelu"]),
+    "negatives": st.sampled_from(["zero", "random", "perturbed"]),
+    "guidance_target": st.floats(0, 10),
+    "guidance_alpha": st.floats(0, 10),
     "virtual_tokens": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
@@ -136,7 +142,7 @@ def test_the_property_above_covers_every_identity_field() -> None:
 def test_resources_and_labels_do_not_matter(name: str) -> None:
     other: dict[str, Any] = {
         "micro_batch_tokens": 1, "checkpoint_every_s": 1, "keep_memory": False, "stage": "x",
-        "leakage_sets": ("random_g2",),
+        "leakage_sets": ("random_g2",), "keep_epochs": False,
     }  # fmt: skip
     assert id_of(**RICH, **{name: other[name]}) == id_of(**RICH)
 
