@@ -48,7 +48,7 @@ test-lower: $(LOWER)/.installed
 
 $(LOWER)/.installed: install pyproject.toml
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
-	$(LOWER)/bin/python -m pip install --quiet $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
+	$(LOWER)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
 	$(BIN)/uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct -r pyproject.toml --extra dev
 	$(LOWER)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -23,7 +23,7 @@ from trainables.trial.spec import uses_counterfact
 
 def points_to_run(plan: Plan) -> list[Point]:
     """Return the trials that are left, one of each point."""
-    return list({point.id: point for stage in plan.stages for point in stage.to_run}.values())
+    return list({point.id: point for stage in plan.stages for point in stage.left}.values())
 
 
 def models_to_run(plan: Plan) -> list[ModelCard]:

@@ -158,10 +158,12 @@ def _typed(name: str, value: Any) -> Any:
     if name == "data":
         parts = (part.strip() for part in value.split(","))
         return ",".join(part if is_named(part) else _absolute(part) for part in parts)
+    if name == "general_text" and value is not None:
+        return _absolute(value)
     return _absolute(value) if name == "model" and not is_known_model(value) else value
 
 
 def _absolute(value: str) -> str:
-    """Spell an existing folder out, since trials run with another working directory."""
-    folder = user_path(value)
-    return str(folder.resolve()) if value and folder.is_dir() else value
+    """Spell an existing folder or file out, since trials run with another working directory."""
+    place = user_path(value)
+    return str(place.resolve()) if value and place.exists() else value

@@ -5,13 +5,12 @@ FEVER and CounterFact, which the study's notes lay out in their own ways, have m
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.report.naming import variant
-from sweep.report.study import Study, Trial
+from sweep.report.study import Study, Trial, read_answers_table
 from trainables.probes.registry import PROBES
 
 RULE = "-" * 15
@@ -74,6 +73,37 @@ def _recall_example(row: Row) -> list[str]:
     ]
 
 
+def _forgetting_unit(row: Row) -> Unit:
+    key = (row["kind"], row["page"], row["text"], row["claim_id"])
+    if row["kind"] == "claim":
+        return Unit(key, row["page"], {"accuracy": float(row["correct"])})
+    name = "nll" if row["kind"] == "held out" else "general_nll"
+    return Unit(key, row["page"], {} if row["nll"] is None else {name: row["nll"]})
+
+
+def _forgetting_example(row: Row) -> list[str] | None:
+    if row["kind"] != "claim":
+        return None
+    told = "right" if row["correct"] else "wrong"
+    return [f"{row['page']}: {cut(row['text'])}", f"label: {row['label']}, answered {row['answer']!r}: {told}"]
+
+
+def _choices_unit(row: Row) -> Unit:
+    scores = {"accuracy": float(row["correct"])}
+    if row["correct_norm"] is not None:
+        scores["accuracy_norm"] = float(row["correct_norm"])
+    return Unit((row["question_id"], row["page"], row["question"]), row["page"], scores)
+
+
+def _choices_example(row: Row) -> list[str]:
+    told = "right" if row["correct"] else "wrong"
+    return [
+        f"{row['page']}: {cut(row['question'])}",
+        f"choices: {' | '.join(row['choices'])}",
+        f"truth: {row['label']}, answered {row['answer']!r}: {told}",
+    ]
+
+
 def cut(text: str) -> str:
     """Return a text on one line, at most `TEXT_CHARS` of it."""
     line = " ".join(str(text).split())
@@ -88,6 +118,22 @@ ASKED: tuple[AskedProbe, ...] = (
         _recall_unit,
         _recall_example,
     ),
+    AskedProbe(
+        "forgetting",
+        "Forgetting: texts and claims that were not memorised",
+        "NLL per token of held-out documents and of the general text; claims about held-out pages",
+        _forgetting_unit,
+        _forgetting_example,
+        frozenset({"nll", "general_nll", "unparsed"}),
+    ),
+    AskedProbe(
+        "choices",
+        "Questions with choices",
+        "Share answered right, what guessing gives, and the share without an answer",
+        _choices_unit,
+        _choices_example,
+        frozenset({"unparsed"}),
+    ),
 )
 
 
@@ -100,16 +146,12 @@ def asked_trials(study: Study, probe: str) -> list[Trial]:
 def answer_rows(study: Study, trial: Trial, probe: str) -> list[Row]:
     """Return a trial's answers to a probe; none where its file is missing or not what it should be."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    file = PROBES[probe].answers_file
-    if not trial.may_read(file):
+    if trial.answers_problem(probe):
         return []
     try:
-        columns = list(PROBES[probe].answers)
-        rows: list[Row] = pq.read_table(
-            io.BytesIO(study.store.read(f"{trial.folder}/{file}")), columns=columns
-        ).to_pylist()
+        table = read_answers_table(study.store, trial, probe)
+        rows: list[Row] = table.select(list(PROBES[probe].answers)).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return []
     return rows

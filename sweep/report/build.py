@@ -31,7 +31,7 @@ from sweep.report.figures.simset import Analysis, analyses, simset_figure, simse
 from sweep.report.naming import variant
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
-from sweep.report.samples import SAMPLES, Samples, counterfact_samples, samples_of
+from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
@@ -126,14 +126,16 @@ def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
     for trial in study.trials:
         asked = trial.status == "done" and any(name.startswith("counterfact/") for name in trial.metrics)
         if asked and not samples_of(study, trial):
-            told = f"{trial.folder}/{SAMPLES} is missing or broken: in no comparison of CounterFact answers"
+            path = trial.answers.get(COUNTERFACT, "its answers file")
+            told = f"{path} is missing or broken: in no comparison of CounterFact answers"
             found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
     for probe in ASKED:
         for trial in asked_trials(study, probe.name):
             if not answer_rows(study, trial, probe.name):
-                told = f"{trial.folder}: answers of {probe.name} are missing or broken: in no comparison of them"
+                path = trial.answers.get(probe.name, "its answers file")
+                told = f"{path} is missing or broken: in no comparison of answers to {probe.name}"
                 found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
-    again = "to have them asked again, delete the trial's folder and run its sweep again"
+    again = "run their sweep again: they are asked again, and not trained again while their weights are stored"
     return [*found, again] if found else []
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
+from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
 from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10
+GAP = "&emsp;"
 MOST_FILES = 50
 NOTE = "mlflow.note.content"
 ANSWERS = "changed_answers.csv"
@@ -55,7 +57,8 @@ def describe_trial(
         lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
     if record["status"] == "done":
-        lines.append(f"- every answer given: `{folder}/predictions.parquet`")
+        below = answers_below(record)
+        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
     return "\n".join(lines)
 
 
@@ -82,8 +85,13 @@ def _changed(finding: Finding, has_file: bool) -> list[str]:
     lines += ["| | question | right is | reference | this trial |", "| --- | --- | --- | --- | --- |"]
     for each in finding.changed:
         cells = (each.question, each.truth, each.before, each.after)
-        lines.append(f"| {'+' if each.gained else '−'} | " + " | ".join(map(_cell, cells)) + " |")
+        lines.append(_row(["+" if each.gained else "−", *map(_cell, cells)]))
     return [*lines, "", *([f"All answers that changed: `{ANSWERS}` in the tab *Artifacts*.", ""] if has_file else [])]
+
+
+def _row(cells: Iterable[object]) -> str:
+    """Return a row of a Markdown table; MLflow's page leaves no room between columns."""
+    return "| " + " | ".join(f"{cell}{GAP}" for cell in cells) + " |"
 
 
 def _cell(text: str) -> str:
@@ -168,7 +176,7 @@ def _counts(plan: Mapping[str, Any], records: Sequence[Record]) -> str:
         found = Counter(by_id[i]["status"] for i in ids if i in by_id)
         points = max(int(stage.get("points") or 0), len(ids))
         numbers = [points, *(found[status] for status in STATUSES), points - sum(found.values())]
-        lines.append(f"| {stage['name']} | " + " | ".join(map(str, numbers)) + " |")
+        lines.append(_row([stage["name"], *numbers]))
     hours = sum(map(seconds_spent, records)) / 3600
     return "\n".join([*lines, "", f"{len(records):,} trials recorded; {hours:,.2f} trial hours."])
 
@@ -183,9 +191,7 @@ def _choices(choices: Any) -> str:
         group = ", ".join(f"{name} {value}" for name, value in (entry.get("group") or {}).items())
         others = ", ".join(f"{r['value']} ({_number(r.get('metric'))})" for r in (entry.get("runners_up") or ())[:3])
         by = f"{entry.get('mode', '')} {entry.get('by', '')}".strip()
-        lines.append(
-            f"| {group} | {entry['field']} {entry['value']} | {by} | {_number(entry.get('metric'))} | {others} |"
-        )
+        lines.append(_row([group, f"{entry['field']} {entry['value']}", by, _number(entry.get("metric")), others]))
     return "\n".join(lines)
 
 
@@ -200,7 +206,7 @@ def _best(records: Sequence[Record], findings: Mapping[str, Finding], naming: Na
         if compared:
             finding = findings.get(record["id"], Finding())
             cells += [difference_text(finding, AGAINST_PRETRAINED.accuracy), finding.tags.get("verdict", "–")]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(_row(cells))
     return "\n".join(lines)
 
 

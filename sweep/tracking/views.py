@@ -101,12 +101,13 @@ class _Sight:
         if not measured:
             return None
         compared = [] if question is LAYERS else self._compared
+        colour = "model" if question is LAYERS else "allocation"  # without an allocation: see `PLAIN_COLOURS`
         sections = {
-            f"By {name} (colour: allocation)": [_scatter(_axis(name), metric) for metric in [*measured, *compared]]
+            f"By {name} (colour: {colour})": [_scatter(_axis(name), metric) for metric in [*measured, *compared]]
             for name in asked.numeric
         }
         if len(asked.fields) > len(asked.numeric) or len(asked.fields) > 1:
-            sections = {"Every trial a line": self._parallel([*asked.fields, *_ACROSS]), **sections}
+            sections = {"Every trial a line": self._parallel([*asked.fields, "model"]), **sections}
         sections |= {"Bars": _bars(measured), "Training": self._curves}
         columns = [_column("params", name) for field in asked.fields for name in (_param(field), _axis(field))]
         conditions = [in_stage(self.sweep, asked.stage)]

@@ -85,3 +85,17 @@ def test_everything_fails_on_one_node_of_two(sweep: Sweep, row: OpenRow) -> None
     if opened["times"] >= ALIKE:  # the other node may have done all before
         assert "is left out" in ended.output, ended.output
         opened["outcome"] = "that node is left out and named; all trials done"
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "raylet/raylet"])
+def test_a_process_of_rays_own_dies(sweep: Sweep, row: OpenRow, name: str) -> None:
+    row(f"Ray's {name.partition('/')[0]} is killed (SIGKILL)", 1, "ends within two minutes; the same command goes on")
+    process = sweep.start("--max-concurrent", "1", trials=2, epochs=300)
+    sweep.wait_for(process, lambda: bool(sweep.checkpoints()))
+    for child in psutil.Process(process.pid).children():
+        if any(name in word for word in child.cmdline()[:2]):
+            child.kill()
+    ended = sweep.end(process, limit_s=150)
+    assert ended.code != 0 and "failed" not in sweep.statuses(), ended
+    again = sweep.run("--max-concurrent", "1", trials=2, epochs=300, limit_s=400)
+    assert again.code == 0 and sweep.statuses() == ["done"] * 2, again

@@ -45,8 +45,8 @@ def test_the_same_as_json() -> None:
     by_name = {each["name"]: each for each in found}
     assert by_name["num_shots"] == {
         "name": "num_shots", "type": "int", "default": 1, "choices": [], "low": 0, "high": 5, "above": None,
-        "role": ["training", "probe"], "parts": ["templates", "fever"], "costs": True, "may_differ_in_a_pack": False,
-        "report": "label", "meaning": "few-shot examples in a prompt",
+        "role": ["training", "probe"], "parts": ["templates", "fever", "questions"], "costs": True,
+        "may_differ_in_a_pack": False, "report": "label", "meaning": "few-shot examples in a prompt",
     }  # fmt: skip
     assert by_name["probes"]["default"] == ["fever"] and by_name["lr"]["above"] == 0
 

@@ -58,8 +58,9 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
 
 @pytest.mark.slow
 def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
-    tmp_path, tiny_models, sample_data, s3_options
+    tmp_path, tiny_models, sample_data, s3_options, row
 ):
+    row("a run on S3 is paused (SIGSTOP) while another takes over", 1, "exit 1, one line, changes nothing")
     space = tmp_path / "space.py"
     text = SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data)}
     space.write_text(text.replace('"epochs": 2', '"epochs": 30'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from trainables.adapters.adapter import Adapter, PackTexts
 from trainables.adapters.registry import ADAPTERS, adapter_plan
+from trainables.data.corpus import load_corpus
+from trainables.data.prompts import HEADER
 from trainables.pack.process_cache import ProcessCache
 from trainables.probes.registry import PROBES
 from trainables.trial.spec import TrialSpec, canonical, make_spec
@@ -72,3 +75,22 @@ def build(process_cache: ProcessCache) -> Callable[..., Adapter]:
         return plans[0].load()(plans, process_cache.parts(specs[0]), shared)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_questions(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample world's claims as questions of one's own, in FEVER's template, by the titles of their pages."""
+    folder, labels = tmp_path_factory.mktemp("own"), ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
+    rows = [
+        {"id": f"{split}-{page.title}-{claim.id}", "document": page.title, "question": claim.text, "split": split,
+         "choices": labels, "answer": claim.label}
+        for page in load_corpus(str(sample_data)).pages
+        for split, claims in (("train", page.train_claims), ("test", page.claims))
+        for claim in claims
+    ]  # fmt: skip
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    letter = {
+        "header": HEADER, "question": "Claim: {{ question }}\nA:", "answer": " ({{ letter }})", "separator": "\n",
+    }  # fmt: skip
+    (folder / "template.json").write_text(json.dumps({"letter": letter}))
+    return folder

@@ -200,6 +200,13 @@ class Adapter(ABC, Generic[PlanT]):
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
 
+    def text_nll(self, texts: Sequence[TrainingText]) -> NDArray[np.float64]:
+        """Return each member's mean NLL over the target tokens of each text, `[K, texts]` (`ModelMembers`)."""
+        found = np.zeros((self.num_members, len(texts)))
+        for place, text in enumerate(texts):
+            found[:, place] = self.nll([text])
+        return found
+
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries (`ModelMembers`)."""
         return False

@@ -101,6 +101,23 @@ class SplitAdapter(Adapter[PlanT]):
         return [float(value) for value in total / batches.num_targets]
 
     @torch.no_grad()
+    def text_nll(self, texts: Sequence[TrainingText]) -> NDArray[np.float64]:
+        """Return each member's mean NLL over the target tokens of each text, `[K, texts]` (`ModelMembers`)."""
+        found = np.zeros((self.num_members, len(texts)))
+        hidden = self.parts.hidden_states().get([text.tree for text in texts], self.layer)
+        places: dict[int, list[int]] = {}
+        for place, text in enumerate(texts):
+            places.setdefault(id(text), []).append(place)
+        for part, who in passes(TextBatches(texts, hidden, self.parts.device), self.num_members, self.max_tokens):
+            states = self.changed(part.hidden[None], part.documents, part.trees, who)
+            with self.acting(who):
+                nll = member_nll(self.upper, part, states).double()
+            by_text = torch.split(nll, [text.num_targets for text in part.texts], dim=1)  # type: ignore[no-untyped-call]
+            for text, own in zip(part.texts, by_text, strict=True):
+                found[who, places[id(text)]] = own.mean(dim=1, keepdim=True).cpu().numpy()
+        return found
+
+    @torch.no_grad()
     def next_tokens(
         self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
     ) -> NDArray[np.int64]:

@@ -18,10 +18,12 @@ from trainables.data.detokenize import detokenize as undo_tokenisation
 from trainables.data.documents import Document, Selection
 from trainables.data.fever import load_splits
 from trainables.data.jsonl import text_field
+from trainables.data.own import read_documents, with_questions
 from trainables.data.pages import add_page, load_pages
 from trainables.data.source_files import SourceFiles
 from trainables.data.sources import resolve_sources
 from trainables.data.tables import read_table
+from trainables.data.template import read_templates
 from trainables.data.titles import normal_title
 from trainables.errors import ConfigError
 
@@ -32,7 +34,8 @@ class Corpus:
 
     Attributes:
         pages: FEVER's N_full evidence pages by rank, those included that step 3 drops.
-        articles: Wikipedia articles without claims, in file order; none of them an evidence page.
+        articles: Wikipedia articles without claims, in file order; none of them an evidence page. Behind them documents
+            of the user's own, in file order.
         train_rows: rows of the whole training table.
         valid_rows: rows of the whole validation table.
         subject_pages: pages about subjects asked for (`with_subject_pages`) that are among neither.
@@ -60,7 +63,7 @@ class Corpus:
         if num_documents > there_are:
             raise ConfigError(
                 f"num_documents={num_documents}: the data has {there_are} documents ({len(self.pages)} FEVER "
-                f"pages, {len(documents) - len(self.pages)} articles); lower it or add a source with wiki_docs.jsonl"
+                f"pages, {len(documents) - len(self.pages)} articles); lower it or add a source with more documents"
             )
         wanted = {subject_of(name) for name in subjects}
         ranked = sorted(documents, key=lambda d: subject_of(d.title) not in wanted)
@@ -71,7 +74,7 @@ class Corpus:
 
         An article is dropped for an empty text only, never for lack of training rows.
         """
-        documents = tuple(document for document in self.first(num_documents, subjects) if _usable(document))
+        documents = tuple(document for document in self.first(num_documents, subjects) if usable(document))
         counts = {
             "n_full": len(self.pages),
             "n_top": num_documents,
@@ -82,7 +85,8 @@ class Corpus:
             "valid_rows_selected": sum(document.valid_rows for document in documents),
             "claims_selected": sum(len(document.claims) for document in documents),
         }
-        return Selection(documents, counts)
+        questions = sum(len(document.questions) for document in documents)
+        return Selection(documents, counts | ({"questions_selected": questions} if questions else {}))
 
 
 def subject_of(title: str) -> str:
@@ -146,12 +150,27 @@ def load_corpus(data: str, detokenize: bool = False, allow_missing_pages: bool =
     if detokenize:
         pages = tuple(replace(page, text=undo_tokenisation(page.text)) for page in corpus.pages)
         corpus = replace(corpus, pages=pages)
-    return replace(corpus, articles=_articles(sources, {page.title for page in corpus.pages}))
+    corpus = replace(corpus, articles=_articles(sources, {page.title for page in corpus.pages}))
+    return _with_own(corpus, sources)
 
 
-def _usable(document: Document) -> bool:
+def _with_own(corpus: Corpus, sources: tuple[SourceFiles, ...]) -> Corpus:
+    """Add the documents of the user's own behind the articles, and questions to all documents."""
+    own = {source.name: read_documents(source) for source in sources if source.documents}
+    taken = {document.title for document in (*corpus.pages, *corpus.articles)}
+    added = {d.title: d for documents in own.values() for d in documents.values() if d.title not in taken}
+    documents = (*corpus.pages, *corpus.articles, *added.values())
+    if any(source.questions for source in sources):
+        read_templates(sources)
+        documents = with_questions(documents, sources, own)
+    pages = len(corpus.pages)
+    return replace(corpus, pages=documents[:pages], articles=documents[pages:])
+
+
+def usable(document: Document) -> bool:
+    """Say whether a document can be memorised and asked about: it has a text, and an evidence page a training row."""
     has_text = bool(document.text.strip())
-    return has_text and (document.source == "wiki" or bool(document.train_claims))
+    return has_text and (document.source != "fever" or bool(document.train_claims))
 
 
 def _fever_corpus(source: SourceFiles, sources: tuple[SourceFiles, ...]) -> Corpus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import Literal
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
@@ -32,22 +33,51 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Document:
-    """A Wikipedia page with its claims.
+class Question:
+    """One question of a user's own about a document.
 
     Attributes:
-        title: page name in FEVER's spelling, whatever the file's (`Ice-T`, `Phoenix,_Arizona`; see `titles`).
+        id: its name in the file.
+        text: what is asked; where `is_prompt`, the whole prompt as it stands.
+        choices: possible answers.
+        answer: place of the right one.
+        is_prompt: whether no template is put around the text.
+    """
+
+    id: str
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+    is_prompt: bool = False
+
+    @property
+    def letters(self) -> str:
+        """The letters of its choices: `abcd` for four."""
+        return ascii_lowercase[: len(self.choices)]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A Wikipedia page with its claims, or a document of a user's own with questions.
+
+    Attributes:
+        title: page name in FEVER's spelling, whatever the file's (`Ice-T`, `Phoenix,_Arizona`; see `titles`); of a
+            document of one's own as it is written.
         text: the page's text; empty where the page is missing from the wiki-pages files.
         train_claims: claims for few-shot examples and templates, in file order.
         claims: claims asked (FEVER's paper_dev), in file order.
-        source: `fever`, or `wiki` for an article without claims.
+        source: `fever`, `wiki` for an article without claims, or `own`.
+        train_questions: questions for few-shot examples and templates, in file order.
+        questions: questions asked, in file order.
     """
 
     title: str
     text: str
     train_claims: tuple[Claim, ...]
     claims: tuple[Claim, ...]
-    source: Literal["fever", "wiki"]
+    source: Literal["fever", "wiki", "own"]
+    train_questions: tuple[Question, ...] = ()
+    questions: tuple[Question, ...] = ()
 
     @property
     def train_rows(self) -> int:
@@ -69,7 +99,8 @@ class Selection:
         counts: `n_full` evidence pages of the validation rows; `n_top` documents asked for (plain articles
             included); `n_trunc` documents that remain; `train_rows` and `valid_rows` of the whole tables,
             rows without a page included; `train_rows_selected` and `valid_rows_selected` on the documents
-            that remain; `claims_selected` questions about them (a claim is asked once per page).
+            that remain; `claims_selected` questions about them (a claim is asked once per page); `questions_selected`
+            where a source has questions of one's own.
     """
 
     documents: tuple[Document, ...]

@@ -141,6 +141,11 @@ def choose_examples_for(
     return choose_examples(document, num_shots, seed, notes_labels, exclude=same)
 
 
+def same_sentence(one: str, other: str) -> bool:
+    """Say whether two texts are one sentence: alike after white space and case are evened out."""
+    return _evened(one) == _evened(other)
+
+
 def _evened(text: str) -> str:
     """Return a sentence without what makes no other sentence of it: case, and how white space is written."""
     return " ".join(unicodedata.normalize("NFC", text).split()).casefold()

@@ -8,15 +8,20 @@ are recognised by name, there or one level below:
     wiki-pages/*                Wikipedia pages: FEVER's, or a dump's
     wiki_docs, wiki_docs/*      further articles, without claims
     counterfact                 CounterFact records
+    documents, documents/*      documents of your own (id, title, text); also `.txt` files, one document each
+    questions                   questions about documents (id, document, question or prompt, choices, answer, split)
+    template.json               how these questions are put
 
 each as `.jsonl`, `.json` (lines or a list), `.csv` (these also with `.gz`, `.bz2`, `.xz` or `.zst`), `.parquet`, or a
-folder that `datasets` has saved (`save_to_disk`).
+folder that `datasets` has saved (`save_to_disk`). A source may also be such a table itself, or a folder of `.txt`
+files: documents of your own.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from trainables.data.fingerprint import fingerprint_files
@@ -27,7 +32,10 @@ from trainables.errors import ConfigError, DataError, nearest
 from trainables.node.cache_dir import user_path
 
 PAGES_FOLDER, ARTICLES, COUNTERFACT = "wiki-pages", "wiki_docs", "counterfact"
+DOCUMENTS, QUESTIONS, TEMPLATE = "documents", "questions", "template.json"
+TEXT_SUFFIX = ".txt"
 _FORMS = "(.jsonl, .json, .csv, .parquet, or a folder saved by `datasets`)"
+_SAVED_TABLES = (PAGES_FOLDER, ARTICLES, COUNTERFACT, DOCUMENTS, QUESTIONS)
 OFFICIAL_NAMES = ("fever", "counterfact")
 NAMES = ("sample", *OFFICIAL_NAMES, "hub")
 
@@ -76,7 +84,8 @@ def data_key(data: str) -> str:
     official sets are known without a download, those of the hub after a look at its list of files.
 
     Returns:
-        Keys joined by commas: `sample@v1`, or `fever@`, `counterfact@`, `hub@`, `files@` and 16 hex digits.
+        Keys joined by commas: `sample@v1`, or `fever@`, `counterfact@`, `hub@`, `files@`, `questions@` and 16 hex
+        digits.
 
     Raises:
         ConfigError: as `resolve_sources`.
@@ -88,15 +97,17 @@ def data_key(data: str) -> str:
     return ",".join(keys)
 
 
-def used_key(key: str, counterfact: bool) -> str:
+def used_key(key: str, counterfact: bool, questions: bool = False) -> str:
     """Return the part of a key that decides a trial's result.
 
     Args:
         key: from `data_key`.
         counterfact: whether the trial asks for CounterFact records.
+        questions: whether it asks questions of the user's own, or trains on them.
     """
+    unused = {kind for kind, uses in (("counterfact", counterfact), ("questions", questions)) if not uses}
     parts = key.split(",")
-    used = [part for part in parts if counterfact or not part.startswith("counterfact@")]
+    used = [part for part in parts if part.partition("@")[0] not in unused]
     return ",".join(used or parts)
 
 
@@ -130,7 +141,9 @@ def _keys(name: str, data: str) -> list[str]:
     keys = [manifest.keys[kind] for kind in sorted(manifest.keys, reverse=True)] if manifest else []
     listed = {folder / path for path in manifest.files} if manifest else set()
     others = [path for path in source.tables if path not in listed]
-    return keys + ([f"files@{_fingerprint(others)[:16]}"] if others else [])
+    asked = [path for path in source.asked if path not in listed]
+    keys += [f"files@{_fingerprint(others)[:16]}"] if others else []
+    return keys + ([f"questions@{_fingerprint(asked)[:16]}"] if asked else [])
 
 
 def _fingerprint(tables: Sequence[Path]) -> str:
@@ -163,6 +176,8 @@ def _resolve(name: str, data: str, allow_missing_pages: bool = False) -> SourceF
 
         return _scan(name, ensure_sample_data())
     folder = user_path(name)
+    if is_table(folder):
+        return SourceFiles(name, documents=(folder,))
     if not folder.is_dir():
         hint = nearest(name, NAMES)
         raise DataError(f"{folder}: no such folder (data={data!r}); name {', '.join(NAMES)} or a folder{hint}")
@@ -181,11 +196,17 @@ def _scan(name: str, folder: Path) -> SourceFiles:
         wiki_pages=_tables_in(levels, PAGES_FOLDER),
         wiki_docs=_articles(levels),
         counterfact=_only(levels, COUNTERFACT),
+        documents=_documents(levels),
+        questions=_only(levels, QUESTIONS),
+        template=next((f / TEMPLATE for folders in levels for f in folders if (f / TEMPLATE).is_file()), None),
     )
-    if not source.tables:
+    if not source.tables and not source.questions:
+        texts = _texts_in(folder)
+        if texts:
+            return replace(source, documents=texts)
         raise DataError(
-            f"{folder}: no data found; looked for train with paper_dev, {PAGES_FOLDER}/*, {ARTICLES} and {COUNTERFACT} "
-            f"{_FORMS}, there and one level below"
+            f"{folder}: no data found; looked for train with paper_dev, {PAGES_FOLDER}/*, {ARTICLES}, {COUNTERFACT}, "
+            f"{DOCUMENTS} and {QUESTIONS} {_FORMS}, there and one level below, and for *{TEXT_SUFFIX} there"
         )
     if (source.train is None) != (source.valid is None):
         missing, found = ("train", source.valid) if source.train is None else ("paper_dev", source.train)
@@ -198,14 +219,29 @@ def _scan(name: str, folder: Path) -> SourceFiles:
 def _only(levels: Iterable[list[Path]], stem: str) -> Path | None:
     """Return the one table of this name on the first level that has any."""
     for folders in levels:
-        # A folder of pages or articles may have a split called `train`, which holds no claims.
-        holders = [f for f in folders if f.name not in (PAGES_FOLDER, ARTICLES, COUNTERFACT) or not is_saved(f)]
+        # A folder of pages, articles or documents may have a split called `train`, which holds no claims.
+        holders = [f for f in folders if f.name not in _SAVED_TABLES or not is_saved(f)]
         found = [folder / name for folder in holders for name in table_names(stem) if is_table(folder / name)]
         if len(found) > 1:
             raise ConfigError(f"data: {found[0]} and {found[1]} serve the same purpose; keep one of them")
         if found:
             return found[0]
     return None
+
+
+def _documents(levels: Sequence[list[Path]]) -> tuple[Path, ...]:
+    """Return the tables of documents: one, those of a folder, or the texts in it."""
+    one = _only(levels, DOCUMENTS)
+    if one:
+        return (one,)
+    found = _tables_in(levels, DOCUMENTS)
+    return found or next((t for fs in levels for f in fs if (t := _texts_in(f / DOCUMENTS))), ())
+
+
+def _texts_in(folder: Path) -> tuple[Path, ...]:
+    """Return the text files of a folder, sorted."""
+    found = folder.glob(f"*{TEXT_SUFFIX}") if folder.is_dir() else ()
+    return tuple(sorted(path for path in found if path.is_file() and not path.name.startswith(".")))
 
 
 def _articles(levels: Sequence[list[Path]]) -> tuple[Path, ...]:

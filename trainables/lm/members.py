@@ -24,7 +24,7 @@ class NextTokens(Protocol):
 
         Args:
             trees: what to run; may be empty.
-            documents: for every tree, the index of the trial's document that it is about.
+            documents: for every tree, the index of the trial's document that it is about, or `NO_DOCUMENT`.
             nodes: for every tree, the nodes to read; may be empty.
 
         Returns:
@@ -35,7 +35,7 @@ class NextTokens(Protocol):
 class ModelMembers(Protocol):
     """K language models around one frozen one, each with what was trained for it.
 
-    What holds for each of the three questions:
+    What holds for each of the questions:
     - It changes nothing: not the parameters, not the random state, and asking twice gives the same.
     - Members do not touch each other: K of them answer as each would alone, up to rounding.
     - It takes no gradient.
@@ -54,8 +54,14 @@ class ModelMembers(Protocol):
     def nll(self, texts: Sequence[TrainingText]) -> list[float]:
         """Return each member's mean NLL over the target tokens of some texts, in nats; NaN for one that diverged."""
 
+    def text_nll(self, texts: Sequence[TrainingText]) -> NDArray[np.float64]:
+        """Return each member's mean NLL over the target tokens of each text, in nats: `[K, texts]`, NaN as above."""
+
     def is_masked(self, member: int, document: int) -> bool:
-        """Tell whether a member is confined to the entries of a document when it is asked about it (hard mode)."""
+        """Tell whether a member is confined to the entries of a document when it is asked about it (hard mode).
+
+        False for `NO_DOCUMENT`.
+        """
 
     def attached(self, member: int, document: int | None = None) -> AbstractContextManager[WholeModel]:
         """Return a context in which the whole model, of `transformers`, is that member: the plain way.

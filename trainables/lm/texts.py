@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from trainables.lm.token_tree import TokenTree
 
+NO_DOCUMENT = -1
+"""The document of a text that is about none of the trial's: a masked member uses every entry for it (ours)."""
+
 
 @dataclass(frozen=True)
 class TrainingText:
@@ -13,7 +16,7 @@ class TrainingText:
 
     Attributes:
         tree: its tokens, a chain.
-        document: index of the document it belongs to.
+        document: index of the document it belongs to, or `NO_DOCUMENT`.
         first_target: index of the first token that is predicted; those before it carry no loss.
     """
 

@@ -8,12 +8,16 @@ from typing import Any
 from trainables.data.corpus import Corpus, with_subject_pages
 from trainables.data.counterfact import load_counterfact
 from trainables.data.documents import Document, Selection
+from trainables.data.own import training_pool
 from trainables.data.prompts import choose_examples, render_prompt, render_template
+from trainables.data.sources import resolve_sources
+from trainables.data.template import read_templates
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
+from trainables.probes.choices.probe import choose_questions
 from trainables.probes.probe import Probe
 
 
@@ -95,6 +99,40 @@ def template_texts(
             if answer_loss_only:
                 prompt = encode(tokenizer, render_prompt(examples, claim.text))
                 first = max(1, _common_prefix(prompt, tokens))
+            texts.append(TrainingText(TokenTree.chain(tokens), index, first))
+    return texts
+
+
+def question_texts(
+    documents: Sequence[Document],
+    tokenizer: Any,
+    data: str,
+    num_shots: int,
+    seed: int,
+    allow_missing_pages: bool = False,
+    answer_loss_only: bool = False,
+) -> list[TrainingText]:
+    """Render the documents' own training questions as they are asked by letter, with their answers.
+
+    Args:
+        documents: the trial's.
+        tokenizer: of the language model.
+        data: the sources, which hold the template.
+        num_shots: few-shot examples in every text, none of them the question itself.
+        seed: of the choice of examples.
+        allow_missing_pages: as the corpus was read.
+        answer_loss_only: only the answer's tokens carry loss, else the whole text.
+    """
+    if not any(document.train_questions for document in documents):
+        return []
+    sources = resolve_sources(data, allow_missing_pages)
+    template, pool = read_templates(sources)["letter"], training_pool(sources)
+    texts = []
+    for index, document in enumerate(documents):
+        for question in document.train_questions:
+            prompt = template.prompt(question, choose_questions(question, document, pool, num_shots, seed))
+            tokens = encode(tokenizer, prompt + template.answered(question, question.answer))
+            first = max(1, _common_prefix(encode(tokenizer, prompt), tokens)) if answer_loss_only else 1
             texts.append(TrainingText(TokenTree.chain(tokens), index, first))
     return texts
 

@@ -12,23 +12,30 @@ if TYPE_CHECKING:
 MAX_ANSWER_TOKENS = 5
 """An answer that has not shown its letter after so many tokens is unparsed (ours)."""
 
-_ANSWER = re.compile(r" *\(([abc])\)")
-_BEGINNING = re.compile(r" *(\([abc]?)?")
+_ANSWER = re.compile(r" *\(([a-z])\)")
+_BEGINNING = re.compile(r" *(\(([a-z])?)?")
 
 
-def parse_answer(text: str) -> str | None:
-    """Return the letter of the `(a)`, `(b)` or `(c)` that opens the text, spaces aside; else None.
+def parse_answer(text: str, letters: str = "abc") -> str | None:
+    """Return the letter of the `(a)`, `(b)`, … that opens the text, spaces aside; else None.
 
-    Strict on purpose (note 000 counts anything else as no answer): a newline, a capital or another word
-    before the letter makes the answer unparsed.
+    Strict on purpose (note 000 counts anything else as no answer): a newline, a capital, another word
+    before the letter, or the letter of no choice makes the answer unparsed.
+
+    Args:
+        text: what was written.
+        letters: of the choices.
     """
     found = _ANSWER.match(text)
-    return found.group(1) if found else None
+    return found.group(1) if found and found.group(1) in letters else None
 
 
-def could_become_answer(text: str) -> bool:
+def could_become_answer(text: str, letters: str = "abc") -> bool:
     """Tell whether the text shows a letter, or could by growing at its end."""
-    return parse_answer(text) is not None or _BEGINNING.fullmatch(text) is not None
+    if parse_answer(text, letters) is not None:
+        return True
+    begun = _BEGINNING.fullmatch(text)
+    return begun is not None and (begun.group(2) or letters[0]) in letters
 
 
 class ContinuationDecoder:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.probes.choices.plan import ChoicesPlan
 from trainables.probes.counterfact.plan import CounterfactPlan
 from trainables.probes.fever.plan import FeverPlan
+from trainables.probes.forgetting.plan import ForgettingPlan
 from trainables.probes.plan import ProbePlan
 from trainables.probes.recall.plan import RecallPlan
 from trainables.registry import Registry
 
-PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan, RecallPlan)
+PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan, RecallPlan, ForgettingPlan, ChoicesPlan)
 
 
 def probe_plans(values: Mapping[str, Any]) -> list[ProbePlan]:

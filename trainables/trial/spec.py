@@ -3,7 +3,8 @@
 `TrialSpec` is plain, immutable, validated data. Each field is declared once, with its role and the parts of a trial
 that depend on it (see `fields`); every list of fields elsewhere is derived from that (see `parts`). `canonical`
 removes what cannot matter, `identity` states what does, and `trial_id` hashes that statement; the same function gives
-the id of a spec and of a finished record.
+the id of a spec and of a finished record. `training_id` hashes that part of it which changes what is trained: trials
+that only ask differently share one training.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
 from trainables.adapters.lora.targets import without_repetition
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
+from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
 from trainables.errors import ConfigError, nearest
@@ -61,7 +63,7 @@ class TrialSpec:
     )  # fmt: skip
     # The texts.
     data: str = declare(
-        "sample", "sources joined by commas: fever, counterfact, sample, hub or folders", _BOTH, Part.CORPUS,
+        "sample", "sources joined by commas: fever, counterfact, sample, hub, folders or files", _BOTH, Part.CORPUS,
         costs=True,
     )  # fmt: skip
     allow_missing_pages: bool = declare(
@@ -87,7 +89,7 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
-    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS, costs=True, low=2)
+    segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
     layer: int | None = declare(
@@ -163,12 +165,12 @@ class TrialSpec:
     grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
     seed: int = declare(
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
-        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT, costs=True, report=InReport.SEED, low=0,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
     )  # fmt: skip
     # The questions.
-    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS, costs=True, low=0, high=5)
+    num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS | _ASKED, costs=True, low=0, high=5)
     notes_labels: bool = declare(
-        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS, costs=True
+        False, "label the second and third pool lists as the notes print them", _BOTH, _IN_PROMPTS | _ASKED, costs=True
     )
     claims_per_page: int | None = declare(
         None, "ask at most so many claims a page", _PROBE, Part.FEVER, costs=True, low=1
@@ -190,6 +192,26 @@ class TrialSpec:
     )
     recall_words: int = declare(8, "first words of a document that recall gives", _PROBE, _ASKED, costs=True, low=1)
     recall_tokens: int = declare(64, "tokens of the rest that recall asks for", _PROBE, _ASKED, costs=True, low=1)
+    heldout_documents: int = declare(
+        20, "documents that are not memorised, read for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    heldout_claims: int = declare(
+        5, "claims about a held-out page asked for forgetting, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    general_text: str | None = declare(
+        None, "text file that forgetting reads besides the held-out documents", _PROBE, _ASKED, costs=True
+    )
+    choices_by: str = declare(
+        "letter",
+        "how the user's own questions are answered",
+        _PROBE,
+        _ASKED,
+        costs=True,
+        choices=("letter", "likelihood"),
+    )
+    questions_per_document: int | None = declare(
+        None, "ask at most so many of the user's own questions a document", _PROBE, _ASKED, costs=True, low=1
+    )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
         16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
@@ -198,6 +220,10 @@ class TrialSpec:
     keep_memory: bool = declare(
         True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
     )
+    keep_epochs: bool = declare(
+        True, "store the weights after each of eval_epochs too, so that they can be asked later", Role.RESOURCE,
+        costs=True, may_differ=True,
+    )  # fmt: skip
     leakage_sets: tuple[str, ...] = declare(
         (), "further entry sets under which a memory without structure has its leakage measured, such as simset2_g50",
         Role.RESOURCE, may_differ=True,
@@ -384,6 +410,11 @@ def uses_counterfact(spec: TrialSpec) -> bool:
     return spec.page_order == "subjects" or "counterfact" in spec.probes
 
 
+def uses_questions(spec: TrialSpec) -> bool:
+    """Say whether a trial asks questions of the user's own, or trains on them."""
+    return "choices" in spec.probes or (ADAPTERS[spec.method].trains and spec.content != "document")
+
+
 def unused_fields(stated: Mapping[str, Any]) -> frozenset[str]:
     """Return the identity fields that a trial's method and probes have no use for; they are at their defaults.
 
@@ -463,13 +494,15 @@ def identity(spec: TrialSpec, card: ModelCard | None = None, data_key: str | Non
 
 def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict[str, Any]:
     """Do the same for a spec that is canonical already."""
-    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain)))
+    stated = dict(vars(plain), model=card.key, data=used_key(data_key, uses_counterfact(plain), uses_questions(plain)))
     for name in _UNSTATED_FIELDS:
         del stated[name]
     parts = ("all", *(("subjects",) if plain.page_order == "subjects" else ()))
     maths = [f"{part} {MATHS_VERSIONS[part]}" for part in parts if MATHS_VERSIONS[part] > 1]
     if maths:
         stated[MATHS] = ", ".join(maths)
+    if plain.general_text is not None:
+        stated["general_text"] = general_text_key(plain.general_text)
     for name in _TUPLES:
         stated[name] = list(stated[name])
     return stated
@@ -482,6 +515,33 @@ def trial_id(stated: Mapping[str, Any]) -> str:
     """
     kept = {name: value for name, value in stated.items() if name not in _ELIDED or value != _ELIDED[name]}
     return digest([ID_VERSION, kept])
+
+
+def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what is trained, and on what its memorisation error is measured.
+
+    What only asks is at its default: the fields of probes, and those of prompts unless prompts are trained on. So a
+    training has the id of the trial that asks what is asked by default, and records of every format tell theirs.
+
+    Args:
+        stated: an identity, as `identity` states it or as a record holds it.
+    """
+    asks = {name: _ELIDED[name] for name, field in FIELDS.items() if field.role is Role.PROBE}
+    if stated["method"] in ADAPTERS:
+        unused = _without_use(stated["method"], (), stated["content"] != "document")
+        asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
+    trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
+    data = used_key(stated["data"], stated.get("page_order") == "subjects", trains and stated["content"] != "document")
+    return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
+
+
+def training_id(stated: Mapping[str, Any]) -> str:
+    """Return the id of the training that a trial needs: 16 hex digits.
+
+    Args:
+        stated: the trial's identity.
+    """
+    return trial_id(training_identity(stated))
 
 
 def digest(value: Any) -> str:

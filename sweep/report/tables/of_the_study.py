@@ -45,6 +45,9 @@ QUESTION_COUNTS = {
     "counterfact_with_page": "records with a page among the documents",
     "counterfact_without_page": "records without",
     "recall_asked": "documents recalled",
+    "heldout_documents": "documents held out",
+    "heldout_claims": "claims about them",
+    "questions_asked": "questions with choices",
 }
 
 

@@ -24,7 +24,9 @@ from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
+from tests.rows import OpenRow
 from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,7 +101,7 @@ class Run:
 
     def go(self) -> dict[str, Record]:
         """Run, and return all records of the storage."""
-        display = Display(0, every_s=1e9)
+        display = Display(SweepProgress("both"), every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
         return {head.id: head.record() for head in self.store.index().values()}
 
@@ -267,8 +269,9 @@ def test_a_failure_that_is_no_trials_own_is_tried_again_and_leaves_no_trace(
 
 
 def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
-    start: Open, space: Space, faults: Path
+    start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
+    row("every pack fails for want of disk", 3, "the sweep stops; nothing failed; goes on")
     run = start(longer(space, 4), size=1)
     plan(faults, {"kind": "io", "after": 2, "times": 100})
     assert run.go() == {}
@@ -280,8 +283,9 @@ def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
 
 
 def test_packs_that_do_not_fit_are_halved_and_a_single_trial_fails_for_memory(
-    start: Open, space: Space, faults: Path
+    start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
+    row("a pack does not fit the memory", 1, "halved; all trials done")
     pair = replace(space, stages=(Stage(name="select", axes={"alpha": ALL, "model": ALL}, fixed={"layer": 0}),))
     pair = replace(pair, axes={**pair.axes, "alpha": [0.5, 1.0]})
     plan(faults, {"kind": "memory", "members": 2, "times": 1})

@@ -11,6 +11,7 @@ from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.failures import ALIKE, BUDGET, FailurePolicy
 from sweep.running.ledger import Ledger
+from tests.rows import OpenRow
 from tests.sweep.running.test_ledger import open_ledger, take
 from trainables.errors import Failure
 
@@ -179,7 +180,10 @@ def give(ledger: Ledger, layer_of_failed: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bug", "preemption", "io"])
-def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(
+    tmp_path: Path, kind: str, row: OpenRow
+) -> None:
+    row(f"a candidate fails for no reason of its own ({kind})", 1, "nothing is chosen, and that is said")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, kind)
     assert take(ledger) == [] and ledger.exhausted and not ledger.choices
@@ -187,7 +191,8 @@ def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp
     assert take(open_ledger(tmp_path)[0]) == []
 
 
-def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path) -> None:
+def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path, row: OpenRow) -> None:
+    row("a candidate that failed is brought back", 1, "the choice named it and is made anew")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, "memory")
     chosen = [line for line in said if line.startswith("chosen:")]

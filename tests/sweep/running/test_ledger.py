@@ -134,7 +134,7 @@ def test_a_result_that_comes_twice_is_recorded_once(tmp_path):
     ledger, _ = open_ledger(tmp_path)
     pack, begun = take(ledger)[0]
     assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 1.0}})
-    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 9.0}}) is None
+    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 9.0}}) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])

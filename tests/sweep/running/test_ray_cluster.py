@@ -122,7 +122,8 @@ def holds(path: Path, text: str) -> bool:
     ],
     ids=["wrong", "missing", "missing in token mode", "switched off"],
 )
-def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_path):
+def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_path, row):
+    row(f"the cluster's token: {why}", 1, "one line within 10 s, exit 2")
     code = "import sys; from sweep.cli import user_errors; from sweep.running import ray_cluster as c\n"
     code += "with user_errors(): c.set_environment(sys.argv[1]); c.check_reachable(sys.argv[1])"
     start = time.monotonic()
@@ -136,7 +137,8 @@ def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_
 
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
-def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_path, tiny_models, sample_data):
+def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_path, tiny_models, sample_data, row):
+    row("a raylet of two is killed (SIGKILL)", 1, "all trials done")
     space = tmp_path / "wide.py"
     space.write_text(SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data), "epochs": 30})
     storage = tmp_path / "out"

@@ -73,11 +73,11 @@ def test_a_question_looks_at_its_own_trials_in_the_stage_that_compares_them() ->
 
 def test_a_question_is_drawn_over_its_fields_by_the_qualities_of_the_reports_tables() -> None:
     views = study_views()
-    layers = views["layers"].sections["By layer (colour: allocation)"]
+    layers = views["layers"].sections["By layer (colour: model)"]
     assert [chart["yaxis"]["key"] for chart in layers] == [quality.metric for quality in LAYERS.qualities]
     assert {chart["xaxis"]["key"] for chart in layers} == {"hook_depth"}
     (lines,) = views["alpha_allocation"].sections["Every trial a line"]
-    assert lines["selectedParams"][:2] == ["alpha", "memory_allocation"]
+    assert lines["selectedParams"] == ["alpha", "memory_allocation", "lm_size"]
     assert lines["selectedMetrics"][-1] == "fever/accuracy"  # the last gives the colour
     assert (views["layers"].order_by, views["layers"].ascending) == ("metrics.`memory/nll`", True)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.lm.card import model_card
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec
 
@@ -185,6 +187,20 @@ def test_other_texts_than_the_packs_can_be_evaluated(method: str, specs: Any, bu
         mean = sum(part[k] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
         assert mean == pytest.approx(whole, **SAME)
         assert len({part[k] for part in parts}) > 1, "the texts must differ"
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_each_text_has_an_error_of_its_own(method: str, specs: Any, build: Build) -> None:
+    adapter = build(*specs(method))
+    if ADAPTERS[method].trains:
+        train(adapter, 2)
+    texts = adapter.texts.segments
+    mixed = [*texts[::-1], texts[1], replace(texts[0], document=NO_DOCUMENT, first_target=5)]
+    found = adapter.text_nll(mixed)
+    assert found.shape == (adapter.num_members, len(mixed)) and found.dtype == float
+    for place, text in enumerate(mixed):
+        assert found[:, place].tolist() == pytest.approx(adapter.nll([text]), **SAME)
+    assert adapter.text_nll([]).shape[1] == 0
 
 
 @pytest.mark.parametrize("method", CASES)

@@ -72,7 +72,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"looked for train with .* counterfact "):
+    with pytest.raises(DataError, match=r"looked for train with .* counterfact, documents and questions "):
         resolve_sources(str(tmp_path))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from trainables.adapters.memory.adapter import MemoryAdapter
 from trainables.adapters.memory.masked import trees_of
+from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
@@ -31,7 +32,8 @@ def test_the_whole_model_with_a_mask_says_what_the_split_one_says(values, family
     assert isinstance(adapter, MemoryAdapter) and adapter.is_masked(0, 1)
     adapter.train_epoch(0)
     spoken = {}
-    for document in (1, 3, None):
+    assert not adapter.is_masked(0, NO_DOCUMENT)
+    for document in (1, 3, NO_DOCUMENT, None):
         with torch.no_grad(), adapter.attached(0, document) as whole:
             batches = [collate([tree], CPU) for tree in TREES]
             logits = [whole(b.tokens, b.attention_mask, b.positions)[0] for b in batches]
@@ -40,6 +42,13 @@ def test_the_whole_model_with_a_mask_says_what_the_split_one_says(values, family
             nodes = [list(range(len(tree))) for tree in TREES]
             found = adapter.next_tokens(TREES, [document] * len(TREES), nodes)
             assert np.array_equal(found[0], spoken[document].argmax(dim=-1).numpy())
+            chain = TrainingText(TREES[0], document)
+            targets = torch.tensor(TREES[0].tokens[1:])
+            nll = torch.nn.functional.cross_entropy(logits[0][:-1], targets)
+            assert adapter.text_nll([chain])[0, 0] == pytest.approx(float(nll), abs=2e-5)
+            other = TrainingText(TREES[0], NO_DOCUMENT if document == 1 else 1)
+            assert adapter.text_nll([other, chain])[0, 1] == pytest.approx(float(nll), abs=2e-5)
+    assert torch.equal(spoken[NO_DOCUMENT], spoken[None]), "what belongs to no document uses every entry"
     assert not torch.allclose(spoken[1], spoken[None], atol=1e-3)
     assert torch.allclose(spoken[1], spoken[3], atol=1e-3) == (values.get("granularity") == "token")
     with torch.no_grad():

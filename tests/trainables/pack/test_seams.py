@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pytest
 
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.probes.registry import PROBES
+from trainables.trial.asking import ANSWERS
 from trainables.trial.spec import TrialSpec, identity, trial_id
 from trainables.trial.task import TrialTask
 
@@ -86,14 +85,13 @@ def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any
         assert (result["flops"] > 0) == (result["metrics"]["train/params"] > 0) == (method != "pretrained")
         assert result["metrics"]["train/flops"] == result["flops"]
         files = {path.name for path in Path(task.folder).iterdir()}
-        assert {PROBES[name].answers_file for name in task.spec.probes} <= files
-        rows = pq.read_table(Path(task.folder) / "recital.parquet").to_pylist()
+        answers = {asking.probe: Path(task.folder) / asking.folder / ANSWERS for asking in task.asked}
+        assert answers.keys() == set(task.spec.probes)
+        rows = pq.read_table(answers["recital"]).to_pylist()
         right = sum(a == b for row in rows for a, b in zip(row["expected"], row["said"], strict=True))
         assert right / sum(len(row["said"]) for row in rows) == pytest.approx(result["metrics"]["recital/share"])
-        assert len(json.loads((Path(task.folder) / "samples.json").read_text())) == 2
-        assert any(name.endswith(".safetensors") for name in files) == (
-            method in ("memory", "lora", "prompt", "docguidance", "shift")
-        )
+        assert pq.read_table(answers["counterfact"]).num_rows == 2
+        assert any(name.endswith(".safetensors") for name in files) == (method not in ("pretrained", "full_update"))
 
 
 @pytest.mark.parametrize("method", MEMBERS)

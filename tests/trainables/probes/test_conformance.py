@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fever": {"num_shots": 1},
     "counterfact": {"counterfact_records": 4, "num_answers": 2, "temperature": 1.5},
     "recall": {"recall_tokens": 12},
+    "forgetting": {"heldout_documents": 3, "heldout_claims": 2},
+    "choices": {"questions_per_document": 3},
     "recital": {},
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
@@ -38,6 +41,15 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "answer_tokens": 2, "temperature": 0.5, "seed": 3,
     },
     "recall": {"recall_documents": 2, "recall_title": False, "recall_words": 4, "recall_tokens": 8},
+    "forgetting": {
+        "data": "elsewhere", "detokenize": True, "allow_missing_pages": True, "segment_tokens": 16,
+        "heldout_documents": 2, "heldout_claims": 1, "num_shots": 0, "seed": 3, "notes_labels": True,
+        "general_text": __file__,
+    },
+    "choices": {
+        "data": "elsewhere", "allow_missing_pages": True, "choices_by": "likelihood", "questions_per_document": 2,
+        "num_shots": 0, "seed": 3,
+    },
     "recital": {"segment_tokens": 4},
 }  # fmt: skip
 CASES = [pytest.param(name, id=name) for name in SETTINGS]
@@ -47,6 +59,8 @@ PLACES = {
     "counterfact": ("counterfact_records",),
     "recital": (),
     "recall": ("recall_documents", "recall_title", "recall_words", "recall_tokens"),
+    "choices": ("questions_per_document", "num_shots"),
+    "forgetting": ("segment_tokens", "heldout_documents", "heldout_claims", "num_shots"),
 }
 
 Build = Callable[..., Adapter]
@@ -58,8 +72,10 @@ def test_every_probe_there_is_takes_part() -> None:
 
 
 @pytest.fixture
-def spec(small_trial: Trial) -> Callable[..., TrialSpec]:
+def spec(small_trial: Trial, sample_data: Path, own_questions: Path) -> Callable[..., TrialSpec]:
     def make(name: str, **values: Any) -> TrialSpec:
+        if name == "choices":
+            values["data"] = f"{sample_data},{own_questions}"
         return small_trial(**{"layer": 1, "probes": (name,), **SETTINGS[name], **values})
 
     return make
@@ -103,12 +119,8 @@ def check(plan: ProbePlan, finding: Finding) -> None:
     rows = [dict(row) for row in finding.answers]
     assert all(list(row) == list(plan.answers) for row in rows)
     assert pa.Table.from_pylist(rows, schema=answers_schema(plan)).to_pylist() == rows
-    content = answers_bytes(plan, rows)
-    if plan.answers_file.endswith(".json"):
-        assert json.loads(content) == rows
-    else:
-        table = pq.read_table(io.BytesIO(content))
-        assert table.to_pylist() == rows and table.schema.equals(answers_schema(plan))
+    table = pq.read_table(io.BytesIO(answers_bytes(plan, rows)))
+    assert table.to_pylist() == rows and table.schema.equals(answers_schema(plan))
 
 
 def test_the_registry_is_read_without_torch() -> None:
@@ -183,16 +195,21 @@ def test_a_member_whose_weights_are_not_numbers_leaves_the_others_alone(name: st
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_announced_is_read_first(name: str, ready: Any, members: Any) -> None:
     probe, adapter = ready(name), members(name, 0)
-    rounds: list[list[tuple[int, ...]]] = []
-    real = adapter.next_tokens
+    rounds: dict[str, list[list[tuple[int, ...]]]] = {"tokens": [], "nll": []}
+    next_tokens, text_nll = adapter.next_tokens, adapter.text_nll
 
     def seen(trees: Any, documents: Any, nodes: Any) -> np.ndarray:
-        rounds.append([tuple(tree.tokens) for tree in trees])
-        return real(trees, documents, nodes)
+        rounds["tokens"].append([tuple(tree.tokens) for tree in trees])
+        return next_tokens(trees, documents, nodes)
 
-    adapter.next_tokens = seen
+    def measured(texts: Any) -> np.ndarray:
+        rounds["nll"].append([tuple(text.tree.tokens) for text in texts])
+        return text_nll(texts)
+
+    adapter.next_tokens, adapter.text_nll = seen, measured
     probe.ask(adapter)
-    assert (rounds[0] if rounds else []) == [tuple(tree.tokens) for tree in probe.prompts]
+    first = [tree for kind in rounds.values() if kind for tree in kind[0]]
+    assert first == [tuple(tree.tokens) for tree in probe.prompts]
 
 
 @pytest.mark.parametrize("name", CASES)

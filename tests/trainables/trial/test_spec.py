@@ -39,7 +39,7 @@ RICH: dict[str, Any] = {
     "entries_per_group": 7,
     "alpha": 0.4,
     "eval_epochs": (5, 10),
-    "probes": ("fever", "counterfact", "recall"),
+    "probes": ("fever", "counterfact", "recall", "forgetting", "choices"),
 }
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["llama2-13b", "pythia-6.9b", "pythia-1.4b"]),
@@ -85,6 +85,11 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "recall_title": st.just(False),
     "recall_words": st.integers(1, 100),
     "recall_tokens": st.integers(1, 1000),
+    "choices_by": st.just("likelihood"),
+    "questions_per_document": st.none() | st.integers(1, 100),
+    "heldout_documents": st.integers(1, 1000),
+    "heldout_claims": st.integers(1, 1000),
+    "general_text": st.sampled_from([None, __file__]),
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
     "template_layer": st.integers(0, 22),
@@ -137,7 +142,7 @@ def test_the_property_above_covers_every_identity_field() -> None:
 def test_resources_and_labels_do_not_matter(name: str) -> None:
     other: dict[str, Any] = {
         "micro_batch_tokens": 1, "checkpoint_every_s": 1, "keep_memory": False, "stage": "x",
-        "leakage_sets": ("random_g2",),
+        "leakage_sets": ("random_g2",), "keep_epochs": False,
     }  # fmt: skip
     assert id_of(**RICH, **{name: other[name]}) == id_of(**RICH)
 

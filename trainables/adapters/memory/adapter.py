@@ -24,6 +24,7 @@ from trainables.adapters.training import StepLosses
 from trainables.errors import ConfigError
 from trainables.lm.batches import TextBatch
 from trainables.lm.reference import WholeModel
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.lm.token_tree import TokenTree
 
 STORED = "memory.safetensors"
@@ -80,7 +81,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries: in hard mode, whatever the document."""
-        return self._hard[member] is not None
+        return document != NO_DOCUMENT and self._hard[member] is not None
 
     @contextmanager
     def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:

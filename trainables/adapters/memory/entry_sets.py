@@ -12,7 +12,7 @@ from trainables.adapters.memory.allocation import Allocation, build_allocation, 
 from trainables.adapters.memory.analysis import allocation_report
 from trainables.adapters.memory.grouping import group_documents
 from trainables.adapters.memory.setting import SetSetting
-from trainables.lm.texts import TrainingText
+from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 
 
@@ -95,9 +95,18 @@ class EntrySet:
         return {"allocation": self.analysis(), "group_of_document": list(self.groups)}
 
     def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
-        """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is."""
-        groups = [self.groups[document] for document in documents]
-        return self.allocation.mask(groups, trees, device)
+        """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is.
+
+        A tree about no document (`NO_DOCUMENT`) may use every entry.
+        """
+        groups = [self.groups[max(document, 0)] for document in documents]
+        mask = self.allocation.mask(groups, trees, device)
+        if mask is None or NO_DOCUMENT not in documents:
+            return mask
+        free = [
+            document == NO_DOCUMENT for document, tree in zip(documents, trees, strict=True) for _ in range(len(tree))
+        ]
+        return mask | torch.tensor(free, device=device)[:, None]
 
 
 def member_masks(

@@ -12,6 +12,7 @@ from sweep.report.build import Options, build_report
 from sweep.report.comparisons.by_unit import grouped_difference, unit_comparisons
 from sweep.report.render import markdown_text
 from sweep.report.study import load_study
+from trainables.probes.forgetting.plan import ForgettingPlan
 from trainables.probes.probe import answers_bytes
 from trainables.probes.recall.plan import RecallPlan
 
@@ -100,3 +101,35 @@ def test_groups_are_drawn_whole():
     assert p == pytest.approx(ttest_rel(*sums).pvalue, abs=0.02)
     centre = (values - others).mean()
     assert together[0] < centre < together[1]
+
+
+def test_what_memorising_costs_is_told_apart_by_kind(storage):
+    def asked(nll: float, right: int) -> bytes:
+        empty = dict.fromkeys(ForgettingPlan.answers)
+        rows = [
+            {**empty, "kind": kind, "page": f"P{i}", "text": "t", "tokens": 5, "nll": nll + i}
+            for kind in ("held out", "general")
+            for i in range(8)
+        ]
+        rows[0]["nll"] = None
+        rows += [
+            {**empty, "kind": "claim", "page": f"P{i}", "text": "c", "claim_id": str(i), "label": "SUPPORTS",
+             "answer": " (a)", "parsed": "a", "correct": i < right}
+            for i in range(8)
+        ]  # fmt: skip
+        return answers_bytes(ForgettingPlan, rows)  # type: ignore[arg-type]  # of a plan it reads what its class states
+
+    usual = {"probes": ("forgetting",), "model": "pythia-70m", "num_documents": 2, "accuracy": None}
+    for layer, nll, right in ((None, 1.0, 6), (2, 1.5, 1)):
+        fields = {"method": "pretrained"} if layer is None else {"layer": layer}
+        found = {"forgetting/nll": nll, "forgetting/accuracy": right / 8}
+        storage.add("s", "x", extra={"forgetting.parquet": asked(nll, right)}, metrics=found, **usual, **fields)
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    forgetting = next(probe for probe in ASKED if probe.name == "forgetting")
+    costs = {c.score: c for c in unit_comparisons(study, forgetting)}
+    assert {name: c.units for name, c in costs.items()} == {"nll": 7, "general_nll": 8, "accuracy": 8}
+    assert costs["nll"].after - costs["nll"].before == pytest.approx(0.5) and costs["nll"].verdict == "worse"
+    assert costs["accuracy"].after == 1 / 8 and "label: SUPPORTS, answered ' (a)': right" in markdown_text(
+        build_report(study, Options(resamples=100)), embed=False
+    )

@@ -1,0 +1,1 @@
+"""What memorising costs: texts and claims that were not memorised."""
