@@ -142,7 +142,7 @@ OTHER: dict[str, Any] = {
     "choices_by": "likelihood", "questions_per_document": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
-    "guidance_alpha": 1.0, "template_layer": 2,
+    "guidance_alpha": 1.0, "template_layer": 0,
 }  # fmt: skip
 
 

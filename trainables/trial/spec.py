@@ -142,9 +142,7 @@ class TrialSpec:
         None, "block of the templates' memory, of two memories; default that of the documents'", _TRAINING,
         Part.MEMORY, costs=True, low=0,
     )  # fmt: skip
-    key_dim: int = declare(
-        2, "numbers of a document's vector under document guidance", _TRAINING, Part.MEMORY, costs=True, low=1
-    )
+    key_dim: int = declare(2, "numbers of a document's vector under document guidance", _TRAINING, Part.MEMORY, low=1)
     activation: str = declare(
         "tanh", "of entries, gates and output under document guidance", _TRAINING, Part.MEMORY, choices=ACTIVATIONS
     )
