@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, is_known_model
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import TrialSpec
 
 SHORT_POSITIONS = 2048
@@ -43,6 +44,8 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
                 f"segment_tokens={spec.segment_tokens}: {card.name} takes texts of at most {card.positions} tokens; "
                 "lower segment_tokens"
             )
+    for plan in dict.fromkeys(plan for spec, _ in trials for plan in probe_plans(vars(spec))):
+        plan.check()
     _check_short([(s, card) for s, card in trials if card.positions is not None and card.positions < SHORT_POSITIONS])
     return notes
 
