@@ -1,8 +1,10 @@
-# make demo: the main job on the embedded sample world.   make test: the default tests.
+# make demo: the pretrained sample models, then the main job on the embedded sample world.
+# make test: the default tests, TEST_PROCESSES files at a time.
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 STORAGE ?= outputs
 TORCH_INDEX ?=
 USUAL_INDEX := the usual index, on Linux with CUDA: several GB (a CPU build: see TORCH_INDEX in README.md)
@@ -26,26 +28,27 @@ $(INSTALLED): constraints.txt pyproject.toml
 	touch $@
 
 demo: install
+	$(BIN)/python -m sweep.run search_spaces/few_shot.py --small --name pretrained --set num_documents=12 --set num_shots=1 --storage $(STORAGE)
 	$(BIN)/python -m sweep.run search_spaces/sample.py --storage $(STORAGE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # the default tests and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not real_data'
 
-# breaks workers, disks, storages and signals in real processes, and prints a table; half an hour on two cores
+# breaks workers, nodes, disks, storages, servers and signals, in real processes, and prints a table
 test-faults: install
-	$(BIN)/python -m pytest tests/faults -m slow -rN
+	$(BIN)/python -m pytest -m faults -rN
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed
-	$(LOWER)/bin/python -m pytest
+	$(LOWER)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 $(LOWER)/.installed: install pyproject.toml
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
-	$(LOWER)/bin/python -m pip install --quiet $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
+	$(LOWER)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
 	$(BIN)/uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct -r pyproject.toml --extra dev
 	$(LOWER)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@

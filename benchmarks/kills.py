@@ -1,7 +1,8 @@
 """Kills the driver again and again while trials that do nothing run; nothing may be lost, nothing run twice.
 
-    python -m benchmarks.kills [TRIALS [KILLS [STORAGE]]]
+    python -m benchmarks.kills [TRIALS [KILLS [ours|local [STORAGE]]]]
 
+`ours` (the default) runs them through Ray Tune, `local` in the driver's process.
 The kills come after equal shares of the trials, each with SIGKILL. Before each, every record is noted with its file's
 number and time; at the end each noted file must still be the same one, so a trial that was run again would show. The
 driver's peak of memory is the greatest of all its lives. Then the table is made and the records are scanned once more.
@@ -40,12 +41,12 @@ def records(storage: Path) -> dict[str, tuple[int, int]]:
 
 def count(storage: Path) -> int:
     """Return how many records there are."""
-    return sum(1 for _ in storage.glob("noop/trains/**/record.json"))
+    return sum("/probes/" not in path for path in Store(str(storage)).find("noop/trains", "record.json"))
 
 
-def one_life(trials: int, storage: Path, until: int) -> tuple[int, float]:
+def one_life(trials: int, who: str, storage: Path, until: int) -> tuple[int, float]:
     """Start the driver and kill it when there are so many records; return its exit status and peak memory in bytes."""
-    command = [sys.executable, "-m", "benchmarks.noop", "ours", str(trials), "off", str(storage)]
+    command = [sys.executable, "-m", "benchmarks.noop", who, str(trials), "off", str(storage)]
     peak = 0.0
     with open(storage / "log", "ab") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log)
@@ -63,7 +64,7 @@ def one_life(trials: int, storage: Path, until: int) -> tuple[int, float]:
     return driver.returncode, peak
 
 
-def run(trials: int, kills: int, storage: Path) -> dict[str, float]:
+def run(trials: int, kills: int, who: str, storage: Path) -> dict[str, float]:
     """Run the trials through the kills and check what is there.
 
     Raises:
@@ -74,7 +75,7 @@ def run(trials: int, kills: int, storage: Path) -> dict[str, float]:
     twice: set[str] = set()
     peaks = []
     for kill in range(1, kills + 2):
-        status, peak = one_life(trials, storage, until=trials * kill // (kills + 1))
+        status, peak = one_life(trials, who, storage, until=trials * kill // (kills + 1))
         peaks.append(peak)
         wanted = 0 if kill == kills + 1 else -signal.SIGKILL
         if status != wanted:
@@ -110,10 +111,11 @@ def main() -> None:
     """Run what the command line says."""
     given = sys.argv[1:]
     trials, kills = int(given[0]) if given else 300, int(given[1]) if len(given) > 1 else 3
+    who = given[2] if len(given) > 2 else "ours"
     with tempfile.TemporaryDirectory(prefix="memory-sweep-kills-") as folder:
-        storage = Path(given[2] if len(given) > 2 else folder)
+        storage = Path(given[3] if len(given) > 3 else folder)
         storage.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(run(trials, kills, storage)))
+        print(json.dumps(run(trials, kills, who, storage)))
 
 
 if __name__ == "__main__":

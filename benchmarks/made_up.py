@@ -33,7 +33,8 @@ ANSWER_SETS = 4
 
 def own_tracking(store: Store) -> Tracking:
     """Return the storage's own database, whatever the environment says."""
-    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT)
+    artifacts = Path(store.full("mlartifacts")).as_uri()
+    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT, artifacts)
 
 
 def specs(number: int) -> list[TrialSpec]:

@@ -1,6 +1,6 @@
-"""Trials that do nothing, through Ray Tune: by our driver, and plainly. Each in a process of its own.
+"""Trials that do nothing: by our driver through Ray Tune or in its process, and plainly. Each in a process of its own.
 
-    python -m benchmarks.noop ours|plain TRIALS FEED STORAGE
+    python -m benchmarks.noop ours|local|plain TRIALS FEED STORAGE
 
 FEED is `live`, MLflow fed while the trials run, or `off`. The last line printed is JSON.
 """
@@ -8,10 +8,13 @@ FEED is `live`, MLflow fed while the trials run, or `off`. The last line printed
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,14 @@ from ray import tune
 from benchmarks.made_up import EPOCHS, own_tracking
 from sweep.planning.expand import build_plan
 from sweep.records.store import Store
-from sweep.running.exchange import PackExchange
-from sweep.running.executor import WorkerSettings
+from sweep.running.exchange import HandedPack, PackExchange
+from sweep.running.executor import Capacity, Executor, WorkerSettings
+from sweep.running.in_process import InProcess
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.progress import Display
 from sweep.running.ray_cluster import ray_session
 from sweep.running.ray_tune import PackResources, RayTune
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.address import Tracking
 from sweep.tracking.live_feed import LiveFeed
@@ -48,16 +53,34 @@ class NothingTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Return the pack's only report."""
-        results = [{"id": trial["id"], "status": "done", **outcome()} for trial in self._trials]
-        node = ray.get_runtime_context().get_node_id()
-        told = {"versions": {}, "host": socket.gethostname(), "device": "cpu", "node": node}
-        return {"epoch": EPOCHS, "progress": {}, "results": results, "done": True, **told}
+        return {**whole_report(self._trials), "node": ray.get_runtime_context().get_node_id()}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Read nothing."""
+
+
+class NothingInProcess(InProcess):
+    """The executor `local` without anything to load, whose packs are done at once."""
+
+    @contextmanager
+    def session(self, store: Store) -> Iterator[Capacity]:
+        """Load nothing."""
+        yield Capacity(1, False, lambda: 1e9)
+
+    def _run_and_tell(self, pack: HandedPack, exchange: PackExchange) -> None:
+        exchange.report(pack.id, {**whole_report(pack.job["trials"]), "node": ""})
+        exchange.show_progress()
+        exchange.close(pack.id)
+
+
+def whole_report(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a worker reports at the end of a pack."""
+    results = [{"id": trial["id"], "status": "done", **outcome()} for trial in trials]
+    told = {"versions": {}, "host": socket.gethostname(), "pid": os.getpid(), "device": "cpu"}
+    return {"epoch": EPOCHS, "progress": {}, "results": results, "done": True, **told}
 
 
 def outcome() -> dict[str, Any]:
@@ -70,23 +93,26 @@ def outcome() -> dict[str, Any]:
 def space_of(trials: int) -> Space:
     """Return a space of one stage with so many trials."""
     return Space(
+        baseline=False,
         name="noop", title="Trials that do nothing", axes={"mem_seed": list(range(trials))},
         fixed={"data": "sample", "depth": 0.5, "alpha": 0.2, "allocation": "simset1"},
         stages=(Stage(name="grid", axes={"mem_seed": ALL}),),
     )  # fmt: skip
 
 
-def run_ours(trials: int, live: bool, storage: str) -> dict[str, float]:
+def run_ours(trials: int, live: bool, storage: str, in_process: bool = False) -> dict[str, float]:
     """Run them with all that a sweep has in its driver: plan, ledger, searcher, records, feed, display."""
     store = Store(storage)
     index = store.index()
     plan = build_plan(space_of(trials), (), {})
-    executor = RayTune(WorkerSettings("cpu"), PackResources(1, 0), trainable=NothingTrainable)
+    settings = WorkerSettings("cpu")
+    through_ray = RayTune(settings, PackResources(1, 0), trainable=NothingTrainable)
+    executor: Executor = NothingInProcess(settings) if in_process else through_ray
     with store.lock("noop"), executor.session(store) as capacity:
         ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, capacity.slots), False, print)
         feed = LiveFeed(store, "noop", own_tracking(store) if live else Tracking(NOWHERE, "noop"))
         start, cpu = time.perf_counter(), time.process_time()
-        executor.run(PackExchange(ledger, feed, Display(trials), {}))
+        executor.run(PackExchange(ledger, feed, Display(SweepProgress("noop", plan)), {}))
         found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         found["fed"] = feed.close(0.1).complete
     if len(store.index()) != trials:
@@ -127,7 +153,10 @@ def peak_bytes() -> int:
 def main() -> None:
     """Run what the command line says."""
     who, trials, feed, storage = sys.argv[1:]
-    found = run_ours(int(trials), feed == "live", storage) if who == "ours" else run_plain(int(trials), storage)
+    if who == "plain":
+        found = run_plain(int(trials), storage)
+    else:
+        found = run_ours(int(trials), feed == "live", storage, in_process=who == "local")
     print(json.dumps({**found, "peak_bytes": peak_bytes()}))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.common import Table, local_model
 from sweep.cli import EXIT_USER_ERROR
 from sweep.records.record import seconds_since_epoch
+from sweep.records.store import Store
 from trainables.errors import ConfigError
 from trainables.lm.sample.configs import SAMPLE_MODELS
 from trainables.node.cache_dir import user_path
@@ -129,12 +130,12 @@ def sweep_in(folder: Path, space: Path, settings: Mapping[str, Any], options: Se
     """Do the same in a folder that stays; the storage is `folder/storage`."""
     storage = folder / "storage"
     timed = run_command("sweep.run", [space, *set_arguments(settings), *options, "--storage", storage], folder)
-    files = {path.parent.name: path for path in storage.rglob("record.json")}
+    heads = Store(str(storage)).index(set_aside=False)
     return Swept(
-        last_s=max(path.stat().st_mtime for path in files.values()) - timed.started,
+        last_s=max(path.stat().st_mtime for path in storage.rglob("record.json")) - timed.started,
         exit_s=timed.exit_s,
-        records={trial: json.loads(path.read_text(encoding="utf-8")) for trial, path in files.items()},
-        folders={trial: path.parent for trial, path in files.items()},
+        records={trial: head.record() for trial, head in heads.items()},
+        folders={trial: storage / head.folder for trial, head in heads.items()},
     )
 
 

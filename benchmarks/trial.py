@@ -55,7 +55,7 @@ def run_ours(spec: TrialSpec, cache: ProcessCache) -> Measured:
         trained = time.perf_counter()
         with cache.timing("all"):
             (result,) = run.finish()
-        letters = pq.read_table(Path(folder) / "predictions.parquet")["parsed"].to_pylist()
+        letters = pq.read_table(next(Path(folder).glob("probes/*/answers.parquet")))["parsed"].to_pylist()
         curve = [value for _, value in result.curves["train/nll"]]
         leaked = [value for _, value in result.curves.get("train/leakage", [])]
         taken = (loaded - start, trained - loaded, result.timings["measure_s"], result.timings["evaluate_s"])

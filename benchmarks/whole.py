@@ -188,7 +188,7 @@ def _measured(swept: Swept, trial: str) -> Measured:
         evaluate_s=record["timings"].get("evaluate_s", 0.0),
         curve=[value for _, value in curves["train/nll"]],
         nll=record["metrics"]["memory/nll"],
-        letters=pq.read_table(folder / "predictions.parquet")["parsed"].to_pylist(),
+        letters=pq.read_table(next(folder.glob("probes/*/answers.parquet")))["parsed"].to_pylist(),
         leakage=[value for _, value in curves.get("train/leakage", [])],
     )
 

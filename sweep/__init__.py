@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sweep.planning.plan_of import plan_sweep
     from sweep.planning.show import CostedPlan
     from sweep.records.frame import load_results
+    from sweep.running.evaluate import ask_trials
     from sweep.running.results import Results
     from sweep.running.sweep import run_sweep
     from sweep.space import (
@@ -53,6 +54,7 @@ __all__ = [
     "Space",
     "Stage",
     "Uniform",
+    "ask_trials",
     "load_results",
     "plan_sweep",
     "run_sweep",
@@ -60,6 +62,7 @@ __all__ = [
 _ELSEWHERE = {
     "CostedPlan": "sweep.planning.show",
     "Results": "sweep.running.results",
+    "ask_trials": "sweep.running.evaluate",
     "load_results": "sweep.records.frame",
     "plan_sweep": "sweep.planning.plan_of",
     "run_sweep": "sweep.running.sweep",

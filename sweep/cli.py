@@ -55,6 +55,17 @@ NoLockOption = Annotated[
 ]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
+ProbeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        metavar="NAME[:key=value,…]",
+        help="ask this too, of stored weights where a trial is trained already; may be repeated",
+    ),
+]
+NoBaselineOption = Annotated[
+    bool, typer.Option("--no-baseline", help="leave out the pretrained models that trials are compared with")
+]
 
 
 @contextmanager

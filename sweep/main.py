@@ -20,7 +20,11 @@ from trainables.errors import ConfigError, nearest
 COMMANDS = {
     "run": ("sweep.run:app", "Run a search space: every trial that has no record yet."),
     "plan": ("sweep.plan:app", "Say what a search space would run and what it costs; start nothing."),
+    "evaluate": ("sweep.evaluate:app", "Ask finished trials something else; nothing is trained."),
+    "status": ("sweep.status:app", "Say how far a sweep is, from its storage alone: here, or on another machine."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
+    "new": ("sweep.new:app", "Write a commented search space to start from."),
+    "doctor": ("sweep.doctor:app", "Check versions, devices, cluster, storage, MLflow, models and data."),
     "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),
     "data": ("sweep.data:app", "Prepare data for nodes without a network, or check the sources."),
     "ui": ("sweep.ui:app", "Show the runs in MLflow: start the server that fits a storage, print and open the link."),

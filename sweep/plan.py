@@ -9,6 +9,8 @@ import typer
 from sweep.cli import (
     DataOption,
     NameOption,
+    NoBaselineOption,
+    ProbeOption,
     RetryFailedOption,
     SeedOption,
     SelectByOption,
@@ -46,6 +48,8 @@ def main(
     data: DataOption = None,
     retry_failed: RetryFailedOption = False,
     seed: SeedOption = None,
+    probe: ProbeOption = None,
+    no_baseline: NoBaselineOption = False,
 ) -> None:
     """Say what a search space would run: points, equivalents, what is done, packs, cost."""
     with user_errors():
@@ -60,6 +64,8 @@ def main(
             seed=seed,
             stage=stage,
             retry_failed=retry_failed,
+            probes=probe or (),
+            baseline=not no_baseline,
         )
         show(costed, as_json)
 

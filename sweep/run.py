@@ -14,7 +14,9 @@ from sweep.cli import (
     DataOption,
     ExperimentOption,
     NameOption,
+    NoBaselineOption,
     NoLockOption,
+    ProbeOption,
     RetryFailedOption,
     SeedOption,
     SelectByOption,
@@ -88,6 +90,12 @@ def main(
     retry_failed: RetryFailedOption = False,
     no_lock: NoLockOption = False,
     seed: SeedOption = None,
+    probe: ProbeOption = None,
+    no_baseline: NoBaselineOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only how it ended, and mistakes")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="print every trial that ends, and every failure with its traceback")
+    ] = False,
     cache_gb: Annotated[
         float | None,
         typer.Option(
@@ -103,7 +111,7 @@ def main(
             stage=stage,
             retry_failed=retry_failed,
             device=device,
-            pack_size=_pack_size(pack_size),
+            pack_size=parsed_pack_size(pack_size),
             address=address,
             gpus=gpus_per_trial,
             cpus=cpus_per_trial,
@@ -112,23 +120,33 @@ def main(
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
             lock=not no_lock,
+            verbose=verbose,
         )
-        found = asked_space(space, settings=settings or (), small=small, select_by=select_by, data=data, seed=seed)
+        found = asked_space(
+            space,
+            settings=settings or (),
+            small=small,
+            select_by=select_by,
+            data=data,
+            seed=seed,
+            probes=probe or (),
+            baseline=not no_baseline,
+        )
         store, sweep_name = Store(storage), check_name(name or found.name)
         if plan or as_json:
             show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
             return
         try:
-            results = run_space(found, store, sweep_name, options, progress=True)
+            results = run_space(found, store, sweep_name, options, progress=not quiet)
         except KeyboardInterrupt:  # before any trial ran; later ones end with results
             print("interrupted", file=sys.stderr, flush=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-    _show(results, tracking_uri, experiment)
+    show_results(results, tracking_uri, experiment)
     sys.stdout.flush()
     raise typer.Exit(results.exit_code)
 
 
-def _show(results: Results, tracking_uri: str | None, experiment: str | None) -> None:
+def show_results(results: Results, tracking_uri: str | None, experiment: str | None) -> None:
     """Print how a run ended, and where everything is."""
     from sweep.tracking.address import resolve_tracking
     from sweep.tracking.link import view_link
@@ -141,7 +159,7 @@ def _show(results: Results, tracking_uri: str | None, experiment: str | None) ->
         print(f"      later: {_python()} -m sweep.publish {folder}{_tracking_options(tracking_uri, experiment)}")
     if results.counts["failed"]:
         print(f"failed: {results.counts['failed']} trials; {RETRY}")
-    if results.num_run:
+    if results.num_run or results.num_asked:
         told = ", ".join(f"{count} {status}" for status, count in results.counts.items() if count)
         print(f"\n{told}; {results.seconds:.0f} s")
     else:
@@ -168,7 +186,12 @@ def _python() -> str:
     return sys.executable if near.startswith("..") else near
 
 
-def _pack_size(text: str) -> int | None:
+def parsed_pack_size(text: str) -> int | None:
+    """Return the number of `--pack-size`; None for `auto`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if text == "auto":
         return None
     if not text.isdigit() or int(text) < 1:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from trainables.errors import ConfigError, nearest
+from trainables.trial.asking import check_probes
 from trainables.trial.spec import FIELDS, REPEATED, TrialSpec, coerce, unknown_field
 
 
@@ -133,6 +134,8 @@ class Stage:
         fixed: what makes the stage what it is; `--set` does not touch it.
         take: a value that an earlier stage decides.
         sampling: further fields, sampled.
+        probes: what its trials are asked besides what their fields say: `"fever:num_shots=5"`. It is no part of what
+            they are: it may be added later, and is then asked of the stored weights.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Stage:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     take: Best | None = None
     sampling: Sampling | None = None
+    probes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +158,9 @@ class Space:
         fixed: values that differ from the trial's defaults, for the grid and all stages.
         small: overrides (`--small`) with which the space runs on the sample world in seconds; the name
             `num_samples` stands for that of the sampled stages.
+        probes: what the trials of all stages are asked besides; see `Stage`.
+        baseline: False for a space in which the pretrained models are not to be asked what its trials are; else
+            `run` and `plan` add them, to compare with, unless they are told not to.
     """
 
     name: str
@@ -162,6 +169,8 @@ class Space:
     stages: tuple[Stage, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)
+    probes: tuple[str, ...] = ()
+    baseline: bool | None = None
 
 
 def aliases(name: str) -> frozenset[str]:
@@ -234,9 +243,11 @@ def checked(space: Space) -> Space:
                 stage,
                 axes={n: v if isinstance(v, Part) else _values(n, v, stage.name) for n, v in stage.axes.items()},
                 fixed={name: coerce(name, value) for name, value in stage.fixed.items()},
+                probes=check_probes(stage.probes),
             )
             for stage in space.stages
         ),
+        probes=check_probes(space.probes),
     )
     for stage in space.stages:
         _check_stage(space, stage)
@@ -246,10 +257,12 @@ def checked(space: Space) -> Space:
 def _check_forms(space: Space) -> None:
     """Refuse a stage, a name or a value where several in a tuple are due, and a list where a mapping is due."""
     _check_tuple(space.name, "stages", space.stages, Stage, "Stage(...)")
+    _check_tuple(space.name, "probes", space.probes, str, '"fever:num_shots=5"')
     for stage in space.stages:
         place = f"stage {stage.name}"
         for part, given in (("axes", stage.axes), ("fixed", stage.fixed)):
             _check_mapping(place, part, given)
+        _check_tuple(place, "probes", stage.probes, str, '"fever:num_shots=5"')
         if stage.take is not None:
             if not isinstance(stage.take, Best):
                 raise ConfigError(f"{place}: take={stage.take!r}: must be a Best(...)")

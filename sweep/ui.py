@@ -13,7 +13,8 @@ import typer
 from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 from sweep.records.store import Store, split_location
 from sweep.tracking.address import Tracking, is_web, resolve_tracking
-from sweep.tracking.link import pages, server_version
+from sweep.tracking.client import TrackingError
+from sweep.tracking.link import no_database, pages, server_version
 from sweep.tracking.saved_views import on_server
 from sweep.tracking.server import ui_server
 
@@ -44,6 +45,9 @@ def main(
     with user_errors(), ExitStack() as stack:
         store, name = split_location(location)
         tracking = resolve_tracking(store, tracking_uri, experiment)
+        missing = no_database(store, tracking)
+        if missing:
+            raise TrackingError(missing)
         served = tracking
         if not is_web(tracking.uri):
             served = Tracking(stack.enter_context(ui_server(tracking, port)), tracking.experiment)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stand_ins"]
+pytest_plugins = ["tests.stand_ins", "tests.rows"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The tests' tensors are tiny: threads would only wait for each other, on a busy machine for minutes.
+os.environ["OMP_NUM_THREADS"] = "1"
 # What a branch of the hub stands at, and what an earlier program downloaded, must not change the ids in the tests.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = "/dev/null/huggingface"
@@ -122,7 +124,8 @@ BASE: dict[str, Any] = {
     "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
     "num_shots": 5, "claims_per_page": 3, "counterfact_records": 3, "num_answers": 2, "answer_tokens": 2,
     "probes": ("choices", "fever", "counterfact", "forgetting", "lm_eval", "recall"), "recall_tokens": 8,
-    "lm_eval_tasks": ("even_numbers",), "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval"),
+    "eval_epochs": (0,), "lm_eval_tasks": ("even_numbers",),
+    "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval"),
     "heldout_documents": 3, "heldout_claims": 2,
 }  # fmt: skip
 OTHER: dict[str, Any] = {
@@ -133,29 +136,43 @@ OTHER: dict[str, Any] = {
     "memory_dim": 40, "norm_and_gate": False, "mode": "hard", "allocation": "random", "granularity": "token",
     "entries_per_group": 4, "mem_seed": 1, "alpha": 0.5, "epochs": 2, "batch_size": 64, "lr": 0.02,
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
-    "claims_per_page": 1, "eval_epochs": (0,), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
+    "claims_per_page": 1, "eval_epochs": (), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
+    "keep_epochs": False,
     "recall_documents": 1, "recall_title": False, "recall_words": 3, "recall_tokens": 9,
     "heldout_documents": 2, "heldout_claims": 1, "general_text": __file__,
     "choices_by": "likelihood", "questions_per_document": 1, "lm_eval_tasks": ("written_numbers",),
     "lm_eval_folder": str(Path(__file__).parents[1] / "infra"), "lm_eval_limit": 2, "lm_eval_shots": 1,
-    "leakage_sets": ("simset2_g3",), "stage": "x",
+    "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
+    "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
+    "guidance_alpha": 1.0, "template_layer": 2,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def other_values() -> Callable[..., dict[str, Any]]:
-    """Return a trial in which every field matters; with a field's name, the same with another value of that field.
+    """Return a trial in which every field of a memory matters; with a field's name, another value of that field.
 
-    `models` and `data`, two each, take the place of the hub's.
+    `models` and `data`, two each, take the place of the hub's. A field that a memory has no use for is that of the
+    first method that has: `like=` its name gives the trial to compare with.
     """
+    from trainables.adapters.registry import ADAPTERS
+    from trainables.trial.fields import Part
     from trainables.trial.spec import FIELDS
+
+    def used_by(name: str) -> dict[str, Any]:
+        parts = FIELDS[name].parts
+        if not parts & Part.MEMORY or parts & Part.SCHEDULE or name == "depth" or name in ADAPTERS["memory"].uses():
+            return {}
+        return {"method": next(method for method in ADAPTERS if name in ADAPTERS[method].uses())}
 
     assert set(OTHER) == set(FIELDS), "give every field another value in OTHER"
 
-    def make(name: str | None = None, models: tuple[str, ...] = (), data: tuple[str, ...] = ()) -> dict[str, Any]:
+    def make(
+        name: str | None = None, models: tuple[str, ...] = (), data: tuple[str, ...] = (), like: str | None = None
+    ) -> dict[str, Any]:
         places = {field: two for field, two in (("model", models), ("data", data)) if two}
-        values = BASE | {field: two[0] for field, two in places.items()}
+        values = BASE | {field: two[0] for field, two in places.items()} | used_by(name or like or "model")
         if name is None:
             return values
         changed = {**values, name: places[name][1] if name in places else OTHER[name]}

@@ -6,6 +6,7 @@ new format gets a folder of its own beside the old ones.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from sweep.planning.choices import settled
 from sweep.planning.load import load_space
 from sweep.planning.plan_of import plan_of
 from sweep.records.store import Store, split_location
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import results_table
 from sweep.report.build import Options, build_report
 from sweep.report.figures.simset import analyses
@@ -66,7 +68,7 @@ def test_every_record_is_read_under_its_id(old: Store) -> None:
     assert {trial: head.status for trial, head in index.items()} == STATUSES
     assert all(head.folder.endswith(f"/{trial}") for trial, head in index.items())
     assert old.sweeps() == ["kept", "sampled"] and split_location(old.full("kept"))[1] == "kept"
-    assert old.storage_id() == old.read_json("storage.json")["id"]
+    assert old.storage_id() == json.loads(old.read("storage.json"))["id"]
     assert results_table(old, "kept", index).num_rows == 5 and results_table(old, "sampled", index).num_rows == 6
 
 
@@ -88,7 +90,7 @@ def test_the_same_space_has_nothing_left_to_run(old: Store, name: str, monkeypat
     index = old.index()
     card = card_of(index[DONE].record()["model"])
     monkeypatch.setattr(points, "model_card", lambda model, revision, commit: card)
-    choices = old.read_json(f"{name}/choices.json") or {}
+    choices = read_sweep_file(old, name, CHOICES) or {}
     space = load_space(old.full(f"{name}.py"))
     plan = plan_of(space, index, choices, old, name)
     recorded = sum(stage.done for stage in plan.stages), sum(stage.failed for stage in plan.stages)

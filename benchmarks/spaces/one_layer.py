@@ -3,6 +3,7 @@
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="one-layer",
     title="Alpha x allocation at one layer, to time whole sweeps",
     axes={

@@ -3,6 +3,7 @@
 from sweep.space import Space, Stage
 
 space = Space(
+    baseline=False,
     name="one-trial",
     title="One trial, to time how it grows",
     axes={"alpha": [1.0]},

@@ -19,8 +19,15 @@ from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
 from trainables.trial.spec import REPEATED, STATED_DEFAULTS, digest
 
-ADDED_LATER = ("allow_missing_pages",)
-"""Fields that came after choices were first kept: at their default a key leaves them out and stays what it was."""
+FIRST_FIELDS = (
+    "revision", "dtype", "detokenize", "method", "content", "template_loss", "num_documents", "page_order",
+    "num_clusters", "segment_tokens", "max_segments", "layer", "depth", "memory_dim", "norm_and_gate", "mode",
+    "allocation", "granularity", "entries_per_group", "mem_seed", "alpha", "epochs", "batch_size", "lr",
+    "weight_decay", "warmup_steps", "grad_clip", "seed", "num_shots", "notes_labels", "claims_per_page",
+    "eval_epochs", "probes", "counterfact_records", "num_answers", "answer_tokens", "temperature",
+)  # fmt: skip
+"""The fields when choices were first kept. A key states them all, and of a later field only a value that is not its
+default, so that a key stays what it was."""
 BFLOAT16_NLL_NOISE = 1.3e-3
 """How far a memorisation error is off at most in bfloat16, in nats per token, against float32 on the same points."""
 LOWER_IS_BETTER = ("nll", "nll_per_byte", "nll_before", "loss", "unparsed", "leakage")
@@ -75,7 +82,8 @@ class Question:
 def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> Question:
     """State a question; its key is a hash of what its candidates share, their seeds, and how they are judged."""
     stated = candidates[0].identity
-    new = {name for name in ADDED_LATER if stated.get(name) == STATED_DEFAULTS[name]}
+    later = STATED_DEFAULTS.keys() - set(FIRST_FIELDS)
+    new = {name for name in later if stated.get(name) == STATED_DEFAULTS[name]}
     common = {name: value for name, value in stated.items() if name != best.field and name not in new}
     for name in REPEATED:
         if name != best.field and len(seeds := {point.identity[name] for point in candidates}) > 1:

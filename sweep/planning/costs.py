@@ -48,7 +48,7 @@ class Estimate:
     """Cost of the trials that are left to run.
 
     Attributes:
-        flops: all together; `training_flops` and `trunk_flops` are parts of it.
+        flops: all together; `training_flops`, `asking_flops` and `trunk_flops` are parts of it.
         gpu_hours: on `gpu`.
         measured_hours: on the hardware of the records there are, one worker; None without records.
         trunk_cache_bytes: hidden states, on every node that runs trials.
@@ -60,6 +60,7 @@ class Estimate:
 
     flops: float
     training_flops: float
+    asking_flops: float
     trunk_flops: float
     gpu: Gpu
     gpu_hours: float
@@ -83,12 +84,18 @@ def estimate(plan: Plan, measured: Measured | None = None, gpu: Gpu = A100) -> E
     model = CostModel(measured.texts if measured else {})
     left = merge_alike((point, stage.num_to_run / len(stage.to_run)) for stage in plan.stages for point in stage.to_run)
     every = merge_alike({p.id: (p, stage.copies) for stage in plan.stages for p in stage.points}.values())
-    by_type, cached = model.trunk(point for point, _ in left)
+    to_ask = [(point, stage.dues[point.id].askings) for stage in plan.stages for point in stage.to_ask]
+    by_type, cached = model.trunk([*(point for point, _ in left), *(point for point, _ in to_ask)])
     trunk = sum(by_type.values())
-    training = disk = memory = 0.0
+    training = asking = disk = memory = 0.0
+    for point, askings in to_ask:
+        spent = model.asking(point, askings)
+        asking += spent
+        by_type[point.spec.dtype] += spent
     for point, times in left:
         work = model.work(point)
         training += work.training * times
+        asking += work.evaluation * times
         by_type[point.spec.dtype] += work.total * times
         disk += disk_bytes(point.spec, point.card, model.texts(point)) * times
         size = auto_pack_size(point, gpu.memory_bytes)
@@ -98,6 +105,7 @@ def estimate(plan: Plan, measured: Measured | None = None, gpu: Gpu = A100) -> E
     return Estimate(
         flops=sum(by_type.values()),
         training_flops=training,
+        asking_flops=asking,
         trunk_flops=trunk,
         gpu=gpu,
         gpu_hours=seconds / 3600,

@@ -6,22 +6,26 @@ points of a stage for the groups whose choice is known, and `sampled_point` thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from sweep.planning.choices import Question, make_question, settled
+from sweep.planning.due import Due
 from sweep.planning.leakage_sets import compared_sets, told_sets
 from sweep.planning.metrics import check_metric
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.space import EVERY_LAYER, Space, without
 from trainables.errors import ConfigError
-from trainables.trial.spec import TrialSpec, coerce, make_spec
+from trainables.trial.spec import TrialSpec, coerce, make_spec, twin
 
 Choices = Mapping[str, Mapping[str, Any]]
+BASELINE = "pretrained"
+"""Stage of the pretrained models that every plan adds; nothing is trained in it."""
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -37,7 +41,9 @@ class StagePlan:
         equivalent: how many are points of an earlier stage.
         done: how many of the others have a record that says they ended, diverged or were stopped.
         failed: how many have failed; they are run again on request only.
-        to_run: those that are left, of `points`.
+        to_run: those that are left to be trained, of `points`.
+        to_ask: those whose weights are stored, or trained for another of the plan's trials, and that lack an answer.
+        dues: what each of these lacks, by trial id.
         waits_for: the stage whose choice is still open, if any.
         questions: what it takes, one question for every group.
     """
@@ -51,6 +57,8 @@ class StagePlan:
     to_run: tuple[Point, ...]
     waits_for: str | None
     questions: tuple[Question, ...]
+    to_ask: tuple[Point, ...] = ()
+    dues: Mapping[str, Due] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -69,8 +77,18 @@ class StagePlan:
 
     @property
     def num_to_run(self) -> int:
-        """Number of trials left."""
-        return self.num_points - self.equivalent - self.done - self.failed
+        """Number of trials left to be trained (or, where nothing is trained, to be run)."""
+        return self.num_points - self.equivalent - self.done - self.failed - self.num_to_ask
+
+    @property
+    def num_to_ask(self) -> int:
+        """Number of trials left of which nothing has to be trained."""
+        return len(self.to_ask)
+
+    @property
+    def left(self) -> tuple[Point, ...]:
+        """All that are left, of `points`."""
+        return (*self.to_run, *self.to_ask)
 
 
 @dataclass(frozen=True)
@@ -101,8 +119,24 @@ class Plan:
 
     @property
     def num_to_run(self) -> int:
-        """Trials left in all stages."""
+        """Trials left to be trained in all stages."""
         return sum(stage.num_to_run for stage in self.stages)
+
+    @property
+    def num_to_ask(self) -> int:
+        """Trials left in all stages that are only asked."""
+        return sum(stage.num_to_ask for stage in self.stages)
+
+    @property
+    def num_left(self) -> int:
+        """Trials left in all stages."""
+        return self.num_to_run + self.num_to_ask
+
+    @property
+    def trained_again(self) -> dict[str, int]:
+        """Why trials that have been trained would be trained again, and how many."""
+        why = (stage.dues[p.id].again for stage in self.stages for p in stage.to_run if p.id in stage.dues)
+        return dict(Counter(filter(None, why)))
 
     @property
     def shortages(self) -> list[str]:
@@ -128,6 +162,7 @@ def build_plan(
     sampled: Mapping[str, Collection[str]] = _NOTHING,
     commits: Mapping[str, str] = _NOTHING,
     failed: Collection[str] = (),
+    records: State | None = None,
 ) -> Plan:
     """Expand a space.
 
@@ -139,22 +174,53 @@ def build_plan(
         sampled: ids that earlier runs drew, for each sampled stage.
         commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
         failed: ids of the trials that failed, of those that are `done`.
+        records: says what each trial lacks; by default it lacks everything, or nothing if it is `done`.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no stage of that name.
         DataError: data that cannot be found.
     """
-    maker, resolved = PointMaker(commits), resolve(space, until_stage)
-    is_done, has_failed = frozenset(done).__contains__, frozenset(failed).__contains__
+    resolved = resolve(space, until_stage)
+    maker = PointMaker(commits, {stage.name: stage.probes for stage in resolved.stages})
+    state = records or _Listed(frozenset(done), frozenset(failed))
     seen: set[str] = set()
     plans: dict[str, StagePlan] = {}
+    trained: set[str] = set()
     for stage in resolved.stages:
-        plan = _plan_stage(maker, stage, seen, is_done, has_failed, choices, sampled.get(stage.name, ()))
+        drawn = _drawn(maker, stage, sampled.get(stage.name, ()), frozenset(done), frozenset(failed), records)
+        plan = _plan_stage(maker, stage, seen, state, choices, drawn, trained)
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
+    if resolved.baseline:
+        baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
+        if baseline.given:
+            plans[baseline.name] = _plan_stage(maker, baseline, seen, state, choices, _Drawn(), trained)
     grid_points, arithmetic = _arithmetic(maker, resolved.grid)
     grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
     return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets)
+
+
+def baseline_stage(
+    points: Iterable[Point], maker: PointMaker, seen: Collection[str], names: Collection[str]
+) -> ResolvedStage:
+    """Return a stage in which the pretrained models are asked what trained ones are, to compare with.
+
+    Args:
+        points: trials.
+        maker: of points.
+        seen: ids of the trials that are there anyhow.
+        names: of the stages that there are.
+    """
+    name = BASELINE if BASELINE not in names else f"{BASELINE} models"
+    found: dict[str, Point] = {}
+    for point in points:
+        if not point.trains:
+            continue
+        plain = maker.point(twin(point.spec, {"method": "pretrained", "stage": name}))
+        if plain.id not in seen:
+            added = (*found[plain.id].added, *point.added) if plain.id in found else point.added
+            found[plain.id] = replace(plain, added=tuple(dict.fromkeys(added)))
+    return ResolvedStage(name, {}, {}, given=tuple(found.values()))
 
 
 def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Point]:
@@ -168,6 +234,8 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
     found = plan.stage(stage)
     if found.stage.sampling:
         return []
+    if found.stage.given is not None:
+        return list(found.stage.given)
     groups = _groups(plan.maker, found.stage, found.questions, choices)
     return [point for members, known in groups if known for point in members]
 
@@ -197,41 +265,123 @@ def sampled_point(plan: Plan, stage: str, values: Mapping[str, Any], choices: Ch
     return plan.maker.point(make_spec({**found.stage.base, **stated}))
 
 
+class State(Protocol):
+    """Says of trials what there is of them."""
+
+    def due(self, point: Point) -> Due | None:
+        """Return what a trial lacks; None where it has a result or has failed."""
+
+    def has_failed(self, point: Point) -> bool:
+        """Say whether it has failed."""
+
+    def recorded(self, maker: PointMaker, trial: str) -> Point | None:
+        """Return a trial that has been trained; None where nothing says what it is."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What there is of the trials that a sampled stage has drawn: how many are done, have failed, lack answers."""
+
+    done: int = 0
+    failed: int = 0
+    to_ask: tuple[tuple[Point, Due], ...] = ()
+
+
+def _drawn(
+    maker: PointMaker,
+    stage: ResolvedStage,
+    drawn: Collection[str],
+    done: Collection[str],
+    failed: Collection[str],
+    state: State | None,
+) -> _Drawn:
+    to_ask = {}
+    for trial in drawn if state and (stage.probes or not set(drawn) <= set(done)) else ():
+        point = state.recorded(maker, trial) if state else None
+        due = state.due(point) if state and point else None
+        if point and due and not due.trains:
+            to_ask[trial] = point, due
+    counted = [trial for trial in drawn if trial not in to_ask]
+    return _Drawn(sum(i in done for i in counted), sum(i in failed for i in counted), tuple(to_ask.values()))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What a list of ids says."""
+
+    done: frozenset[str]
+    failed: frozenset[str]
+
+    def due(self, point: Point) -> Due | None:
+        return None if point.id in self.done else Due(point.askings)
+
+    def has_failed(self, point: Point) -> bool:
+        return point.id in self.failed
+
+    def recorded(self, maker: PointMaker, trial: str) -> Point | None:
+        return None
+
+
 def _plan_stage(
     maker: PointMaker,
     stage: ResolvedStage,
     seen: Collection[str],
-    is_done: Callable[[str], bool],
-    has_failed: Callable[[str], bool],
+    state: State,
     choices: Choices,
-    drawn: Collection[str],
+    drawn: _Drawn,
+    trained: set[str],
 ) -> StagePlan:
+    """Plan one stage.
+
+    Args:
+        maker: of points.
+        stage: which.
+        seen: ids of the trials of earlier stages.
+        state: what there is.
+        choices: recorded choices.
+        drawn: of a sampled stage, what there is of its trials.
+        trained: the trainings that earlier stages are to run; those of this one are added.
+    """
     questions = _questions(maker, stage)
     groups = list(_groups(maker, stage, questions, choices))
     points = {point.id: point for members, _ in groups for point in members}
-    copies = stage.copies
+    copies, combinations = stage.copies, maker.count(stage.base, stage.axes) if stage.given is None else len(points)
     if stage.sampling:
         check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")
-    equivalent, num_done = 0, min(sum(map(is_done, drawn)), len(points) * copies)
-    num_failed = min(sum(map(has_failed, drawn)), num_done)
-    left = points if num_done < len(points) * copies else {}
+    equivalent, num_done = 0, min(drawn.done, len(points) * copies)
+    num_failed = min(drawn.failed, num_done)
+    dues: dict[str, Due] = {point.id: due for point, due in drawn.to_ask}
+    to_ask = [point for point, _ in drawn.to_ask]
+    left = points if num_done + len(to_ask) < len(points) * copies else {}
     if not stage.sampling:
         known = {point.id for members, is_known in groups for point in members if is_known}
         new = {key: point for key, point in points.items() if key not in seen}
-        left = {key: point for key, point in new.items() if not (key in known and is_done(key))}
+        for key, point in new.items():
+            due = state.due(point) if key in known else Due(point.askings)
+            if due is not None:
+                dues[key] = due
+        left = {key: point for key, point in new.items() if key in dues}
         equivalent, num_done = len(points) - len(new), len(new) - len(left)
-        num_failed = sum(key in known and has_failed(key) for key in new)
+        num_failed = sum(key in known and key not in dues and state.has_failed(point) for key, point in new.items())
+        for point in left.values():
+            if not dues[point.id].trains or (point.training in trained and point.trains):
+                to_ask.append(point)
+            elif point.id in known:
+                trained.add(point.training)
+    asked = {point.id for point in to_ask}
     is_open = any(members and not is_known for members, is_known in groups)
     return StagePlan(
         stage=stage,
-        combinations=maker.count(stage.base, stage.axes) * copies,
+        combinations=combinations * copies,
         points=tuple(points.values()),
         equivalent=equivalent,
         done=num_done - num_failed,
         failed=num_failed,
-        to_run=tuple(left.values()),
+        to_run=tuple(point for key, point in left.items() if key not in asked),
         waits_for=stage.take.stage if stage.take and is_open else None,
         questions=questions,
+        to_ask=tuple(to_ask),
+        dues=dues,
     )
 
 
@@ -240,6 +390,9 @@ def _groups(
 ) -> Iterator[tuple[list[Point], bool]]:
     """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
     axes = stage.typical_axes
+    if stage.given is not None:
+        yield list(stage.given), True
+        return
     if stage.take is None:
         yield maker.expand(stage.base, axes), True
         return

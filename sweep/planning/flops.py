@@ -7,6 +7,7 @@ the blocks above its memory, the head and the memory itself: forward and, for ac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from trainables.adapters.registry import adapter_plan
 from trainables.lm.card import ModelCard
 from trainables.probes.plan import Reading, TextSizes
 from trainables.probes.registry import probe_plans
+from trainables.trial.asking import Asking
 from trainables.trial.fields import Part
 from trainables.trial.parts import COST_FIELDS, fields_of, only, with_only
 from trainables.trial.spec import TrialSpec
@@ -77,6 +79,15 @@ class CostModel:
         """Return what a trial computes above the trunk."""
         return _work(point.spec, point.card, self.texts(point))
 
+    def asking(self, point: Point, askings: Iterable[Asking]) -> float:
+        """Return what asking a stored training computes above the trunk: the askings alone, no memorisation error."""
+        spec = point.spec
+        total = 0.0
+        for asking in askings:
+            reading = asking.plan(spec).reading(self.texts(point), spec.num_documents)
+            total += _asked_once(spec, point.card, reading) * (1 + len(asking.epochs))
+        return total
+
     def trunk(self, points: Iterable[Point]) -> tuple[dict[str, float], float]:
         """Return the trunk's FLOPs by number type, and the bytes of its cached hidden states.
 
@@ -128,6 +139,13 @@ def _tokens(spec: TrialSpec, texts: TextSizes) -> tuple[float, float]:
     return documents, spec.num_documents * texts.train_claims * one if "template" in spec.content else 0.0
 
 
+def _train_texts(spec: TrialSpec, texts: TextSizes) -> float:
+    """Return how many texts a trial trains on."""
+    kept = min(texts.document_tokens, spec.segment_tokens * spec.max_segments)
+    segments = math.ceil(kept / spec.segment_tokens) if "document" in spec.content else 0
+    return spec.num_documents * (segments + (texts.train_claims if "template" in spec.content else 0))
+
+
 def _reading(spec: TrialSpec, texts: TextSizes) -> Reading:
     """Return what all probes of a trial read."""
     found = [plan.reading(texts, spec.num_documents) for plan in probe_plans(vars(spec))]
@@ -142,16 +160,23 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     documents, templates = _tokens(spec, texts)
     train_tokens = templates + (documents if "document" in spec.content else 0)
     adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
+    measured = documents if adapter.has_error else 0
+    once = _asked_once(spec, card, reading)
+    once += 2 * (card.active_block_params * adapter.trial_blocks(card) + adapter.added_params(card)) * measured
+    once += 2 * card.head_params * measured
+    return Work(
+        training=adapter.train_flops(card, train_tokens, _train_texts(spec, texts)) * spec.epochs,
+        evaluation=once * (1 + len(spec.eval_epochs)),
+    )
+
+
+def _asked_once(spec: TrialSpec, card: ModelCard, reading: Reading) -> float:
+    """Return what one member computes above the trunk to be asked once."""
+    adapter = adapter_plan(vars(spec))
     head, added = card.head_params, adapter.added_params(card)
     above = card.active_block_params * adapter.trial_blocks(card) + added
     whole = card.num_blocks * card.active_block_params + head
-    measured = documents if adapter.has_error else 0
-    once = 2 * above * (measured + reading.above_trunk) + 2 * head * (measured + reading.heads)
-    once += 2 * (whole + added) * reading.whole
-    return Work(
-        training=adapter.train_token_flops(card) * train_tokens * spec.epochs,
-        evaluation=once * (1 + len(spec.eval_epochs)),
-    )
+    return 2 * above * reading.above_trunk + 2 * head * reading.heads + 2 * (whole + added) * reading.whole
 
 
 def train_token_flops(spec: TrialSpec, card: ModelCard) -> float:
@@ -161,7 +186,8 @@ def train_token_flops(spec: TrialSpec, card: ModelCard) -> float:
 
 def disk_bytes(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> float:
     """Return what a trial leaves in the storage: record, predictions, memory."""
-    kept = NUMBER_BYTES["float32"] * adapter_plan(vars(spec)).stored_params(card) if spec.keep_memory else 0
+    times = 1 + len(spec.eval_epochs) * spec.keep_epochs if spec.keep_memory else 0
+    kept = times * NUMBER_BYTES["float32"] * adapter_plan(vars(spec)).stored_params(card)
     claims = min(texts.claims, spec.claims_per_page or texts.claims)
     return RECORD_BYTES + PREDICTION_BYTES * spec.num_documents * claims + kept
 

@@ -23,7 +23,7 @@ from trainables.trial.spec import uses_counterfact
 
 def points_to_run(plan: Plan) -> list[Point]:
     """Return the trials that are left, one of each point."""
-    return list({point.id: point for stage in plan.stages for point in stage.to_run}.values())
+    return list({point.id: point for stage in plan.stages for point in stage.left}.values())
 
 
 def models_to_run(plan: Plan) -> list[ModelCard]:
@@ -165,24 +165,29 @@ def read_data(plan: Plan) -> list[str]:
     asked: dict[tuple[Any, ...], None] = {}
     for point in points_to_run(plan):
         spec = point.spec
-        num_records = spec.counterfact_records if "counterfact" in spec.probes else 0
+        wanted = (a.settings["counterfact_records"] for a in point.askings if a.probe == "counterfact")
+        num_records = max(wanted, default=0)
         texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
-        key = (*texts, spec.num_documents, uses_counterfact(spec), spec.page_order, num_records)
+        with_records = uses_counterfact(spec) or num_records > 0
+        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records)
         asked[key] = None
+    has_text: dict[tuple[str, bool], dict[str, bool]] = {}
     for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records in asked:
         corpus = load_corpus(data, detokenize, allow_missing_pages)
         records = load_counterfact(data) if with_records else []
-        if page_order == "subjects":
-            subjects = [record.subject for record in records]
+        subjects = [record.subject for record in records] if page_order == "subjects" else []
+        if subjects:
             corpus = with_subject_pages(corpus, data, subjects, detokenize, allow_missing_pages)
-        corpus.select(num_documents)
+        documents = corpus.first(num_documents, subjects)
+        pages = has_text.setdefault((data, allow_missing_pages), {})
+        pages |= {page.title: bool(page.text.strip()) for page in documents}
         if len(records) < num_records:
             notes[f"counterfact_records={num_records:,}: {data} has {len(records):,}; those are asked"] = None
-        missing = {page.title for page in corpus.pages if not page.text.strip()}
+    for (data, allow_missing_pages), pages in has_text.items():
+        missing = {title for title, there in pages.items() if not there}
         if missing:
-            titles = {page.title for page in corpus.pages}
             sources = resolve_sources(data, allow_missing_pages)
-            notes[f"{data}: {coverage(sources, titles, len(titles - missing), missing)}"] = None
+            notes[f"{data}: {coverage(sources, pages.keys(), len(pages) - len(missing), missing)}"] = None
     return list(notes)
 
 

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from sweep.planning.overrides import apply_overrides, select_by_metric, small_fo
 from sweep.space import Space, checked
 from trainables.errors import ConfigError, SweepError, nearest
 from trainables.node.cache_dir import user_path
+from trainables.trial.asking import check_probes
 
 SHIPPED = "search_spaces"
 """Package whose spaces can be named without a path."""
@@ -35,6 +37,8 @@ def asked_space(
     select_by: str | None = None,
     data: str | Sequence[str] | None = None,
     seed: int | None = None,
+    probes: Sequence[str] = (),
+    baseline: bool = True,
 ) -> Space:
     """Return a space as the user asks for it: loaded, small or not, with other values.
 
@@ -45,6 +49,8 @@ def asked_space(
         select_by: metric that decides between stages.
         data: folders, `sample` or `hub`.
         seed: of all trials.
+        probes: what all trials are asked besides, as after `--probe`.
+        baseline: with the pretrained models to compare with.
 
     Raises:
         ConfigError: a file that cannot be used, or a setting that cannot be made.
@@ -54,6 +60,9 @@ def asked_space(
         found = small_form(found)
     sources = data if data is None or isinstance(data, str) else ",".join(data)
     found = apply_overrides(found, settings, data=sources or None, seed=seed)
+    found = replace(
+        found, probes=check_probes((*found.probes, *probes)), baseline=baseline and found.baseline is not False
+    )
     return select_by_metric(found, select_by) if select_by else found
 
 

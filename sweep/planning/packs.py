@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sweep.planning.flops import train_token_flops
 from sweep.planning.points import Point
 from trainables.adapters.registry import ADAPTERS
+from trainables.trial.asking import Asking
 from trainables.trial.spec import digest
 
 CPU_PLATEAU_FLOPS = 2e10
@@ -26,10 +28,12 @@ class Pack:
     Attributes:
         id: hash of its members' ids.
         points: the members.
+        asks: whether they are only asked, their weights being stored.
     """
 
     id: str
     points: tuple[Point, ...]
+    asks: bool = False
 
 
 def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[Pack]:
@@ -49,11 +53,35 @@ def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[
         alike.setdefault(point.pack_key, []).append(point)
     packs = []
     for members in sorted(alike.values(), key=_place):
-        most = size if ADAPTERS[members[0].spec.method].packs else 1
-        number = -(-len(members) // most)
-        cuts = [round(i * len(members) / number) for i in range(number + 1)]
-        packs += [_pack(members[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+        packs += [_pack(part) for part in _cut(members, size)]
     return packs
+
+
+def make_ask_packs(points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size: int, slots: int = 1) -> list[Pack]:
+    """Put stored trainings that are asked the same into packs, whatever their losses, entry sets and seeds.
+
+    Args:
+        points: one trial of each training, with what it is to be asked.
+        pack_size: members of a pack at most.
+        slots: packs that can run at once.
+    """
+    size = max(1, min(pack_size, -(-len(points) // max(1, slots))))
+    alike: dict[tuple[Any, ...], list[Point]] = {}
+    for point, askings in points:
+        asked = tuple(sorted((asking.id, asking.epochs) for asking in askings))
+        alike.setdefault((point.ask_key, asked), []).append(point)
+    packs = []
+    for members in sorted(alike.values(), key=_place):
+        packs += [_pack(part, asks=True) for part in _cut(members, size)]
+    return packs
+
+
+def _cut(members: Sequence[Point], size: int) -> Iterator[Sequence[Point]]:
+    """Yield parts of about equal size; trials of adapters that do not pack one by one."""
+    most = size if ADAPTERS[members[0].spec.method].packs else 1
+    number = -(-len(members) // most)
+    cuts = [round(i * len(members) / number) for i in range(number + 1)]
+    yield from (members[start:end] for start, end in pairwise(cuts))
 
 
 def _place(members: Sequence[Point]) -> tuple[str, int]:
@@ -61,8 +89,8 @@ def _place(members: Sequence[Point]) -> tuple[str, int]:
     return first.card.key, -1 if first.spec.layer is None else first.spec.layer
 
 
-def _pack(members: Sequence[Point]) -> Pack:
-    return Pack(digest(sorted(point.id for point in members)), tuple(members))
+def _pack(members: Sequence[Point], asks: bool = False) -> Pack:
+    return Pack(digest(["ask"] * asks + sorted(point.id for point in members)), tuple(members), asks)
 
 
 def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 
 from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
+from sweep.planning.due import Records
 from sweep.planning.expand import Plan, build_plan
 from sweep.planning.inputs import kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.show import CostedPlan
-from sweep.records.files import damaged_files
+from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import code_version, timestamp
 from sweep.records.storage_id import storage_file_problem
@@ -38,6 +39,8 @@ def plan_sweep(
     seed: int | None = None,
     stage: str | None = None,
     retry_failed: bool = False,
+    probes: Sequence[str] = (),
+    baseline: bool = True,
 ) -> CostedPlan:
     """Say what a sweep would run and cost; starts nothing and writes nothing.
 
@@ -52,12 +55,23 @@ def plan_sweep(
         seed: of all trials.
         stage: only up to this stage.
         retry_failed: failed trials count as to run.
+        probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
+        baseline: with the pretrained models to compare with.
 
     Raises:
         ConfigError: a mistake in the space or the arguments.
         DataError: data, or a file of the storage, that cannot be read.
     """
-    found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
+    found = asked_space(
+        space,
+        settings=settings,
+        small=small,
+        select_by=select_by,
+        data=data,
+        seed=seed,
+        probes=probes,
+        baseline=baseline,
+    )
     return costed_plan(found, Store(str(storage)), check_name(name or found.name), stage, retry_failed)
 
 
@@ -73,7 +87,7 @@ def costed_plan(
     store.check_answers()
     index = store.index(set_aside=False)
     warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
-    warnings += leave_out_damaged(store, name, index)
+    warnings += leave_damaged_out(store, index, sweep_heads(store, name, index))
     choices = read_sweep_file(store, name, CHOICES) or {}
     commits = kept_commits(store, name)
     plan = plan_of(space, index, choices, store, name, until_stage, retry_failed, commits)
@@ -81,16 +95,8 @@ def costed_plan(
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    notes = moved_notes(plan, commits, index)
+    notes = moved_notes(plan, commits, index) + Records(index, store).old_versions(points.values())
     return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
-
-
-def leave_out_damaged(store: Store, name: str, index: RecordIndex) -> list[str]:
-    """Take a sweep's trials with damaged files out of an index, as a run would, and return a line on each file."""
-    found = damaged_files(store, sweep_heads(store, name, index))
-    for trial in found:
-        del index[trial]
-    return [f"{problem}; trial {trial} is to run again" for trial, lines in found.items() for problem in lines.values()]
 
 
 def done_trials(index: Mapping[str, RecordHead], retry_failed: bool) -> set[str]:
@@ -132,8 +138,10 @@ def plan_of(
     done = done_trials(index, retry_failed)
     at = kept_commits(store, name) if commits is None else commits
     failed = {trial for trial in done if index[trial].status == "failed"}
-    plan = build_plan(space, done, choices, until_stage, drawn, at, failed)
+    state = Records(index, store, retry_failed)
+    plan = build_plan(space, done, choices, until_stage, drawn, at, failed, state)
     made = {}
+    done = done_trials(index, retry_failed)
     for question in plan.questions:
         if settled(question, choices) is not None:
             continue
@@ -144,4 +152,4 @@ def plan_of(
             continue  # the stage cannot go on for this group, which the sweep says when it gets there
         if choice is not None:
             made[question.key] = choice
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed) if made else plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed, state) if made else plan

@@ -11,21 +11,32 @@ from types import MappingProxyType
 from typing import Any
 
 from sweep.space import EVERY_LAYER
+from trainables.adapters.registry import ADAPTERS
 from trainables.data.sources import data_key, pin_sources, used_key
+from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, hub_id, model_card
-from trainables.trial.parts import PACK_FIELDS
+from trainables.trial.asking import Asking, added_asking, own_askings
+from trainables.trial.fields import Part
+from trainables.trial.parts import PACK_FIELDS, fields_of
 from trainables.trial.spec import (
+    FIELDS,
     TrialSpec,
     canonical,
     canonical_identity,
     make_spec,
+    training_id,
     trial_id,
     uses_counterfact,
     uses_questions,
     vary,
 )
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _shared_fields = itemgetter(*PACK_FIELDS)
+_ASKED = fields_of(Part.MODEL | Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.MEMORY)
+_asked_fields = itemgetter(
+    *(name for name in _ASKED if name != "seed" and not FIELDS[name].may_differ), "epochs", "micro_batch_tokens"
+)
 Axes = Mapping[str, tuple[Any, ...]]
 
 
@@ -38,12 +49,16 @@ class Point:
         spec: canonical, with the label of its stage.
         card: its model.
         data_key: fingerprint of the data that it uses.
+        added: what it is asked besides what its own fields say, such as `fever:num_shots=5`.
+        all_data_key: fingerprint of all its data, also of what its own fields do not use.
     """
 
     id: str
     spec: TrialSpec
     card: ModelCard
     data_key: str
+    added: tuple[str, ...] = ()
+    all_data_key: str = ""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -51,9 +66,40 @@ class Point:
         return canonical_identity(self.spec, self.card, self.data_key)
 
     @cached_property
+    def training(self) -> str:
+        """The id of the training that it needs; trials that only ask differently share it."""
+        return training_id(self.identity)
+
+    @cached_property
+    def own(self) -> tuple[Asking, ...]:
+        """What its own fields ask: without an answer to it, it has no result."""
+        return tuple(own_askings(self.identity))
+
+    @cached_property
+    def added_askings(self) -> tuple[Asking, ...]:
+        """What it is asked besides; its own question among it is asked by this version of the probe."""
+        found = (added_asking(text, self.identity, self.all_data_key or self.data_key) for text in self.added)
+        return tuple({asking.id: asking for asking in found}.values())
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained for it at all."""
+        return ADAPTERS[self.spec.method].trains
+
+    @property
+    def askings(self) -> tuple[Asking, ...]:
+        """All that it is asked, each once."""
+        return tuple({asking.id: asking for asking in (*self.added_askings, *self.own)}.values())
+
+    @cached_property
     def pack_key(self) -> tuple[Any, ...]:
         """What members of one pack share."""
-        return self.card.key, self.data_key, _shared_fields(vars(self.spec))
+        return self.card.key, self.data_key, _shared_fields(vars(self.spec)), self.added
+
+    @cached_property
+    def ask_key(self) -> tuple[Any, ...]:
+        """What trainings share that can be asked in one pass, however they were trained."""
+        return self.card.key, self.data_key, _asked_fields(vars(self.spec))
 
 
 class PointMaker:
@@ -61,11 +107,12 @@ class PointMaker:
 
     Args:
         commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
+        added: what the trials of a stage are asked besides what their fields say, by the stage's name.
     """
 
-    def __init__(self, commits: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, commits: Mapping[str, str] = _NOTHING, added: Mapping[str, tuple[str, ...]] = _NOTHING) -> None:
         """Start without any model or data set."""
-        self._commits = commits
+        self._commits, self._added = commits, added
         self._cards: dict[tuple[str, str], ModelCard] = {}
         self._data: dict[str, tuple[str, str]] = {}
 
@@ -95,8 +142,28 @@ class PointMaker:
         plain = canonical(spec, card)
         if pinned != spec.data:
             plain = vary(plain, {"data": pinned})
-        key = used_key(key, uses_counterfact(plain), uses_questions(plain))
-        return Point(trial_id(canonical_identity(plain, card, key)), plain, card, key)
+        used = used_key(key, uses_counterfact(plain), uses_questions(plain))
+        stated = canonical_identity(plain, card, used)
+        return Point(trial_id(stated), plain, card, used, self._added.get(spec.stage, ()), key)
+
+    def recorded(self, record: Mapping[str, Any]) -> Point:
+        """Make the point of a recorded trial, its model and data where they were when it was recorded.
+
+        Raises:
+            ConfigError: the model is gone, or what is there is another one.
+            DataError: likewise, data.
+        """
+        stated, model, data = record["identity"], record["model"], record["data"]
+        given = {"model": model["given"], "data": data["given"], "stage": record["stage"]}
+        spec = make_spec(
+            {name: value for name, value in stated.items() if name in FIELDS and name not in given} | given
+        )
+        point = self.point(spec)
+        if point.card.key != model["key"]:
+            raise ConfigError(f"model={model['given']}: is not what trial {record['id']} was trained on; restore it")
+        if point.id != record["id"]:
+            raise ConfigError(f"data={data['given']}: are not what trial {record['id']} was trained on; restore them")
+        return point
 
     def expand(self, base: Mapping[str, Any], axes: Axes) -> list[Point]:
         """Make the points of a product of axes, equivalent ones once, in order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,10 @@ from sweep.planning.choices import tie_text
 from sweep.planning.costs import A100, Estimate
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
-from sweep.planning.packs import auto_pack_size, make_packs
+from sweep.planning.packs import auto_pack_size, make_ask_packs, make_packs
 from sweep.planning.simset_notes import simset_lines, simset_notes
 
+_COUNTS = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run", "num_to_ask")
 RETRY = "they are run again with --retry-failed"
 
 
@@ -58,6 +60,21 @@ def count_packs(plan: Plan) -> int:
     return total
 
 
+def count_ask_packs(plan: Plan) -> int:
+    """Return the packs that the trials make that are only asked, on the same GPU."""
+    left = {p.training: (p, stage.dues[p.id].askings) for stage in plan.stages for p in stage.to_ask}
+    if not left:
+        return 0
+    size = auto_pack_size(next(iter(left.values()))[0], A100.memory_bytes)
+    return len(make_ask_packs(list(left.values()), size))
+
+
+def asked_counts(plan: Plan) -> dict[str, int]:
+    """Return how many trials are asked what, by the askings' labels: all that is left, in training packs or alone."""
+    labels = (asking.label for stage in plan.stages for due in stage.dues.values() for asking in due.askings)
+    return dict(Counter(labels))
+
+
 def plan_json(costed: CostedPlan) -> dict[str, Any]:
     """Return a plan as plain data, for `--json`."""
     plan, costs = costed.plan, costed.costs
@@ -78,12 +95,17 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
                 "done": stage.done,
                 "failed": stage.failed,
                 "to_run": stage.num_to_run,
+                "to_ask": stage.num_to_ask,
                 "waits_for": stage.waits_for,
             }
             for stage in plan.stages
         ],
         "trials_to_run": plan.num_to_run,
         "packs": count_packs(plan),
+        "trials_to_ask": plan.num_to_ask,
+        "ask_packs": count_ask_packs(plan),
+        "askings": asked_counts(plan),
+        "trained_again": plan.trained_again,
         "inputs": input_notes(plan),
         "code_versions": dict(costed.code_versions),
         "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
@@ -92,6 +114,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
             "flops": costs.flops,
             "training_flops": costs.training_flops,
             "trunk_flops": costs.trunk_flops,
+            "asking_flops": costs.asking_flops,
             "gpu": costs.gpu.name,
             "gpu_hours": costs.gpu_hours,
             "measured_hours": costs.measured_hours,
@@ -108,22 +131,17 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
 def plan_text(costed: CostedPlan) -> str:
     """Return a plan for people."""
     plan, costs = costed.plan, costed.costs
-    different = len(plan.grid)
     lines = [
         f"{costed.name}: {plan.space.title}",
         "",
-        f"full grid   {' x '.join(plan.space.grid.axes)}",
-        f"            {plan.arithmetic} points, {different:,} different"
-        + (f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""),
-        "",
-        f"{'stage':<20}" + _row("combinations", "points", "equivalent", "done", "failed", "to run", "waits for"),
+        *_grid_lines(plan),
+        f"{'stage':<20}"
+        + _row("combinations", "points", "equivalent", "done", "failed", "to run", "to ask", "waits for"),
     ]
     for stage in plan.stages:
-        numbers = (stage.combinations, stage.num_points, stage.equivalent, stage.done, stage.failed, stage.num_to_run)
-        lines.append(f"{stage.name:<20}" + _row(*numbers, stage.waits_for or ""))
+        lines.append(f"{stage.name:<20}" + _row(*(getattr(stage, name) for name in _COUNTS), stage.waits_for or ""))
     if len(plan.stages) > 1:
-        names = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run")
-        sums = [sum(getattr(stage, name) for stage in plan.stages) for name in names]
+        sums = [sum(getattr(stage, name) for stage in plan.stages) for name in _COUNTS]
         points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
         lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
     for question in plan.questions:
@@ -142,12 +160,27 @@ def plan_text(costed: CostedPlan) -> str:
         lines.append(f"failed      {failed:,} trials; {RETRY}")
     lines += [f"{'short':<12}{line}" for line in plan.shortages]
     lines += ["", f"to run      {plan.num_to_run:,} trials in about {count_packs(plan):,} packs"]
+    if plan.num_to_ask:
+        packs = count_ask_packs(plan)
+        lines.append(f"to ask      {plan.num_to_ask:,} trials in about {packs:,} packs: nothing is trained for them")
+    told = ", ".join(f"{label} of {count:,} trials" for label, count in asked_counts(plan).items())
+    lines += [f"{'' if i else 'asking':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
+    lines += [f"again       {count:,} trials are trained again: {why}" for why, count in plan.trained_again.items()]
     lines += _cost_lines(costs)
-    simset = simset_lines(plan)
+    simset = simset_lines(plan) if plan.num_to_run and plan.space.grid.axes else []
     for title, notes in (("first", input_notes(plan)), ("note", costed.notes), ("simset", simset)):
         wrapped = (line for note in notes for line in textwrap.wrap(note, 106, break_on_hyphens=False))
         lines += [f"{'' if i else title:<12}{line}" for i, line in enumerate(wrapped)]
     return "\n".join(lines) + "\n"
+
+
+def _grid_lines(plan: Plan) -> list[str]:
+    """Return the arithmetic of the full grid; there is none where trials are given rather than varied."""
+    axes, different = " x ".join(plan.space.grid.axes), len(plan.grid)
+    if not axes:
+        return [f"asked       {plan.arithmetic}", ""]
+    more = f" ({plan.grid_points - different:,} equivalent to others)" if different < plan.grid_points else ""
+    return [f"full grid   {axes}", f"            {plan.arithmetic} points, {different:,} different{more}", ""]
 
 
 def _row(*cells: int | str) -> str:
@@ -161,7 +194,8 @@ def _cost_lines(costs: Estimate) -> list[str]:
         time += f"; {_duration(costs.measured_hours)} of one worker, as measured here"
     lines = [
         f"computing   {costs.flops:.3g} FLOP, of which training {_share(costs.training_flops, costs.flops)}, "
-        f"trunk {_share(costs.trunk_flops, costs.flops)}: about {time}",
+        f"asking {_share(costs.asking_flops, costs.flops)}, trunk {_share(costs.trunk_flops, costs.flops)}: "
+        f"about {time}",
         f"disk        {_size(costs.disk_bytes)} of records and memories; {_size(costs.trunk_cache_bytes)} of "
         "cached hidden states on a node",
         f"memory      {_size(costs.device_memory_bytes)} on the device, activations on top",

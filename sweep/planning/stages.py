@@ -12,6 +12,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from sweep.planning.points import Point
 from sweep.space import Best, Sampling, Space, middle, size, stage_axes, stage_base, stage_named, without
 
 
@@ -26,6 +27,8 @@ class ResolvedStage:
         take: what an earlier stage decides, if anything.
         source: that earlier stage.
         sampling: further fields, sampled.
+        probes: what its trials are asked besides what their fields say.
+        given: its trials, where they are no product of axes; None where they are.
     """
 
     name: str
@@ -34,6 +37,8 @@ class ResolvedStage:
     take: Best | None = None
     source: ResolvedStage | None = None
     sampling: Sampling | None = None
+    probes: tuple[str, ...] = ()
+    given: tuple[Point, ...] | None = None
 
     @property
     def copies(self) -> int:
@@ -78,12 +83,14 @@ class ResolvedSpace:
         title: one line for people.
         grid: the full grid, as the study's notes count it.
         stages: what is really run, in order.
+        baseline: whether the pretrained models are asked too.
     """
 
     name: str
     title: str
     grid: ResolvedStage
     stages: tuple[ResolvedStage, ...]
+    baseline: bool = False
 
 
 def resolve(space: Space, until_stage: str | None = None) -> ResolvedSpace:
@@ -108,7 +115,8 @@ def resolve(space: Space, until_stage: str | None = None) -> ResolvedSpace:
             take=stage.take,
             source=found[stage.take.stage] if stage.take else None,
             sampling=stage.sampling,
+            probes=tuple(dict.fromkeys((*space.probes, *stage.probes))),
         )
     axes = {name: tuple(values) for name, values in space.axes.items()}
     grid = ResolvedStage("", without(space.fixed, space.axes), axes)
-    return ResolvedSpace(space.name, space.title, grid, tuple(found.values()))
+    return ResolvedSpace(space.name, space.title, grid, tuple(found.values()), bool(space.baseline))

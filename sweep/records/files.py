@@ -8,13 +8,15 @@ first format keep neither: of their files it is checked that they can be read an
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from sweep.records.askings import OLD_ANSWERS
 from sweep.records.record import Record
 from sweep.records.store import RecordHead, RecordIndex, Store
 from trainables.node.checksums import content_sum, read_plain_json
+from trainables.trial.asking import ASKINGS
 
 WEIGHTS = ".safetensors"
 ANSWERS = "predictions.parquet"
@@ -42,13 +44,46 @@ def damaged_files(store: Store, heads: Iterable[RecordHead]) -> dict[str, dict[s
 
 
 def set_damaged_aside(store: Store, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
-    """Set aside the records of trials whose files are damaged, so that they run again, and return a line on each."""
+    """Set aside the records whose files are damaged, so that what they say is made again, and return a line on each.
+
+    Without its answers an asking is asked again; without another of its files a training is run again.
+    """
+    return _leave_out(index, damaged_files(store, heads), lambda folder: store.set_aside(f"{folder}/record.json"))
+
+
+def leave_damaged_out(store: Store, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
+    """Take what has damaged files out of an index, as a run would, and return a line on each; nothing is changed."""
+    return _leave_out(index, damaged_files(store, heads), lambda folder: "")
+
+
+def _leave_out(
+    index: RecordIndex, damaged: Mapping[str, Mapping[str, str]], set_aside: Callable[[str], str]
+) -> list[str]:
     notes = []
-    for trial, problems in damaged_files(store, heads).items():
-        told = store.set_aside(f"{index[trial].folder}/record.json")
-        del index[trial]
-        notes.append(f"{'; '.join(problems.values())}; trial {trial} runs again, its record {told}")
+    for trial, problems in damaged.items():
+        head = index.get(trial)
+        if head is None:
+            continue  # it shares its training with one before, whose line says it
+        asked = {name: _asking_of(head, name) for name in problems}
+        if all(asked.values()):
+            told = ""
+            for folder, probe in filter(None, asked.values()):
+                told = told if probe else set_aside(folder)
+                index.lose_asking(folder, probe)
+            what = f"trial {trial} is asked again"
+        else:
+            told, what = set_aside(head.folder), f"trial {trial} runs again"
+            index.lose_training(head.folder)
+        notes.append(f"{'; '.join(problems.values())}; {what}" + (f", its record {told}" if told else ""))
     return notes
+
+
+def _asking_of(head: RecordHead, name: str) -> tuple[str, str] | None:
+    """Return the folder of the asking whose answers a file holds, and its probe if it has no record of its own."""
+    if name.startswith(f"{ASKINGS}/"):
+        return f"{head.folder}/{name.rpartition('/')[0]}", ""
+    probes = [probe for probe, file in OLD_ANSWERS.items() if file == name]
+    return (head.folder, probes[0]) if probes else None
 
 
 def _problems(store: Store, folder: str, told: Mapping[str, Any]) -> dict[str, str]:

@@ -107,6 +107,19 @@ def is_held(storage: Storage, folder: str, token: str) -> bool:
     return False
 
 
+def who_holds(storage: Storage, folder: str) -> str:
+    """Return who holds a folder now, for people; empty where nobody does."""
+    if not storage.is_local:
+        found = lease.read(storage, folder)
+        return lease.who(found.holder) if found is not None and not _is_over(storage, folder, found) else ""
+    note = _note(storage, folder)
+    try:
+        held = bool(note) and is_held(storage, folder, str(note.get("token")))
+    except OSError:  # the lock may not be touched from here: what its holder wrote is all there is
+        held = True
+    return lease.who(note) if held else ""
+
+
 @contextmanager
 def _kernel_lock(storage: Storage, folder: str, holder: dict[str, Any]) -> Iterator[Hold]:
     note = f"{folder}/.holder.json"

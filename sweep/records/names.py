@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any
 
-from sweep.records.store import RecordHead
+from sweep.records.store import RecordHead, as_folder
 from trainables.lm.card import ModelCard
 
 Model = Mapping[str, Any]
@@ -111,7 +111,7 @@ def _as_model(card: ModelCard) -> Model:
 
 def _recorded(names: set[str], index: Mapping[str, RecordHead]) -> Iterator[Model]:
     """Yield the models of records in folders that bear one of some names, one record a folder."""
-    ends = tuple(_in_folder(name) for name in names)
+    ends = tuple(as_folder(name) for name in names)
     seen: set[tuple[str, str]] = set()
     for head in index.values():
         found = re.search(r"(?:^|/)lm_([^/]+)/", head.folder)
@@ -120,7 +120,3 @@ def _recorded(names: set[str], index: Mapping[str, RecordHead]) -> Iterator[Mode
         if any(found[1].split("@")[0].endswith(end) or found[1].endswith(end) for end in ends):
             seen.add((head.sweep, found[1]))
             yield head.record()["model"]
-
-
-def _in_folder(name: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", name)

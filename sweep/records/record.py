@@ -27,13 +27,17 @@ from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
 from trainables.probes.registry import probe_plans
-from trainables.trial.spec import ID_VERSION, TrialSpec, trial_id
+from trainables.trial.spec import ID_VERSION, TrialSpec, training_id, trial_id
 
 Record = dict[str, Any]
 
 FORMAT = 2
-FORMATS = (1, 2)
-"""Formats that are read. The first has no checksums: neither of the record itself nor of the files beside it."""
+TRAINING_FORMAT = 3
+FORMATS = (1, 2, TRAINING_FORMAT)
+"""Formats that are read. The first has no checksums: neither of the record itself nor of the files beside it. Up to the
+second a record holds a whole trial, with what its probes found, and its answers lie beside it; as such a trial is still
+seen by all who read results. Since the third what is stored is a training, and each asking has a record of its own
+(`sweep.records.askings`)."""
 STATUSES = ("done", "stopped", "diverged", "failed")
 LIBRARIES = (
     "torch",
@@ -183,6 +187,8 @@ def check_record(record: Any, where: str = "record") -> None:
             raise DataError(f"{where}: identity lacks {name}")
     if trial_id(record["identity"]) != record.get("id"):
         raise DataError(f"{where}: id {record.get('id')!r} does not follow from its identity")
+    if record["format"] == TRAINING_FORMAT and training_id(record["identity"]) != record.get("training"):
+        raise DataError(f"{where}: training {record.get('training')!r} does not follow from its identity")
     part = wrong_part(record)
     if part:
         raise DataError(f"{where}: {part} is not what a record has there")
@@ -214,7 +220,7 @@ def parse_record(text: bytes, where: str) -> Record:
         raise DataError(f"{where}: not JSON ({error})") from None
     if isinstance(record, dict):
         _check_version(record, where)
-        if record.get("format") == FORMAT and SEAL not in record:
+        if record["format"] >= 2 and SEAL not in record:
             raise DataError(f"{where}: its {SEAL} is missing")
         try:
             record = unsealed(record)

@@ -1,8 +1,9 @@
 """The storage of sweeps: records, manifests and locks under one folder or object-store address.
 
     STORAGE/NAME/plan.json, choices.json, results.parquet
-    STORAGE/NAME/trains/lm_<model>/layer_<layer>/<num_clusters>/<allocation>_<mem_seed>/alpha_<alpha>/<id>/
-        record.json, predictions.parquet, memory.safetensors
+    STORAGE/NAME/trains/lm_<model>/layer_<layer>/<num_clusters>/<allocation>_<mem_seed>/alpha_<alpha>/<training's id>/
+        record.json, memory.safetensors, analysis.json
+        probes/<asking's id>/record.json, answers.parquet
 
 Every path given or returned is relative to the storage's root.
 """
@@ -12,25 +13,28 @@ from __future__ import annotations
 import json
 import re
 import uuid
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from sweep.records.askings import AskingHead, asking_bytes, parse_asking
 from sweep.records.claims import Claims
+from sweep.records.index import RecordHead, RecordIndex
 from sweep.records.locks import Hold, hold
 from sweep.records.record import PassedOver, Record, check_record, parse_record, record_bytes
 from sweep.records.storage_id import MANIFEST, storage_id
 from trainables.errors import ConfigError, DataError
 from trainables.node.addresses import shown
-from trainables.node.checksums import SEAL
+from trainables.node.checksums import read_plain_json
 from trainables.node.storage import Storage, StorageError
+from trainables.trial.asking import ASKINGS
 from trainables.trial.spec import TrialSpec
+
+__all__ = ["RecordHead", "RecordIndex", "Store"]
 
 RECORD = "record.json"
 ANSWER_S = 12.0
@@ -39,53 +43,9 @@ RESERVED = ("storage.json", "mlartifacts", "trains")
 """Names of what a storage keeps beside its sweeps; a folder `trains` marks a sweep."""
 
 
-@dataclass(frozen=True)
-class RecordHead:
-    """A record as the scan of a storage has read it: its head at hand, the rest compressed.
-
-    So 10,000 records of 5.6 kB take 17 MB (`benchmarks.made_up`), and a driver may keep all of them.
-
-    Attributes:
-        id: trial id.
-        status: `done`, `stopped`, `diverged` or `failed`.
-        sweep: the sweep that ran it.
-        folder: its folder in the storage.
-    """
-
-    id: str
-    status: str
-    sweep: str
-    folder: str
-    _packed: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, record: Record, folder: str, text: bytes) -> RecordHead:
-        """Keep a checked record, whose text is given as it is stored."""
-        return cls(record["id"], record["status"], record["sweep"], folder, zlib.compress(text, 1))
-
-    def record(self) -> Record:
-        """Return the whole record; the storage is not read again."""
-        record = dict(json.loads(zlib.decompress(self._packed)))
-        record.pop(SEAL, None)
-        return record
-
-
-class RecordIndex(dict[str, RecordHead]):
-    """All usable records of a storage by trial id; `warnings` names the files that were passed over."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        super().__init__()
-        self.warnings: list[str] = []
-
-    def add(self, head: RecordHead) -> None:
-        """Take a record in: of two of one trial the one with a result counts, then the first.
-
-        One that lies where another lay replaces it.
-        """
-        known = self.get(head.id)
-        if known is None or known.folder == head.folder or (known.status == "failed" and head.status != "failed"):
-            self[head.id] = head
+def as_folder(model_name: str) -> str:
+    """Return what stands for a model's name in the folders of its trials."""
+    return re.sub(r"[^\w.+-]", "_", model_name)
 
 
 class Store(Storage):
@@ -99,21 +59,6 @@ class Store(Storage):
         """Take an address; see `Storage`."""
         super().__init__(uri)
         self._holds: dict[str, Hold] = {}
-
-    def read_json(self, path: str) -> Any:
-        """Return a JSON file's value, or None where there is no such file.
-
-        Raises:
-            DataError: the file cannot be read or is not JSON.
-        """
-        try:
-            return json.loads(self.read(path))
-        except FileNotFoundError:
-            return None
-        except StorageError as error:
-            raise DataError(str(error)) from None
-        except ValueError as error:
-            raise DataError(f"{self.full(path)}: not JSON ({error}); remove it") from None
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, making its folders, whatever was there.
@@ -237,14 +182,28 @@ class Store(Storage):
     def trial_folder(self, sweep: str, spec: TrialSpec, model_name: str, trial: str) -> str:
         """Return the folder of a trial; `spec` is canonical, so equal trials have equal folders."""
         layer = "none" if spec.layer is None else str(spec.layer)
-        model = re.sub(r"[^\w.+-]", "_", model_name)
         return (
-            f"{sweep}/trains/lm_{model}/layer_{layer}/{spec.groups}/{spec.allocation}_{spec.mem_seed}"
+            f"{sweep}/trains/lm_{as_folder(model_name)}/layer_{layer}/{spec.groups}/{spec.allocation}_{spec.mem_seed}"
             f"/alpha_{spec.alpha}/{trial}"
         )
 
+    def write_asking(self, record: Record, folder: str) -> AskingHead:
+        """Store the record of an asking in its folder, after checking it, and return it as an index keeps it.
+
+        Args:
+            record: of the asking.
+            folder: of the training.
+
+        Raises:
+            DataError: the record is not whole.
+            StorageError: the storage cannot be written.
+        """
+        place = f"{folder}/{ASKINGS}/{record['id']}"
+        self.write(f"{place}/{RECORD}", asking_bytes(record))
+        return AskingHead.of(record, place)
+
     def write_record(self, record: Record, folder: str) -> RecordHead:
-        """Store a record in its trial's folder, after checking it, and return it as an index keeps it.
+        """Store a record in its training's folder, after checking it, and return it as an index keeps it.
 
         Raises:
             DataError: the record is not whole.
@@ -269,10 +228,30 @@ class Store(Storage):
             raise PassedOver(str(error)) from None
         return RecordHead.of(parse_record(text, self.full(path)), folder, text)
 
-    def find_record(self, folders: Sequence[str]) -> RecordHead | None:
-        """Return the first good record in some folders, read now; None where there is none."""
-        found = self._read_all(list(folders))
-        return next((head for head in found if isinstance(head, RecordHead)), None)
+    def read_asking(self, folder: str) -> AskingHead:
+        """Read the record in an asking's folder.
+
+        Raises:
+            PassedOver: it cannot be read, or is of another version.
+            DataError: it is broken.
+        """
+        path = f"{folder}/{RECORD}"
+        try:
+            text = self.read(path)
+        except OSError as error:
+            raise PassedOver(str(error)) from None
+        return AskingHead.of(parse_asking(text, self.full(path)), folder)
+
+    def add_training(self, index: RecordIndex, folders: Sequence[str]) -> bool:
+        """Take the training that lies in one of some folders into an index, read now; say whether there was one."""
+        for folder in folders:
+            found = [path[: -len(RECORD) - 1] for path in self.find(folder, RECORD)]
+            heads = [head for head in self._read_all(found) if not isinstance(head, DataError)]
+            if any(isinstance(head, RecordHead) for head in heads):
+                for head in heads:
+                    index.take(head)
+                return True
+        return False
 
     def index(self, set_aside: bool = True) -> RecordIndex:
         """Read every record of every sweep in this storage, each once.
@@ -280,16 +259,28 @@ class Store(Storage):
         A command does this once and hands the index on; what it writes it adds.
 
         Args:
-            set_aside: rename a broken record to `record.json.broken`, so that the trial is run again.
+            set_aside: rename a broken record to `record.json.broken`, so that the trial is run, or asked, again.
         """
-        folders = [path[: -len(RECORD) - 1] for name in self.folders() for path in self.find(f"{name}/trains", RECORD)]
+        names = self.folders()
+        folders = [path[: -len(RECORD) - 1] for name in names for path in self.find(f"{name}/trains", RECORD)]
         found = RecordIndex()
         for folder, head in zip(folders, self._read_all(folders), strict=True):
-            if isinstance(head, RecordHead):
-                found.add(head)
-            else:
+            if isinstance(head, DataError):
                 found.warnings.append(self._set_aside(folder, head) if set_aside else str(head))
+            else:
+                found.take(head)
+        for name in names:
+            found.know(self.planned_trials(name))
+        found.settle()
         return found
+
+    def planned_trials(self, name: str) -> Mapping[str, Any]:
+        """Return the trials that a sweep's plan lists with their trainings; none where there is no plan to be read."""
+        try:
+            trials = read_plain_json(self.read(f"{name}/{MANIFEST}"))["trials"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return trials if isinstance(trials, dict) else {}
 
     def set_aside(self, path: str) -> str:
         """Rename a broken file to `….broken`, so that it is made again, and say so.
@@ -303,10 +294,10 @@ class Store(Storage):
         self.move(path, target)
         return f"set aside as {target.rpartition('/')[2]}"
 
-    def _read_all(self, folders: list[str]) -> Iterator[RecordHead | DataError]:
-        def read(folder: str) -> RecordHead | DataError:
+    def _read_all(self, folders: list[str]) -> Iterator[RecordHead | AskingHead | DataError]:
+        def read(folder: str) -> RecordHead | AskingHead | DataError:
             try:
-                return self.read_record(folder)
+                return self.read_asking(folder) if f"/{ASKINGS}/" in folder else self.read_record(folder)
             except DataError as error:
                 return error
 

@@ -7,7 +7,6 @@ whose claims, pages, labels and weights agree, and a trial keeps only what it an
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.records.store import Store
-from sweep.report.study import Trial
+from sweep.report.study import Trial, read_answers_table
 
-PREDICTIONS = "predictions.parquet"
+FEVER = "fever"
+ROWS, WEIGHT = "rows", "weight"
+"""What a claim counts, as the column is called in records up to the second format, and since."""
 READERS = 8
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 _CODES = {name: code for code, label in enumerate(LABELS) for name in (label, "abc"[code], f"({'abc'[code]})")}
@@ -126,14 +127,15 @@ def read_answers(
 def _read_table(store: Store, trial: Trial) -> Any:
     """Return the table, or what is wrong with its file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    path = f"{trial.folder}/{PREDICTIONS}"
-    if not trial.may_read(PREDICTIONS):
-        return f"{path} is damaged" if PREDICTIONS in trial.damaged else f"{path} is missing"
-    columns = ["claim_id", "page", "label", "rows", "parsed"]
+    problem = trial.answers_problem(FEVER)
+    if problem:
+        return problem
+    path = trial.answers[FEVER]
     try:
-        table = pq.read_table(io.BytesIO(store.read(path)), columns=columns)
+        table = read_answers_table(store, trial, FEVER)
+        names = [ROWS if name == WEIGHT else name for name in table.column_names]
+        table = table.rename_columns(names).select(["claim_id", "page", "label", ROWS, "parsed"])
         labels = set(table["label"].to_pylist())
     except (OSError, KeyError) as error:
         return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} cannot be read"

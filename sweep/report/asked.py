@@ -5,14 +5,13 @@ FEVER and CounterFact, which the study's notes lay out in their own ways, have m
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.report.naming import variant
-from sweep.report.study import Study, Trial
+from sweep.report.study import Study, Trial, read_answers_table
 from trainables.probes.registry import PROBES
 
 RULE = "-" * 15
@@ -166,16 +165,12 @@ def asked_trials(study: Study, probe: str) -> list[Trial]:
 def answer_rows(study: Study, trial: Trial, probe: str) -> list[Row]:
     """Return a trial's answers to a probe; none where its file is missing or not what it should be."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    file = PROBES[probe].answers_file
-    if not trial.may_read(file):
+    if trial.answers_problem(probe):
         return []
     try:
-        columns = list(PROBES[probe].answers)
-        rows: list[Row] = pq.read_table(
-            io.BytesIO(study.store.read(f"{trial.folder}/{file}")), columns=columns
-        ).to_pylist()
+        table = read_answers_table(study.store, trial, probe)
+        rows: list[Row] = table.select(list(PROBES[probe].answers)).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return []
     return rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
+from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import slug_of, unit_comparisons, unit_records, unit_table
@@ -21,6 +22,7 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.figures import guidance
 from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
 from sweep.report.figures.drawing import Figure
@@ -29,7 +31,7 @@ from sweep.report.figures.simset import Analysis, analyses, simset_figure, simse
 from sweep.report.naming import variant
 from sweep.report.references import References
 from sweep.report.render import Report, Section, write_report
-from sweep.report.samples import SAMPLES, Samples, counterfact_samples, samples_of
+from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
 from sweep.report.tables.of_comparisons import (
@@ -73,7 +75,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         Section(heading, tables, figures.pop(heading, ()))
         for heading, tables in study_tables(study, references).items()
     ]
-    tables_of_figures = {MEMORIES: [made]} if made else {}
+    words = guidance.words_table(study)
+    tables_of_figures = ({MEMORIES: [made]} if made else {}) | ({guidance.HEADING: [words]} if words else {})
     sections += [
         Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
     ]
@@ -82,8 +85,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
     tables = [
-        *_by_sweep(study, against_baseline, "against_pretrained", "Every trial against the pretrained model"),
-        *_by_sweep(study, against_plain, "against_plain", "Structured against plain memory (no structure, alpha 0)"),
+        *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
+        *_by_sweep(study, against_plain, AGAINST_PLAIN),
     ]
     rates = counterfact_comparisons(study, options.resamples)
     sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
@@ -123,14 +126,16 @@ def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
     for trial in study.trials:
         asked = trial.status == "done" and any(name.startswith("counterfact/") for name in trial.metrics)
         if asked and not samples_of(study, trial):
-            told = f"{trial.folder}/{SAMPLES} is missing or broken: in no comparison of CounterFact answers"
+            path = trial.answers.get(COUNTERFACT, "its answers file")
+            told = f"{path} is missing or broken: in no comparison of CounterFact answers"
             found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
     for probe in ASKED:
         for trial in asked_trials(study, probe.name):
             if not answer_rows(study, trial, probe.name):
-                told = f"{trial.folder}: answers of {probe.name} are missing or broken: in no comparison of them"
+                path = trial.answers.get(probe.name, "its answers file")
+                told = f"{path} is missing or broken: in no comparison of answers to {probe.name}"
                 found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
-    again = "to have them asked again, delete the trial's folder and run its sweep again"
+    again = "run their sweep again: they are asked again, and not trained again while their weights are stored"
     return [*found, again] if found else []
 
 
@@ -163,17 +168,18 @@ def _figures(
     by_trial = {comparison.trial.id: comparison for comparison in comparisons}
     made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
-        "Layers": layer_figures(study.trials, references, by_trial),
-        "Inductive loss: alpha and allocation": alpha_figures(study.trials, references, options.target_nll),
+        LAYERS.section: layer_figures(study.trials, references, by_trial),
+        INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
+        guidance.HEADING: guidance.guidance_figures(study.store, study.trials),
     }
 
 
 def _by_sweep(
-    study: Study, comparisons: Sequence[Comparison], slug: str, title: str
+    study: Study, comparisons: Sequence[Comparison], against: Against
 ) -> list[tuple[str, str, list[Comparison]]]:
     """Return file name, heading and comparisons of each sweep's table; p values are corrected within each."""
-    found = []
+    found, slug, title = [], against.slug, against.title
     for name in dict.fromkeys(c.trial.sweep for c in comparisons):
         own = holm([c for c in comparisons if c.trial.sweep == name])
         several = len(study.sweeps) > 1

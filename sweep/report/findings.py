@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 
+from sweep.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.files import damaged_files
 from sweep.records.manifest import manifest_stages
 from sweep.records.store import RecordIndex, Store
-from sweep.report.answers import read_answers
+from sweep.report.answers import Answers, read_answers
+from sweep.report.changed import all_changed, changed_answers, changed_samples
+from sweep.report.comparisons.counterfact import ALL, counterfact_comparisons
 from sweep.report.comparisons.fever import Comparison, compare_all
 from sweep.report.references import References, is_baseline
-from sweep.report.study import Trial, load_study
+from sweep.report.samples import samples_of
+from sweep.report.study import Study, Trial, load_study
 from sweep.tracking.address import Tracking
-from sweep.tracking.layout import Finding
+from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Counts, Extras, Progress
 from sweep.tracking.publish import publish as bring_up
 from sweep.tracking.sweep_run import Picture
@@ -50,45 +57,76 @@ def extras_of(store: Store, names: Sequence[str], index: RecordIndex) -> Extras:
         index: the records of the storage.
     """
     damaged = damaged_files(store, index.values())
-    everything = load_study(store, index=index, damaged=damaged).trials
-    baselines = [trial for trial in everything if is_baseline(trial)]
+    study = load_study(store, index=index, damaged=damaged)
+    baselines = [trial for trial in study.trials if is_baseline(trial)]
     findings: dict[str, Finding] = {}
+    changed: dict[str, Callable[[], bytes]] = {}
     for name in names:
         planned = {trial for _, trials in manifest_stages(store, name) for trial in trials}
-        own = [trial for trial in everything if trial.sweep == name or trial.id in planned]
-        findings |= {trial: found for trial, found in _findings(store, own, baselines).items() if trial not in findings}
-    return Extras(findings, partial(_pictures, store, index, damaged))
+        own = [trial for trial in study.trials if trial.sweep == name or trial.id in planned]
+        found = _Findings(study, own, baselines)
+        findings = {**found.all(), **findings}
+        changed = {**found.changed, **changed}
+    return Extras(findings, partial(_pictures, store, index, damaged), changed)
 
 
-def _findings(store: Store, trials: Sequence[Trial], baselines: Sequence[Trial]) -> Mapping[str, Finding]:
-    own = {trial.id for trial in trials}
-    others = [trial for trial in baselines if trial.id not in own]
-    answers = read_answers(store, [*trials, *others])
-    references = References([*trials, *others], answers)
-    values: dict[str, dict[str, float]] = {}
-    tags: dict[str, dict[str, str]] = {}
-    notes: dict[str, str] = {}
-    for against, reference_of in (("vs_pretrained", references.baseline), ("vs_plain", references.plain)):
-        for comparison in compare_all(trials, reference_of, answers):
-            values.setdefault(comparison.trial.id, {}).update(_values(comparison, against))
-            own_tags = tags.setdefault(comparison.trial.id, {})
-            if against == "vs_pretrained":
-                own_tags["verdict"] = comparison.verdict
-                notes[comparison.trial.id] = (
-                    f"Of {comparison.claims:,} claims {comparison.gained} newly right, {comparison.lost} newly wrong."
-                )
-            else:
-                own_tags["verdict_vs_plain"] = comparison.verdict
-    return {trial: Finding(found, tags[trial], notes.get(trial, "")) for trial, found in values.items()}
+class _Findings:
+    """What comparing one sweep's trials comes to."""
 
+    def __init__(self, study: Study, trials: Sequence[Trial], baselines: Sequence[Trial]) -> None:
+        """Compare; the baselines are those of the whole storage."""
+        own = {trial.id for trial in trials}
+        everyone = [*trials, *(trial for trial in baselines if trial.id not in own)]
+        self.changed: dict[str, Callable[[], bytes]] = {}
+        self._values: dict[str, dict[str, float]] = defaultdict(dict)
+        self._tags: dict[str, dict[str, str]] = defaultdict(dict)
+        self._notes: dict[str, str] = {}
+        self._examples: dict[str, tuple[Changed, ...]] = {}
+        answers = read_answers(study.store, everyone)
+        references = References(everyone, answers)
+        for against, reference_of in zip(AGAINST, (references.baseline, references.plain), strict=True):
+            for comparison in compare_all(trials, reference_of, answers):
+                self._add(comparison, against, answers)
+        self._add_rates(replace(study, trials=tuple(everyone)), own)
 
-def _values(comparison: Comparison, against: str) -> dict[str, float]:
-    low, high = comparison.accuracy_interval
-    found = {
-        "accuracy": comparison.accuracy_difference, "accuracy_low": low, "accuracy_high": high,
-        "f1_macro": comparison.f1_difference, "p_holm": comparison.p_holm,
-    }  # fmt: skip
-    return {f"{against}/{name}": value for name, value in found.items() if value == value}
+    def all(self) -> dict[str, Finding]:
+        """Return what was found, by trial id."""
+        return {
+            trial: Finding(values, self._tags[trial], self._notes.get(trial, ""), self._examples.get(trial, ()))
+            for trial, values in self._values.items()
+        }
+
+    def _add(self, found: Comparison, against: Against, answers: Mapping[str, Answers]) -> None:
+        trial = found.trial
+        low, high = found.accuracy_interval
+        values = (found.accuracy_difference, low, high, found.f1_difference, found.p_holm)
+        named = zip(COMPARED, values, strict=True)
+        self._values[trial.id] |= {f"{against.key}/{name}": value for name, value in named if value == value}
+        self._tags[trial.id][against.verdict] = found.verdict
+        if trial.id not in self._notes:  # the pretrained model goes first
+            base, own = answers[found.reference.id], answers[trial.id]
+            self._notes[trial.id] = (
+                f"Of {found.claims:,} claims {found.gained:,} newly right, {found.lost:,} newly wrong, compared with "
+                f"{against.name}."
+            )
+            self._examples[trial.id] = changed_answers(trial, own, base)
+            self.changed[trial.id] = partial(all_changed, trial, own, base)
+
+    def _add_rates(self, study: Study, own: Container[str]) -> None:
+        """Add how often sampled answers begin with the targets of CounterFact."""
+        named = {quality.metric.partition("/")[2]: quality for quality in RATES}
+        for found in counterfact_comparisons(study):
+            trial = found.trial
+            quality = named.get(found.score)
+            if quality is None or found.group != ALL or trial.id not in own:
+                continue
+            difference = (found.value - found.reference, *found.interval)
+            named_values = zip(ENDS, difference, strict=True)
+            self._values[trial.id] |= {AGAINST_PRETRAINED.rate(quality, end): value for end, value in named_values}
+            self._tags[trial.id][AGAINST_PRETRAINED.verdict_on(quality)] = found.verdict
+            if quality is TRUE_RATE:
+                pair = (samples_of(study, each) for each in (trial, found.base))
+                self._examples[trial.id] = (*self._examples.get(trial.id, ()), *changed_samples(*pair))
 
 
 def _pictures(store: Store, index: RecordIndex, damaged: Mapping[str, Mapping[str, str]], name: str) -> list[Picture]:
@@ -98,8 +136,9 @@ def _pictures(store: Store, index: RecordIndex, damaged: Mapping[str, Mapping[st
 
     study = load_study(store, [name], index, damaged)
     references = References(study.trials)
-    figures = [*alpha_figures(study.trials, references), *layer_figures(study.trials, references, {})]
-    return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures[:FIGURES]]
+    figures = list(islice(alpha_figures(study.trials, references), FIGURES))
+    figures = figures or layer_figures(study.trials, references, {})[:FIGURES]
+    return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures]
 
 
 def _narrow(png: bytes) -> bytes:

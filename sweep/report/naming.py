@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sweep.questions import ERROR, LEAKED, MACRO_F1, RIGHT
 from sweep.report.references import is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
@@ -13,7 +14,7 @@ from trainables.trial.spec import TOLD_APART
 
 SEEDS = fields_in_report(InReport.SEED)
 NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)
-ACCURACY, MACRO, NLL, LEAKAGE = "fever/accuracy", "fever/f1_macro", "memory/nll", "memory/leakage"
+ACCURACY, MACRO, NLL, LEAKAGE = RIGHT.metric, MACRO_F1.metric, ERROR.metric, LEAKED.metric
 NLL_PER_BYTE = "memory/nll_per_byte"
 IN_VARIANT = (
     "model",

@@ -138,6 +138,8 @@ def _note_000(trial: Trial) -> NoteValue | None:
     if method == "full_update":
         value = FULL_UPDATE.get((trial.model, str(trial.get("content"))))
         return None if value is None else NoteValue(value, None, "000")
+    if method != "memory":
+        return None
     row = CONTENT.get(float(trial.get("weight_decay")), {}).get(trial.model)
     if row is None or trial.get("allocation") != "none" or not _at_the_notes_depth(trial):
         return None

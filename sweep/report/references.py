@@ -43,7 +43,8 @@ def mixed_versions(pairs: Iterable[tuple[Trial, Trial]], probe: str) -> tuple[st
     told = ", ".join(f"{own} with {other}" for own, other in sorted(set(mixed), key=str))
     return (
         f"{len(mixed):,} of {len(found):,} comparisons mix versions of the probe {probe} ({told}): a few of their "
-        "questions differ. To compare like with like, run the older side again under another storage.",
+        "questions differ. To compare like with like, ask the older side anew (python -m sweep.evaluate STORAGE/NAME "
+        f"--probe {probe}).",
     )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.report.naming import variant
-from sweep.report.study import Study, Trial, read_extra
+from sweep.report.study import Study, Trial, read_answers_table, read_extra
 
-SAMPLES = "samples.json"
+COUNTERFACT = "counterfact"
 MAX_TRIALS = 6
 MAX_PROMPTS = 5
 RULE = "-" * 15
@@ -50,8 +50,22 @@ def counterfact_samples(study: Study) -> list[Samples]:
 
 def samples_of(study: Study, trial: Trial) -> list[Mapping[str, Any]]:
     """Return a trial's records with prompt, targets and answers; what is in the file in another form is left out."""
-    read = read_extra(study.store, trial, SAMPLES)
+    read = _read(study, trial)
     return [sample for sample in read if _is_sample(sample)] if isinstance(read, list) else []
+
+
+def _read(study: Study, trial: Trial) -> Any:
+    import pyarrow as pa
+
+    path = trial.answers.get(COUNTERFACT, "")
+    if path.endswith(".json"):
+        return read_extra(study.store, trial, path.rpartition("/")[2])
+    if trial.answers_problem(COUNTERFACT):
+        return None
+    try:
+        return read_answers_table(study.store, trial, COUNTERFACT).to_pylist()
+    except (OSError, ValueError, pa.ArrowException):
+        return None
 
 
 def _is_sample(sample: Any) -> bool:

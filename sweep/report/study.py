@@ -6,16 +6,18 @@ unfinished: the plan says which points it wants, and those without a record are 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.records.askings import answers_paths
 from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
 from sweep.records.storage_id import MANIFEST, storage_file_problem
-from sweep.records.store import RecordIndex, Store
+from sweep.records.store import RecordHead, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
 from trainables.errors import ConfigError
 from trainables.node.checksums import read_plain_json
@@ -44,6 +46,7 @@ class Trial:
         probe_versions: version of each probe that it was asked; records from before these were stated are of 1.
         files: the files beside its record that may be read; None where the record does not say.
         damaged: files that are not what the record says; they are not read.
+        answers: where the answers to what it was asked lie in the storage, by the askings' labels.
     """
 
     id: str
@@ -63,6 +66,15 @@ class Trial:
     code: str = ""
     files: frozenset[str] | None = None
     damaged: frozenset[str] = frozenset()
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    def answers_problem(self, label: str) -> str:
+        """Say why the answers to an asking are not to be read; empty where they may be."""
+        path = self.answers.get(label, "")
+        file = path.removeprefix(f"{self.folder}/")
+        if file in self.damaged:
+            return f"{path} is damaged"
+        return "" if path and (file == path or self.may_read(file)) else f"{path or 'its answers file'} is missing"
 
     def may_read(self, file: str) -> bool:
         """Say whether a file beside the record is the trial's, and whole."""
@@ -171,7 +183,7 @@ def load_study(
     plans = {name: read_sweep_file(store, name, MANIFEST) or {} for name in wanted}
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
     index = store.index(set_aside=False) if index is None else index
-    heads = [head for head in index.values() if head.id in planned or _sweep_of(head.folder) in wanted]
+    heads = [head for head in index.values() if head.id in planned or head.sweep in wanted]
     records = [head.record() for head in heads]
     models = display_names(record["model"] for record in records)
     if damaged is None:
@@ -179,7 +191,7 @@ def load_study(
     else:
         damaged = {head.id: damaged[head.id] for head in heads if head.id in damaged}
     found = (
-        _trial(record, head.folder, models, frozenset(damaged.get(head.id, ())))
+        _trial(record, head, models, frozenset(damaged.get(head.id, ())))
         for head, record in zip(heads, records, strict=True)
     )
     trials = sorted(found, key=lambda t: (t.sweep, t.id))
@@ -206,8 +218,16 @@ def read_extra(store: Store, trial: Trial, name: str) -> Any:
         return None
 
 
-def _sweep_of(folder: str) -> str:
-    return folder.partition("/")[0]
+def read_answers_table(store: Store, trial: Trial, label: str) -> Any:
+    """Return the Arrow table of the answers to an asking.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is broken.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(store.read(trial.answers[label])))
 
 
 def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
@@ -235,12 +255,12 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
     return tuple(_stage({"name": name, "ids": own}, status) for name, own in ids.items())
 
 
-def _trial(record: Record, folder: str, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
+def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
     point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
     data = record.get("data") or {}
     return Trial(
         id=str(record["id"]),
-        sweep=_sweep_of(folder),
+        sweep=head.sweep,
         stage=str(record["stage"]),
         status=str(record["status"]),
         model=names[str(model.get("key"))],
@@ -250,10 +270,11 @@ def _trial(record: Record, folder: str, names: Mapping[str, str], damaged: froze
         curves=record["curves"],
         counts=record["counts"],
         num_blocks=int(model.get("num_blocks") or 0),
-        folder=folder,
+        folder=head.folder,
         unused=unused_fields(point),
         code=code_version({"versions": {}, **record}),
         probe_versions=dict.fromkeys(point["probes"], 1) | (record.get("probe_versions") or {}),
         files=None if record.get("files") is None else frozenset(record["files"]),
         damaged=damaged,
+        answers=answers_paths(record, head.folder),
     )

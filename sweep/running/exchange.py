@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
+from sweep.running.state import STATE_FILE
 from sweep.tracking.live_feed import LiveFeed
 from trainables.errors import Failure
+
+STATE_EVERY_S = 10.0
+"""Seconds between two writes of the sweep's state, so that `memory-sweep status` is never older (ours)."""
+SILENT_S = 600.0
+"""After how long without a report a pack is named. Ours: longer than nearly every epoch; it is only said."""
+_REPORTED = ("versions", "host", "pid", "node", "device")
 
 
 @dataclass(frozen=True)
@@ -19,8 +27,9 @@ class HandedPack:
 
     Attributes:
         id: of the pack.
-        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`.
-        sampled: id of its only trial where that may be stopped early; empty for trials of a grid.
+        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`; and
+            `plan_file`, which a process on another machine sees where it shares the storage.
+        sampled: id of its only training where that may be stopped early; empty for trials of a grid.
         avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
     """
 
@@ -49,6 +58,8 @@ class PackExchange:
         self._started: set[str] = set()
         self._notes: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
+        self._state_written = 0.0
+        self._heard: dict[str, float] = {}
 
     def next_pack(self) -> HandedPack | None:
         """Return a pack to run now; None while nothing is ready, which a pack's end may change."""
@@ -56,17 +67,22 @@ class PackExchange:
         if found is None:
             return None
         pack, begun = found
-        for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
-            self._feed.start_trial(begun[trial])
-        self._started |= begun.keys()
+        if not pack.asks:  # what is only asked has its run already, or gets it whole when the sweep is published
+            for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
+                self._feed.start_trial(begun[trial])
+            self._started |= begun.keys()
         first = pack.points[0]
         job = {
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
+            "plan_file": self._ledger.plan_file,
         }
-        sampled = first.id if self._ledger.is_sampled(first.id) else ""
-        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(begun))
+        self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks)
+        self._heard[pack.id] = time.monotonic()
+        sampled = first.training if self._ledger.is_sampled(first.id) else ""
+        trainings = [point.training for point in pack.points]
+        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(trainings))
 
     @property
     def over(self) -> bool:
@@ -83,29 +99,34 @@ class PackExchange:
 
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `node` and `device`; maybe
-                `notes`, lines for the user, each said once.
+            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
+                maybe `notes`, lines for the user, each said once.
         """
-        told = self._told[pack] = {part: report[part] for part in ("versions", "host", "node", "device")}
+        told = self._told[pack] = {part: report[part] for part in _REPORTED}
+        self._heard[pack] = time.monotonic()
         for note in report.get("notes", ()):
             if note in self._notes:
                 continue
             self._notes.add(note)
             self._display.say(f"note: {note}")
-        for trial, metrics in report["progress"].items():
-            self._feed.epoch(trial, report["epoch"], metrics)
-            self._ledger.epoch(trial, report["epoch"], metrics)
+        where = f"{told['host']} {told['device']}".strip()
+        self._display.progress.report(pack, report["epoch"], self._by_trial(report["progress"]), where)
+        for training, metrics in report["progress"].items():
+            for trial in self._ledger.trials_of(training):
+                self._feed.epoch(trial, report["epoch"], metrics)
+            self._ledger.epoch(training, report["epoch"], metrics)
         for result in report["results"]:
-            self._record(self._ledger.finish(pack, {**result, **told}))
+            self._record(pack, self._ledger.finish(pack, {**result, **told}))
 
-    def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
-        return self._ledger.falls_behind(trial, epoch, metrics)
+        return self._ledger.falls_behind(training, epoch, metrics)
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""
-        for record in self._ledger.end_pack(pack, self._told.pop(pack, None)):
-            self._record(record)
+        self._heard.pop(pack, None)
+        self._record(pack, self._ledger.end_pack(pack, self._told.pop(pack, None)))
+        self._display.progress.end(pack)
 
     def fail(self, pack: str, failure: Failure, elsewhere: bool = False) -> None:
         """Take note that a pack has ended by a failure; its trials without a result may be handed out again.
@@ -116,9 +137,14 @@ class PackExchange:
             elsewhere: whether there is a node to run on that is not left out, besides the one that failed.
         """
         self._told.pop(pack, None)
+        self._heard.pop(pack, None)
         self._display.failed_attempt(failure)
-        for record in self._ledger.fail_pack(pack, failure, elsewhere):
-            self._record(record)
+        self._record(pack, self._ledger.fail_pack(pack, failure, elsewhere))
+        self._display.progress.end(pack)
+
+    def give_up(self, reason: str) -> None:
+        """Take note that nothing can run any more: the sweep ends."""
+        self._ledger.stop(reason)
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -132,9 +158,45 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.check_lock()
-        self._display.progress(self._ledger.running_trials, self._feed.trouble and f"MLflow: {self._feed.trouble}")
+        trouble = self._feed.trouble and f"MLflow: {self._feed.trouble}"
+        now = time.monotonic()
+        if now - self._state_written >= STATE_EVERY_S:
+            self._state_written = now
+            try:
+                self.write_state()
+            except OSError as error:  # what matters is written elsewhere, and fails there if the storage does
+                trouble = trouble or str(error)
+        self._name_silent()
+        self._display.show(trouble)
 
-    def _record(self, record: Record | None) -> None:
-        if record is not None:
-            self._feed.finish(record)
-            self._display.finish_trial(record["status"], record["error"])
+    def write_state(self) -> None:
+        """Write the sweep's state into its folder, for `memory-sweep status`.
+
+        Raises:
+            StorageError: it cannot be written.
+            LockLost: another run has taken the sweep over.
+        """
+        self._ledger.store.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
+
+    def _name_silent(self) -> None:
+        """Say once of each silence that a process may hang: none is ended for it, since a first step may take long."""
+        now = time.monotonic()
+        for pack in [pack for pack, heard in self._heard.items() if now - heard > SILENT_S]:
+            self._heard[pack] = float("inf")
+            told = self._told.get(pack)
+            where = "which has no process yet; is there a node for it?"
+            if told:
+                where = f"on {told['host']}, process {told['pid']}; should it hang, end it there, and its trials go on"
+            self._display.say(f"note: no report for {SILENT_S / 60:.0f} min from pack {pack[:8]}, {where}")
+
+    def _by_trial(self, progress: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a report's progress by the first trial of each training, which is the one in its pack."""
+        leads = ((self._ledger.trials_of(training)[:1], metrics) for training, metrics in progress.items())
+        return {trial: metrics for trials, metrics in leads for trial in trials}
+
+    def _record(self, pack: str, records: Iterable[Record]) -> None:
+        for record in records:
+            if record["id"] in self._started:
+                self._feed.finish(record)
+            name = self._display.progress.finish(pack, record)
+            self._display.end_trial(record["status"], record["error"], name)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 from sweep.planning.choices import (
@@ -23,29 +23,46 @@ from sweep.planning.choices import (
     reconcile,
     reopened,
 )
+from sweep.planning.due import Due, Records
 from sweep.planning.expand import Plan, stage_points
-from sweep.planning.packs import Pack, make_packs
+from sweep.planning.packs import LARGEST, Pack, make_ask_packs, make_packs
 from sweep.planning.points import Point
+from sweep.records.askings import asks_of, split
 from sweep.records.manifest import manifest_stages
 from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RESERVED, RecordIndex, Store
-from sweep.records.sweep_files import CHOICES, write_sweep_file
+from sweep.records.sweep_files import CHOICES, read_sweep_file, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.patience import patiently
+from trainables.trial.asking import Asking
 from trainables.trial.task import TrialTask
 
 ASK_AGAIN_S = 1.0
 """How often other sweeps are asked whether they still run a trial that this one needs too."""
 
 
-def _again(points: Sequence[Point], halves: bool) -> Iterable[Pack]:
-    """Return the packs in which trials are tried again: all in one, or in two."""
-    half = -(-len(points) // 2) if halves else len(points)
-    return make_packs(points, max(1, half))
+@dataclass(frozen=True)
+class Job:
+    """One training with what is asked of it, or a stored one that is only asked.
+
+    Attributes:
+        points: the trials that it gives a result to, the first of which says how it is run.
+        askings: what is asked.
+        asks: whether nothing is trained.
+    """
+
+    points: tuple[Point, ...]
+    askings: tuple[Asking, ...]
+    asks: bool
+
+    @property
+    def lead(self) -> Point:
+        """The first of its trials."""
+        return self.points[0]
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class Ledger:
         packing: how trials are put together.
         retry_failed: run failed trials again.
         say: prints a line for the user.
+        amends: the sweep's manifest stays; of this plan's trials those are added that are new.
     """
 
     def __init__(
@@ -85,8 +103,10 @@ class Ledger:
         packing: Packing,
         retry_failed: bool,
         say: Callable[[str], None],
+        amends: bool = False,
     ) -> None:
         """Open what can be opened at once."""
+        self._amends = amends
         self.plan, self.store, self.name, self.packing = plan, store, name, packing
         self.choices = choices
         self.stopping = ""
@@ -100,7 +120,11 @@ class Ledger:
         self._told_whole: set[str] = set()
         self._issued: set[str] = set()
         self._queue: list[Pack] = []
-        self._running: dict[str, dict[str, Record]] = {}
+        self._jobs: dict[str, Job] = {}
+        self._later: dict[str, list[Point]] = {}
+        self._records = Records(index, store, retry_failed)
+        self._running: dict[str, set[str]] = {}
+        self._begun: dict[str, Record] = {}
         self._claims = store.claims(name)
         self._elsewhere: list[Point] = []
         self._others: set[str] = set()
@@ -120,6 +144,7 @@ class Ledger:
         self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
         self._manifest = dict(manifest_stages(store, name))
+        self._planned = store.planned_trials(name)
         self.clear()
         self.refresh()
 
@@ -138,10 +163,12 @@ class Ledger:
         if pack is None:
             return None
         begun = {}
-        for point in pack.points:
-            origin = Origin(self.name, point.spec.stage, pack.id)
-            begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
-        self._running[pack.id] = begun
+        for lead in pack.points:
+            for point in self._jobs[lead.training].points:
+                origin = Origin(self.name, point.spec.stage, pack.id)
+                begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
+        self._begun |= begun
+        self._running[pack.id] = {point.training for point in pack.points}
         return pack, begun
 
     @property
@@ -163,29 +190,46 @@ class Ledger:
     @property
     def running_trials(self) -> int:
         """Trials handed out and not finished."""
-        return sum(len(members) for members in self._running.values())
+        return sum(len(self._jobs[training].points) for members in self._running.values() for training in members)
 
     def is_sampled(self, trial: str) -> bool:
         """Whether a trial was drawn by a sampler rather than being a point of a grid."""
         return trial in self._curves
 
     def task(self, point: Point) -> TrialTask:
-        """Return a point as a worker gets it, its places made absolute."""
-        folder = self._folder_of(point)
-        spec = self.plan.spec_to_run(point)
-        return TrialTask(point.id, spec, self.store.full(folder), self.store.full(self.checkpoint(point.id)))
+        """Return the job that a point leads as a worker gets it, its places made absolute."""
+        job = self._jobs[point.training]
+        folder, checkpoint = self.store.full(self._folder_of(job)), self.store.full(self.checkpoint(point.training))
+        return TrialTask(point.training, self.plan.spec_to_run(point), folder, checkpoint, job.askings, job.asks)
 
-    def _folder_of(self, point: Point) -> str:
-        return self.store.trial_folder(self.name, point.spec, self.models.named(point.card).name, point.id)
+    def trials_of(self, training: str) -> tuple[str, ...]:
+        """Return the ids of the trials that a training under way gives a result to."""
+        return tuple(point.id for point in self._jobs[training].points) if training in self._jobs else ()
 
-    def checkpoint(self, trial: str) -> str:
-        """Return the place of a trial's checkpoint in the storage."""
-        return f"{self.name}/checkpoints/{trial}.safetensors"
+    def points_of(self, pack: Pack) -> list[Point]:
+        """Return all trials that a pack gives a result to."""
+        return [point for lead in pack.points for point in self._jobs[lead.training].points]
+
+    def _folder_of(self, job: Job) -> str:
+        stored = self._index.training(job.lead.training)
+        return stored.folder if job.asks and stored else self._new_folder(self.name, job.lead)
+
+    def _new_folder(self, sweep: str, point: Point) -> str:
+        return self.store.trial_folder(sweep, point.spec, self.models.named(point.card).name, point.training)
+
+    def checkpoint(self, training: str) -> str:
+        """Return the place of a training's checkpoint in the storage."""
+        return f"{self.name}/checkpoints/{training}.safetensors"
 
     @property
     def stop_file(self) -> str:
         """Place of the file that tells the workers to checkpoint and stop."""
         return self.store.full(f"{self.name}/stop")
+
+    @property
+    def plan_file(self) -> str:
+        """Place of the sweep's plan, which is there before the first pack."""
+        return self.store.full(f"{self.name}/{MANIFEST}")
 
     def note_stop(self, reason: str) -> None:
         """Hand out nothing more; touches nothing but memory."""
@@ -216,16 +260,17 @@ class Ledger:
         """
         self.store.delete(f"{self.name}/stop")
         for file in self.store.files(f"{self.name}/checkpoints"):
-            head = self._index.get(file.partition(".")[0])
+            head = self._index.training(file.partition(".")[0])
             if head is not None and head.status != "failed":
                 self.store.delete(f"{self.name}/checkpoints/{file}")
 
     # -- what the executor tells
 
-    def epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Take note of a trial's epoch, and remember that of a sampled one, which may be stopped early."""
-        self.policy.epoch(trial, epoch)
-        if trial not in self._curves:
+    def epoch(self, training: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Take note of a training's epoch, and remember that of a sampled one, which may be stopped early."""
+        self.policy.epoch(training, epoch)
+        trial = self._sampled(training)
+        if not trial:
             return
         self._latest[trial] = dict(metrics)
         for name, value in metrics.items():
@@ -234,33 +279,66 @@ class Ledger:
                 if not curve or curve[-1][0] < epoch:  # a worker that died repeats epochs
                     curve.append([epoch, value])
 
-    def falls_behind(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether a sampled trial is to be stopped after this epoch, by its stage's metric, mode, grace and reduction.
 
         Asked once an epoch, while the trial could go on. A trial of a grid is never stopped.
         """
-        if trial not in self._curves or self.stopping:
+        trial = self._sampled(training)
+        if not trial or self.stopping:
             return False
         return self._draws[self._tasks[trial].spec.stage].falls_behind(trial, epoch, metrics)
 
-    def finish(self, pack: str, result: Mapping[str, Any]) -> Record | None:
-        """Write a finished trial's record; None when this trial has been recorded before."""
-        begun = self._running.get(pack, {}).pop(result["id"], None)
-        if begun is None:
+    def _sampled(self, training: str) -> str:
+        """Return the sampled trial that a training under way leads, if it is one."""
+        return next((trial for trial in self.trials_of(training)[:1] if trial in self._curves), "")
+
+    def finish(self, pack: str, result: Mapping[str, Any]) -> list[Record]:
+        """Write the records of a finished training and its askings; return those of the trials that this completes.
+
+        Nothing is written, and nothing returned, where this training has been recorded before.
+        """
+        training = result["id"]
+        if training not in self._running.get(pack, ()):
+            return []
+        self._running[pack].discard(training)
+        job = self._jobs.pop(training)
+        self._write(job, result)
+        self.policy.forget(training)
+        if result["status"] != "failed":
+            patiently(self.store.delete, self.checkpoint(training))
+        made = [self._take_in(point) for point in job.points]
+        self._release(training)
+        found = [record for record in made if record is not None]
+        for record in found[:1]:
+            self._say_whole(record)
+        self._judge(pack, result)
+        later = self._leads(self._later.pop(training, []))
+        self._queue += self._packs(later, self.packing.size, self.packing.slots)
+        return found
+
+    def _write(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Write the records of what a job came to: the training first, for askings mean nothing without it."""
+        folder = self._folder_of(job)
+        whole = complete_record(self._begun[job.lead.id], {**result, "id": job.lead.id})
+        asked = job.askings if result["status"] != "stopped" else ()
+        record, askings = split(whole, asked, result.get("askings") or {})
+        if not job.asks:
+            self._index.take(patiently(self.store.write_record, record, folder))
+        if job.asks or result["status"] != "failed":
+            for asking in askings:
+                self._index.take(patiently(self.store.write_asking, asking, folder))
+
+    def _take_in(self, point: Point) -> Record | None:
+        """Take note of what there is now of a trial, and return its record."""
+        self._begun.pop(point.id, None)
+        head = self._index.view(point.identity)
+        if head is None:
             return None
-        record = complete_record(begun, result)
-        point = self._tasks[result["id"]]
-        self._index.add(patiently(self.store.write_record, record, self._folder_of(point)))
-        self.statuses[point.id] = record["status"]
-        self.policy.forget(point.id)
-        if record["status"] != "failed":
-            patiently(self.store.delete, self.checkpoint(point.id))
+        self.statuses[point.id] = head.status
         if point.spec.stage in self._draws:
             self._draws[point.spec.stage].tell(point.id)
-        self._release(point.id)
-        self._say_whole(record)
-        self._judge(record, result.get("device", ""))
-        return record
+        return head.record()
 
     def _say_whole(self, record: Record) -> None:
         """Say once of each model that cannot be split that its trials are slower for it."""
@@ -279,14 +357,14 @@ class Ledger:
             told: where it ran: `versions`, `host`, `node` and `device`.
         """
         made = []
-        for trial in list(self._running.get(pack, {})):
-            curves = self._curves.get(trial, {})
+        for training in list(self._running.get(pack, ())):
+            curves = self._curves.get(self._sampled(training), {})
             if not curves or self.stopping:
-                self._release(trial)
+                self._release(training)
                 continue
-            stopped = {"id": trial, "status": "stopped", "metrics": self._latest[trial], "curves": curves}
-            record = self.finish(pack, {**(told or {}), **stopped})
-            made += [record] if record else []
+            metrics = self._latest[self._sampled(training)]
+            stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": curves}
+            made += self.finish(pack, {**(told or {}), **stopped})
         self._running.pop(pack, None)
         self.refresh()
         return made
@@ -299,22 +377,22 @@ class Ledger:
             failure: what happened.
             elsewhere: whether there is another node to run on.
         """
-        begun = self._running.get(pack, {})
         made: list[Record] = []
-        if begun:
-            left = list(begun)
+        left = sorted(self._running.get(pack, ()))
+        if left:
             known = len(self.policy.left_out)
             verdict = self.policy.judge(left, failure, elsewhere)
             for told in list(self.policy.left_out.values())[known:]:
                 self._say(told)
             if verdict == "result":
-                results = ({"id": trial, "status": "failed", "error": failure.result} for trial in left)
-                made = [record for result in results if (record := self.finish(pack, result)) is not None]
+                for training in left:
+                    made += self.finish(pack, {"id": training, "status": "failed", "error": failure.result})
             elif verdict == "later":
                 self.waiting |= dict.fromkeys(left, failure)
             else:
-                points = [self._tasks[trial] for trial in left]
-                self._queue += _again(points, halves=verdict == "halves")
+                points = [self._jobs[training].lead for training in left]
+                half = -(-len(points) // 2) if verdict == "halves" else len(points)
+                self._queue += self._packs(points, lambda point: max(1, half), 1)
             self._running.pop(pack, None)
         if self.policy.stop and not self.stopping:
             self.stop(self.policy.stop)
@@ -332,30 +410,75 @@ class Ledger:
         for stage in self.plan.stages:
             if stage.name in self._draws:
                 self.members[stage.name] = self._draws[stage.name].ids
+                fresh += [point for point in stage.to_ask if point.id not in self._issued]
+                self._issued |= {point.id for point in stage.to_ask}
                 continue
             points = stage_points(self.plan, stage.name, self._settled)
             self.members[stage.name] = [point.id for point in points]
             for point in points:
                 self._tasks.setdefault(point.id, point)
-                if point.id not in self._issued and point.id not in self.statuses:
+                if point.id not in self._issued:
                     self._issued.add(point.id)
                     fresh.append(point)
-        by_size: dict[int, list[Point]] = {}
-        for point in fresh:
-            by_size.setdefault(self.packing.size(point), []).append(point)
-        for size, points in by_size.items():
-            self._queue += make_packs(points, size, self.packing.slots)
+        self._queue += self._packs(self._leads(fresh), self.packing.size, self.packing.slots)
         self.write_manifest()
+
+    def _leads(self, points: Iterable[Point]) -> list[Point]:
+        """Make jobs of what some trials lack, one for each training, and return their first trials.
+
+        A trial whose training is under way waits for it.
+        """
+        dues: dict[str, list[tuple[Point, Due]]] = {}
+        for point in points:
+            due = self._records.due(point)
+            if point.id in self._index and not (due and due.trains and not due.again):
+                self.statuses[point.id] = self._index[point.id].status
+            if due is not None and point.training in self._jobs:
+                self._later.setdefault(point.training, []).append(point)
+            elif due is not None:
+                dues.setdefault(point.training, []).append((point, due))
+        self._tasks |= {point.id: point for found in dues.values() for point, _ in found}
+        for training, found in dues.items():
+            asked = {asking.id: asking for _, due in found for asking in due.askings}
+            for _, due in found:
+                for asking in due.askings:
+                    epochs = {*asked[asking.id].epochs, *asking.epochs}
+                    asked[asking.id] = replace(asked[asking.id], epochs=tuple(sorted(epochs)))
+            asks = not any(due.trains for _, due in found)
+            self._jobs[training] = Job(tuple(point for point, _ in found), tuple(asked.values()), asks)
+        return [self._jobs[training].lead for training in dues]
+
+    def _packs(self, leads: Iterable[Point], size: Callable[[Point], int], slots: int) -> list[Pack]:
+        """Put jobs into packs: those that train, and those that only ask."""
+        by_size: dict[tuple[bool, int], list[Point]] = {}
+        for point in leads:
+            by_size.setdefault((self._jobs[point.training].asks, size(point)), []).append(point)
+        packs: list[Pack] = []
+        for (asks, most), points in by_size.items():
+            if asks:
+                packs += make_ask_packs([(p, self._jobs[p.training].askings) for p in points], most, slots)
+            else:
+                packs += make_packs(points, most, slots)
+        return packs
+
+    @cached_property
+    def _storage_id(self) -> str:
+        return patiently(self.store.storage_id)
 
     def write_manifest(self) -> None:
         """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
 
         Trials that earlier runs of this sweep recorded stay listed, also when this run asks for fewer.
         """
+        if self._amends:
+            self._amend_manifest()
+            return
         stages = []
+        listed: set[str] = set()
         for stage in self.plan.stages:
             ids = self.members[stage.name]
             kept = self._earlier(stage.name, ids)
+            listed |= {*ids, *kept}
             stages.append(
                 {
                     "name": stage.name,
@@ -366,6 +489,7 @@ class Ledger:
             )
         for name in self._manifest:
             kept = self._earlier(name, ()) if name not in self.members else []
+            listed |= set(kept)
             if kept:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
         patiently(
@@ -375,15 +499,44 @@ class Ledger:
             MANIFEST,
             {
                 "format": 1,
-                "storage": patiently(self.store.storage_id),
+                "storage": self._storage_id,
                 "space": self.plan.space.name,
                 "title": self.plan.space.title,
                 "grid_points": self.plan.grid_points,
                 "unique_points": len(self.plan.grid),
                 "arithmetic": self.plan.arithmetic,
                 "stages": stages,
+                "trials": self._other_trials(listed),
             },
         )
+
+    def _amend_manifest(self) -> None:
+        """Add the recorded trials that the sweep's `plan.json` does not list, in stages of their names."""
+        manifest = read_sweep_file(self.store, self.name, MANIFEST)
+        listed = {trial for trials in self._manifest.values() for trial in trials}
+        new = {name: [i for i in ids if i not in listed and i in self._index] for name, ids in self.members.items()}
+        if manifest is None or not any(new.values()):
+            return
+        for name, ids in new.items():
+            if ids:
+                stage = {"name": name, "points": 0, "ids": [], "waits_for": None}
+                held = [stage for stage in manifest["stages"] if stage["name"] == name]
+                manifest["stages"] += [] if held else [stage]
+                stage = (held or [stage])[0]
+                stage["ids"] = list(dict.fromkeys([*stage["ids"], *ids]))
+                stage["points"] = max(len(stage["ids"]), stage["points"])
+        trials = {trial for ids in new.values() for trial in ids}
+        manifest["trials"] = {**manifest.get("trials", {}), **self._other_trials(trials)}
+        patiently(write_sweep_file, self.store, self.name, MANIFEST, manifest)
+
+    def _other_trials(self, listed: Collection[str]) -> dict[str, Any]:
+        """Return those listed trials that ask other than by default, with their training and what they ask."""
+        found = {trial: told for trial, told in self._planned.items() if trial in listed}
+        for trial in listed:
+            point = self._tasks.get(trial)
+            if point is not None and point.training != trial:
+                found[trial] = {"training": point.training, "asks": asks_of(point.identity)}
+        return dict(sorted(found.items()))
 
     def _earlier(self, stage: str, ids: Collection[str]) -> list[str]:
         """Return the trials of a stage that earlier runs recorded and this one does not ask for."""
@@ -409,19 +562,19 @@ class Ledger:
         return counts
 
     def release_all(self) -> None:
-        """Give back the claims on trials that are under way; for the end of a run."""
+        """Give back the claims on trainings that are under way; for the end of a run."""
         for members in self._running.values():
-            for trial in members:
-                self._release(trial)
+            for training in members:
+                self._release(training)
 
-    def _release(self, trial: str) -> None:
+    def _release(self, training: str) -> None:
         if self._claims is not None:
-            self._claims.release(trial)
+            self._claims.release(training)
 
     def _next_of_ours(self) -> Pack | None:
         """Return the next pack without the trials that other sweeps in this storage are running or have recorded."""
         if self._elsewhere and time.monotonic() >= self._ask_again:
-            self._queue += [pack for point in self._elsewhere for pack in make_packs([point], 1)]
+            self._queue += self._packs(self._elsewhere, lambda point: 1, 1)
             self._elsewhere = []
             self._ask_again = time.monotonic() + ASK_AGAIN_S
         while True:
@@ -435,30 +588,42 @@ class Ledger:
             ]
             points = [point for point in pack.points if self._is_ours(point, others)]
             if points:
-                return pack if len(points) == len(pack.points) else make_packs(points, len(points))[0]
+                return pack if len(points) == len(pack.points) else self._packs(points, lambda _: LARGEST, 1)[0]
             self.refresh()
 
     def _is_ours(self, point: Point, others: Collection[str]) -> bool:
-        """Claim a trial; False where another sweep is running it, or has recorded it since this run began."""
+        """Claim a training; False where another sweep is running it, or has done since this run began what is due."""
         assert self._claims is not None
-        other = self._claims.take(point.id)
+        job = self._jobs[point.training]
+        other = self._claims.take(point.training)
         if other:
             self._elsewhere.append(point)
             if other not in self._others:
                 self._others.add(other)
                 self._say(f"note: sweep {other} is running trials that this one needs too; it waits for their records")
             return False
-        # After the claim: whoever had it until now has written the record before giving it back.
-        folders = [self.store.trial_folder(name, point.spec, point.card.name, point.id) for name in others]
-        found = self.store.find_record(folders)
-        if found is None or (found.status == "failed" and self._retry_failed):
+        # After the claim: whoever had it until now has written the records before giving it back.
+        folders = [self._new_folder(name, point) for name in others]
+        if job.asks and self._folder_of(job).partition("/")[0] != self.name:
+            folders = [self._folder_of(job)]
+        elif job.asks:
             return True
-        self._release(point.id)
-        self._index.add(found)
-        self.statuses[point.id] = found.status
-        if point.spec.stage in self._draws:
-            self._draws[point.spec.stage].tell(point.id)
+        if not self.store.add_training(self._index, folders) or job.asks == self._still_due(job):
+            return True
+        del self._jobs[point.training]
+        self._release(point.training)
+        for trial in job.points:
+            self._take_in(trial)
+        self._queue += self._packs(self._leads(job.points), self.packing.size, self.packing.slots)
         return False
+
+    def _still_due(self, job: Job) -> bool | None:
+        """Say what is still due of a job: False for training, True for asking as it does, None for something else."""
+        dues = [due for point in job.points if (due := self._records.due(point)) is not None]
+        if any(due.trains for due in dues):
+            return False
+        asked = {asking.id for due in dues for asking in due.askings}
+        return True if asked == {asking.id for asking in job.askings} else None
 
     def _all_drawn(self, stage: str) -> bool:
         """Whether a sampled stage ends early because nothing is left to draw."""
@@ -468,16 +633,23 @@ class Ledger:
     def _sampled_pack(self) -> Pack | None:
         """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""
         for name, draws in self._draws.items():
-            told = len(draws.exhausted)
-            point = draws.next(self._settled)
-            for line in list(draws.exhausted.values())[told:]:
-                self._say(f"note: {line}")
-            if point is not None:
+            while True:
+                told = len(draws.exhausted)
+                point = draws.next(self._settled)
+                for line in list(draws.exhausted.values())[told:]:
+                    self._say(f"note: {line}")
+                if point is None:
+                    break
+                if point.training in self._jobs:
+                    continue  # it is trained, and waits for an answer that it lacks
                 self._tasks[point.id] = point
                 self._curves[point.id] = {}
                 self.members[name] = draws.ids
                 self.write_manifest()
-                return make_packs([point], 1)[0]
+                packs = self._packs(self._leads([point]), lambda _: 1, 1)
+                if packs:
+                    return packs[0]
+                draws.tell(point.id)  # another trial has had the same training, and it came to nothing to be asked
         return None
 
     def _known(self, trial: str) -> Record | None:
@@ -489,13 +661,13 @@ class Ledger:
         records = [head.record() for head in self._index.values() if head.sweep == self.name]
         return sorted((r for r in records if r["stage"] == stage), key=lambda r: (r["started_at"], r["id"]))
 
-    def _judge(self, record: Record, device: str) -> None:
-        """Let the policy learn from a record, made on this device, and stop the sweep if it says so."""
-        if record["status"] != "failed":
-            self.policy.succeed(record["node"], device)
-        elif record["error"] and record["error"]["class"] in OWN_KINDS:
-            error, pack = record["error"], record["pack"]
-            failure = Failure(error["class"], error["message"], host=record["host"], device=device, node=record["node"])
+    def _judge(self, pack: str, result: Mapping[str, Any]) -> None:
+        """Let the policy learn from a result, and stop the sweep if it says so."""
+        error, node, device = result.get("error"), result.get("node", ""), result.get("device", "")
+        if result["status"] != "failed":
+            self.policy.succeed(node, device)
+        elif error and error["class"] in OWN_KINDS:
+            failure = Failure(error["class"], error["message"], host=result.get("host", ""), device=device, node=node)
             self.policy.note_result(pack, failure)
             if self.policy.stop and not self.stopping:
                 self.stop(self.policy.stop)

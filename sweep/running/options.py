@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from sweep.running.executor import Executor, WorkerSettings
@@ -30,6 +31,7 @@ class RunOptions:
         experiment: MLflow experiment.
         cache_bytes: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
+        verbose: say every trial that ends and every failure, with its traceback.
     """
 
     executor: str = "ray"
@@ -45,6 +47,7 @@ class RunOptions:
     experiment: str | None = None
     cache_bytes: int | None = None
     lock: bool = True
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.
@@ -66,6 +69,14 @@ class RunOptions:
                 raise ConfigError(
                     f"max-concurrent={self.max_concurrent}: --executor local runs one pack at a time; leave it out"
                 )
+
+    @property
+    def starting(self) -> str:
+        """What comes before the first trial, in words."""
+        if self.executor == "local":
+            return "running in this process"
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        return f"attaching to the Ray cluster ({address})" if address else "starting Ray"
 
 
 def executor_for(options: RunOptions) -> Executor:

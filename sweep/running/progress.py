@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: one line now and then, or a live one on a terminal."""
+"""What a person sees while a sweep runs: a live view on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,47 +6,82 @@ import sys
 import time
 from typing import TextIO
 
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from sweep.running.render import one_line, view
+from sweep.running.state import SweepProgress, SweepState
 from trainables.errors import OWN_KINDS, Failure
+
+EVERY_S = 30.0
+REFRESHES_PER_S = 2.0
 
 
 class Display:
-    """Prints progress, at most once per `every_s`; stages, choices and failures at once.
+    """Shows how far a sweep is; stages, choices and failures at once, each as a line that stays.
 
     Args:
-        total: trials to run, as far as known.
-        every_s: seconds between progress lines where the output is no terminal.
+        progress: what is shown.
         stream: where to print.
+        live: show a view that changes, rather than a line now and then; None where `stream` is a terminal.
+        every_s: seconds between two such lines.
+        verbose: say every failure, with its traceback, and every trial that ends.
     """
 
-    def __init__(self, total: int, every_s: float = 10.0, stream: TextIO | None = None) -> None:
-        """Start the clock."""
-        self.total = total
-        self.finished = 0
-        self.failed = 0
+    def __init__(
+        self,
+        progress: SweepProgress,
+        stream: TextIO | None = None,
+        live: bool | None = None,
+        every_s: float = EVERY_S,
+        verbose: bool = False,
+    ) -> None:
+        """Show nothing yet."""
+        self.progress = progress
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._every_s = 0.5 if self._live else every_s
-        self._start = self._last = time.monotonic()
-        self._width = 0
+        self._every_s, self._verbose = every_s, verbose
+        self._note = ""
+        self._last = time.monotonic()
         self._seen_errors: dict[str, int] = {}
         self._seen_attempts: set[str] = set()
+        self._live: Live | None = None
+        if self._stream.isatty() if live is None else live:
+            self._live = Live(
+                get_renderable=self._view,
+                console=Console(file=self._stream, highlight=False, force_terminal=True),
+                refresh_per_second=REFRESHES_PER_S,
+                transient=True,
+            )
+
+    def __enter__(self) -> Display:
+        """Begin to show the live view."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the live view away."""
+        if self._live:
+            self._live.stop()
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self._clear()
-        print(line, file=self._stream, flush=True)
+        if self._live and self._live.is_started:
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=self._stream, flush=True)
 
-    def finish_trial(self, status: str, error: dict[str, str] | None) -> None:
-        """Count a finished trial; show an error's text once, later ones of the kind only counted."""
-        self.finished += 1
+    def end_trial(self, status: str, error: dict[str, str] | None, name: str = "") -> None:
+        """Say an error's text once, later ones of the kind are only counted."""
+        if self._verbose:
+            self.say(f"{status}: {name}")
         if status != "failed" or error is None:
             return
-        self.failed += 1
         key = f"{error['class']}: {error['message']}"
         self._seen_errors[key] = self._seen_errors.get(key, 0) + 1
-        if self._seen_errors[key] == 1:
+        if self._seen_errors[key] == 1 or self._verbose:
             self.say(f"failed ({error['class']}): {error['message']}")
-            if error["class"] == "bug" and key not in self._seen_attempts:
+            if error["class"] == "bug" and (key not in self._seen_attempts or self._verbose):
                 self.say(error.get("traceback", "").rstrip())
 
     def failed_attempt(self, failure: Failure) -> None:
@@ -54,53 +89,31 @@ class Display:
         if failure.kind in OWN_KINDS and failure.kind != "memory":
             return  # said as a result
         seen = f"{failure.cause} {failure.host}"
-        if seen in self._seen_attempts:
+        if seen in self._seen_attempts and not self._verbose:
             return
         self._seen_attempts |= {seen, f"{failure.kind}: {failure.message}"}
         where = " on " + " ".join(filter(None, (failure.host, failure.device))) if failure.host else ""
         self.say(f"failed attempt{where} ({failure.kind}): {failure.message}")
-        if failure.kind == "bug" and failure.traceback:
+        if failure.traceback and (failure.kind == "bug" or self._verbose):
             self.say(failure.traceback.rstrip())
 
-    def progress(self, running_trials: int, note: str = "") -> None:
-        """Print how far the sweep is, if it is time to."""
+    def show(self, note: str = "") -> None:
+        """Print how far the sweep is, if it is time to; the live view changes by itself."""
+        self._note = note
         now = time.monotonic()
-        if now - self._last < self._every_s:
+        if self._live or now - self._last < self._every_s:
             return
         self._last = now
-        spent = now - self._start
-        left = ""
-        if self.finished and self.total > self.finished:
-            left = f", about {_duration(spent / self.finished * (self.total - self.finished))} left"
-        text = f"{self.finished}/{self.total} trials, {running_trials} running, {_duration(spent)}{left}"
-        if self.failed:
-            text += f", {self.failed} failed"
-        if note:
-            text += f"; {note}"
-        if self._live:
-            self._clear()
-            print(text[:160], end="", file=self._stream, flush=True)
-            self._width = len(text[:160])
-        else:
-            print(text, file=self._stream, flush=True)
+        self.say(one_line(self.state, note))
+
+    @property
+    def state(self) -> SweepState:
+        """The sweep's state now."""
+        return self.progress.snapshot(self.summary())
 
     def summary(self) -> list[str]:
         """Return one line per kind of failure, with its count."""
         return [f"{count} x {text}" for text, count in self._seen_errors.items()]
 
-    def close(self) -> None:
-        """End a live line."""
-        self._clear()
-
-    def _clear(self) -> None:
-        if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self._stream)
-            self._width = 0
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    def _view(self) -> RenderableType:
+        return view(self.state, self._note)

@@ -45,7 +45,7 @@ _PASSED_ON = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-_SECRET = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRET = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 """Passed on as values of tasks: Ray shows a job's environment to everybody who sees the cluster."""
 
 _GIVE_TOKEN = "give the cluster's as RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"

@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Callback, TuneError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -39,7 +40,7 @@ from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
 from trainables.node.machine import check_device, check_local_device
-from trainables.trainable import PackTrainable
+from trainables.pack.trainable import PackTrainable
 
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -117,7 +118,8 @@ class RayTune:
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
         os.environ.update(_TUNE_SETTINGS)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        keep_keys_from_tune()
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
         settings = {
             "device": self._settings.device,
             "threads": max(1, int(self._resources.cpus)),
@@ -139,7 +141,7 @@ class RayTune:
                     name="sweep",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[ReportsCallback(exchange, resources)],
+                    callbacks=[ReportsCallback(exchange, resources, self._attached)],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
@@ -163,6 +165,15 @@ class RayTune:
         return float(any(nodes.gpus) and self._settings.device != "cpu")
 
 
+def keep_keys_from_tune() -> None:
+    """Have Tune leave the keys of storages out of its processes' runtime environment, which Ray logs and shows.
+
+    They reach the processes as values (`RayTune._with_secrets`).
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if name not in secrets_of_workers()}
+
+
 @contextmanager
 def _own_errors() -> Iterator[None]:
     """Raise what the exchange raised, which Tune wraps into its own error with the traceback as text."""
@@ -176,6 +187,15 @@ def _own_errors() -> Iterator[None]:
 
 def _name(trial: Any) -> str:
     return f"pack_{trial.config['pack'][:8]}_{trial.trial_id[:6]}"
+
+
+def _let_go(trial: Any) -> None:
+    """Drop what Tune keeps of a pack that has ended to the end of the sweep: its work and the course of its numbers."""
+    trial.config.pop("work", None)
+    trial.evaluated_params.clear()
+    trial.last_result.pop("progress", None)
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
 
 
 class _Inert:
@@ -227,11 +247,12 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
     Args:
         exchange: hears of it.
         resources: of a pack, so that it can be said whether another node could run one.
+        attached: whether the cluster was there before; to one of our own no node comes back.
     """
 
-    def __init__(self, exchange: PackExchange, resources: dict[str, float]) -> None:
+    def __init__(self, exchange: PackExchange, resources: dict[str, float], attached: bool) -> None:
         """Keep the parts."""
-        self._exchange, self._resources = exchange, resources
+        self._exchange, self._resources, self._attached = exchange, resources, attached
         self._deaths = Deaths()
         self._told: dict[str, Failure] = {}
 
@@ -249,14 +270,18 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
         """Close a pack that is done, or a sampled trial that was stopped early."""
         self._deaths.forget(trial.config["pack"])
         self._exchange.close(trial.config["pack"])
+        _let_go(trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Pass on why a pack failed: as its process told, or what Ray knows of a process that is gone."""
         pack = trial.config["pack"]
         failure = self._told.pop(pack, None) or self._deaths.explain(pack, trial)
         self._deaths.forget(pack)
-        others = usable_nodes(self._resources) - self._exchange.left_out - {failure.node}
-        self._exchange.fail(pack, failure, elsewhere=bool(others))
+        nodes = usable_nodes(self._resources)
+        self._exchange.fail(pack, failure, elsewhere=bool(nodes - self._exchange.left_out - {failure.node}))
+        if not nodes and not self._attached:
+            self._exchange.give_up("process: the Ray that this run started has died")
+        _let_go(trial)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Show progress."""
@@ -285,6 +310,14 @@ class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
             if avoided & nodes and nodes - avoided:
                 trial.update_resources(_elsewhere(self._resources, avoided & nodes))
                 return
+
+    def choose_trial_to_run(self, controller: Any) -> None:
+        """Leave the order to Tune's own queue, which is that of the packs.
+
+        The base class names the oldest pack that waits. Tune would give it any process that has just become free, and
+        end the one that is being started for it: where packs are shorter than a start, no further process would ever
+        come up.
+        """
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""

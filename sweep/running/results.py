@@ -26,7 +26,8 @@ class Results:
         exit_code: 0 when every trial has a result (a diverged one counts), 1 when some failed or are missing, 130 when
             it was interrupted.
         counts: the sweep's trials by status: `done`, `stopped`, `diverged`, `failed`, and `missing` without a record.
-        num_run: trials that were to run; 0 when every one had a record.
+        num_run: trials that were to be trained; 0 when every one had been.
+        num_asked: trials that were to be asked only, their weights being stored.
         stopped: why the run ended early; empty if it did not.
         choices: what earlier stages decided: `field`, `value`, `metric`, `group`, `runners_up`, … by question key.
         failures: one line for each kind of failure, with its count.
@@ -43,6 +44,7 @@ class Results:
     exit_code: int
     counts: Mapping[str, int]
     num_run: int
+    num_asked: int
     stopped: str
     choices: Mapping[str, Mapping[str, Any]]
     failures: tuple[str, ...]

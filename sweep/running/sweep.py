@@ -38,6 +38,7 @@ from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.running.state import SweepProgress
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
@@ -70,6 +71,8 @@ def run_sweep(
     cache_gb: float | None = None,
     lock: bool = True,
     progress: bool = False,
+    probes: Sequence[str] = (),
+    baseline: bool = True,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -98,6 +101,8 @@ def run_sweep(
         cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
+        probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
+        baseline: with the pretrained models to compare with.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -119,7 +124,16 @@ def run_sweep(
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
     )
-    found = asked_space(space, settings=settings, small=small, select_by=select_by, data=data, seed=seed)
+    found = asked_space(
+        space,
+        settings=settings,
+        small=small,
+        select_by=select_by,
+        data=data,
+        seed=seed,
+        probes=probes,
+        baseline=baseline,
+    )
     return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
 
 
@@ -133,7 +147,7 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return _SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+        return SweepRun(space, store, name, options, tracking, progress, interrupts).run()
 
 
 def _reason(error: OSError | SweepError) -> str:
@@ -155,12 +169,18 @@ class _Nowhere(io.StringIO):
         return len(text)
 
 
-class _SweepRun:
-    """One run of one sweep."""
+class SweepRun:
+    """One run of one sweep.
+
+    Attributes:
+        amends: whether the sweep's plan stays as it is, and what is done is added to it.
+    """
+
+    amends = False
 
     def __init__(
         self,
-        space: Space,
+        space: Space | None,
         store: Store,
         name: str,
         options: RunOptions,
@@ -168,11 +188,13 @@ class _SweepRun:
         progress: bool,
         interrupts: Interrupts,
     ) -> None:
+        """Read what there is and plan."""
         self._store, self._name, self._options, self._progress = store, name, options, progress
         self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
+        self._display: Display | None = None
         self._failures: list[str] = []
         self._trouble = ""
         self._index = store.index()
@@ -184,6 +206,7 @@ class _SweepRun:
 
     def _planned(self) -> Plan:
         options = self._options
+        assert self._space is not None
         return plan_of(
             self._space,
             self._index,
@@ -209,9 +232,12 @@ class _SweepRun:
             self._say(f"note: {failed} trials failed in an earlier run; {RETRY}")
         for line in plan.shortages:
             self._say(f"note: {line}")
-        self._say(f"{self._name}: {plan.num_to_run} trials to run, results in {self._store.full(self._name)}")
+        to_ask = f", {plan.num_to_ask} to ask" if plan.num_to_ask else ""
+        self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._store.full(self._name)}")
+        for why, count in plan.trained_again.items():
+            self._say(f"note: {count} trials are trained again, to be asked: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        executor = executor_for(options) if plan.num_to_run else None
+        executor = executor_for(options) if plan.num_left else None
         if executor:
             executor.check()
         self._store.check_writable()
@@ -219,6 +245,8 @@ class _SweepRun:
         self._prepare_inputs()
         if executor:
             stopped, counts = self._execute(executor)
+        elif self.amends:
+            stopped, counts = "", self._counts_of_what_is_there()
         else:
             wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
             is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
@@ -230,7 +258,9 @@ class _SweepRun:
     def _say(self, line: str) -> None:
         line = shown(line)
         self._notes.append(line)
-        if self._progress:
+        if self._display:
+            self._display.say(line)
+        elif self._progress:
             print(line, flush=True)
 
     def _say_notes(self, notes: Iterable[str]) -> None:
@@ -248,8 +278,9 @@ class _SweepRun:
         """Read data and check models now, so that a mistake in them is said before anything starts."""
         from trainables.pack.check import check_trials
 
+        self._say("reading data and checking models")
         self._say_notes(read_data(self._plan))
-        samples = {p.card.name for s in self._plan.stages for p in s.to_run if p.card.is_sample}
+        samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
 
@@ -261,23 +292,29 @@ class _SweepRun:
         from sweep.tracking.live_feed import LiveFeed
         from sweep.tracking.naming import Naming
 
-        display = Display(self._plan.num_to_run, stream=None if self._progress else _Nowhere())
+        self._say(self._options.starting)
         with executor.session(self._store) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
-            ledger = self._ledger(self._packing(capacity), lambda line: self._tell(display, line))
-            feed = LiveFeed(self._store, self._name, self._tracking, Naming.of(self._known_fields(ledger.models)))
+            ledger = self._ledger(self._packing(capacity), self._say)
+            naming = Naming.of(self._known_fields(ledger.models))
+            feed = LiveFeed(self._store, self._name, self._tracking, naming)
+            progress = SweepProgress(self._name, self._plan, naming.of_record)
+            stream = None if self._progress else _Nowhere()
+            self._display = display = Display(progress, stream, verbose=self._options.verbose)
+            exchange = PackExchange(ledger, feed, display, self._trunk_layers())
             try:
-                with self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger, display)):
-                    executor.run(PackExchange(ledger, feed, display, self._trunk_layers()))
+                with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
+                    executor.run(exchange)
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
                 ledger.note_stop(_reason(error))
             finally:
-                display.close()
+                progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
+                self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._storing(ledger.clear)
         self._failures = display.summary()
@@ -285,9 +322,9 @@ class _SweepRun:
             self._say(line)
         return ledger.stopping or self._trouble, ledger.outcome()
 
-    def _announce(self, ledger: Ledger, display: Display) -> None:
+    def _announce(self, ledger: Ledger) -> None:
         """Tell the workers and the user that the sweep is stopping."""
-        display.say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
+        self._say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
         ledger.announce_stop()
 
     def _storing(self, call: Callable[[], T]) -> T | None:
@@ -300,13 +337,16 @@ class _SweepRun:
 
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
         return Ledger(
-            self._plan, self._store, self._name, self._index, self._choices, packing, self._options.retry_failed, say
+            self._plan,
+            self._store,
+            self._name,
+            self._index,
+            self._choices,
+            packing,
+            self._options.retry_failed,
+            say,
+            self.amends,
         )
-
-    def _tell(self, display: Display, line: str) -> None:
-        line = shown(line)
-        self._notes.append(line)
-        display.say(line)
 
     def _packing(self, capacity: Capacity) -> Packing:
         size = self._options.pack_size
@@ -344,6 +384,8 @@ class _SweepRun:
         from sweep.tracking.client import TrackingError
 
         trouble = ""
+        if self._plan.num_to_run:
+            self._say("writing the results table and bringing MLflow up to date")
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
         stopped = stopped or self._trouble
         try:
@@ -357,6 +399,7 @@ class _SweepRun:
             exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
             counts=counts,
             num_run=self._plan.num_to_run,
+            num_asked=self._plan.num_to_ask,
             stopped=stopped,
             choices=self._choices,
             failures=tuple(self._failures),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -198,9 +199,8 @@ class Runs:
         return dict(self._client.get_run(run).data.params)
 
     def tag_experiment(self, name: str, value: str) -> None:
-        """Set a tag of the experiment, if it has another value or none."""
-        if self.experiment_tags().get(name) != value:
-            self._client.set_experiment_tag(self.experiment_id, name, value)
+        """Set a tag of the experiment."""
+        self._client.set_experiment_tag(self.experiment_id, name, value)
 
     def untag_experiment(self, name: str) -> None:
         """Take a tag off the experiment."""
@@ -220,14 +220,19 @@ class Runs:
         for file in files:
             self._client.log_artifact(run, str(file), folder)
 
-    def build(
-        self, record: Record, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
-    ) -> str:
+    def attach_bytes(self, run: str, name: str, data: bytes) -> None:
+        """Store an artifact of this content."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(data)
+            self.attach(run, [path])
+
+    def build(self, record: Record, members: Mapping[str, str], added: Added | None = None) -> str:
         """Make a trial's whole run from its record, in four requests, and return its id.
 
         Its mark is there from the start; it counts once the run has ended (see `RunHead.complete`).
         """
-        whole = whole_run(record, self.storage, members, added, naming)
+        whole = whole_run(record, self.storage, members, added)
         run = self.create_named(whole.name, whole.tags, whole.started_ms)
         self.log(run, whole.values, whole.params)
         self.log_data(run, whole.data)

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
+from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
-from sweep.tracking.views import ACCURACY, ERROR, LEAKAGE, MACRO
+from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10
-_COLUMNS = {ERROR: "NLL", LEAKAGE: "leakage", ACCURACY: "accuracy", MACRO: "macro F1"}
+GAP = "&emsp;"
+MOST_FILES = 50
+NOTE = "mlflow.note.content"
+ANSWERS = "changed_answers.csv"
+VERDICT, REAL = AGAINST_PRETRAINED.verdict, ("better", "worse")
+_BEST = ((RIGHT, "Best answers"), (TRUE_RATE, "Best sampled answers"), (ERROR, "Best memorised"))
+_RESULTS = (ERROR, LEAKED, RIGHT, MACRO_F1, TRUE_RATE)
 
 
-def describe_trial(record: Record, folder: str, finding: Finding | None, sweep_link: str) -> str:
+def telling(records: Iterable[Record], findings: Mapping[str, Finding]) -> set[str]:
+    """Return the trials whose changed answers become an artifact: the best ones, then those that truly differ.
+
+    Not all of them: a file takes a request or two more than a run without it.
+    """
+    done = [record for record in records if record["status"] == "done"]
+    best = [record["id"] for quality, _ in _BEST for record in _ranked(done, quality)[:BEST_SHOWN]]
+    real = [r["id"] for r in _ranked(done, RIGHT) if (f := findings.get(r["id"])) and f.tags.get(VERDICT) in REAL]
+    return set(list(dict.fromkeys([*best, *real]))[:MOST_FILES])
+
+
+def describe_trial(
+    record: Record, folder: str, finding: Finding | None, sweep_link: str, has_file: bool = False
+) -> str:
     """Say in words what a trial was, how it compares, and where its files are.
 
     Args:
@@ -23,6 +44,7 @@ def describe_trial(record: Record, folder: str, finding: Finding | None, sweep_l
         folder: its folder, as a person would type it.
         finding: its comparison with others; None where there is none.
         sweep_link: address of the sweep's own run, relative to the UI's page.
+        has_file: whether all changed answers are an artifact of the run.
     """
     lines = [_in_words(record), ""]
     error = record.get("error") or {}
@@ -30,14 +52,51 @@ def describe_trial(record: Record, folder: str, finding: Finding | None, sweep_l
         lines += [f"**{record['status']}**: {error.get('class')}: {error.get('message')}", ""]
     elif record["status"] != "done":
         lines += [f"**{record['status']}**", ""]
-    if finding and finding.tags.get("verdict"):
-        lines += [f"Against the pretrained model: **{finding.tags['verdict']}**. {finding.note}", ""]
-    if finding and finding.tags.get("verdict_vs_plain"):
-        lines += [f"Against plain memorising: **{finding.tags['verdict_vs_plain']}**.", ""]
+    if finding:
+        lines += _compared(finding)
+        lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
     if record["status"] == "done":
-        lines.append(f"- every answer given: `{folder}/predictions.parquet`")
+        below = answers_below(record)
+        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
     return "\n".join(lines)
+
+
+def _compared(finding: Finding) -> list[str]:
+    """Say how a trial compares with each of its references."""
+    lines = []
+    for against in AGAINST:
+        if against.verdict in finding.tags:
+            difference = difference_text(finding, against.accuracy)
+            lines += [f"Accuracy against {against.name}: {difference}, **{finding.tags[against.verdict]}**.", ""]
+    for quality in RATES:
+        verdict = finding.tags.get(AGAINST_PRETRAINED.verdict_on(quality))
+        if verdict:
+            difference = difference_text(finding, AGAINST_PRETRAINED.rate(quality))
+            lines += [f"{quality.name} against the pretrained model: {difference}, **{verdict}**.", ""]
+    return lines
+
+
+def _changed(finding: Finding, has_file: bool) -> list[str]:
+    """Show some of the answers that changed."""
+    if not finding.changed:
+        return [finding.note, ""] if finding.note else []
+    lines = [finding.note, ""] if finding.note else []
+    lines += ["| | question | right is | reference | this trial |", "| --- | --- | --- | --- | --- |"]
+    for each in finding.changed:
+        cells = (each.question, each.truth, each.before, each.after)
+        lines.append(_row(["+" if each.gained else "−", *map(_cell, cells)]))
+    return [*lines, "", *([f"All answers that changed: `{ANSWERS}` in the tab *Artifacts*.", ""] if has_file else [])]
+
+
+def _row(cells: Iterable[object]) -> str:
+    """Return a row of a Markdown table; MLflow's page leaves no room between columns."""
+    return "| " + " | ".join(f"{cell}{GAP}" for cell in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    """Return a text as it stands in a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|") or "–"
 
 
 def _in_words(record: Record) -> str:
@@ -50,8 +109,11 @@ def _in_words(record: Record) -> str:
     if stated["method"] == "pretrained":
         return f"The pretrained model {model['name']} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
-    if stated["method"] != "memory":
+    if stated["method"] == "full_update":
         return f"All weights of {model['name']} trained ({stated['method']}) on {training}; {where}."
+    if stated["method"] != "memory":
+        what = " ".join(ADAPTERS[stated["method"]].words(stated)) if stated["method"] in ADAPTERS else stated["method"]
+        return f"{what} of {model['name']}; trained on {training}; {where}."
     layer = (
         f"layer {stated['layer']} of {model['num_blocks']} (depth {(stated['layer'] + 1) / model['num_blocks']:.2f})"
     )
@@ -92,10 +154,8 @@ def describe_sweep(
     if chosen:
         parts += ["### What later stages took from earlier ones", chosen]
     done = [record for record in records if record["status"] == "done"]
-    for metric, heading, sign in ((ACCURACY, "Best answers", -1), (ERROR, "Best memorised", 1)):
-        ranked = sorted(
-            (r for r in done if _value(r, metric) is not None), key=lambda r: sign * (_value(r, metric) or 0)
-        )
+    for quality, heading in _BEST:
+        ranked = _ranked(done, quality)
         if ranked:
             parts += [f"### {heading}", _best(ranked[:BEST_SHOWN], findings, naming)]
     parts.append(_verdicts(done, findings))
@@ -116,7 +176,7 @@ def _counts(plan: Mapping[str, Any], records: Sequence[Record]) -> str:
         found = Counter(by_id[i]["status"] for i in ids if i in by_id)
         points = max(int(stage.get("points") or 0), len(ids))
         numbers = [points, *(found[status] for status in STATUSES), points - sum(found.values())]
-        lines.append(f"| {stage['name']} | " + " | ".join(map(str, numbers)) + " |")
+        lines.append(_row([stage["name"], *numbers]))
     hours = sum(map(seconds_spent, records)) / 3600
     return "\n".join([*lines, "", f"{len(records):,} trials recorded; {hours:,.2f} trial hours."])
 
@@ -131,34 +191,34 @@ def _choices(choices: Any) -> str:
         group = ", ".join(f"{name} {value}" for name, value in (entry.get("group") or {}).items())
         others = ", ".join(f"{r['value']} ({_number(r.get('metric'))})" for r in (entry.get("runners_up") or ())[:3])
         by = f"{entry.get('mode', '')} {entry.get('by', '')}".strip()
-        lines.append(
-            f"| {group} | {entry['field']} {entry['value']} | {by} | {_number(entry.get('metric'))} | {others} |"
-        )
+        lines.append(_row([group, f"{entry['field']} {entry['value']}", by, _number(entry.get("metric")), others]))
     return "\n".join(lines)
 
 
 def _best(records: Sequence[Record], findings: Mapping[str, Finding], naming: Naming) -> str:
-    metrics = [metric for metric in _COLUMNS if any(_value(record, metric) is not None for record in records)]
-    compared = any("vs_pretrained/accuracy" in findings.get(r["id"], Finding()).values for r in records)
-    heads = ["trial", *(_COLUMNS[metric] for metric in metrics)]
+    shown = [quality for quality in _RESULTS if any(_value(record, quality) is not None for record in records)]
+    compared = any(AGAINST_PRETRAINED.accuracy in findings.get(r["id"], Finding()).values for r in records)
+    heads = ["trial", *(quality.short for quality in shown)]
     heads += ["accuracy − pretrained [95 %]", "verdict"] if compared else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for record in records:
-        cells = [naming.of_record(record), *(_number(_value(record, metric)) for metric in metrics)]
+        cells = [naming.of_record(record), *(_number(_value(record, quality)) for quality in shown)]
         if compared:
             finding = findings.get(record["id"], Finding())
-            cells += [difference_text(finding, "vs_pretrained"), finding.tags.get("verdict", "–")]
-        lines.append("| " + " | ".join(cells) + " |")
+            cells += [difference_text(finding, AGAINST_PRETRAINED.accuracy), finding.tags.get("verdict", "–")]
+        lines.append(_row(cells))
     return "\n".join(lines)
 
 
 def _verdicts(done: Sequence[Record], findings: Mapping[str, Finding]) -> str:
     lines = []
-    for tag, against in (("verdict", "the pretrained model"), ("verdict_vs_plain", "plain memorising (alpha 0)")):
+    tags = [(against.verdict, f"against {against.name}") for against in AGAINST]
+    tags += [(AGAINST_PRETRAINED.verdict_on(rate), f"{rate.name}, against {AGAINST_PRETRAINED.name}") for rate in RATES]
+    for tag, what in tags:
         found = Counter(f.tags[tag] for r in done if (f := findings.get(r["id"])) and tag in f.tags)
         if found:
             told = ", ".join(f"{number} {verdict}" for verdict, number in found.most_common())
-            lines.append(f"- against {against}: {told}")
+            lines.append(f"- {what}: {told}")
     if not lines:
         return (
             "### Is the difference real?\n\nNo trial could be compared: there is no `method=pretrained` trial and no "
@@ -172,18 +232,24 @@ def _verdicts(done: Sequence[Record], findings: Mapping[str, Finding]) -> str:
     return "### Is the difference real?\n\n" + "\n".join(lines) + how
 
 
-def difference_text(finding: Finding, against: str) -> str:
-    """Print a difference in accuracy with its interval."""
-    names = (f"{against}/accuracy", f"{against}/accuracy_low", f"{against}/accuracy_high")
-    values = [finding.values.get(name) for name in names]
+def difference_text(finding: Finding, name: str) -> str:
+    """Print a difference with its interval, by its metric's name."""
+    values = [finding.values.get(name + end) for end in ENDS]
     if values[0] is None:
         return "–"
     difference, low, high = (f"{value:+.3f}" if value is not None else "?" for value in values)
     return f"{difference} [{low}, {high}]".replace("-", "−")
 
 
-def _value(record: Record, metric: str) -> float | None:
-    value = record["metrics"].get(metric)
+def _ranked(records: Sequence[Record], quality: Quality) -> list[Record]:
+    """Return the records that have a quality, the best first."""
+    measured = [(value, record) for record in records if (value := _value(record, quality)) is not None]
+    measured.sort(key=lambda pair: pair[0] if quality.lower_is_better else -pair[0])
+    return [record for _, record in measured]
+
+
+def _value(record: Record, quality: Quality) -> float | None:
+    value = record["metrics"].get(quality.metric)
     return None if value is None else float(value)
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
 from sweep.tracking.naming import Naming
+from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
-LAYOUT = 2  # raise it when runs change their look: publish then builds them anew
+LAYOUT = 3  # raise it when runs change their look: publish then builds them anew
 PARAM_NAMES = {
     "model": "lm_size",
     "num_documents": "selected_docs",
@@ -27,6 +28,8 @@ PARAM_NAMES = {
     "allocation": "memory_allocation",
     "num_shots": "shots",
 }
+DEPTH = "hook_depth"
+"""Param of the layer as a share of the model's depth."""
 COLOURS = {
     "none": "#666666", "random": "#e69f00", "partitioned": "#0072b2", "simset1": "#56b4e9", "simset2": "#009e73",
     "simset3": "#cc79a7", "pretrained": "#000000", "full_update": "#d55e00",
@@ -61,18 +64,39 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A question that a trial answers otherwise than what it is compared with.
+
+    Attributes:
+        question: in words.
+        truth: the right answer.
+        before: the reference's answer.
+        after: the trial's.
+        gained: whether the trial is the one that is right, or more often so.
+    """
+
+    question: str
+    truth: str
+    before: str
+    after: str
+    gained: bool
+
+
+@dataclass(frozen=True)
 class Finding:
     """What comparing a trial with others came to.
 
     Attributes:
         values: metrics, such as `vs_pretrained/accuracy`.
         tags: words, such as `verdict`.
-        note: a sentence for the description.
+        note: a sentence for the description: how many answers changed, and from whose.
+        changed: some of these answers.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    changed: Sequence[Changed] = ()
 
     @property
     def mark(self) -> str:
@@ -83,10 +107,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Added:
-    """What a run shows that does not follow from its record alone; it may change, and is then sent again."""
+    """What a run shows that does not follow from its record alone; it may change, and is then sent again.
+
+    Attributes:
+        tags: the run's name among them.
+        values: metrics.
+        mark: the record's `complete_mark`, where it is known already.
+    """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,10 +140,17 @@ def time_ms(stamp: str) -> int:
 
 
 def run_params(record: Record) -> dict[str, str]:
-    """Return every identity field under a short stable key; switches as 1 and 0, unset fields left out."""
+    """Return the identity fields that the trial has a use for, under short stable keys; unset ones are left out.
+
+    Switches are 1 and 0. A pretrained model has no alpha, a trial without CounterFact no temperature: fewer values make
+    MLflow's pages open sooner, and its columns say more.
+    """
     stated, model = record["identity"], record["model"]
+    unused = unused_fields({**STATED_DEFAULTS, **stated})
     params = {}
     for name, value in stated.items():
+        if name in unused:
+            continue
         if name == "model":
             value = model["name"]
         elif name == "data":
@@ -122,8 +160,8 @@ def run_params(record: Record) -> dict[str, str]:
         text = _param(value)
         if text:
             params[PARAM_NAMES.get(name, name)] = text
-    if stated["layer"] is not None:
-        params["hook_depth"] = _param((stated["layer"] + 1) / model["num_blocks"])
+    if stated["layer"] is not None and "layer" not in unused:
+        params[DEPTH] = _param((stated["layer"] + 1) / model["num_blocks"])
     return params
 
 
@@ -162,7 +200,6 @@ def run_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[s
         "mlflow.source.name": f"sweep.run {record['sweep']}",
         "mlflow.source.git.commit": code.get("commit", "").removesuffix("-dirty"),
         "mlflow.runColor": _colour(record),
-        **{f"count.{name}": f"{value}" for name, value in record.get("counts", {}).items()},
         **{f"label.{name}": str(value) for name, value in record.get("labels", {}).items()},
         **member_tags(members),
     }
@@ -191,9 +228,9 @@ def complete_mark(record: Record) -> str:
     return f"{LAYOUT}-{record_hash(record)}"
 
 
-def complete_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags of a run that holds all of a record; arguments as for `run_tags`."""
-    return {**run_tags(record, storage, members), "complete": complete_mark(record)}
+def complete_tags(record: Record, storage: str, members: Mapping[str, str], mark: str = "") -> dict[str, str]:
+    """Return the tags of a run that holds all of a record; arguments as for `run_tags`, and its mark where known."""
+    return {**run_tags(record, storage, members), "complete": mark or complete_mark(record)}
 
 
 def run_status(record: Record) -> str:
@@ -201,25 +238,22 @@ def run_status(record: Record) -> str:
     return "FAILED" if record["status"] == "failed" else "FINISHED"
 
 
-def whole_run(
-    record: Record, storage: str, members: Mapping[str, str], added: Added | None = None, naming: Naming | None = None
-) -> WholeRun:
+def whole_run(record: Record, storage: str, members: Mapping[str, str], added: Added | None = None) -> WholeRun:
     """Return the run of a complete record.
 
     Args:
         record: complete.
         storage: the storage's own id.
         members: the sweeps that the trial belongs to, each with its stage there.
-        added: what else the run shows.
-        naming: how the sweep's trials are named.
+        added: what else the run shows; a name among it counts instead of the usual one.
     """
     end, added = time_ms(record["finished_at"]), added or Added()
     return WholeRun(
-        name=added.tags.get("mlflow.runName") or (naming or Naming()).of_record(record),
+        name=added.tags.get("mlflow.runName") or Naming().of_record(record),
         status=run_status(record),
         started_ms=time_ms(record["started_at"]),
         ended_ms=end,
-        tags={**complete_tags(record, storage, members), **added.tags},
+        tags={**complete_tags(record, storage, members, added.mark), **added.tags},
         params=run_params(record),
         values=[*metric_values(record), *(MetricValue(name, v, 0, end) for name, v in added.values.items())],
         data=data_set(record),

@@ -7,8 +7,9 @@ import shlex
 import sys
 from dataclasses import dataclass
 
+from sweep.questions import QUESTIONS
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, is_web, resolve_tracking
+from sweep.tracking.address import Tracking, is_web, resolve_tracking, sqlite_file
 from sweep.tracking.client import REQUEST_TIMEOUT_S, TrackingError, client_of, told_in_one_line
 from sweep.tracking.saved_views import SINCE, TAG, decode, filtered_path, on_server, view_id, view_path
 from trainables.node.addresses import shown
@@ -44,12 +45,28 @@ def view_link(store: Store, tracking: Tracking, sweep: str) -> str:
             words += ["--tracking-uri", shlex.quote(shown(tracking.uri))]
         if tracking.experiment != found_by_itself.experiment:
             words += ["--experiment", shlex.quote(tracking.experiment)]
-        return " ".join(words)
+        return " ".join(words) + _kept_beside(store, tracking)
     try:
         page = pages(store, tracking, sweep, server_version(tracking.uri))[0]
     except TrackingError as error:
         return f"{shown(tracking.uri)} ({error})"
     return on_server(tracking.uri, page.path) + (f"  ({page.note})" if page.note else "")
+
+
+def _kept_beside(store: Store, tracking: Tracking) -> str:
+    """Say where MLflow's files are where that is neither in the storage nor at an address that was given."""
+    if store.is_local or tracking.uri != resolve_tracking(store).uri:
+        return ""
+    file = sqlite_file(tracking.uri)
+    return f"  (its database and artifacts are in this folder: {file.parent})" if file else ""
+
+
+def no_database(store: Store, tracking: Tracking) -> str:
+    """Say that there is no such SQLite file, and what makes it; empty where there is one, or another kind of place."""
+    file = sqlite_file(tracking.uri)
+    if file is None or file.exists():
+        return ""
+    return f"{file}: no MLflow database there; {python()} -m sweep.publish {shlex.quote(store.full())} makes it"
 
 
 def pages(store: Store, tracking: Tracking, sweep: str, version: tuple[int, ...]) -> list[Page]:
@@ -79,7 +96,8 @@ def pages(store: Store, tracking: Tracking, sweep: str, version: tuple[int, ...]
         note = "" if not keys else f"saved views need MLflow {'.'.join(map(str, SINCE))} or newer"
         return [Page(filtered_path(experiment, storage, sweep), "all trials", note)]
     views = []
-    for key in sorted(keys, key=lambda key: (key != "all", key)):
+    order = ["all", *(question.key for question in QUESTIONS)]
+    for key in sorted(keys, key=lambda key: (order.index(key) if key in order else len(order), key)):
         name, state = decode(tags[own + key])
         charts = key not in ("all", "failed", "against") and bool(state["compareRunSections"])
         views.append(Page(view_path(experiment, view_id(storage, sweep, key), charts), name))

@@ -6,6 +6,7 @@ keeps is the memory alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,17 +14,18 @@ from typing import Any
 
 from mlflow.pyfunc import PythonModel
 
+from sweep.questions import ERROR, RIGHT
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
 from sweep.records.store import RecordIndex, Store
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line
 from sweep.tracking.layout import run_status, time_ms
-from sweep.tracking.views import ACCURACY, ERROR
 from trainables.errors import ConfigError
 
 MEMORY = "memory.safetensors"
 BEST = "best"
+_URI = "MLFLOW_TRACKING_URI"
 
 
 class MemoryModel(PythonModel):  # type: ignore[misc]
@@ -84,7 +86,8 @@ def register_memory(
         index: the records of the storage, where they have been read already.
 
     Raises:
-        ConfigError: there is no such trial, or none with a memory.
+        ConfigError: there is no such trial, or none with a memory that can be attached: what a hard one answers depends
+            on the entries of each claim's page.
         TrackingError: MLflow does not answer, or the trial has no run.
     """
     index = store.index(set_aside=False) if index is None else index
@@ -107,17 +110,28 @@ def _chosen(records: Sequence[Record], which: str, sweep: str) -> Record:
         found = next((record for record in records if record["id"] == which), None)
         if found is None:
             raise ConfigError(f"register={which!r}: no trial of {sweep} with a trained memory has this id")
+        if _is_hard(found):
+            raise ConfigError(
+                f"register={which!r}: a hard memory answers with the entries of each claim's page, which a model that "
+                "is given a prompt does not know; choose a trial with mode=inductive"
+            )
         return found
-    scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR) is not None]
+    scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR.metric) is not None]
+    scored = [r for r in scored if not _is_hard(r)]
     if not scored:
-        raise ConfigError(f"{sweep}: no trial that is done and has a trained memory")
-    return max(scored, key=lambda r: (r["metrics"].get(ACCURACY) or 0.0, -r["metrics"][ERROR]))
+        raise ConfigError(f"{sweep}: no trial that is done and has a trained memory (hard ones cannot be registered)")
+    return max(scored, key=lambda r: (r["metrics"].get(RIGHT.metric) or 0.0, -r["metrics"][ERROR.metric]))
+
+
+def _is_hard(record: Record) -> bool:
+    stated = record["identity"]
+    return bool(stated["mode"] == "hard" and stated["allocation"] != "none")
 
 
 def _log(runs: Runs, run: str, record: Record, path: Path, name: str) -> str:
     import mlflow
 
-    before = mlflow.get_tracking_uri()
+    before, variable = mlflow.get_tracking_uri(), os.environ.get(_URI)
     mlflow.set_tracking_uri(runs.tracking.uri)
     try:
         with mlflow.start_run(run_id=run):
@@ -137,5 +151,7 @@ def _log(runs: Runs, run: str, record: Record, path: Path, name: str) -> str:
             )
     finally:
         mlflow.set_tracking_uri(before)
+        os.environ.pop(_URI, None)  # MLflow sets it along with its own
+        os.environ.update({_URI: variable} if variable is not None else {})
         runs.end(run, run_status(record), time_ms(record["finished_at"]))  # logging has moved the run's end to now
     return str(logged.registered_model_version)

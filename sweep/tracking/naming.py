@@ -15,17 +15,23 @@ from itertools import permutations
 from typing import Any
 
 from sweep.records.record import Record
+from trainables.adapters.registry import ADAPTERS
+from trainables.trial.fields import Part
+from trainables.trial.spec import FIELDS
 
 WIDTH = 18
 """Characters of a name that MLflow's tables and legends show at their default width (3.17, counted on the screen)."""
 _FIELDS = (
     "alpha", "allocation", "num_documents", "layer", "model", "content", "num_clusters", "memory_dim", "num_shots",
-    "epochs", "lr", "weight_decay", "entries_per_group", "norm_and_gate", "batch_size", "dtype", "data", "seed",
-    "mem_seed",
+    "rank", "lora_alpha", "lora_targets", "virtual_tokens", "template_layer", "activation", "negatives",
+    "guidance_target", "guidance_alpha", "key_dim", "epochs", "lr", "weight_decay", "entries_per_group",
+    "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
 )  # fmt: skip
 _LETTERS = {
     "num_documents": "n", "layer": "L", "num_clusters": "g", "memory_dim": "m", "num_shots": "k", "epochs": "e",
     "lr": "lr", "weight_decay": "wd", "entries_per_group": "h", "batch_size": "b", "seed": "s", "mem_seed": "ms",
+    "rank": "r", "lora_alpha": "la", "virtual_tokens": "v", "template_layer": "TL",
+    "guidance_target": "t", "guidance_alpha": "ga", "key_dim": "d",
 }  # fmt: skip
 _MOST_PERMUTED = 5
 Values = Mapping[str, Any]
@@ -55,7 +61,8 @@ class Naming:
         """
         every = list(trials)
         shown = {name: [_stated(name, values) for values in every] for name in _FIELDS}
-        varied = [name for name in _FIELDS if len(set(shown[name])) > 1]
+        methods = [str(values.get("method")) for values in every]
+        varied = [name for name in _FIELDS if _varies(shown[name], methods)]
         if not varied:
             return cls()
         models = tuple(_short_models({str(values["model"]) for values in every}).items())
@@ -64,9 +71,11 @@ class Naming:
         points = list({tuple(shown[name][i] for name in order): values for i, values in enumerate(every)}.values())
         best, most = cls(), 0
         for brief in (0, 1, 2):
+            words = {name: [cls((), models, brief)._word(name, values) for values in points] for name in order}
             for chosen in permutations(first):
                 naming = cls((*chosen, *rest), models, brief)
-                apart = len({naming.of_values(values)[:WIDTH] for values in points})
+                columns = zip(*(words[name] for name in naming.fields), strict=True)
+                apart = len({" ".join(filter(None, row))[:WIDTH] for row in columns})
                 if apart > most:
                     best, most = naming, apart
                 if most == len(points):
@@ -115,13 +124,27 @@ def _stated(name: str, values: Values) -> str:
         if value == "none" or method != "memory":
             return ""
         return f"{value}-token" if values.get("granularity") == "token" and value.startswith("simset") else str(value)
-    if name == "layer" and method != "memory":
+    if not _uses(method, name):
         return ""
     if name == "norm_and_gate":
         return "" if value else "no-norm"
     if name == "data":
         return os.path.basename(str(value).rstrip("/"))
     return f"{_LETTERS.get(name, '')}{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _uses(method: Any, name: str) -> bool:
+    """Tell whether a field that belongs to some methods belongs to this one; to one that is not known, it does."""
+    owned = name in FIELDS and bool(FIELDS[name].parts & Part.MEMORY) and not FIELDS[name].parts & Part.SCHEDULE
+    return not owned or method not in ADAPTERS or name in ADAPTERS[method].uses()
+
+
+def _varies(shown: Sequence[str], methods: Sequence[str]) -> bool:
+    """Say whether trials differ in a field that they have: within a method, or in values that several methods have."""
+    by_method: dict[str, set[str]] = {}
+    for text, method in zip(shown, methods, strict=True):
+        by_method.setdefault(method, set()).add(text)
+    return any(len(own) > 1 for own in by_method.values()) or len(set().union(*by_method.values()) - {""}) > 1
 
 
 def _most_telling_first(varied: Sequence[str], shown: Mapping[str, Sequence[str]]) -> list[str]:

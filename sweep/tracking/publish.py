@@ -18,7 +18,7 @@ from sweep.records.record import Record
 from sweep.records.store import RecordHead, RecordIndex, Store
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
-from sweep.tracking.describe import describe_trial
+from sweep.tracking.describe import ANSWERS, NOTE, describe_trial, telling
 from sweep.tracking.layout import PLAIN_COLOURS, Added, Finding, MetricValue, complete_mark, member_tags, time_ms
 from sweep.tracking.naming import Naming, values_of
 from sweep.tracking.saved_views import run_path
@@ -39,20 +39,23 @@ class Extras:
     Attributes:
         findings: how trials compare with others, by trial id.
         pictures: draws the pictures of a sweep, by its name; called where its run needs them.
+        changed: makes the table of all answers of a trial that differ from its reference's, by trial id.
     """
 
     findings: Mapping[str, Finding] = field(default_factory=dict)
     pictures: Callable[[str], Sequence[Picture]] = lambda sweep: ()
+    changed: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Todo:
-    """A trial whose run is to be built, or only to be sent what it lacks (`run`)."""
+    """A trial whose run is to be built, or only to be sent what it lacks (`run`); with its answers or without."""
 
     record: Record
     members: Mapping[str, str]
     added: Added
     run: str = ""
+    with_answers: bool = False
 
 
 def publish(
@@ -109,16 +112,22 @@ class _Publisher:
         )
         self._namings: dict[str, Naming] = {}
         self._own: dict[str, SweepRun] = {}
+        self._telling: set[str] = set()
+        self._marks: dict[str, str] = {}
 
     def bring_up(self, heads: Sequence[RecordHead], progress: Progress) -> Counts:
         present: dict[tuple[str, str], list[RunHead]] = defaultdict(list)
         for run in self.runs.find():
             present[run.sweep, run.trial].append(run)
         records = {head.id: head.record() for head in heads}
+        self._marks = {trial: complete_mark(record) for trial, record in records.items()}
         for name, trials in self.stages.items():
             own = [record for trial, record in records.items() if trial in trials]
             self._namings[name] = Naming.of(map(values_of, own))
-            self._own[name] = SweepRun(self.runs, self.store, name, self.index, own, present.pop((name, ""), []))
+            self._telling |= telling(own, self.extras.findings) & self.extras.changed.keys()
+            self._own[name] = SweepRun(
+                self.runs, self.store, name, self.index, own, present.pop((name, ""), []), self._marks
+            )
         todo: list[_Todo] = []
         steps = count(1)
         for head in heads:
@@ -149,13 +158,13 @@ class _Publisher:
 
     def _missing(self, record: Record, folder: str, present: list[RunHead]) -> _Todo | None:
         """Return what a trial's run lacks, if anything; what there was of an incomplete one is removed."""
-        mark, members = complete_mark(record), self._members(record)
+        mark, members = self._marks[record["id"]], self._members(record)
         good = next((run for run in present if run.complete == mark), None)
         ours = record["sweep"] in self.stages
         if good is None and (ours or not present):
             self.runs.delete(present)
             self.counts["completed" if present else "created"] += 1
-            return _Todo(record, members, self._added(record, folder))
+            return _Todo(record, members, self._added(record, folder), with_answers=record["id"] in self._telling)
         keep = good or present[0]
         if ours:
             self._remove([run for run in present if run is not keep])
@@ -165,7 +174,9 @@ class _Publisher:
         self.counts["updated" if lacking else "unchanged"] += 1
         if not lacking:
             return None
-        return _Todo(record, members, Added(lacking, added.values if "compared" in lacking else {}), keep.run)
+        changed = Added(lacking, added.values if "compared" in lacking else {})
+        with_answers = record["id"] in self._telling and lacking.keys() & {"compared", NOTE}
+        return _Todo(record, members, changed, keep.run, bool(with_answers))
 
     def _added(self, record: Record, folder: str) -> Added:
         finding, name = self.extras.findings.get(record["id"]), record["sweep"]
@@ -177,18 +188,23 @@ class _Publisher:
             tags["mlflow.runColor"] = PLAIN_COLOURS[place % len(PLAIN_COLOURS)]
         if own:
             link = run_path(self.runs.experiment_id, own.run)
-            tags["mlflow.note.content"] = describe_trial(record, self.store.full(folder), finding, link)
+            has_file = record["id"] in self._telling
+            tags[NOTE] = describe_trial(record, self.store.full(folder), finding, link, has_file)
         if finding:
             tags |= {**finding.tags, "compared": finding.mark}
-        return Added(tags, finding.values if finding else {})
+        return Added(tags, finding.values if finding else {}, self._marks[record["id"]])
 
     def _do(self, todo: _Todo) -> None:
         if todo.run:
             now = time_ms(todo.record["finished_at"])
             values = [MetricValue(name, value, 0, now) for name, value in todo.added.values.items()]
-            self.runs.update(todo.run, values, todo.added.tags)
+            run = todo.run
+            self.runs.update(run, values, todo.added.tags)
         else:
-            self.runs.build(todo.record, todo.members, todo.added)
+            run = self.runs.build(todo.record, todo.members, todo.added)
+        table = self.extras.changed[todo.record["id"]]() if todo.with_answers else b""
+        if table:
+            self.runs.attach_bytes(run, ANSWERS, table)
 
     def _end(self, left: Iterable[RunHead]) -> None:
         for run in left:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.records.store import Store
-from sweep.tracking.address import Tracking, resolve_tracking, sqlite_file
+from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import told_in_one_line
+from sweep.tracking.link import no_database
 from sweep.tracking.moved import follow_move
-from trainables.node.addresses import shown
 
 ARTIFACTS = "report"
 
@@ -31,10 +31,9 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
         TrackingError: MLflow does not answer.
     """
     tracking = resolve_tracking(store, uri, experiment)
-    if not _exists(tracking):
-        return [
-            f"not in MLflow: {shown(tracking.uri)} does not exist yet; python -m sweep.publish {store.uri} makes it"
-        ]
+    missing = no_database(store, tracking)  # a SQLite file is not to be made here
+    if missing:
+        return [f"not in MLflow: {missing}"]
     lines = []
     with told_in_one_line(tracking.uri):
         from mlflow import MlflowClient
@@ -51,9 +50,3 @@ def log_report(store: Store, names: Sequence[str], folder: Path, uri: str | None
             if not runs:
                 lines.append(f"not in MLflow: no run of {name}; python -m sweep.publish {store.full(name)} makes it")
     return lines
-
-
-def _exists(tracking: Tracking) -> bool:
-    """Whether the address may hold runs: a missing SQLite file does not, and is not to be made here."""
-    file = sqlite_file(tracking.uri)
-    return file is None or file.exists()

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sweep.tracking.address import Tracking, sqlite_file
+from sweep.tracking.address import Tracking
 from sweep.tracking.client import TrackingError
 from trainables.node.addresses import shown
 
@@ -32,15 +32,12 @@ def ui_server(tracking: Tracking, port: int | None = None) -> Iterator[str]:
     It listens on the loopback address alone and does without MLflow's background jobs.
 
     Args:
-        tracking: where the runs are: a database, not a server.
+        tracking: where the runs are: a database that is there, not a server.
         port: to listen on; None for a free one.
 
     Raises:
-        TrackingError: there is no such database, the port is taken, or the server does not start.
+        TrackingError: the port is taken, or the server does not start.
     """
-    file = sqlite_file(tracking.uri)
-    if file is not None and not file.exists():
-        raise TrackingError(f"{file}: no MLflow database there; python -m sweep.publish {file.parent} makes it")
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]

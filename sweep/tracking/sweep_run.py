@@ -6,24 +6,23 @@ import hashlib
 import re
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from sweep.records.record import Record, code_version, record_hash
+from sweep.records.record import Record, code_version
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import table_bytes
+from sweep.tracking.asked import asked_of, varied_fields
 from sweep.tracking.client import RunHead, Runs
-from sweep.tracking.describe import describe_sweep
-from sweep.tracking.layout import LAYOUT, Finding, MetricValue, metric_values, time_ms, totals
+from sweep.tracking.describe import NOTE, describe_sweep
+from sweep.tracking.layout import LAYOUT, DataSet, Finding, MetricValue, data_set, metric_values, time_ms, totals
 from sweep.tracking.naming import Naming
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of
-from trainables.trial.spec import IDENTITY_FIELDS, unused_fields
 
 REPORT = "report/report.html"
 _NOTE_CHARS = 7500  # MLflow cuts a tag at 8000
@@ -49,6 +48,7 @@ class SweepRun:
         index: RecordIndex,
         records: Sequence[Record],
         present: list[RunHead],
+        marks: Mapping[str, str],
     ) -> None:
         """Keep one of the runs that there are, or make one.
 
@@ -59,12 +59,13 @@ class SweepRun:
             index: the records of the storage.
             records: of its trials.
             present: the runs that it has.
+            marks: `complete_mark` of each record, by trial id.
         """
         self._runs, self._store, self._sweep, self._index, self._records = runs, store, sweep, index, records
         self._plan = read_sweep_file(store, sweep, MANIFEST) or {}
         self._choices = read_sweep_file(store, sweep, CHOICES)
         self._params = _params(self._plan, records)
-        self._present = present
+        self._present, self._marks = present, marks
         kept = next((run for run in present if run.complete), present[0] if present else None)
         if kept is not None and (_of_another_layout(kept) or self._contradicts(runs.params_of(kept.run))):
             kept = None  # params cannot be changed, nor metrics taken back
@@ -85,12 +86,14 @@ class SweepRun:
         """Send what the run lacks; return `created`, `completed` or `unchanged`."""
         metrics = {value.name for record in self._records for value in metric_values(record)}
         metrics |= {name for record in self._records if (f := findings.get(record["id"])) for name in f.values}
-        views = views_of(self._sweep, varied_fields(self._records), metrics, self._telling_stages())
+        asked = asked_of(self._plan, self._records)
+        views = views_of(self._sweep, varied_fields(self._records), metrics, asked)
         self._write_views(views, metrics)
         files = self._files()
-        parts = [*files.values(), *sorted(record_hash(record).encode() for record in self._records)]
+        parts = [*files.values(), *sorted(self._marks[record["id"]].encode() for record in self._records)]
         parts += [findings[r["id"]].mark.encode() for r in self._records if r["id"] in findings]
-        mark = _mark([*parts, naming_text(naming)])
+        read = _data_sets(self._records)
+        mark = _mark([*parts, naming_text(naming), repr(read).encode()])
         if self._kept and self._kept.complete == mark:
             return "unchanged"
         files["results.parquet"] = table_bytes(self._store, self._sweep, self._index)
@@ -108,7 +111,9 @@ class SweepRun:
         now = _now_ms()
         values = [MetricValue(metric, value, 0, now) for metric, value in totals(self._records).items()]
         note = self._note(findings, naming, views, drawn)
-        tags = {**self._tags(), "mlflow.note.content": note, "complete": mark}
+        tags = {**self._tags(), NOTE: note, "complete": mark}
+        for each in read:
+            self._runs.log_data(self.run, each)
         self._runs.log(self.run, values, self._params, tags)
         ended = max((time_ms(record["finished_at"]) for record in self._records), default=now)
         self._runs.end(self.run, "FINISHED", ended)
@@ -158,35 +163,20 @@ class SweepRun:
             if re.fullmatch(re.escape(TAG + ours) + r"[a-z_]+", tag) and tag not in wanted:
                 self._runs.untag_experiment(tag)
 
-    def _telling_stages(self) -> dict[str, str]:
-        """Return, by field, the stage that tries most of its values for one setting of the others (the first such)."""
-        by_id = {record["id"]: record for record in self._records}
-        best: dict[str, tuple[int, str]] = {}
-        for stage in self._plan.get("stages") or ():
-            own = [by_id[i] for i in stage.get("ids") or () if i in by_id]
-            for field in ("layer", "alpha"):
-                values: dict[tuple[str, ...], set[str]] = defaultdict(set)
-                for record in own:
-                    setting = (record["model"]["name"], str(record["identity"]["allocation"]))
-                    values[setting].add(repr(record["identity"][field]))
-                most = max(map(len, values.values()), default=0)
-                if most > best.get(field, (1, ""))[0]:
-                    best[field] = (most, str(stage["name"]))
-        return {field: name for field, (_, name) in best.items()}
 
-
-def varied_fields(records: Sequence[Record]) -> list[str]:
-    """Return the fields in which trials differ that use them, in the order of a trial's declaration."""
-    found: dict[str, set[str]] = {name: set() for name in IDENTITY_FIELDS}
+def _data_sets(records: Iterable[Record]) -> list[DataSet]:
+    """Return the data sets that trials read, each once: as described by the trial that used most of its pages."""
+    most: dict[tuple[str, str], Record] = {}
     for record in records:
-        stated = record["identity"]
-        unused = unused_fields(stated)
-        for name in IDENTITY_FIELDS:
-            if name not in unused:
-                found[name].add(repr(record["model"]["name"] if name == "model" else stated.get(name)))
-    first = ("model", "layer", "alpha", "allocation", "num_documents")
-    names = [*first, *(name for name in IDENTITY_FIELDS if name not in first)]
-    return [name for name in names if len(found[name]) > 1 and name != "depth"]
+        data = data_set(record)
+        held = most.get((data.name, data.digest))
+        if held is None or _pages(record) > _pages(held):
+            most[data.name, data.digest] = record
+    return [data_set(record) for _, record in sorted(most.items())]
+
+
+def _pages(record: Record) -> int:
+    return int((record.get("counts") or {}).get("n_trunc") or 0)
 
 
 def _of_another_layout(run: RunHead) -> bool:

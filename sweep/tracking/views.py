@@ -1,28 +1,37 @@
-"""What the saved views of a sweep show: one for each question that its varied fields and its metrics can answer."""
+"""What the saved views of a sweep show: all its trials, each question that it asks, comparisons, failures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-from sweep.tracking.layout import PARAM_NAMES
+from sweep.questions import (
+    AGAINST,
+    AGAINST_PRETRAINED,
+    COMPARED,
+    ENDS,
+    ERROR,
+    LAYERS,
+    LEAKED,
+    MACRO_F1,
+    RATES,
+    RESULTS,
+    RIGHT,
+    TRUE_RATE,
+    Quality,
+)
+from sweep.tracking.asked import Asked
+from sweep.tracking.layout import DEPTH, PARAM_NAMES
 
 BARS, POINTS, LINES = 50, 100, 20
 """Runs in a bar chart, a scatter plot and a line chart: as many as are still told apart (a page holds 100 at first)."""
-ERROR, LEAKAGE, ACCURACY, MACRO = "memory/nll", "memory/leakage", "fever/accuracy", "fever/f1_macro"
-AGAINST = {
-    "vs_pretrained": ("against pretrained", "verdict"),
-    "vs_plain": ("against plain memorising", "verdict_vs_plain"),
-}
-_ANSWERS = (ACCURACY, MACRO, "counterfact/true_rate")
 _CURVES = ("train/nll", "train/loss", "train/leakage")
 _ACROSS = ("alpha", "allocation", "num_documents", "layer", "memory_dim", "num_shots", "content", "model")
+_MOST_ACROSS = 4
 _START = "attributes.start_time"
 
 Chart = dict[str, Any]
-Stages = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -52,19 +61,17 @@ class View:
     shown: str = "SHOW_ALL"
 
 
-def views_of(
-    sweep: str, varied: Iterable[str], metrics: Iterable[str], stage_of: Stages = MappingProxyType({})
-) -> list[View]:
+def views_of(sweep: str, varied: Iterable[str], metrics: Iterable[str], asked: Iterable[Asked] = ()) -> list[View]:
     """Return the views of a sweep.
 
     Args:
         sweep: its name.
         varied: identity fields in which its trials differ.
         metrics: names of the metrics that its runs have.
-        stage_of: the stage that shows best how a field acts, by field.
+        asked: the questions that it asks.
     """
-    sight = _Sight(sweep, list(varied), frozenset(metrics), stage_of)
-    found = [sight.everything(), sight.layers(), sight.structure(), sight.against(), sight.failed()]
+    sight = _Sight(sweep, list(varied), frozenset(metrics))
+    found = [sight.everything(), *map(sight.question, asked), sight.against(), sight.failed()]
     return [view for view in found if view]
 
 
@@ -75,62 +82,54 @@ class _Sight:
     sweep: str
     fields: Sequence[str]
     metrics: frozenset[str]
-    stage_of: Stages
 
     def everything(self) -> View:
         """All trials, with the study's columns: what varies, what came out, how it compares."""
+        answers = self._known(quality.metric for quality in (RIGHT, MACRO_F1, TRUE_RATE))
         sections = {
-            "Answer": _bars([*self._known(_ANSWERS), *self._compared]),
-            "Memory": [*_bars(self._known((ERROR, LEAKAGE))), *self._parallel(_ACROSS)],
+            "Answer": _bars([*answers, *self._compared]),
+            "Memory": [*_bars(self._known((ERROR.metric, LEAKED.metric))), *self._parallel(_ACROSS)],
             "Training": self._curves,
             "Cost": _bars(self._known(("cost/total_s",))),
         }
         return View("all", "all trials", "", *self._order, self._table, sections, shown="FIRST_20_RUNS")
 
-    def layers(self) -> View | None:
-        """Error and accuracy by layer, in the stage that compares layers."""
-        if "layer" not in self.fields or not self._known((ERROR, ACCURACY)):
+    def question(self, asked: Asked) -> View | None:
+        """The trials that a question compares: each quality over its fields; a run's colour says its allocation."""
+        question = asked.question
+        measured = self._known(quality.metric for quality in question.qualities)
+        if not measured:
             return None
-        columns = [_column("params", "hook_layer"), _column("params", "hook_depth"), *self._table]
+        compared = [] if question is LAYERS else self._compared
+        colour = "model" if question is LAYERS else "allocation"  # without an allocation: see `PLAIN_COLOURS`
         sections = {
-            "Error by layer": [_scatter("hook_depth", name) for name in self._known((ERROR,))],
-            "Accuracy by layer": [_scatter("hook_depth", name) for name in self._known((ACCURACY, MACRO))],
-            "Error": _bars(self._known((ERROR,))),
-            "Training": self._curves,
+            f"By {name} (colour: {colour})": [_scatter(_axis(name), metric) for metric in [*measured, *compared]]
+            for name in asked.numeric
         }
-        return View("layers", "layers", self._stage("layer"), *self._order, _once(columns), sections, True)
-
-    def structure(self) -> View | None:
-        """Alpha and allocation against error, leakage and accuracy; a run's colour says its allocation."""
-        structure = [name for name in ("alpha", "allocation") if name in self.fields]
-        if not structure:
-            return None
-        columns = [*(_column("params", _param(name)) for name in structure), *self._table]
-        measured = [*self._known((ACCURACY, ERROR, LEAKAGE)), *self._compared]
-        sections = {
-            "Alpha x allocation": self._parallel(structure),
-            "By alpha (colour: allocation)": [_scatter("alpha", name) for name in measured if "alpha" in structure],
-            "Answer": _bars(self._known((ACCURACY, MACRO))),
-            "Memory": _bars(self._known((ERROR, LEAKAGE))),
-        }
-        stage = self._stage("alpha")
-        return View("alpha_allocation", "alpha x allocation", stage, *self._order, _once(columns), sections, True)
+        if len(asked.fields) > len(asked.numeric) or len(asked.fields) > 1:
+            sections = {"Every trial a line": self._parallel([*asked.fields, "model"]), **sections}
+        sections |= {"Bars": _bars(measured), "Training": self._curves}
+        columns = [_column("params", name) for field in asked.fields for name in (_param(field), _axis(field))]
+        conditions = [in_stage(self.sweep, asked.stage)]
+        conditions += [f"params.{_param(name)} = '{value}'" for name, value in (asked.about or {}).items()]
+        where = " AND ".join(filter(None, conditions))
+        first = next(quality for quality in question.qualities if quality.metric in self.metrics)
+        order = self._order_by(first)
+        return View(question.key, question.view, where, *order, _once([*columns, *self._table]), sections, True)
 
     def against(self) -> View | None:
         """How trials differ from the pretrained model, or else from plain memorising, the best difference first."""
-        first = next((against for against in AGAINST if f"{against}/accuracy" in self.metrics), None)
+        first = next((against for against in AGAINST if against.accuracy in self.metrics), None)
         if first is None:
             return None
-        title, verdict = AGAINST[first]
-        ends = ("accuracy", "accuracy_low", "accuracy_high", "f1_macro", "p_holm")
-        names = self._known(f"{first}/{end}" for end in ends)
-        columns = [*self._params, _column("tags", verdict), *(_column("metrics", name) for name in names)]
+        names = self._known(f"{first.key}/{end}" for end in COMPARED)
+        columns = [*self._params, _column("tags", first.verdict), *(_column("metrics", name) for name in names)]
         sections = {
             "Difference in accuracy": _bars(names[:3]),
-            "Beside the error": [_scatter(ERROR, names[0], "METRIC") for _ in self._known((ERROR,))],
+            "Beside the error": [_scatter(ERROR.metric, names[0], "METRIC") for _ in self._known((ERROR.metric,))],
         }
         where = f"metrics.`{names[0]}` > -2"  # has the metric
-        return View("against", title, where, _column("metrics", names[0]), False, columns, sections)
+        return View("against", first.view, where, _column("metrics", names[0]), False, columns, sections)
 
     def failed(self) -> View:
         """Trials without a full result, with what went wrong."""
@@ -140,7 +139,12 @@ class _Sight:
 
     @property
     def _order(self) -> tuple[str, bool]:
-        return (_column("metrics", ERROR), True) if ERROR in self.metrics else (_column("metrics", ACCURACY), False)
+        known = [quality for quality in (ERROR, RIGHT, TRUE_RATE) if quality.metric in self.metrics]
+        return self._order_by(known[0]) if known else (_START, False)
+
+    @staticmethod
+    def _order_by(quality: Quality) -> tuple[str, bool]:
+        return _column("metrics", quality.metric), quality.lower_is_better
 
     @property
     def _params(self) -> list[str]:
@@ -148,7 +152,8 @@ class _Sight:
 
     @property
     def _compared(self) -> list[str]:
-        return self._known(f"{against}/accuracy" for against in AGAINST)
+        rates = (AGAINST_PRETRAINED.rate(quality) for quality in RATES)
+        return self._known([*(against.accuracy for against in AGAINST), *rates])
 
     @property
     def _curves(self) -> list[Chart]:
@@ -156,28 +161,28 @@ class _Sight:
 
     @property
     def _table(self) -> list[str]:
-        compared = [against for against in AGAINST if f"{against}/accuracy" in self.metrics]
-        ends = ("accuracy", "accuracy_low", "accuracy_high")
-        results = self._known(("memory/nll_before", ERROR, LEAKAGE, *_ANSWERS))
-        results += self._known(f"{against}/{end}" for against in compared for end in ends)
+        compared = [against for against in AGAINST if against.accuracy in self.metrics]
+        results = self._known(quality.metric for quality in RESULTS)
+        results += self._known(f"{against.key}/{end}" for against in compared for end in COMPARED[:3])
+        rates = [quality for quality in RATES if AGAINST_PRETRAINED.rate(quality) in self.metrics]
+        results += self._known(AGAINST_PRETRAINED.rate(quality, end) for quality in rates for end in ENDS)
+        verdicts = [_column("tags", against.verdict) for against in compared]
+        verdicts += [_column("tags", AGAINST_PRETRAINED.verdict_on(quality)) for quality in rates]
         return [
             *self._params,
-            *(_column("tags", AGAINST[against][1]) for against in compared[:1]),
+            *verdicts[:1],
             *(_column("metrics", name) for name in results),
-            *(_column("tags", AGAINST[against][1]) for against in compared[1:]),
+            *verdicts[1:],
             *(_column("attributes", name) for name in ("Source", "Version", "Dataset")),
         ]
 
     def _parallel(self, fields: Iterable[str]) -> list[Chart]:
-        across = [_param(name) for name in fields if name in self.fields][:4]
-        measured = self._known((ERROR, LEAKAGE, ACCURACY))
+        across = [_param(name) for name in dict.fromkeys(fields) if name in self.fields][:_MOST_ACROSS]
+        measured = self._known(quality.metric for quality in (ERROR, LEAKED, TRUE_RATE, RIGHT))
         return [_lines_through(across, measured)] if across and measured else []
 
     def _known(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.metrics]
-
-    def _stage(self, field: str) -> str:
-        return in_stage(self.sweep, self.stage_of.get(field, ""))
 
 
 def in_stage(sweep: str, stage: str) -> str:
@@ -187,6 +192,11 @@ def in_stage(sweep: str, stage: str) -> str:
 
 def _param(field: str) -> str:
     return PARAM_NAMES.get(field, field)
+
+
+def _axis(field: str) -> str:
+    """Return the param that a chart has along its axis: models of different depths share one for layers."""
+    return DEPTH if field == "layer" else _param(field)
 
 
 def _column(kind: str, name: str) -> str:

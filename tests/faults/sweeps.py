@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweep.records.store import Store
 from tests.sweep.running.faults import VARIABLE, plan
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 8
+NOISE = re.compile(r"Traceback|Check failed|\*\*\* SIG|sqlalchemy|core_worker", re.IGNORECASE)
+"""What no user should see, whatever breaks."""
 
 
 def write_space(file: Path, model: Path, data: Path) -> None:
@@ -28,7 +31,7 @@ def write_space(file: Path, model: Path, data: Path) -> None:
     axes = f"{{'lr': {[rate(number) for number in range(TRIALS)]}}}"
     file.write_text(
         "from sweep import Space, Stage\nfrom sweep.space import ALL\n"
-        f"space = Space(name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
+        f"space = Space(baseline=False, name='small', title='small', axes={axes}, fixed={fixed!r}, stages=({stage},))\n"
     )
 
 
@@ -67,8 +70,23 @@ class Sweep:
         self.environment[VARIABLE] = str(folder)
         return folder
 
-    def start(self, *words: str, trials: int = TRIALS, epochs: int = 6) -> subprocess.Popen[str]:
-        """Start the command in a session of its own, so that a signal to its group is heard by it alone."""
+    def start(
+        self,
+        *words: str,
+        trials: int = TRIALS,
+        epochs: int = 6,
+        terminal: int | None = None,
+        before: Callable[[], Any] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start the command in a session of its own, so that a signal to its group is heard by it alone.
+
+        Args:
+            words: options.
+            trials: of the space.
+            epochs: of each.
+            terminal: descriptor that is its input and output instead of files.
+            before: called in the new process before the command.
+        """
         settings = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -77,6 +95,7 @@ class Sweep:
             "TMPDIR": str(self.folder),
             "RAY_TMPDIR": "/tmp",  # its sockets have short names only
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # Ray's 15 would let workers hardly run beside other work
             **self.environment,
         }
         module = "tests.faults.faulty_run" if VARIABLE in settings else "sweep.run"
@@ -93,8 +112,10 @@ class Sweep:
         run = [sys.executable, "-m", module, str(self.folder / "small.py"), *where, "--device", "cpu", *words]
         # files, not pipes: a pipe would be waited for until the last process that inherited it had ended
         with (self.folder / "output.txt").open("w") as out, (self.folder / "errors.txt").open("w") as err:
+            streams = (terminal, terminal, terminal) if terminal is not None else (None, out, err)
+            where = dict(zip(("stdin", "stdout", "stderr"), streams, strict=True))
             return subprocess.Popen(
-                run, cwd=ROOT, env=settings, stdout=out, stderr=err, start_new_session=True, text=True
+                run, cwd=ROOT, env=settings, start_new_session=True, text=True, preexec_fn=before, **where
             )
 
     def end(self, process: subprocess.Popen[str], limit_s: float = 240.0) -> Ended:
@@ -122,8 +143,20 @@ class Sweep:
             assert time.monotonic() - start < limit_s, f"not within {limit_s} s: {self.output()}"
             time.sleep(0.05)
 
+    def gone(self, what: Callable[[], bool], limit_s: float = 30.0) -> None:
+        """Wait until something holds after a run."""
+        end = time.monotonic() + limit_s
+        while not what():
+            assert time.monotonic() < end, f"not within {limit_s} s after the end"
+            time.sleep(0.2)
+
+    def written(self) -> float:
+        """Return when a checkpoint was last written; 0 while there is none."""
+        found = [path.stat().st_mtime for path in (self.out / "checkpoints").glob("*.safetensors")]
+        return max(found, default=0.0)
+
     def records(self) -> dict[str, dict[str, Any]]:
-        found = [json.loads(path.read_text()) for path in self.out.rglob("record.json")]
+        found = [head.record() for head in Store(str(self.out)).index(set_aside=False).values()]
         assert len({record["id"] for record in found}) == len(found), "a trial is recorded twice"
         return {record["id"]: record for record in found}
 

@@ -13,7 +13,7 @@ from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
 from sweep.planning.points import PointMaker
 from sweep.space import Space
-from trainables.adapters.registry import ADAPTERS
+from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.lm.card import ALIASES
 from trainables.trial.spec import make_spec
 
@@ -27,6 +27,25 @@ NUMBERS = {
     "few_shot": (72, 72, [("few_shot", 72, 0)]),
     "memory_content": (72, 72, [("baseline", 12, 0), ("memory", 72, 0)]),
     "full_update": (4, 4, [("baseline", 2, 0), ("full_update", 4, 0)]),
+    "adapters": (
+        12,
+        12,
+        [
+            ("baseline", 3, 0),
+            ("memory", 3, 0),
+            ("lora", 3, 0),
+            ("prompt", 3, 0),
+            ("full_update", 3, 0),
+            ("prompt_flops", 3, 0),
+            ("full_update_flops", 3, 0),
+        ],
+    ),
+    "docguidance": (
+        432,
+        432,
+        [("baseline", 2, 0), ("activations", 6, 0), ("negatives", 8, 2), ("guidance", 12, 2), ("key_dim", 6, 2)],
+    ),
+    "two_memories": (3, 3, [("baseline", 3, 0), ("alone", 6, 0), ("shared", 6, 0), ("separate", 9, 0)]),
     "structure": (32, 24, [("baseline", 2, 0), ("structure", 24, 0)]),
     "layers": (64, 64, [("baseline", 2, 0), ("layers", 64, 0)]),
     "clustering": (120, 82, [("clustering", 82, 0)]),
@@ -93,6 +112,22 @@ def test_a_module_is_data_and_says_how_to_run_it(name: str) -> None:
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"sweep.space"} and not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     assert f"python -m sweep.run search_spaces/{name}.py" in (ast.get_docstring(tree) or "")
+
+
+def test_adapters_are_compared_at_equal_parameters_and_at_equal_flops() -> None:
+    plan = build_plan(space_of("adapters"))
+    points = {stage.name: stage.points[0] for stage in plan.stages}
+    plans = {name: (adapter_plan(vars(point.spec)), point) for name, point in points.items()}
+    params = {name: plan.stored_params(point.card) for name, (plan, point) in plans.items()}
+    for name in ("lora", "prompt"):
+        assert 0.95 < params[name] / params["memory"] < 1.05
+    flops = {
+        name: plan.train_flops(point.card, 256.0, 1.0) * point.spec.epochs
+        for name, (plan, point) in plans.items()
+        if plan.trains
+    }
+    for name in ("lora", "prompt_flops", "full_update_flops"):
+        assert 0.93 < flops[name] / flops["memory"] < 1.07, name
 
 
 def test_the_first_table_has_all_twelve_models() -> None:

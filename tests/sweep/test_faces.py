@@ -20,7 +20,7 @@ def space(tiny_models: dict[str, Path], sample_data: Path) -> Space:
              "num_documents": 2, "segment_tokens": 32, "claims_per_page": 1}  # fmt: skip
     stages = (Stage(name="all", axes={"alpha": ALL, "allocation": ALL}),)
     axes = {"alpha": [0, 1.0], "allocation": ["partitioned"]}
-    return Space(name="faces", title="", axes=axes, fixed=fixed, stages=stages)
+    return Space(baseline=False, name="faces", title="", axes=axes, fixed=fixed, stages=stages)
 
 
 @pytest.mark.parametrize("package", [sweep, trainables])

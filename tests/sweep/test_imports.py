@@ -31,7 +31,7 @@ def imported_by(code: str) -> set[str]:
     [
         ("import sweep.main", set()),
         ("import sweep.run, sweep.publish, sweep.report", set()),
-        ("import sweep.running.ray_tune, trainables.trainable", {"ray", "pandas"}),
+        ("import sweep.running.ray_tune, trainables.pack.trainable", {"ray", "pandas"}),
         (
             "from sweep.run import app; from typer.testing import CliRunner\n"
             "assert CliRunner().invoke(app, ['sample', '--plan', '--storage', '/none/at/all']).exit_code == 0",

@@ -33,6 +33,7 @@ from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 
 best = Best(field="layer", stage="select", per=("model",))
 space = Space(
+    baseline=False,
     name="kept", title="", axes={"model": [%(model)r], "layer": [0, 2]},
     fixed={"data": %(data)r, "memory_dim": 8, "epochs": 2, "segment_tokens": 32, "num_documents": 2,
            "claims_per_page": 1, "counterfact_records": 1, "num_answers": 1, "answer_tokens": 2},
@@ -84,7 +85,9 @@ def call(command: str, home: Path) -> tuple[int, str]:
 
 def one(home: Path, name: str) -> Path:
     """Return the first file of a name beside a record."""
-    return sorted((home / "out" / "kept" / "trains").rglob(name))[0]
+    found = sorted((home / "out" / "kept" / "trains").rglob(name))
+    of_claims = [path for path in found if name != "answers.parquet" or "correct" in pq.read_schema(path).names]
+    return [path for path in of_claims if "probes" in name or name != "record.json" or "/probes/" not in str(path)][0]
 
 
 def flip(path: Path) -> None:
@@ -114,10 +117,11 @@ def without_host(path: Path) -> None:
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "record without host": ("record.json", without_host),
     "half a record": ("record.json", lambda path: path.write_bytes(path.read_bytes()[:200])),
-    "labels": ("predictions.parquet", swap_label),
-    "correct": ("predictions.parquet", flip_correct),
-    "no answers": ("predictions.parquet", Path.unlink),
-    "samples": ("samples.json", lambda path: path.write_text("{}")),
+    "labels": ("answers.parquet", swap_label),
+    "correct": ("answers.parquet", flip_correct),
+    "no answers": ("answers.parquet", Path.unlink),
+    "half the answers": ("answers.parquet", lambda path: path.write_bytes(path.read_bytes()[:90])),
+    "record of an asking": ("probes/*/record.json", lambda path: path.write_bytes(path.read_bytes()[:90])),
     "analysis": ("analysis.json", lambda path: path.write_text("[")),
     "half the weights": ("memory.safetensors", lambda path: path.write_bytes(path.read_bytes()[:90])),
 }
@@ -135,8 +139,9 @@ def test_every_command_names_what_is_damaged_beside_a_record_and_a_run_makes_it_
         assert code == 0 and where in said.replace("\n", ""), said
     code, said = call("run", copy)
     assert code == 0 and where in said and "set aside as record.json.broken" in said, said
-    if name != "predictions.parquet" and name != "memory.safetensors" and name != "record.json":
+    if name == "analysis.json":
         assert path.read_bytes() == before
+    assert ("0 trials to run" in said) == ("asking" in damage or name == "answers.parquet"), said
     assert not problems_of(Store(str(copy / "out")), "kept", Store(str(copy / "out")).index(set_aside=False))
     assert "broken" not in call("plan", copy)[1]
 
@@ -256,8 +261,7 @@ def test_nothing_that_happens_to_a_file_changes_a_number_silently(
     rows, answers, texts = undamaged
     names = (
         "record.json",
-        "predictions.parquet",
-        "samples.json",
+        "answers.parquet",
         "analysis.json",
         "plan.json",
         "choices.json",

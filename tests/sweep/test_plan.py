@@ -27,6 +27,7 @@ TINY = """
 from sweep.space import ALL, Best, Space, Stage
 
 space = Space(
+    baseline=False,
     name="demo",
     title="a demo",
     axes={"layer": [3, 7], "alpha": [0, 1]},

@@ -13,7 +13,8 @@ import sweep.tracking.publish
 from sweep.publish import app
 from sweep.report.findings import publish
 from sweep.tracking.client import Runs, TrackingError
-from sweep.tracking.layout import Finding, complete_mark, metric_values, run_params, whole_run
+from sweep.tracking.describe import GAP
+from sweep.tracking.layout import Changed, Finding, complete_mark, metric_values, run_params, whole_run
 from sweep.tracking.live_feed import LiveFeed
 from sweep.tracking.publish import Extras
 from sweep.tracking.publish import publish as bring_up
@@ -76,7 +77,9 @@ def test_every_record_gets_one_whole_run_and_the_sweep_another(store, tracking, 
         assert stored == points
     own = runs._client.get_run(heads[""].run)
     assert own.info.run_name == "sweep demo" and own.data.metrics["sweep/failed"] == 1
-    assert own.data.params["space"] == "demo" and "| inductive | 3 | 1 | 0 | 1 | 1 | 0 |" in own.data.tags[NOTE]
+    assert own.data.params["space"] == "demo" and "| inductive | 3 | 1 | 0 | 1 | 1 | 0 |" in own.data.tags[
+        NOTE
+    ].replace(GAP, "")
     files = {file.path for file in runs._client.list_artifacts(own.info.run_id)}
     assert files == {"plan.json", "choices.json", "results.parquet", "figures"}
     for record in sweep_of_three:
@@ -228,6 +231,34 @@ def test_comparisons_become_metrics_and_tags_and_follow_a_new_baseline(store, tr
     assert held.data.metrics["vs_pretrained/accuracy"] == 0.0 and held.data.tags["verdict"] == "no difference found"
     assert held.info.end_time == 1767323105000
     assert [run.run for run in runs.find("demo") if not run.trial] == [own.run]
+
+
+def test_answers_that_changed_stand_in_the_description_and_as_a_file(store, tracking, runs, sweep_of_three) -> None:
+    first, second, _ = (record["id"] for record in sweep_of_three)
+    changed = (Changed("Ada | Bo\nmet.", "supports", "refutes", "supports", True), Changed("Cy.", "a", "a", "b", False))
+    finding = Finding({"vs_pretrained/accuracy": 0.1}, {"verdict": "better"}, "Of 9 claims 2 newly right.", changed)
+    tables = {first: lambda: b"claim,truth\nAda,supports\n", second: lambda: b"never asked for"}
+    extras = Extras({first: finding}, changed=tables)
+    bring_up(store, ["demo"], tracking, store.index(), extras=extras)
+    heads = {head.trial: head for head in runs.find("demo")}
+    note = heads[first].tags[NOTE].replace(GAP, "")
+    assert "+ | Ada \\| Bo met. | supports | refutes | supports |" in note and "− | Cy. | a | a | b |" in note
+    assert "`changed_answers.csv` in the tab *Artifacts*" in note
+    path = runs._client.download_artifacts(heads[first].run, "changed_answers.csv")
+    assert Path(path).read_bytes() == tables[first]()
+    assert not runs._client.list_artifacts(heads[second].run)  # diverged: not among the best
+    assert bring_up(store, ["demo"], tracking, store.index(), extras=extras)["unchanged"] == 4
+
+
+def test_the_sweeps_run_names_its_data_once_as_its_trials_do(store, tracking, runs, sweep_of_three) -> None:
+    publish(store, ["demo"], tracking)
+    (own,) = [run for run in runs.find("demo") if not run.trial]
+    (trial,) = runs.find(trial=sweep_of_three[0]["id"])
+    inputs = [runs._client.get_run(run).inputs.dataset_inputs for run in (own.run, trial.run)]
+    assert [(one.dataset.name, one.dataset.digest) for one in inputs[0]] == [
+        (one.dataset.name, one.dataset.digest) for one in inputs[1]
+    ]
+    assert inputs[0][0].dataset.digest == "v1"
 
 
 def test_views_are_written_once_and_go_with_a_question(store, tracking, runs, sweep_of_three, finished, save) -> None:

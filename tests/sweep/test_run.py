@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from sweep.records.store import Store
+
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
 from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
@@ -20,6 +22,7 @@ from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
 best = Best(field="layer", stage="select", per=("model",))
 both = {"model": ALL, "alpha": ALL, "allocation": ALL}
 space = Space(
+    baseline=False,
     name="tiny",
     title="a tiny staged study",
     axes={"model": %(models)r, "layer": [0, 2], "alpha": [0, 1.0], "allocation": ["partitioned", "simset2"],
@@ -74,7 +77,7 @@ def train_points(storage: Path) -> int:
 
 
 def records(storage: Path) -> dict[str, dict]:
-    return {p.parent.name: json.loads(p.read_text()) for p in storage.rglob("record.json")}
+    return {trial: head.record() for trial, head in Store(str(storage)).index(set_aside=False).items()}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_a_staged_sweep_runs_to_its_end(finished):
     for record in found.values():
         folder = next(storage.rglob(record["id"]))
         assert (folder / "memory.safetensors").is_file()
-        assert pq.read_table(folder / "predictions.parquet").num_rows == record["counts"]["n_trunc"]
+        assert pq.read_table(storage / record["answers"]["fever"]).num_rows == record["counts"]["n_trunc"]
         assert record["versions"]["torch"] and record["timings"]["pack_size"] >= 1
 
 

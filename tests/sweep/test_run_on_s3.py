@@ -21,6 +21,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="tiny",
     title="two trials",
     axes={"model": [%(model)r], "layer": [0, 2]},
@@ -32,11 +33,12 @@ space = Space(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sample_data, s3_options):
     def run() -> str:
         command = [sys.executable, "-m", "sweep.run", str(tmp_path / "space.py"), "--storage", store.uri]
         env = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=env)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -46,7 +48,7 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
     index = store.index()
     assert {head.status for head in index.values()} == {"done"} and len(index) == 2
     for head in index.values():
-        answers = pq.read_table(io.BytesIO(store.read(f"{head.folder}/predictions.parquet")))
+        answers = pq.read_table(io.BytesIO(store.read(head.record()["answers"]["fever"])))
         assert answers.num_rows == head.record()["counts"]["n_trunc"]
         assert store.exists(f"{head.folder}/memory.safetensors")
     assert store.find("tiny/checkpoints", f"{next(iter(index))}.safetensors") == []
@@ -57,9 +59,11 @@ def test_a_sweep_in_a_bucket_runs_to_its_end_and_again(tmp_path, tiny_models, sa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
-    tmp_path, tiny_models, sample_data, s3_options
+    tmp_path, tiny_models, sample_data, s3_options, row, request
 ):
+    row("a run on S3 is paused (SIGSTOP) while another takes over", 1, "exit 1, one line, changes nothing")
     space = tmp_path / "space.py"
     text = SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data)}
     space.write_text(text.replace('"epochs": 2', '"epochs": 30'))
@@ -78,18 +82,19 @@ def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
     ]
     command += ["1", "--pack-size", "1", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 200
+    request.addfinalizer(first.kill)
+    end = time.monotonic() + 500
     while not store.exists("tiny/plan.json"):
         assert first.poll() is None and time.monotonic() < end, first.communicate()
         time.sleep(0.1)
     first.send_signal(signal.SIGSTOP)
     time.sleep(7)
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stdout + second.stderr
     files = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}
     files |= {head.folder: store.read_version(f"{head.folder}/record.json") for head in store.index().values()}
     first.send_signal(signal.SIGCONT)
-    _, told = first.communicate(timeout=60)
+    _, told = first.communicate(timeout=120)
     (line,) = [line for line in told.splitlines() if line.startswith("error:")]
     assert first.returncode == 1 and "writes nothing more" in line and "Traceback" not in told, told
     now = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}

@@ -22,6 +22,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="tiny", title="", axes={"model": [%(model)r], "layer": [0, 2]},
     fixed={"data": %(data)r, "memory_dim": 8, "epochs": 1, "segment_tokens": 32, "num_documents": 2,
            "claims_per_page": 1},
@@ -72,7 +73,7 @@ def test_no_secret_of_an_address_leaves_a_sweep(
     for text in (*told, out, err):
         assert not SECRET.search(text), text
     store = Store(storage)
-    files = [path for name in ("record.json", "plan.json", "storage.json", "predictions.parquet", "report.html")
+    files = [path for name in ("record.json", "plan.json", "storage.json", "answers.parquet", "report.html")
              for folder in ("", "tiny") for path in store.find(folder, name)]  # fmt: skip
     assert len(files) >= 6
     for content in (*map(store.read, files), Path("mlflow.db").read_bytes()):

@@ -31,6 +31,7 @@ from sweep.space import ALL, LARGEST, OTHERS, Best, Space, Stage
 
 best = Best(field="layer", stage="select", per=("model",))
 space = Space(
+    baseline=False,
     name="staged",
     title="staged",
     axes={"model": ["sample-llama", "sample-neox"], "layer": [1, 3], "alpha": [0, 1.0], "num_documents": [2, 4]},
@@ -56,7 +57,7 @@ def command(store: Store, tracking: Tracking, tmp_path: Path, monkeypatch: pytes
 
     def at_once(executor: RayTune, exchange: PackExchange) -> None:
         while pack := exchange.next_pack():
-            told = {"versions": {}, "host": "", "node": "", "device": ""}
+            told = {"versions": {}, "host": "", "pid": 1, "node": "", "device": ""}
             results = [
                 {"id": task["id"], "status": "done", "metrics": {"memory/nll": float(task["spec"]["layer"])}}
                 for task in pack.job["trials"]

@@ -40,7 +40,6 @@ def toys() -> None:
 
 @pytest.fixture(scope="session")
 def process_cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(torch.device("cpu"), 10**9)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.adapters.plan import AdapterPlan
+from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.reference import WholeModel
@@ -23,6 +23,7 @@ from trainables.lm.upper import Upper
 
 T = TypeVar("T")
 PlanT = TypeVar("PlanT", bound=AdapterPlan)
+TrainingPlanT = TypeVar("TrainingPlanT", bound=TrainingPlan)
 
 
 class ModelParts(Protocol):
@@ -150,6 +151,11 @@ class Adapter(ABC, Generic[PlanT]):
             finite for active members. A member that diverged in this epoch is no longer active afterwards.
         """
         raise NotImplementedError(f"{type(self).__name__} trains nothing")
+
+    @property
+    def trained_params(self) -> int:
+        """Numbers that one member trains."""
+        return sum(value.numel() for value in self.state(0).weights.values())
 
     def train_flops(self, epochs: int) -> float:
         """Return the FLOPs of one member's training so far: above 0 after one epoch."""

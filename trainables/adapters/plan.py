@@ -47,6 +47,22 @@ class AdapterPlan(Plan, ABC):
     def train_token_flops(self, card: ModelCard) -> float:
         """Return the FLOPs of training on one token: forward and backward, that of the trunk left out."""
 
+    def train_flops(self, card: ModelCard, tokens: float, texts: float) -> float:
+        """Return the FLOPs of training on so many tokens in so many texts, once."""
+        return self.train_token_flops(card) * tokens
+
+    @property
+    def added_tokens(self) -> int:
+        """Positions that come before every text, of those that the model has."""
+        return 0
+
+    def check(self, card: ModelCard) -> None:
+        """Refuse settings at odds with a model, on the driver, before anything starts; torch may be imported.
+
+        Raises:
+            ConfigError: names the field and what to do.
+        """
+
     def added_params(self, card: ModelCard) -> int:
         """Return the parameters that come on top of the model's, in every forward pass."""
         return 0

@@ -6,13 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.adapters.allocate.plan import AllocatePlan
+from trainables.adapters.docguidance.plan import DocGuidancePlan
 from trainables.adapters.full_update.plan import FullUpdatePlan
+from trainables.adapters.lora.plan import LoraPlan
 from trainables.adapters.memory.plan import MemoryPlan
 from trainables.adapters.plan import AdapterPlan
 from trainables.adapters.pretrained.plan import PretrainedPlan
+from trainables.adapters.prompt.plan import PromptPlan
+from trainables.adapters.two_memories.plan import TwoMemoriesPlan
 from trainables.registry import Registry
 
-ADAPTERS: Registry[AdapterPlan] = Registry("method", MemoryPlan, PretrainedPlan, FullUpdatePlan, AllocatePlan)
+ADAPTERS: Registry[AdapterPlan] = Registry(
+    "method",
+    MemoryPlan,
+    PretrainedPlan,
+    FullUpdatePlan,
+    AllocatePlan,
+    LoraPlan,
+    PromptPlan,
+    DocGuidancePlan,
+    TwoMemoriesPlan,
+)
 
 
 def adapter_plan(values: Mapping[str, Any]) -> AdapterPlan:

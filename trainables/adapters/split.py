@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,6 +72,10 @@ class SplitAdapter(Adapter[PlanT]):
             `[members, nodes, model_dim]`, same dtype.
         """
 
+    def acting(self, who: slice) -> AbstractContextManager[None]:
+        """Return a context in which the blocks above are some members' own; most leave them as they are."""
+        return nullcontext()
+
     @property
     def nll_before(self) -> float:
         """The memorisation error of the model as it comes."""
@@ -91,7 +96,8 @@ class SplitAdapter(Adapter[PlanT]):
         total = torch.zeros(self.num_members, dtype=torch.float64)
         for part, who in passes(batches, self.num_members, self.max_tokens):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
-            total[who] += member_nll(self.upper, part, states).double().sum(dim=1).cpu()
+            with self.acting(who):
+                total[who] += member_nll(self.upper, part, states).double().sum(dim=1).cpu()
         return [float(value) for value in total / batches.num_targets]
 
     @torch.no_grad()
@@ -132,7 +138,8 @@ class SplitAdapter(Adapter[PlanT]):
             per_pass = max(1, self.max_tokens // batch.tokens.numel())
             for start in range(0, count, per_pass):
                 who = slice(start, min(count, start + per_pass))
-                found = self._argmax(self.changed(states, about, chosen, who), batch, places)
+                with self.acting(who):
+                    found = self._argmax(self.changed(states, about, chosen, who), batch, places)
                 out[who, where] = found.cpu().numpy()
         return out
 

@@ -47,10 +47,8 @@ class Corpus:
     valid_rows: int = 0
     subject_pages: tuple[Document, ...] = ()
 
-    def select(self, num_documents: int, subjects: Collection[str] = ()) -> Selection:
-        """Take the first `num_documents` documents and drop those that cannot be used.
-
-        An article is dropped for an empty text only, never for lack of training rows.
+    def first(self, num_documents: int, subjects: Collection[str] = ()) -> tuple[Document, ...]:
+        """Return the first `num_documents` documents, those included that cannot be used.
 
         Args:
             num_documents: N_top.
@@ -69,7 +67,14 @@ class Corpus:
             )
         wanted = {subject_of(name) for name in subjects}
         ranked = sorted(documents, key=lambda d: subject_of(d.title) not in wanted)
-        documents = tuple(d for d in ranked[:num_documents] if usable(d))
+        return tuple(ranked[:num_documents])
+
+    def select(self, num_documents: int, subjects: Collection[str] = ()) -> Selection:
+        """Take the first documents (see `first`) and drop those that cannot be used.
+
+        An article is dropped for an empty text only, never for lack of training rows.
+        """
+        documents = tuple(document for document in self.first(num_documents, subjects) if usable(document))
         counts = {
             "n_full": len(self.pages),
             "n_top": num_documents,

@@ -74,6 +74,22 @@ class TextBatch:
             self.labels[first:last],
         )
 
+    def chosen(self, places: Sequence[int]) -> TextBatch | None:
+        """Return the texts at some places, in order, as a batch; None where there are none."""
+        if len(places) == len(self.texts):
+            return self
+        parts = [self.part(slice(place, place + 1)) for place in places]
+        if not parts:
+            return None
+        starts = np.cumsum([0, *[len(part.hidden) for part in parts]]).tolist()
+        return TextBatch(
+            [text for part in parts for text in part.texts],
+            torch.cat([part.hidden for part in parts]),
+            torch.cat([part.positions for part in parts]),
+            torch.cat([part.targets + start for part, start in zip(parts, starts, strict=False)]),
+            torch.cat([part.labels for part in parts]),
+        )
+
 
 class TextBatches:
     """Makes batches of the same texts again and again.

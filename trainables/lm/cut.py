@@ -101,6 +101,17 @@ def find_blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
     raise ConfigError(f"model: {type(model).__name__} is not a stack of {model.config.num_hidden_layers} blocks")
 
 
+def skeleton(card: ModelCard) -> Any:
+    """Return a model without numbers, on torch's `meta` device: its modules, their names and shapes.
+
+    Raises:
+        ConfigError: a model of another kind.
+    """
+    config = read_config(card)
+    with quiet_transformers(), torch.device("meta"):
+        return causal_class(config)(config)
+
+
 def load_part(
     card: ModelCard,
     dtype: torch.dtype,

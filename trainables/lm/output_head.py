@@ -18,7 +18,7 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 class _Final(nn.Module):
     """Stands for all blocks: what comes in is what comes out."""
 
-    def forward(self, inputs_embeds: Tensor, **_: Any) -> MoeModelOutputWithPast:
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 

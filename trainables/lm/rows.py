@@ -23,7 +23,7 @@ def in_rows(call: Call, values: Sequence[Tensor], mask: Tensor | None, lengths: 
     """Return what `call` gives for every token, the texts taken apart and put together again.
 
     Args:
-        call: a causal model.
+        call: a causal model; what one row of `values` holds stands together in its rows, as they are in order.
         values: its inputs, `[rows, seq, …]` each.
         mask: bool `[batch, 1, seq, seq]` of trees, `rows` a multiple of `batch`; None for plain texts.
         lengths: tokens of the texts that stand one after the other in every row; None where a row is one text.
@@ -40,12 +40,12 @@ def _apart(call: Call, values: Sequence[Tensor], lengths: Sequence[int]) -> Tens
     rows, count = len(values[0]), len(lengths)
     padded = [
         pad_sequence([text.transpose(0, 1) for text in torch.split(value, list(lengths), dim=1)], batch_first=True)
-        .transpose(1, 2)
+        .movedim(2, 0)
         .flatten(0, 1)
         for value in values
     ]
-    out = torch.unflatten(call(*padded), 0, (count, rows))
-    return torch.cat([out[text, :, :length] for text, length in enumerate(lengths)], dim=1)
+    out = torch.unflatten(call(*padded), 0, (rows, count))
+    return torch.cat([out[:, text, :length] for text, length in enumerate(lengths)], dim=1)
 
 
 def _paths(call: Call, values: Sequence[Tensor], mask: Tensor) -> Tensor:

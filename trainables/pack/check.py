@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, is_known_model
 from trainables.probes.registry import probe_plans
@@ -39,13 +40,16 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
                 f"model={model} is the alias, not the folder of that name here; for the folder write ./{model}"
             )
     for spec, card in trials:
-        if card.positions is not None and spec.segment_tokens > card.positions:
+        plan = adapter_plan(vars(spec))
+        if card.positions is not None and spec.segment_tokens + plan.added_tokens > card.positions:
+            before = f" after the {plan.added_tokens} of a {plan.name}" if plan.added_tokens else ""
             raise ConfigError(
-                f"segment_tokens={spec.segment_tokens}: {card.name} takes texts of at most {card.positions} tokens; "
-                "lower segment_tokens"
+                f"segment_tokens={spec.segment_tokens}: {card.name} takes texts of at most "
+                f"{card.positions - plan.added_tokens} tokens{before}; lower segment_tokens"
             )
-    for plan in dict.fromkeys(plan for spec, _ in trials for plan in probe_plans(vars(spec))):
-        plan.check()
+        plan.check(card)
+    for probe in dict.fromkeys(plan for spec, _ in trials for plan in probe_plans(vars(spec))):
+        probe.check()
     _check_short([(s, card) for s, card in trials if card.positions is not None and card.positions < SHORT_POSITIONS])
     return notes
 

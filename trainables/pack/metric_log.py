@@ -23,6 +23,7 @@ class MetricLog:
         metrics: latest value of each metric, per member.
         curves: name -> `[[epoch, value], …]`, per member.
         files: what goes into each member's folder, by name, as of the latest evaluation.
+        kept: the files that lie there already, as `write_member_files` says of them.
         diverged_at: epoch in which a member's loss stopped being finite, or None.
     """
 
@@ -32,6 +33,7 @@ class MetricLog:
         self.metrics: list[dict[str, float]] = [{} for _ in trials]
         self.curves: list[Curves] = [{} for _ in trials]
         self.files: list[dict[str, bytes]] = [{} for _ in trials]
+        self.kept: list[dict[str, dict[str, Any]]] = [{} for _ in trials]
         self.diverged_at: list[int | None] = [None] * len(trials)
 
     def add(self, member: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -48,13 +50,18 @@ class MetricLog:
 
     def state(self, member: int) -> dict[str, Any]:
         """Return what a checkpoint keeps of a member."""
-        return {"curves": self.curves[member], "diverged_at": self.diverged_at[member]}
+        return {
+            "curves": self.curves[member],
+            "diverged_at": self.diverged_at[member],
+            "kept": self.kept[member],
+        }
 
     def load_state(self, member: int, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.curves[member] = state["curves"]
         self.metrics[member] = {name: curve[-1][1] for name, curve in self.curves[member].items() if curve}
         self.diverged_at[member] = state["diverged_at"]
+        self.kept[member] = dict(state.get("kept", {}))
 
     def progress(self) -> dict[str, dict[str, float]]:
         """Return trial id -> latest metrics."""

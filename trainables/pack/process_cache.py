@@ -8,7 +8,7 @@ its key and of nothing else of a trial, so that it can never be handed to a tria
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,9 +47,14 @@ _text_fields = only(
 )
 
 
-def texts_key(spec: TrialSpec) -> tuple[TrialSpec, tuple[ProbePlan, ...]]:
-    """Return all that the texts of a trial depend on, besides the model: the fields of texts, and the probes."""
-    return _text_fields(spec), tuple(probe_plans(vars(spec)))
+def texts_key(spec: TrialSpec, plans: Sequence[ProbePlan] | None = None) -> tuple[TrialSpec, tuple[ProbePlan, ...]]:
+    """Return all that the texts of a trial depend on, besides the model: the fields of texts, and the probes.
+
+    Args:
+        spec: the trial, canonical.
+        plans: what is asked; None for what its own fields say.
+    """
+    return _text_fields(spec), tuple(probe_plans(vars(spec)) if plans is None else plans)
 
 
 @dataclass
@@ -58,11 +63,11 @@ class StudyTexts:
 
     Attributes:
         documents: the pages memorised, in rank order.
-        counts: N_full, N_top, N_trunc, the row counts, and what probes count of their questions.
+        counts: N_full, N_top, N_trunc and the row counts.
         segments: the documents' segments, on which the memorisation error is evaluated.
         num_bytes: of the segments' text.
         train: texts that are trained on; the segments themselves where only documents are memorised.
-        probes: what is asked, by name; one that has nothing to ask about these documents is left out.
+        asked: what is asked, by its plan; one that has nothing to ask about these documents is left out.
     """
 
     documents: tuple[Document, ...]
@@ -70,7 +75,12 @@ class StudyTexts:
     segments: list[TrainingText]
     num_bytes: int
     train: list[TrainingText]
-    probes: dict[str, Probe[Any]]
+    asked: dict[ProbePlan, Probe[Any]]
+
+    @property
+    def probes(self) -> dict[str, Probe[Any]]:
+        """What is asked, by the probes' names; of one that is asked in several ways, the first."""
+        return {plan.name: probe for plan, probe in reversed(self.asked.items())}
 
 
 class ProcessCache:
@@ -142,13 +152,13 @@ class ProcessCache:
         """Return the model's tokenizer."""
         return self._tokenizer(self.card(spec))
 
-    def texts(self, spec: TrialSpec) -> StudyTexts:
-        """Return the texts and questions of trials like this one."""
-        return self._keep("texts", (self.card(spec), *texts_key(spec)), self._make_texts, "data_s")
+    def texts(self, spec: TrialSpec, plans: Sequence[ProbePlan] | None = None) -> StudyTexts:
+        """Return the texts of trials like this one, and what is asked: `plans`, or what its own fields say."""
+        return self._keep("texts", (self.card(spec), *texts_key(spec, plans)), self._make_texts, "data_s")
 
     def parts(self, spec: TrialSpec) -> CachedParts:
         """Return the model of trials like this one, as an adapter sees it."""
-        return CachedParts(self, self.card(spec), spec.dtype, texts_key(spec))
+        return CachedParts(self, self.card(spec), spec.dtype, texts_key(spec, ()))
 
     def hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
         """Return the source of a model's hidden states."""
@@ -195,17 +205,16 @@ class ProcessCache:
             )
             asked_with = (spec.data, spec.num_shots, spec.seed, spec.allow_missing_pages)
             train += question_texts(documents, tokenizer, *asked_with, answer_loss_only=answer_only)
-        made = {plan.name: plan.load().make(plan, documents, tokenizer) for plan in plans}
-        probes = {name: probe for name, probe in made.items() if probe is not None}
+        made = {plan: plan.load().make(plan, documents, tokenizer) for plan in plans}
         found = StudyTexts(
             documents=documents,
-            counts=selection.counts | {name: n for probe in probes.values() for name, n in probe.counts.items()},
+            counts=dict(selection.counts),
             segments=segments,
             num_bytes=text_bytes(segments, tokenizer),
             train=segments if spec.content == "document" else train,
-            probes=probes,
+            asked={plan: probe for plan, probe in made.items() if probe is not None},
         )
-        check_lengths(card, [*found.segments, *found.train], found.probes.values())
+        check_lengths(card, [*found.segments, *found.train], found.asked.values())
         return found
 
 

@@ -26,6 +26,8 @@ class TrialResult:
         host: where it ran.
         error: class, message and traceback of a failure; class and message of a divergence.
         files: the files in its folder, by name: their size (`bytes`) and checksum (`blake2b`).
+        askings: what each asking came to besides its metrics, by its id: `counts` and `timings`. Its metrics and curves
+            are among the others, under its label and a slash; its answers are among the files, in its folder.
     """
 
     id: str
@@ -38,6 +40,7 @@ class TrialResult:
     host: str = ""
     error: dict[str, str] | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    askings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as it travels back to the driver."""

@@ -14,9 +14,12 @@ from trainables.node.addresses import shown
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, write_checkpoint
 from trainables.pack.metric_log import MetricLog
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.questions import PackQuestions
 from trainables.pack.result import TrialResult, write_member_files
-from trainables.probes.probe import answers_bytes
 from trainables.trial.task import TrialTask
+
+EPOCHS = "epochs"
+"""Folder of the weights after epochs before the last, beside a training's record: `epochs/5/memory.safetensors`."""
 
 
 class UnfitCheckpoint(BadCheckpoint):
@@ -60,15 +63,15 @@ class PackRun:
         self.log = MetricLog([task.id for task in tasks])
         plans = [adapter_plan(vars(task.spec)) for task in tasks]
         self._trains, self._has_error = plans[0].trains, plans[0].has_error
-        self._texts = cache.texts(self._spec)
+        self._questions = PackQuestions(tasks, self._spec)
+        self._texts = cache.texts(self._spec, self._questions.plans)
         if self._trains and not self._texts.train:
             raise ConfigError(f"content={self._spec.content}: the chosen pages have no text of this kind to train on")
-        self._probes = list(self._texts.probes.values())
         shared = PackTexts(
             self._texts.train,
             self._texts.segments,
             len(self._texts.documents),
-            [tree for probe in self._probes for tree in probe.prompts],
+            self._questions.prompts(self._texts),
             tuple(trunk_layers),
         )
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
@@ -85,6 +88,7 @@ class PackRun:
             self.adapter.active[k] = self.log.diverged_at[k] is None
         num_targets = sum(text.num_targets for text in self._texts.segments)
         self._tokens_per_byte = num_targets / max(1, self._texts.num_bytes)
+        self._eval_epochs = self._questions.epochs.union(*(task.spec.eval_epochs for task in tasks))
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
 
@@ -101,7 +105,7 @@ class PackRun:
         """
         if self.epoch == 0:
             self._measure_untrained()
-            if 0 in self._spec.eval_epochs:
+            if 0 in self._eval_epochs:
                 self._evaluate()
         start = time.perf_counter()
         means = self.adapter.train_epoch(self.epoch)
@@ -111,7 +115,7 @@ class PackRun:
             if not self.adapter.active[k] and self.log.diverged_at[k] is None:
                 self.log.diverged_at[k] = self.epoch
             self.log.add(k, self.epoch, found)
-        if self.epoch in self._spec.eval_epochs and not self.done:
+        if self.epoch in self._eval_epochs and not self.done:
             self._evaluate()
         if not self.done and time.monotonic() - self._last_checkpoint >= self._spec.checkpoint_every_s:
             self.checkpoint()
@@ -129,16 +133,33 @@ class PackRun:
 
     def finish(self) -> list[TrialResult]:
         """Evaluate, write each member's files and return the results."""
-        self._evaluate()
+        self._evaluate(at_end=True)
         written = []
         for k, task in enumerate(self.tasks):
-            stored = task.spec.keep_memory and self.log.diverged_at[k] is None
-            files = self.log.files[k] | (self.adapter.stored(k) if stored else {})
-            written.append(write_member_files(task.folder, files))
+            files = self.log.files[k] | (self.adapter.stored(k) if self._is_kept(k) else {})
+            written.append(self.log.kept[k] | write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        results = self.log.results(counts, timings, self.adapter.train_flops(self.epoch))
-        return [replace(result, files=files) for result, files in zip(results, written, strict=True)]
+        flops = self.adapter.train_flops(self.epoch)
+        for metrics in self.log.metrics:
+            metrics |= {"train/params": float(self.adapter.trained_params), "train/flops": flops}
+        results = self.log.results(counts, timings, flops)
+        asked_s = timings.get("evaluate_s", 0.0)
+        told = [self._questions.told(k, self._texts, asked_s) for k in range(len(self.tasks))]
+        return [
+            replace(result, files=files, askings=askings)
+            for result, files, askings in zip(results, written, told, strict=True)
+        ]
+
+    def _is_kept(self, member: int) -> bool:
+        return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None
+
+    def _keep_epoch(self) -> None:
+        """Store the members' weights as they are after this epoch, so that they can be asked later."""
+        for k, task in enumerate(self.tasks):
+            if self._is_kept(k) and task.spec.keep_epochs:
+                files = {f"{EPOCHS}/{self.epoch}/{name}": content for name, content in self.adapter.stored(k).items()}
+                self.log.kept[k] |= write_member_files(task.folder, files)
 
     def _measure_untrained(self) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.
@@ -151,8 +172,8 @@ class PackRun:
             for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
                 self.log.add(k, 0, {"memory/nll_untrained": nll})
 
-    def _evaluate(self) -> None:
-        """Evaluate the memorisation error and what else the adapter finds, and ask the probes."""
+    def _evaluate(self, at_end: bool = False) -> None:
+        """Evaluate the memorisation error and what else the adapter finds, ask the probes, and keep the weights."""
         with self._cache.timing("measure_s"):
             errors = self.adapter.nll(self._texts.segments) if self._has_error else []
             for k, nll in enumerate(errors):
@@ -164,9 +185,7 @@ class PackRun:
                     titles = [document.title for document in self._texts.documents]
                     self.log.add_json(k, "analysis.json", {"titles": titles, **found.analysis})
                 self.log.files[k].update(found.files)
-        for probe in self._probes:
-            with self._cache.timing("evaluate_s"):
-                for k, finding in enumerate(probe.ask(self.adapter)):
-                    name = probe.plan.name
-                    self.log.add(k, self.epoch, {f"{name}/{metric}": v for metric, v in finding.metrics.items()})
-                    self.log.files[k][probe.plan.answers_file] = answers_bytes(probe.plan, finding.answers)
+        with self._cache.timing("evaluate_s"):
+            self._questions.ask(self.adapter, self._texts, self.log, self.epoch, at_end)
+        if not at_end:
+            self._keep_epoch()

@@ -21,6 +21,7 @@ from trainables.adapters.registry import ADAPTERS
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.addresses import shown
 from trainables.node.storage import delete, exists, join, read_bytes
+from trainables.pack.ask import AskRun
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
@@ -55,8 +56,8 @@ def library_versions() -> dict[str, str]:
 
 
 def told_of(device: str) -> dict[str, Any]:
-    """Return what every report says of the process that sends it: its libraries, machine and device."""
-    return {"versions": library_versions(), "host": socket.gethostname(), "device": device}
+    """Return what every report says of the process that sends it: its libraries, machine, number and device."""
+    return {"versions": library_versions(), "host": socket.gethostname(), "pid": os.getpid(), "device": device}
 
 
 def start_runs(
@@ -64,12 +65,14 @@ def start_runs(
     cache: ProcessCache,
     trunk_layers: Sequence[int],
     say: Callable[[str], None] = lambda line: None,
-) -> list[PackRun]:
+) -> Sequence[PackRun | AskRun]:
     """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs.
 
-    Where the adapter does not pack, each task is a run of its own. A checkpoint that cannot be used is removed and
-    `say` told why; its trial starts over.
+    Where the adapter does not pack, each task is a run of its own. What is stored is only asked. A checkpoint that
+    cannot be used is removed and `say` told why; its trial starts over.
     """
+    if tasks[0].stored:
+        return _ask_runs(tasks, cache)
     found: dict[str, Checkpoint | None] = {}
     for task in tasks:
         try:
@@ -83,6 +86,11 @@ def start_runs(
         except UnfitCheckpoint as error:
             _start_over(next(task for task in tasks if task.id == error.trial), error, say)
             found[error.trial] = None
+
+
+def _ask_runs(tasks: Sequence[TrialTask], cache: ProcessCache) -> list[AskRun]:
+    packs = ADAPTERS[tasks[0].spec.method].packs
+    return [AskRun(group, cache) for group in ([tasks] if packs else [[task] for task in tasks])]
 
 
 def _start_over(task: TrialTask, error: BadCheckpoint, say: Callable[[str], None]) -> None:
@@ -123,7 +131,7 @@ class PackWork:
         self._trunk_layers = [int(layer) for layer in config["trunk_layers"]]
         self._stop_file = str(config.get("stop_file", ""))
         self._queue = [[TrialTask.from_dict(plain) for plain in config["trials"]]]
-        self._runs: list[PackRun] = []
+        self._runs: list[PackRun | AskRun] = []
 
     def step(self) -> dict[str, Any]:
         """Do one epoch, or start or finish a run.
@@ -148,7 +156,7 @@ class PackWork:
     def _advance(self, report: dict[str, Any]) -> None:
         """Start a run if there is none, and do its next epoch or its end."""
         if not self._runs:
-            self._runs = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append)
+            self._runs[:] = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append)
             self._queue.pop(0)
         run = self._runs[0]
         if not run.done:
@@ -168,7 +176,7 @@ class PackWork:
 
     def keep(self) -> None:
         """Write the checkpoints of the run under way, but not of trials that are recorded: they were stopped early."""
-        if self._runs and not any(_has_result(task) for task in self._runs[0].tasks):
+        if self._runs and not any(task.stored or _has_result(task) for task in self._runs[0].tasks):
             self._runs[0].checkpoint()
 
     def _sort_out(self, failure: Failure, report: dict[str, Any]) -> None:

@@ -60,13 +60,11 @@ class ProbePlan(Plan, ABC):
         version: raised whenever the same settings ask something else than before.
         metrics: name -> lowest and highest possible value.
         answers: column of one answer -> its type, as Arrow names them, or `list<TYPE>`.
-        answers_file: where answers are written in a trial's folder; `.parquet` or `.json`.
     """
 
     version: ClassVar[int] = 1
     metrics: ClassVar[Mapping[str, tuple[float, float]]]
     answers: ClassVar[Mapping[str, str]]
-    answers_file: ClassVar[str]
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the question: equal identities ask the same of the same documents."""

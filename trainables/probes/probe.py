@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,9 +95,7 @@ class Probe(ABC, Generic[PlanT]):
 
 
 def answers_bytes(plan: ProbePlan, answers: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the content of a probe's answers file: Parquet in the plan's columns, or JSON, by the file's name."""
-    if plan.answers_file.endswith(".json"):
-        return json.dumps(list(answers)).encode()
+    """Return the content of an asking's answers file: Parquet, in the plan's columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -3,7 +3,8 @@
 `TrialSpec` is plain, immutable, validated data. Each field is declared once, with its role and the parts of a trial
 that depend on it (see `fields`); every list of fields elsewhere is derived from that (see `parts`). `canonical`
 removes what cannot matter, `identity` states what does, and `trial_id` hashes that statement; the same function gives
-the id of a spec and of a finished record.
+the id of a spec and of a finished record. `training_id` hashes that part of it which changes what is trained: trials
+that only ask differently share one training.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
+from trainables.adapters.lora.targets import without_repetition
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.general_text import general_text_key
@@ -91,7 +94,12 @@ class TrialSpec:
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
     layer: int | None = declare(
-        None, "block whose output the memory adds to, 0-based", _TRAINING, Part.MEMORY, costs=True, low=0
+        None,
+        "block whose output the memory adds to, 0-based; a lora is on the blocks above it",
+        _TRAINING,
+        Part.MEMORY,
+        costs=True,
+        low=0,
     )
     depth: float | None = declare(
         None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
@@ -119,6 +127,36 @@ class TrialSpec:
         0, "seed of the allocation", _TRAINING, Part.ENTRY_SETS, may_differ=True, report=InReport.SEED, low=0
     )
     alpha: float = declare(0.0, "weight of the inductive loss", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=0)
+    # Other adapters.
+    rank: int = declare(8, "rank of a lora", _TRAINING, Part.MEMORY, costs=True, low=1)
+    lora_alpha: float = declare(
+        16.0, "weight of a lora, times its rank", _TRAINING, Part.MEMORY, may_differ=True, above=0
+    )
+    lora_targets: tuple[str, ...] = declare(
+        ("all",), "linear maps that a lora updates: all, attention, mlp, or names such as q_proj", _TRAINING,
+        Part.MEMORY, costs=True,
+    )  # fmt: skip
+    virtual_tokens: int = declare(
+        20, "vectors that a tuned prompt has before every text", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
+    template_layer: int | None = declare(
+        None, "block of the templates' memory, of two memories; default that of the documents'", _TRAINING,
+        Part.MEMORY, costs=True, low=0,
+    )  # fmt: skip
+    key_dim: int = declare(
+        2, "numbers of a document's vector under document guidance", _TRAINING, Part.MEMORY, costs=True, low=1
+    )
+    activation: str = declare(
+        "tanh", "of entries, gates and output under document guidance", _TRAINING, Part.MEMORY, choices=ACTIVATIONS
+    )
+    negatives: str = declare(
+        "other", "vector under which a text is not to be known under document guidance", _TRAINING, Part.MEMORY,
+        choices=NEGATIVES,
+    )  # fmt: skip
+    guidance_target: float = declare(
+        4.5, "NLL that a text is to have under a wrong vector", _TRAINING, Part.MEMORY, may_differ=True, low=0
+    )
+    guidance_alpha: float = declare(0.1, "weight of the guidance loss", _TRAINING, Part.MEMORY, may_differ=True, low=0)
     # The training.
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
@@ -191,6 +229,10 @@ class TrialSpec:
     keep_memory: bool = declare(
         True, "store the trained memory with the record", Role.RESOURCE, costs=True, may_differ=True
     )
+    keep_epochs: bool = declare(
+        True, "store the weights after each of eval_epochs too, so that they can be asked later", Role.RESOURCE,
+        costs=True, may_differ=True,
+    )  # fmt: skip
     leakage_sets: tuple[str, ...] = declare(
         (), "further entry sets under which a memory without structure has its leakage measured, such as simset2_g50",
         Role.RESOURCE, may_differ=True,
@@ -219,8 +261,10 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
-        if "lm_eval" in self.probes and not self.lm_eval_tasks:
-            raise ConfigError("probes=lm_eval: lm_eval_tasks is empty; name tasks, such as lm_eval_tasks=arc_easy+piqa")
+        if self.method == "two_memories" and self.content != "document+template":
+            raise ConfigError(f"content={self.content}: two memories need both kinds; set content=document+template")
+        if "lora_targets" in used and not self.lora_targets:
+            raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
             SetSetting.named(name)
         if self.eval_epochs and (min(self.eval_epochs) < 0 or max(self.eval_epochs) > self.epochs):
@@ -244,6 +288,7 @@ _ELIDED: dict[str, Any] = {
     for name in IDENTITY_FIELDS
     if name not in ("model", "data")
 }
+_TUPLES = tuple(name for name in STATED_FIELDS if FIELDS[name].base is tuple)
 TOLD_APART: tuple[str, ...] = (*STATED_FIELDS, MATHS)
 """By which two different trials differ in at least one."""
 STATED_DEFAULTS: Mapping[str, Any] = _ELIDED
@@ -356,6 +401,10 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
         new["layer"], new["depth"] = _block(spec, card), None
     if sets:
         new |= _canonical_entry_sets(spec)
+    if "lora_targets" in adapter.uses():
+        new["lora_targets"] = without_repetition(spec.lora_targets)
+    if "template_layer" in adapter.uses() and spec.template_layer == new["layer"]:
+        new["template_layer"] = None
     if adapter.trains and spec.eval_epochs:
         new["eval_epochs"] = tuple(e for e in spec.eval_epochs if e != spec.epochs)
     if spec.num_shots == 0:
@@ -465,9 +514,8 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
         stated["general_text"] = general_text_key(plain.general_text)
     if plain.lm_eval_folder is not None:
         stated["lm_eval_folder"] = task_folder_key(plain.lm_eval_folder)
-    stated["lm_eval_tasks"] = list(plain.lm_eval_tasks)
-    stated["eval_epochs"] = list(plain.eval_epochs)
-    stated["probes"] = list(plain.probes)
+    for name in _TUPLES:
+        stated[name] = list(stated[name])
     return stated
 
 
@@ -478,6 +526,33 @@ def trial_id(stated: Mapping[str, Any]) -> str:
     """
     kept = {name: value for name, value in stated.items() if name not in _ELIDED or value != _ELIDED[name]}
     return digest([ID_VERSION, kept])
+
+
+def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what is trained, and on what its memorisation error is measured.
+
+    What only asks is at its default: the fields of probes, and those of prompts unless prompts are trained on. So a
+    training has the id of the trial that asks what is asked by default, and records of every format tell theirs.
+
+    Args:
+        stated: an identity, as `identity` states it or as a record holds it.
+    """
+    asks = {name: _ELIDED[name] for name, field in FIELDS.items() if field.role is Role.PROBE}
+    if stated["method"] in ADAPTERS:
+        unused = _without_use(stated["method"], (), stated["content"] != "document")
+        asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
+    trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
+    data = used_key(stated["data"], stated.get("page_order") == "subjects", trains and stated["content"] != "document")
+    return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
+
+
+def training_id(stated: Mapping[str, Any]) -> str:
+    """Return the id of the training that a trial needs: 16 hex digits.
+
+    Args:
+        stated: the trial's identity.
+    """
+    return trial_id(training_identity(stated))
 
 
 def digest(value: Any) -> str:

@@ -37,6 +37,8 @@ LEGEND = (
     "says higher or lower only where the interval excludes 0 and the corrected p is below 0.05."
 )
 
+MAX_COLUMNS = 500
+"""Scores resampled at once: 8 MB for each array of 2,000 resamples."""
 ALL = "all"
 GROUP_NAMES = {ALL: "all", GROUPS[0]: "with a page among the documents", GROUPS[1]: "without"}
 
@@ -66,6 +68,7 @@ class RateComparison:
 
     Attributes:
         trial: the trial.
+        base: the pretrained trial.
         score: one of `METRICS`.
         group: records compared: all, or those with or without a page among the trial's documents.
         records: records compared.
@@ -76,6 +79,7 @@ class RateComparison:
     """
 
     trial: Trial
+    base: Trial
     score: str
     group: str
     records: int
@@ -99,11 +103,12 @@ def counterfact_comparisons(study: Study, resamples: int = RESAMPLES) -> list[Ra
     asked = [t for t in study.trials if t.status == "done" and "counterfact" in (t.get("probes") or ())]
     scores = {t.id: _scores(study, t) for t in asked}
     references = {_key(t): t for t in asked if is_baseline(t)}
-    found = []
+    pairs: list[_Pairs] = []
     for trial in asked:
         reference = references.get(_key(trial))
         if reference is not None and not is_baseline(trial):
-            found += _compare(trial, scores[trial.id], scores[reference.id], resamples)
+            pairs += _pairs(trial, reference, scores)
+    found = _compare(pairs, resamples)
     corrected = holm_corrected([c.p for c in found])
     return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
 
@@ -165,7 +170,21 @@ def _scores(study: Study, trial: Trial) -> list[Scored]:
     return found
 
 
-def _compare(trial: Trial, own: Sequence[Scored], base: Sequence[Scored], resamples: int) -> list[RateComparison]:
+@dataclass(frozen=True)
+class _Pairs:
+    """One score of a trial and of its reference, `[records]` each."""
+
+    trial: Trial
+    base: Trial
+    score: str
+    group: str
+    values: NDArray[np.float64]
+    others: NDArray[np.float64]
+
+
+def _pairs(trial: Trial, reference: Trial, scores: Mapping[str, Sequence[Scored]]) -> list[_Pairs]:
+    """Set scores side by side, over the records that both sides were asked, where these are two or more."""
+    own, base = scores[trial.id], scores[reference.id]
     numbered = all(scored.case is not None for scored in (*own, *base))
 
     def key(scored: Scored) -> Any:
@@ -182,13 +201,73 @@ def _compare(trial: Trial, own: Sequence[Scored], base: Sequence[Scored], resamp
                 for scored in chosen
                 if name in scored.scores and name in (other := others.get(key(scored), {}))
             ]
-            if len(both) < 2:
-                continue
-            values, reference = np.array(both).T
-            interval, p = paired_difference(values, reference, resamples)
-            means = float(values.mean()), float(reference.mean())
-            found.append(RateComparison(trial, name, group, len(both), *means, interval, p))
+            if len(both) > 1:
+                found.append(_Pairs(trial, reference, name, group, *np.array(both).T))
     return found
+
+
+def _compare(pairs: Sequence[_Pairs], resamples: int) -> list[RateComparison]:
+    """Compare; those over as many records as one another are resampled together."""
+    results: dict[int, tuple[tuple[float, float], float]] = {}
+    sizes = [len(pair.values) for pair in pairs]
+    for size in set(sizes):
+        places = [i for i, other in enumerate(sizes) if other == size]
+        for start in range(0, len(places), MAX_COLUMNS):
+            part = places[start : start + MAX_COLUMNS]
+            differences = np.stack([pairs[i].values - pairs[i].others for i in part], axis=1)
+            low, high, p = paired_differences(differences, resamples)
+            results |= {
+                i: ((float(low[k]), float(high[k])), float(p[k])) for k, i in enumerate(part)
+            }  # fmt: skip
+    return [
+        RateComparison(
+            pair.trial, pair.base, pair.score, pair.group, len(pair.values),
+            float(pair.values.mean()), float(pair.others.mean()), *results[i],
+        )
+        for i, pair in enumerate(pairs)
+    ]  # fmt: skip
+
+
+def paired_differences(
+    differences: NDArray[np.float64], resamples: int = RESAMPLES
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return lower and upper ends of the 95 % intervals, and two-sided p values, of the means of several columns.
+
+    The draws are those of `paired_difference`, its plain form, shared by all columns: 500 of 100 records take 0.12 s of
+    CPU instead of 6.1 s (both timed on one busy core, the plain form on 20 of them).
+
+    Args:
+        differences: `[records, columns]`, two records or more.
+        resamples: bootstrap samples and permutations.
+
+    Returns:
+        `[columns]` each.
+    """
+    from scipy.stats import bootstrap, permutation_test
+
+    count = len(differences)
+
+    def resampled(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        drawn = np.atleast_2d(drawn)
+        places = (drawn + np.arange(len(drawn))[:, None] * count).ravel()
+        times = np.bincount(places, minlength=len(drawn) * count).reshape(len(drawn), count)
+        means: NDArray[np.float64] = (times @ differences).T / count
+        return means
+
+    def flipped(signs: NDArray[np.float64], _: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = signs @ differences / count
+        return means
+
+    low, high = bootstrap(
+        (np.arange(count),), resampled, vectorized=True, axis=-1, n_resamples=resamples, confidence_level=LEVEL,
+        method="percentile", random_state=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    ones = np.ones(count)
+    tested = permutation_test(
+        (ones, -ones), flipped, permutation_type="samples", vectorized=True, n_resamples=resamples,
+        random_state=np.random.default_rng(0),
+    )  # fmt: skip
+    return np.asarray(low), np.asarray(high), np.asarray(tested.pvalue)
 
 
 def paired_difference(

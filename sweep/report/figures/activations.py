@@ -34,13 +34,13 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
     for analysis in found:
         if len(drawn) == MAX_ALLOCATIONS:
             break
-        picture = _picture(store, analysis.trial, read_group_of_document(store, analysis.trial))
+        picture = picture_of(store, analysis.trial, read_group_of_document(store, analysis.trial))
         if picture is not None:
             drawn.append((variant(analysis.trial), picture))
             other = references.plain(analysis.trial)
             plain |= {other.id: other} if other else {}
     for other in list(plain.values())[:1]:
-        picture = _picture(store, other, None)
+        picture = picture_of(store, other, None)
         drawn = [(f"{variant(other)}, plain", picture), *drawn] if picture is not None else drawn
     if not drawn:
         return None
@@ -57,7 +57,14 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
         return finish(canvas, "activations", "Which documents use which entries, after training", caption)
 
 
-def _picture(store: Store, trial: Trial, groups: Sequence[int] | None) -> NDArray[np.float64] | None:
+def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> NDArray[np.float64] | None:
+    """Return a trial's activations as shares of each document's largest, entries by document; None without a file.
+
+    Args:
+        store: of the trial.
+        trial: which.
+        groups: of its documents, which then stand group by group.
+    """
     try:
         read = np.load(io.BytesIO(store.read(f"{trial.folder}/{ACTIVATIONS}")), allow_pickle=False)
     except (OSError, ValueError, EOFError, DataError):

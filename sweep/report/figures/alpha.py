@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,8 @@ PICTURES = (
 )
 
 
-def alpha_figures(trials: Sequence[Trial], references: References, target: float | None = None) -> list[Figure]:
-    """Return the heat maps and the speed figure for trials with the inductive loss.
+def alpha_figures(trials: Sequence[Trial], references: References, target: float | None = None) -> Iterator[Figure]:
+    """Draw the heat maps and the speed figure for trials with the inductive loss, each as it is asked for.
 
     Args:
         trials: all trials.
@@ -65,16 +65,17 @@ def alpha_figures(trials: Sequence[Trial], references: References, target: float
         target: NLL per token to be reached; default a share of what plain memorising reaches, per panel.
     """
     own = [t for t in trials if is_structured(t) and t.get("mode") == "inductive" and t.metric(NLL) is not None]
-    figures: list[Figure | None] = []
     models = list(dict.fromkeys(t.model for t in own))
     for part, start in enumerate(range(0, len(models), MAX_MODELS)):
         grid = _panels(own, models[start : start + MAX_MODELS])
         if len({alpha for panel in grid.values() for _, alpha in panel}) > MAX_ALPHAS:
             continue
         suffix = f"_{part + 1}" if part else ""
-        figures += [_heat_maps(grid, references, picture, suffix) for picture in PICTURES]
-        figures.append(_epochs_to_target(grid, references, target, suffix))
-    return [figure for figure in figures if figure]
+        maps = (_heat_maps(grid, references, picture, suffix) for picture in PICTURES)
+        yield from (figure for figure in maps if figure)
+        speed = _epochs_to_target(grid, references, target, suffix)
+        if speed:
+            yield speed
 
 
 def _panels(trials: Sequence[Trial], models: Sequence[str]) -> Grid:

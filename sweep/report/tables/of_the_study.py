@@ -9,19 +9,31 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sweep.questions import (
+    CLUSTERS,
+    CONTENT,
+    COUNTERFACT,
+    FEW_SHOT,
+    INDUCTIVE,
+    LAYERS,
+    LEAKED,
+    MEMORY_SIZE,
+    STRUCTURE,
+    Quality,
+    Question,
+)
 from sweep.report.asked import ASKED, AskedProbe
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, allocation_name, label_texts, labels_of
 from sweep.report.notes import CONTENTS
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_adapters import methods
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
 from trainables.adapters.memory.setting import SetSetting
 from trainables.probes.counterfact.targets import GROUPS
 from trainables.trial.spec import STATED_DEFAULTS
 
-QUALITIES = ((ACCURACY, "FEVER accuracy", False), (MACRO, "FEVER macro F1", False))
-TRAINED = ((NLL, "memorisation error (NLL per token)", True), *QUALITIES)
 MAX_LEADERS = 15
 COUNTERFACT_GROUPS = {
     GROUPS[0]: "about subjects with a page among the documents",
@@ -44,13 +56,14 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
     """Return the tables by section heading, sections without tables left out."""
     trials = study.trials
     sections = {
-        "Few-shot examples, pretrained models": few_shot(trials),
-        "What is memorised": memory_content(trials, references),
-        "Structure": structure(trials, references),
-        "Layers": layers(study, references),
-        "Inductive loss: alpha and allocation": inductive(trials, references),
-        "Size of the memory and clusters": sizes(trials),
-        "CounterFact": counterfact(trials),
+        FEW_SHOT.section: few_shot(trials),
+        CONTENT.section: memory_content(trials, references),
+        "Adapters": methods(trials),
+        STRUCTURE.section: structure(trials, references),
+        LAYERS.section: layers(study, references),
+        INDUCTIVE.section: inductive(trials, references),
+        MEMORY_SIZE.section: sizes(trials),
+        COUNTERFACT.section: counterfact(trials),
         **{probe.heading: asked(trials, probe) for probe in ASKED},
         "Best trials": leaders(trials),
         "Data": [table for table in (data_table(trials), questions_table(trials), code_table(trials)) if table],
@@ -59,14 +72,15 @@ def study_tables(study: Study, references: References) -> dict[str, list[Table]]
 
 
 def _pivots(
-    trials: Sequence[Trial], layout: Layout, slug: str, title: str, metrics: Sequence[tuple[str, str, bool]]
+    trials: Sequence[Trial], layout: Layout, slug: str, title: str, qualities: Sequence[Quality]
 ) -> list[Table]:
-    """Lay the same trials out once per metric."""
+    """Lay the same trials out once per quality."""
     tables = []
-    for metric, name, lower in metrics:
+    for quality in qualities:
+        metric = quality.metric
         asked = [t for t in trials if not metric.startswith("fever/") or "fever" in t.get("probes")]
-        chosen = replace(layout, metric=metric, lower_is_better=lower)
-        table = pivot(asked, chosen, f"{slug}_{metric.split('/')[-1]}", f"{title}: {name}")
+        chosen = replace(layout, metric=metric, lower_is_better=quality.lower_is_better)
+        table = pivot(asked, chosen, f"{slug}_{metric.split('/')[-1]}", f"{title}: {quality.name}")
         if table and any(cell.value is not None for _, row in table.rows for cell in row):
             tables.append(table)
     return tables
@@ -75,23 +89,24 @@ def _pivots(
 def few_shot(trials: Sequence[Trial]) -> list[Table]:
     """Model x shots (note 000)."""
     own = [trial for trial in trials if is_baseline(trial)]
-    layout = Layout(("model",), lambda t: t.get("num_shots"), ACCURACY, ignore=("num_shots",))
-    return _pivots(own, layout, "few_shot", "Model x shots", QUALITIES)
+    layout = Layout(("model",), lambda t: t.get("num_shots"), ACCURACY, ignore=FEW_SHOT.over)
+    return _pivots(own, layout, FEW_SHOT.key, "Model x shots", FEW_SHOT.qualities)
 
 
 def memory_content(trials: Sequence[Trial], references: References) -> list[Table]:
     """Model x what is memorised x weight decay, beside the pretrained baseline (note 000)."""
-    memories = compared_over([t for t in trials if is_plain(t)], ("content", "template_loss"))
-    own = [*memories, *(t for t in trials if t.get("method") == "full_update")]
+    memories = compared_over([t for t in trials if is_plain(t)], CONTENT.over)
+    others = (t for t in trials if t.get("method") not in ("memory", "allocate") and not is_baseline(t))
+    own = [*memories, *others]
     layout = Layout(
         ("model", "method", "weight_decay"),
         _content,
         ACCURACY,
         references={"pretrained": references.baseline},
-        ignore=("content", "template_loss"),
+        ignore=CONTENT.over,
         order=lambda column: (CONTENTS.index(column.split(" ")[0]), column),
     )
-    return _pivots(own, layout, "content", "Model x what is memorised", QUALITIES)
+    return _pivots(own, layout, CONTENT.key, "Model x what is memorised", CONTENT.qualities)
 
 
 def structure(trials: Sequence[Trial], references: References) -> list[Table]:
@@ -102,19 +117,14 @@ def structure(trials: Sequence[Trial], references: References) -> list[Table]:
         allocation_name,
         NLL,
         references={"pretrained": references.baseline, "unstructured": references.plain},
-        ignore=("allocation", "granularity", "entries_per_group"),
+        ignore=STRUCTURE.over,
         group=2,
     )
-    return [
-        *_pivots(
-            own,
-            replace(layout, reference_metric=_nll_of_reference),
-            "structure",
-            "Hard entry sets",
-            TRAINED[:1],
-        ),
-        *_pivots(own, layout, "structure", "Hard entry sets", QUALITIES),
-    ]
+    tables = []
+    for quality in STRUCTURE.qualities:
+        measured = replace(layout, reference_metric=_nll_of_reference if quality.metric == NLL else None)
+        tables += _pivots(own, measured, STRUCTURE.key, "Hard entry sets", [quality])
+    return tables
 
 
 def _nll_of_reference(trial: Trial, other: Trial) -> float | None:
@@ -125,7 +135,7 @@ def _nll_of_reference(trial: Trial, other: Trial) -> float | None:
 def layers(study: Study, references: References) -> list[Table]:
     """Best layer per model, and every layer with its error, accuracy and macro F1 (notes 001, 002)."""
     plain = [t for t in study.trials if is_plain(t) and t.get("content") == "document"]
-    own = compared_over(plain, ("layer",))
+    own = compared_over(plain, LAYERS.over)
     if not own:
         return []
 
@@ -133,8 +143,8 @@ def layers(study: Study, references: References) -> list[Table]:
         other = references.baseline(trial)
         return other.metric(ACCURACY) if other else None
 
-    measures = (*_measures(TRAINED), Measure("pretrained accuracy", pretrained))
-    return [best_layers(own), listing(own, ("model", "layer"), measures, "layers", "Model x layer")]
+    measures = (*_measures(LAYERS), Measure("pretrained accuracy", pretrained))
+    return [best_layers(own), listing(own, ("model", *LAYERS.over), measures, LAYERS.key, "Model x layer")]
 
 
 def best_layers(trials: Sequence[Trial]) -> Table:
@@ -177,10 +187,10 @@ def inductive(trials: Sequence[Trial], references: References) -> list[Table]:
             ignore=("alpha", "num_documents"),
             group=2,
         )
-        slug, title = f"alpha_allocation_{documents}", f"Alpha x allocation, {documents} documents"
-        leaked = replace(layout, reference_metric=leakage_of_plain)
-        tables += _pivots(here, layout, slug, title, TRAINED)
-        tables += _pivots(here, leaked, slug, title, [(LEAKAGE, "leakage (share of energy outside)", True)])
+        slug, title = f"{INDUCTIVE.key}_{documents}", f"Alpha x allocation, {documents} documents"
+        for quality in INDUCTIVE.qualities:
+            measured = replace(layout, reference_metric=leakage_of_plain if quality is LEAKED else None)
+            tables += _pivots(here, measured, slug, title, [quality])
     return [replace(table, legend=(*table.legend, *_notes_on_alpha_0(table, own, references))) for table in tables]
 
 
@@ -211,24 +221,15 @@ def sizes(trials: Sequence[Trial]) -> list[Table]:
     """Model x entries of the memory, and x number of clusters, where these were varied."""
     memories = [t for t in trials if t.get("method") == "memory"]
     rows = ("model", "layer", "allocation")
-    entries = Layout(rows, lambda t: t.get("memory_dim"), NLL, ignore=("memory_dim",), group=2)
-    clusters = Layout(rows, clusters_of, NLL, ignore=("num_clusters",), group=2)
-    return [
-        *_pivots(
-            compared_over(memories, ("memory_dim",)),
-            entries,
-            "memory_size",
-            "Entries of the memory",
-            TRAINED[:2],
-        ),
-        *_pivots(
-            compared_over(memories, ("num_clusters",)),
-            clusters,
-            "clusters",
-            "Clusters of documents",
-            TRAINED[:2],
-        ),
-    ]
+    tables = []
+    for question, column, title in (
+        (MEMORY_SIZE, lambda t: t.get("memory_dim"), "Entries of the memory"),
+        (CLUSTERS, clusters_of, "Clusters of documents"),
+    ):
+        layout = Layout(rows, column, NLL, ignore=question.over, group=2)
+        own = compared_over(memories, question.over)
+        tables += _pivots(own, layout, question.key, title, question.qualities)
+    return tables
 
 
 def clusters_of(trial: Trial) -> int | None:
@@ -266,7 +267,10 @@ def counterfact(trials: Sequence[Trial]) -> list[Table]:
 
 
 def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str) -> Table:
-    measures = _measures([(name, "", False if "true" in name or "f1" in name else None) for name in sorted(names)])
+    measures = [
+        Measure(name.partition("/")[2], partial(_metric, name), False if "true" in name or "f1" in name else None)
+        for name in sorted(names)
+    ]
     return listing(trials, ("model", "method", "content"), measures, slug, title)
 
 
@@ -276,7 +280,8 @@ def asked(trials: Sequence[Trial], probe: AskedProbe) -> list[Table]:
     names = dict.fromkeys(name for t in own for name in t.metrics if name.startswith(f"{probe.name}/"))
     if not names:
         return []
-    measures = _measures([(name, "", name.partition("/")[2] in probe.lower) for name in names])
+    short = {name: name.partition("/")[2] for name in names}
+    measures = [Measure(short[name], partial(_metric, name), short[name] in probe.lower) for name in names]
     return [listing(own, ("model", "method", "content"), measures, probe.name, probe.title)]
 
 
@@ -354,8 +359,10 @@ def trial_table(trials: Sequence[Trial], most: int, metrics: Sequence[str], slug
     return Table(slug, title, labels, tuple(n.split("/")[-1] for n in metrics), tuple(rows))
 
 
-def _measures(metrics: Sequence[tuple[str, str, bool | None]]) -> list[Measure]:
-    return [Measure(name.partition("/")[2], partial(_metric, name), lower) for name, _, lower in metrics]
+def _measures(question: Question) -> list[Measure]:
+    return [
+        Measure(q.metric.partition("/")[2], partial(_metric, q.metric), q.lower_is_better) for q in question.qualities
+    ]
 
 
 def _metric(name: str, trial: Trial) -> float | None:

@@ -25,11 +25,12 @@ Row = tuple[tuple[str, ...], tuple[Cell, ...]]
 
 @dataclass(frozen=True)
 class Measure:
-    """One value column of a listing: its name, where its value comes from, and which end is best (None: neither)."""
+    """One value column of a listing: name, where its value comes from, which end is best (None: neither), digits."""
 
     name: str
     value: Callable[[Trial], float | None]
     lower_is_better: bool | None = None
+    digits: int = 3
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def listing(
     rows: list[Row] = []
     for block in _blocks(cells, 1):
         columns = [
-            mark_best([_summary(_by_seed(cells[key], m.value)) for key in block], m.lower_is_better) for m in measures
+            mark_best([_summary(_by_seed(cells[key], m.value), m.digits) for key in block], m.lower_is_better, m.digits)
+            for m in measures
         ]
         rows += [(tuple(map(show, key)), row) for key, row in zip(block, zip(*columns, strict=True), strict=True)]
     names = tuple(m.name for m in measures)

@@ -20,4 +20,6 @@ def two_points(
     file = hub.RepoFile("train/0000.parquet", 1, "a1")
     listed = hub.HubFiles("fever/fever", "c" * 40, (file,), (file,), (file,))
     monkeypatch.setattr(hub, "hub_files", lambda name: listed)
-    return lambda name: [PointMaker().point(make_spec(other_values(each))) for each in (None, name)]
+    return lambda name: [
+        PointMaker().point(make_spec(values)) for values in (other_values(like=name), other_values(name))
+    ]

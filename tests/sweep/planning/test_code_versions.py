@@ -8,6 +8,7 @@ from sweep.records.store import Store
 from sweep.space import ALL, Space, Stage
 
 SPACE = Space(
+    baseline=False,
     name="demo",
     title="demo",
     axes={"layer": [1, 2, 3]},

@@ -17,6 +17,7 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.packs import make_packs
 from sweep.planning.points import Point, PointMaker
 from sweep.records.store import Store
+from sweep.records.sweep_files import COMMITS, read_sweep_file
 from sweep.space import (
     ALL,
     EVERY_LAYER,
@@ -259,8 +260,7 @@ def test_hub_data_that_moved_since_a_sweep_began_are_said(monkeypatch: pytest.Mo
         plan = build_plan(space, commits={"EleutherAI/pythia-70m@main": "e" * 40})
         said.append(keep_commits(plan, store, "on_hub"))
     assert said[:2] == [[], []] and f"to stay: --data hub:fever/fever@{'c' * 40}" in said[2][0]
-    kept = store.read_json("on_hub/commits.json")
-    kept.pop("checksum")
+    kept = read_sweep_file(store, "on_hub", COMMITS)
     assert kept == {
         "models": {"EleutherAI/pythia-70m@main": "e" * 40}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
     }  # fmt: skip

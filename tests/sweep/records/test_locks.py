@@ -20,6 +20,7 @@ import pytest
 from sweep.records import lease, locks
 from sweep.records.lease import LockLost
 from sweep.records.store import Store
+from tests.rows import OpenRow
 from trainables.errors import ConfigError
 from trainables.node.storage import Changed, Storage, StorageError
 
@@ -122,7 +123,8 @@ def test_a_second_run_on_a_name_is_told_who_holds_it(any_address: str) -> None:
         pass
 
 
-def test_a_killed_run_holds_no_lock(between_processes: Store) -> None:
+def test_a_killed_run_holds_no_lock(between_processes: Store, row: OpenRow) -> None:
+    row("a run that holds a lock or lease is killed", 1, "the next run takes it at once")
     with child(between_processes) as first:
         assert said(first) == "held"
         with pytest.raises(ConfigError, match=f"pid {first.pid} "), between_processes.lock("demo"):
@@ -133,12 +135,14 @@ def test_a_killed_run_holds_no_lock(between_processes: Store) -> None:
             pass
 
 
-def test_of_two_that_start_together_one_holds_it(between_processes: Store) -> None:
+def test_of_two_that_start_together_one_holds_it(between_processes: Store, row: OpenRow) -> None:
+    row("two runs start together on one name", 2, "one works, the other says who does")
     with child(between_processes) as first, child(between_processes) as second:
         assert sorted([said(first), said(second)]) == ["held", "refused"]
 
 
-def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(objects: Store, monkeypatch) -> None:
+def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(objects: Store, monkeypatch, row: OpenRow) -> None:
+    row("a holder is paused (SIGSTOP) beyond its lease", 1, "it overwrites and deletes nothing, and says so")
     monkeypatch.setattr(lease, "LEASE_S", 3.0)
     monkeypatch.setattr(locks, "_machine", lambda: "another")  # as if the first were on another machine
     with child(objects, lease_s=3.0) as first:
@@ -161,7 +165,8 @@ def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(objects: Store, m
             objects.write("demo/plan.json", b"second's, still")
 
 
-def test_a_write_that_was_held_up_on_its_way_overwrites_nothing(objects: Store) -> None:
+def test_a_write_that_was_held_up_on_its_way_overwrites_nothing(objects: Store, row: OpenRow) -> None:
+    row("a write is held up on its way to S3", 1, "it overwrites nothing of who took over")
     late, other = Store(objects.uri), Store(objects.uri)
     with late.lock("demo"):
         late.write("demo/plan.json", b"1")
@@ -207,7 +212,8 @@ def test_a_file_that_somebody_else_touched_is_written_by_the_holder(objects: Sto
         objects.write("elsewhere/plan.json", b"not under the lock")
 
 
-def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: Store, monkeypatch) -> None:
+def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: Store, monkeypatch, row: OpenRow) -> None:
+    row("the answer to a conditional put is lost", 1, "known as the holder's own")
     put = Storage.put_if_match
 
     def lose_the_answer(self: Storage, path: str, data: bytes, version: str) -> str:
@@ -227,7 +233,8 @@ def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: Store, monkeypa
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_clocks_of_machines_play_no_part(objects: Store, hours: int, monkeypatch) -> None:
+def test_clocks_of_machines_play_no_part(objects: Store, hours: int, monkeypatch, row: OpenRow) -> None:
+    row(f"the machine's clock jumps by {hours} hours", 1, "the lease holds")
     true = time.time
     with objects.lock("demo"):
         monkeypatch.setattr(time, "time", lambda: true() + 3600 * hours)
@@ -264,7 +271,8 @@ def test_a_lease_is_renewed(objects: Store, monkeypatch) -> None:
             time.sleep(0.1)
 
 
-def test_a_store_that_is_away_is_no_loss(objects: Store, monkeypatch) -> None:
+def test_a_store_that_is_away_is_no_loss(objects: Store, monkeypatch, row: OpenRow) -> None:
+    row("the object store is away for a moment", 1, "the lease is kept")
     read_version = Storage.read_version
 
     def away(self: Storage, path: str) -> tuple[bytes, str]:
@@ -288,7 +296,8 @@ def test_a_number_that_another_process_has_got_is_not_the_holder(objects: Store)
         pass
 
 
-def test_what_has_neither_locks_nor_conditional_puts_is_refused(tmp_path, monkeypatch) -> None:
+def test_what_has_neither_locks_nor_conditional_puts_is_refused(tmp_path, monkeypatch, row: OpenRow) -> None:
+    row("a store without conditional puts", 1, "refused, unless --no-lock")
     from obstore.store import LocalStore
 
     monkeypatch.setattr("trainables.node.storage.connect", lambda *address: LocalStore(tmp_path))

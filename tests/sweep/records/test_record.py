@@ -86,7 +86,7 @@ def test_what_is_not_a_whole_record_is_refused(finished, change: dict, says: str
 
 def test_another_version_is_told_from_damage(finished) -> None:
     with pytest.raises(PassedOver, match="another version"):
-        check_record({**finished(), "format": 3})
+        check_record({**finished(), "format": 4})
 
 
 def test_the_hash_follows_the_content(finished) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweep.records.record import record_bytes
+from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordHead, Store, split_location
-from sweep.records.sweep_files import write_sweep_file
+from sweep.records.sweep_files import broken_files, read_sweep_file, write_sweep_file
 from sweep.report.findings import publish
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
@@ -21,13 +22,13 @@ def any_store(any_address: str) -> Store:
     return Store(any_address)
 
 
-def test_json_missing_is_none_and_broken_names_the_file(any_store: Store) -> None:
-    assert any_store.read_json("demo/plan.json") is None
-    any_store.write_json("demo/plan.json", {"space": "문서"})
-    assert any_store.read_json("demo/plan.json") == {"space": "문서"}
+def test_a_sweeps_file_missing_is_none_and_a_broken_one_is_named(any_store: Store) -> None:
+    assert read_sweep_file(any_store, "demo", MANIFEST) is None and not broken_files(any_store, "demo")
+    write_sweep_file(any_store, "demo", MANIFEST, {"space": "문서"})
+    assert read_sweep_file(any_store, "demo", MANIFEST) == {"space": "문서"}
     any_store.write("demo/plan.json", b"{")
-    with pytest.raises(DataError, match=r"demo/plan\.json"):
-        any_store.read_json("demo/plan.json")
+    assert read_sweep_file(any_store, "demo", MANIFEST) is None
+    assert any_store.full("demo/plan.json") in broken_files(any_store, "demo")[MANIFEST]
 
 
 @pytest.mark.parametrize(

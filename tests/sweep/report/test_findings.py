@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import math
 
 import pyarrow as pa
@@ -12,6 +14,9 @@ import pytest
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.store import Store
 from sweep.report.findings import extras_of
+from sweep.tracking.layout import Changed
+from trainables.data.fever import group_by_page, read_rows
+from trainables.data.sources import resolve_sources
 from trainables.lm.card import model_card
 from trainables.node.checksums import content_sum
 from trainables.trial.spec import canonical, identity, make_spec
@@ -28,13 +33,16 @@ def store(tmp_path) -> Store:
     return store
 
 
-def add(store: Store, sweep: str, right: int, **fields) -> str:
-    """Record a trial that has `right` of each page's claims right; return its id."""
+def add(store: Store, sweep: str, right: int, asked: list[dict] = (), samples: list[dict] = (), **fields) -> str:
+    """Record a trial that has `right` of each page's claims right; return its id.
+
+    `asked` are rows of its answers instead, `samples` records of CounterFact.
+    """
     spec = make_spec({"model": "llama2-7b", "num_documents": PAGES, "memory_dim": 64, "epochs": 3, **fields})
     card = model_card(spec.model)
     spec = canonical(spec, card)
     begun = begin_record(spec, identity(spec, card, "sample@v1"), card, Origin(sweep, "main", "p"))
-    rows = [
+    rows = asked or [
         {
             "claim_id": f"{page}-{claim}",
             "page": f"page {page}",
@@ -47,12 +55,15 @@ def add(store: Store, sweep: str, right: int, **fields) -> str:
     ]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink)
-    content = sink.getvalue()
-    files = {"predictions.parquet": {"bytes": len(content), "blake2b": content_sum(content)}}
+    contents = (
+        {"predictions.parquet": sink.getvalue()} if not samples else {"samples.json": json.dumps(samples).encode()}
+    )
+    files = {name: {"bytes": len(data), "blake2b": content_sum(data)} for name, data in contents.items()}
     result = {"status": "done", "metrics": {"memory/nll": 1.0}, "timings": {}, "files": files}
     record = complete_record(begun, result)
     folder = f"{sweep}/trains/lm_x/layer_0/1/none_0/alpha_0/{record['id']}"
-    store.write(f"{folder}/predictions.parquet", content)
+    for name, data in contents.items():
+        store.write(f"{folder}/{name}", data)
     store.write_record(record, folder)
     return str(record["id"])
 
@@ -60,7 +71,8 @@ def add(store: Store, sweep: str, right: int, **fields) -> str:
 def test_without_a_baseline_structure_is_compared_with_plain_memorising_alone(store) -> None:
     (finding,) = extras_of(store, ["study"], store.index()).findings.values()
     assert finding.values["vs_plain/accuracy"] == pytest.approx(-3 / 8)
-    assert finding.tags == {"verdict_vs_plain": "worse"} and finding.note == ""
+    assert finding.tags == {"verdict_vs_plain": "worse"}
+    assert finding.note.startswith("Of 96 claims 0 newly right, 36 newly wrong, compared with plain memorising")
 
 
 def test_a_baseline_of_another_sweep_serves_and_changes_the_findings(store) -> None:
@@ -84,3 +96,72 @@ def test_a_trial_that_another_sweep_ran_is_compared_where_the_plan_asks_for_it(s
     shared = [head.id for head in store.index().values() if head.sweep == "study"]
     store.write_json("second/plan.json", {"stages": [{"name": "main", "ids": shared[:1]}]})
     assert list(extras_of(store, ["second"], store.index()).findings) == shared[:1]
+
+
+def sample_answers(right: set[int]) -> tuple[list[dict], list[str]]:
+    """Answer the sample world's claims about one page, these right and the others wrong; return words, too."""
+    (source,) = resolve_sources("sample")
+    page, claims = next(iter(group_by_page(read_rows(source.valid)).pages.items()))
+    rows = [
+        {
+            "claim_id": claim.id,
+            "page": page,
+            "label": claim.label,
+            "rows": claim.rows,
+            "parsed": claim.letter if i in right else "abc"[("abc".index(claim.letter) + 1) % 3],
+        }
+        for i, claim in enumerate(claims)
+    ]
+    return rows, [claim.text for claim in claims]
+
+
+def test_answers_that_changed_are_told_with_the_claims_words(tmp_path) -> None:
+    store = Store(str(tmp_path / "out"))
+    base, words = sample_answers({0})
+    add(store, "study", 0, asked=base, data="sample", method="pretrained")
+    own, _ = sample_answers({1})
+    trial = add(store, "study", 0, asked=own, data="sample", method="memory", layer=9)
+    extras = extras_of(store, ["study"], store.index())
+    finding = extras.findings[trial]
+    assert [(each.question, each.gained) for each in finding.changed] == [(words[1], True), (words[0], False)]
+    gained, lost = finding.changed
+    assert gained.after == gained.truth != gained.before and lost.before == lost.truth != lost.after
+    table = list(csv.DictReader(io.StringIO(extras.changed[trial]().decode())))
+    assert [(row["claim"], row["change"]) for row in table] == [(words[1], "newly right"), (words[0], "newly wrong")]
+    assert table[0]["trial"] == table[0]["truth"] == gained.truth
+
+
+def test_claims_of_data_that_has_changed_are_named_by_their_number(tmp_path) -> None:
+    store = Store(str(tmp_path / "out"))
+    base, words = sample_answers({0})
+    for row in base:
+        row["rows"] += 1  # another table than the one that is here
+    add(store, "study", 0, asked=base, data="sample", method="pretrained")
+    own = [{**row, "parsed": "c"} for row in base]
+    trial = add(store, "study", 0, asked=own, data="sample", method="memory", layer=9)
+    changed = extras_of(store, ["study"], store.index()).findings[trial].changed
+    assert changed and all(each.question.startswith("claim ") for each in changed)
+
+
+def test_sampled_answers_that_changed_are_told_with_their_comparison(tmp_path) -> None:
+    store = Store(str(tmp_path / "out"))
+
+    def samples(named: int) -> list[dict]:
+        true, other = [" Italy, of course", " Italy"], [" the sea", " a"]
+        texts = {"target_true": "Italy", "target_new": "Peru"}
+        return [
+            {"case_id": i, "prompt": f"Place {i} lies in", **texts, "answers": true if i < named else other}
+            for i in range(30)
+        ]
+
+    fields = {"probes": ("counterfact",), "data": "sample"}
+    add(store, "study", 0, samples=samples(2), method="pretrained", **fields)
+    trial = add(store, "study", 0, samples=samples(25), method="memory", layer=9, **fields)
+    finding = extras_of(store, ["study"], store.index()).findings[trial]
+    assert finding.values["vs_pretrained/counterfact_true_rate"] == pytest.approx(23 / 30)
+    low, high = (finding.values[f"vs_pretrained/counterfact_true_rate_{end}"] for end in ("low", "high"))
+    assert 0.5 < low < 23 / 30 < high < 1
+    assert finding.tags["verdict_counterfact_true_rate"] == "higher"
+    assert finding.tags["verdict_counterfact_new_rate"] == "no difference found"
+    assert finding.changed[0] == Changed("Place 2 lies in", "Italy", "the sea", "Italy, of course", True)
+    assert len(finding.changed) == 3

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.trainable import PackTrainable
 from trainables.pack.worker import PackWork
-from trainables.trainable import PackTrainable
 
 VARIABLE = "MEMORY_SWEEP_TEST_FAULTS"
 POISONED: list[str] = []
@@ -84,6 +84,8 @@ def _apply(rule: Mapping[str, Any]) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
+    if kind == "sleep":
+        time.sleep(600)
     if kind == "poison":
         POISONED.append("CUDA error: an illegal memory access was encountered")
         raise RuntimeError(POISONED[0])

@@ -18,6 +18,7 @@ from sweep.records.store import Store
 from sweep.running import ledger as ledger_module
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, Space, Stage, checked
+from tests.rows import OpenRow
 
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = checked(
@@ -41,6 +42,7 @@ FILE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="flat", title="two trials", axes={"layer": [0, 2]},
     fixed={"model": %(model)r, "data": %(data)r, "memory_dim": 16, "epochs": 3, "segment_tokens": 32,
            "num_documents": 2, "claims_per_page": 1},
@@ -95,7 +97,8 @@ def records(address: str) -> dict[str, list[str]]:
     store, found = Store(address), {}
     for name in store.folders():
         for path in store.find(f"{name}/trains", "record.json"):
-            found.setdefault(path.split("/")[-2], []).append(name)
+            if "/probes/" not in path:
+                found.setdefault(path.split("/")[-2], []).append(name)
     return found
 
 
@@ -167,7 +170,8 @@ def test_a_failed_trial_of_another_sweep_is_run_again_only_when_asked(address: s
         run.end()
 
 
-def test_the_claim_of_a_dead_run_is_taken_over(address: str) -> None:
+def test_the_claim_of_a_dead_run_is_taken_over(address: str, row: OpenRow) -> None:
+    row("a sweep that others wait for is dead", 1, "its claims are taken over")
     run = Run(address, "one")
     trial = run.ledger._queue[0].points[0].id
     with subprocess.Popen(
@@ -209,7 +213,11 @@ def test_a_run_that_has_lost_its_lock_gets_no_more_packs(s3_options: str) -> Non
 
 
 @pytest.mark.slow
-def test_two_commands_at_once_record_every_trial_once(tmp_path: Path, tiny_models: Any, sample_data: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_two_commands_at_once_record_every_trial_once(
+    tmp_path: Path, tiny_models: Any, sample_data: Path, row: OpenRow
+) -> None:
+    row("two sweeps of different names on one storage at once", 2, "every trial is recorded once")
     space = tmp_path / "space.py"
     space.write_text(FILE % {"model": str(tiny_models["llama"]), "data": str(sample_data)})
     run = [sys.executable, "-m", "sweep.run", str(space), "--executor", "local", "--device", "cpu", "--cpus-per-trial",
@@ -218,7 +226,7 @@ def test_two_commands_at_once_record_every_trial_once(tmp_path: Path, tiny_model
     for name in ("one", "two"):
         both.append(subprocess.Popen([*run, "--name", name], cwd=ROOT, stdout=subprocess.PIPE, text=True))
         time.sleep(0.2)
-    out = [process.communicate(timeout=240)[0] for process in both]
+    out = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], out
     found = records(str(tmp_path / "out"))
     assert len(found) == 2 and all(len(names) == 1 for names in found.values()), out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,12 +17,15 @@ from sweep.planning.load import asked_space
 from sweep.planning.plan_of import plan_of
 from sweep.records.record import Record
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
+from tests.rows import OpenRow
 from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +35,7 @@ BEST = Best(field="layer", stage="select", per=("model",))
 @pytest.fixture(scope="module")
 def space(tiny_models: dict[str, Path], sample_data: Path) -> Space:
     return Space(
+        baseline=False,
         name="both",
         title="a tiny staged study",
         axes={"model": [str(tiny_models["llama"])], "layer": [0, 2], "alpha": [0, 1.0]},
@@ -81,7 +84,7 @@ class Run:
     def __init__(self, executor: Executor, capacity: Capacity, space: Space, folder: Path, size: int = 2) -> None:
         self.store, self.executor = Store(str(folder)), executor
         index = self.store.index()
-        choices = self.store.read_json("both/choices.json") or {}
+        choices = read_sweep_file(self.store, "both", CHOICES) or {}
         plan = plan_of(asked_space(space), index, choices, self.store, "both")
         self.said: list[str] = []
         self.ledger = Ledger(
@@ -98,7 +101,7 @@ class Run:
 
     def go(self) -> dict[str, Record]:
         """Run, and return all records of the storage."""
-        display = Display(0, every_s=1e9)
+        display = Display(SweepProgress("both"), every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
         return {head.id: head.record() for head in self.store.index().values()}
 
@@ -266,8 +269,9 @@ def test_a_failure_that_is_no_trials_own_is_tried_again_and_leaves_no_trace(
 
 
 def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
-    start: Open, space: Space, faults: Path
+    start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
+    row("every pack fails for want of disk", 3, "the sweep stops; nothing failed; goes on")
     run = start(longer(space, 4), size=1)
     plan(faults, {"kind": "io", "after": 2, "times": 100})
     assert run.go() == {}
@@ -279,8 +283,9 @@ def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
 
 
 def test_packs_that_do_not_fit_are_halved_and_a_single_trial_fails_for_memory(
-    start: Open, space: Space, faults: Path
+    start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
+    row("a pack does not fit the memory", 1, "halved; all trials done")
     pair = replace(space, stages=(Stage(name="select", axes={"alpha": ALL, "model": ALL}, fixed={"layer": 0}),))
     pair = replace(pair, axes={**pair.axes, "alpha": [0.5, 1.0]})
     plan(faults, {"kind": "memory", "members": 2, "times": 1})
@@ -354,7 +359,7 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
     stage = "Stage(name='only', axes={})"
     file = tmp_path / "small.py"
     stated = f"name='small', title='', axes={{}}, fixed={small!r}, stages=({stage},)"
-    file.write_text(f"from sweep import Space, Stage\nspace = Space({stated})\n")
+    file.write_text(f"from sweep import Space, Stage\nspace = Space(baseline=False, {stated})\n")
     code = (
         "import runpy, sys\n"
         "sys.modules['ray'] = None\n"
@@ -372,5 +377,5 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    (record,) = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
     assert record["status"] == "done"

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.failures import ALIKE, BUDGET, FailurePolicy
 from sweep.running.ledger import Ledger
+from tests.rows import OpenRow
 from tests.sweep.running.test_ledger import open_ledger, take
 from trainables.errors import Failure
 
@@ -178,7 +180,10 @@ def give(ledger: Ledger, layer_of_failed: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bug", "preemption", "io"])
-def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(
+    tmp_path: Path, kind: str, row: OpenRow
+) -> None:
+    row(f"a candidate fails for no reason of its own ({kind})", 1, "nothing is chosen, and that is said")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, kind)
     assert take(ledger) == [] and ledger.exhausted and not ledger.choices
@@ -186,7 +191,8 @@ def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(tmp
     assert take(open_ledger(tmp_path)[0]) == []
 
 
-def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path) -> None:
+def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_path: Path, row: OpenRow) -> None:
+    row("a candidate that failed is brought back", 1, "the choice named it and is made anew")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, "memory")
     chosen = [line for line in said if line.startswith("chosen:")]
@@ -200,7 +206,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
         again.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 0.5}})
         again.end_pack(pack)
     assert {begun["identity"]["layer"] for _, begun in take(again)} == {3}
-    choices = Store(str(tmp_path)).read_json("staged/choices.json")
+    choices = read_sweep_file(Store(str(tmp_path)), "staged", CHOICES)
     assert {(choice["value"], choice["before"]["value"]) for choice in choices.values()} == {(3, 1)}
     assert any("decided anew, 3 had failed and has a result now; it was 1" in line for line in said)
 

@@ -11,7 +11,9 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import costed_plan, plan_of
 from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
+from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store
+from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.table import results_table
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, LARGEST, OTHERS, Best, OneOf, Sampling, Space, Stage, Uniform, checked
@@ -35,7 +37,7 @@ SPACE = checked(
 def open_ledger(folder: Path, size: int = 1, **options: Any) -> tuple[Ledger, list[str]]:
     store, said = Store(str(folder)), []
     index = store.index()
-    choices = store.read_json("staged/choices.json") or {}
+    choices = read_sweep_file(store, "staged", CHOICES) or {}
     plan = plan_of(SPACE, index, choices, store, "staged", retry_failed=options.get("retry_failed", False))
     ledger = Ledger(
         plan,
@@ -89,7 +91,7 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
     finish_all(ledger, best=3)
     assert ledger.exhausted and ledger.outcome()["missing"] == 0
     store = Store(str(tmp_path))
-    choices = store.read_json("staged/choices.json")
+    choices = read_sweep_file(store, "staged", CHOICES)
     for head in store.index().values():
         record = head.record()
         if record["identity"]["layer"] == 1:
@@ -97,7 +99,7 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
             store.write_record(record, head.folder)
     again, said = open_ledger(tmp_path)
     assert take(again) == [] and again.exhausted
-    assert store.read_json("staged/choices.json") == choices
+    assert read_sweep_file(store, "staged", CHOICES) == choices
     assert any("stays 3" in line for line in said)
 
 
@@ -132,7 +134,7 @@ def test_a_result_that_comes_twice_is_recorded_once(tmp_path):
     ledger, _ = open_ledger(tmp_path)
     pack, begun = take(ledger)[0]
     assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 1.0}})
-    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 9.0}}) is None
+    assert ledger.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 9.0}}) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
@@ -148,12 +150,22 @@ def test_every_trial_is_handed_out_once_whatever_the_pack_size(tmp_path, size):
     assert len(seen) == len(set(seen)) == 10
 
 
+def test_the_storages_name_is_read_once_however_often_the_sweeps_plan_is_written(tmp_path, monkeypatch):
+    asked, real = [], Store.storage_id
+    monkeypatch.setattr(Store, "storage_id", lambda store: asked.append(store.uri) or real(store))
+    ledger, _ = open_ledger(tmp_path)
+    finish_all(ledger, best=3)
+    ledger.write_manifest()
+    assert len(asked) == 1
+    assert read_sweep_file(Store(str(tmp_path)), "staged", MANIFEST)["storage"] == real(Store(str(tmp_path)))
+
+
 def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path):
     ledger, _ = open_ledger(tmp_path)
     finish_all(ledger, best=3)
     store, before = Store(str(tmp_path)), dict(manifest_stages(Store(str(tmp_path)), "staged"))
     narrow = apply_overrides(SPACE, ["model=sample-neox"])
-    index, choices = store.index(), store.read_json("staged/choices.json")
+    index, choices = store.index(), read_sweep_file(store, "staged", CHOICES)
     plan = plan_of(narrow, index, choices, store, "staged", until_stage="most")
     Ledger(plan, store, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
     after = dict(manifest_stages(store, "staged"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ TUNED = """
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 
 space = Space(
+    baseline=False,
     name="draws",
     title="a tiny sampled study",
     axes={"model": [%(model)r], "layer": [0, 2]},
@@ -179,7 +179,7 @@ def test_draws_run_some_are_stopped_early_and_a_second_run_goes_on_where_the_fir
     assert first.returncode == 0 and "note: MLflow" not in first.stdout, first.stdout + first.stderr
     second = run(space, tmp_path / "out")
     assert second.returncode == 0, second.stdout + second.stderr
-    found = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("record.json")]
+    found = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
     drawn = [r for r in found if r["stage"] == "tune"]
     assert len(drawn) == 6 and len({r["identity"]["alpha"] for r in drawn}) == 6
     stopped = [r for r in drawn if r["status"] == "stopped"]

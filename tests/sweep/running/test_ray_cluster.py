@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.records.store import Store
 from tests.stand_ins import model_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +27,7 @@ SPACE = """
 from sweep.space import ALL, Space, Stage
 
 space = Space(
+    baseline=False,
     name="wide",
     title="a flat grid",
     axes={"layer": [0, 1, 2, 3], "lr": [1e-3, 3e-3], "num_documents": [2, 3]},
@@ -35,6 +36,11 @@ space = Space(
     stages=(Stage(name="all", axes={"layer": ALL, "lr": ALL, "num_documents": ALL}),),
 )
 """
+
+
+def recorded(storage: Path) -> list[dict]:
+    """The records of all trials so far."""
+    return [head.record() for head in Store(str(storage)).index(set_aside=False).values()]
 
 
 def env(**more: str) -> dict[str, str]:
@@ -122,7 +128,8 @@ def holds(path: Path, text: str) -> bool:
     ],
     ids=["wrong", "missing", "missing in token mode", "switched off"],
 )
-def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_path):
+def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_path, row):
+    row(f"the cluster's token: {why}", 1, "one line within 10 s, exit 2")
     code = "import sys; from sweep.cli import user_errors; from sweep.running import ray_cluster as c\n"
     code += "with user_errors(): c.set_environment(sys.argv[1]); c.check_reachable(sys.argv[1])"
     start = time.monotonic()
@@ -136,7 +143,8 @@ def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_
 
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
-def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_path, tiny_models, sample_data):
+def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_path, tiny_models, sample_data, row):
+    row("a raylet of two is killed (SIGKILL)", 1, "all trials done")
     space = tmp_path / "wide.py"
     space.write_text(SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data), "epochs": 30})
     storage = tmp_path / "out"
@@ -161,13 +169,13 @@ def test_both_nodes_work_and_the_death_of_one_costs_nothing(cluster, token, tmp_
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while len({json.loads(p.read_text())["node"] for p in storage.rglob("record.json")}) < 2:
+    while len({r["node"] for r in recorded(storage)}) < 2:
         assert driver.poll() is None, "one node did all the work"
         time.sleep(0.5)
     os.kill(cluster, signal.SIGKILL)
     out, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, out
-    found = [json.loads(p.read_text()) for p in storage.rglob("record.json")]
+    found = recorded(storage)
     assert len(found) == 16 and {r["status"] for r in found} == {"done"}
     assert "Traceback" not in out
     told = [p for root in (storage, Path(f"/tmp/ms-{os.getpid()}")) for p in root.rglob("*") if holds(p, token)]

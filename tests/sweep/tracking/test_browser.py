@@ -19,7 +19,7 @@ from PIL import Image
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.store import Store
 from sweep.tracking.address import resolve_tracking
-from sweep.tracking.layout import Finding
+from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Extras, publish
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
@@ -70,7 +70,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
     Path(store.uri).mkdir()
     shutil.copy(empty_database, Path(store.uri) / "mlflow.db")
     models = ("llama2-7b", "pythia-6.9b")
-    stages: dict[str, list[dict]] = {"layer_selection": [], "inductive": []}
+    stages: dict[str, list[dict]] = {"baseline": [], "layer_selection": [], "inductive": []}
+    stages["baseline"] = [record("baseline", 3.0, 0.3, model=model, method="pretrained") for model in models]
     for i, (model, layer) in enumerate(product(models, LAYERS)):
         stages["layer_selection"].append(
             record("layer_selection", 2.0 - layer / 40, 0.5 + i / 100, model=model, layer=layer, alpha=0.0)
@@ -81,11 +82,18 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
     for i, own in enumerate(each for stage in stages.values() for each in stage):
         store.write_record(own, f"study/trains/lm_x/layer_0/1/none_0/alpha_{i}/{own['id']}")
     plan = [{"name": name, "points": len(own), "ids": [r["id"] for r in own]} for name, own in stages.items()]
+    plan[2]["ids"] += [r["id"] for r in stages["layer_selection"] if r["identity"]["layer"] == 23]  # alpha 0
     store.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
     store.write("study/report/report.html", REPORT)
     against = {f"vs_pretrained/accuracy{end}": 0.1 for end in ("", "_low", "_high")}
-    findings = {r["id"]: Finding(against, {"verdict": "better"}) for own in stages.values() for r in own}
-    extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))])
+    changed = (Changed("Ada met Bo.", "refutes", "supports", "refutes", True),)
+    findings = {
+        r["id"]: Finding(against, {"verdict": "better"}, "1 newly right.", changed)
+        for own in stages.values()
+        for r in own
+    }
+    tables = dict.fromkeys(findings, lambda: b"claim,truth\nAda met Bo.,refutes\n")
+    extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))], tables)
     tracking = resolve_tracking(store, f"sqlite:///{store.uri}/mlflow.db", "memory-sweep")
     publish(store, ["study"], tracking, store.index(), extras=extras)
     yield store
@@ -147,7 +155,7 @@ def followed(page, name: str):
 def test_the_printed_link_opens_the_sweeps_table_with_names_and_values(page, links) -> None:
     page.goto(links["study: all trials"])
     expect(page.get_by_test_id("saved-views-trigger")).to_contain_text("study: all trials")
-    expect(page.get_by_text(re.compile(r"^\s*48\s*matching runs"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^\s*50\s*matching runs"))).to_be_visible()
     best = page.locator(".ag-pinned-left-cols-container .ag-row[row-index='0']")
     expect(best).to_contain_text("a0.2")  # the lowest NLL first
     row = page.locator(".ag-center-cols-container .ag-row[row-index='0']")
@@ -176,7 +184,7 @@ def test_charts_are_bars_in_the_order_of_the_questions(page, links) -> None:
 
 @pytest.mark.parametrize(
     ("title", "runs"),
-    [("layers", 8), ("alpha x allocation", 40), ("against pretrained", 48), ("failed and diverged", 0)],
+    [("layers", 8), ("alpha x allocation", 42), ("against pretrained", 50), ("failed and diverged", 0)],
 )
 def test_each_saved_view_opens_with_its_runs(page, links, title: str, runs: int) -> None:
     page.goto(links[f"study: {title}"])
@@ -195,7 +203,7 @@ def test_all_views_are_in_the_menu(page, links) -> None:
         expect(page.get_by_role("menu").get_by_text(title, exact=True)).to_be_visible()
 
 
-@pytest.mark.parametrize("number", [2, 48])
+@pytest.mark.parametrize("number", [2, 50])
 def test_runs_are_compared_side_by_side(page, links, number: int) -> None:
     page.goto(links["study: all trials"])
     expect(page.locator(".ag-row[row-index='1']").first).to_be_visible()
@@ -209,6 +217,17 @@ def test_runs_are_compared_side_by_side(page, links, number: int) -> None:
     expect(page.get_by_text("a0.2").first).to_be_visible()
 
 
+def test_a_trials_page_shows_answers_that_changed_and_the_file_of_all(page, links) -> None:
+    page.goto(links["study: all trials"])
+    page.locator(".ag-pinned-left-cols-container .ag-row[row-index='0'] a").first.click()
+    page.get_by_text("Show more").click()
+    cells = page.get_by_role("row").filter(has_text="Ada met Bo.").get_by_role("cell")
+    expect(cells).to_have_text(["+", "Ada met Bo.", "refutes", "supports", "refutes"])
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("changed_answers.csv").first.click()
+    expect(page.get_by_text("Previewing the first 1 rows")).to_be_visible()
+
+
 def test_the_sweeps_page_shows_results_figure_and_report(page, links) -> None:
     page.goto(links["study: all trials"])
     page.locator(".ag-pinned-left-cols-container .ag-row[row-index='0'] a").first.click()
@@ -216,8 +235,8 @@ def test_the_sweeps_page_shows_results_figure_and_report(page, links) -> None:
     page = followed(page, "the sweep study")  # from a trial's description to the sweep's
     expect(page.get_by_role("heading", name="A study of two models")).to_be_visible()
     page.get_by_text("Show more").click()
-    expect(page.get_by_text("48 trials recorded")).to_be_visible()
-    expect(page.get_by_text("against the pretrained model: 48 better")).to_be_visible()
+    expect(page.get_by_text("50 trials recorded")).to_be_visible()
+    expect(page.get_by_text("against the pretrained model: 50 better")).to_be_visible()
     picture = page.locator("img[src*='get-artifact']")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") == 40

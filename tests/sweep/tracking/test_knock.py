@@ -19,6 +19,7 @@ from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.knock import knock
 from sweep.tracking.live_feed import LiveFeed
+from tests.rows import OpenRow
 
 ROOT = Path(__file__).resolve().parents[3]
 FIRST = """
@@ -74,8 +75,9 @@ def test_files_and_answers_of_any_kind_are_let_through(tmp_path: Path) -> None:
 
 
 def test_publish_and_the_end_of_a_run_wait_15_s_at_most(
-    silent: int, store: Store, begun, finished, monkeypatch
+    silent: int, store: Store, begun, finished, monkeypatch, row: OpenRow
 ) -> None:
+    row("the tracking server takes connections and never answers", 1, "a run's end and publish wait 15 s at most")
     tracking = Tracking(f"http://127.0.0.1:{silent}", "e")
     feed = LiveFeed(store, "demo", tracking, interval_s=0.1)
     feed.start_trial(begun())
@@ -122,13 +124,15 @@ def postgres(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_two_first_users_of_an_empty_postgresql_both_succeed(postgres: str) -> None:
+@pytest.mark.timeout(1200)
+def test_two_first_users_of_an_empty_postgresql_both_succeed(postgres: str, row: OpenRow) -> None:
+    row("two first users of an empty PostgreSQL at once", 2, "both succeed")
     both = [
         subprocess.Popen(
             [sys.executable, "-c", FIRST, postgres], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=240) for process in both]
+    told = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert told[0][0].split()[-1] == told[1][0].split()[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -44,6 +46,7 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(store, trac
     told = register_memory(store, "demo", tracking)
     record, folder = trained[1]
     assert record["id"] in told and "models:/memory-sweep-demo/1" in told
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # which the link that is printed next would name
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking.uri)
     try:
@@ -62,6 +65,19 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(store, trac
     assert isinstance(answer, str) and answer
     (head,) = Runs(tracking, store.storage_id()).find(trial=record["id"])
     assert head.complete and not head.running
+
+
+def test_a_hard_memory_whose_answers_need_the_claims_page_is_refused(store, tracking, save) -> None:
+    card = model_card("sample-llama", "main")
+    fields = {"model": "sample-llama", "layer": 1, "mode": "hard", "allocation": "simset1"}
+    spec = canonical(make_spec(fields), card)
+    begun = begin_record(spec, identity(spec, card, "sample@v1"), card, Origin("demo", "main", "p"))
+    record = complete_record(begun, {"status": "done", "metrics": {"memory/nll": 1.0}, "timings": {"train_s": 1.0}})
+    store.write(f"{save(record)}/memory.safetensors", b"never read")
+    with pytest.raises(ConfigError, match="hard memory answers with the entries of each claim's page"):
+        register_memory(store, "demo", tracking, record["id"])
+    with pytest.raises(ConfigError, match="hard ones cannot be registered"):
+        register_memory(store, "demo", tracking)
 
 
 def test_a_trial_that_is_not_there_cannot_be_registered(store, tracking, trained) -> None:

@@ -51,6 +51,14 @@ def test_what_varies_most_comes_first_and_what_does_not_vary_is_left_out() -> No
     assert Naming.of(trials).of_values(trials[-1]) == "a5 simset1"
 
 
+def test_fields_that_pretrained_models_lack_are_not_taken_to_vary() -> None:
+    trials = [trial(alpha=a, allocation="simset1", layer=9) for a in ALPHAS]
+    assert Naming.of([*trials, trial(method="pretrained")]).of_values(trials[-1]) == "a5"
+    assert Naming.of([*trials, trial(method="pretrained", num_documents=9)]).of_values(trials[-1]) == "a5 n10"
+    gates = [trial(layer=9, norm_and_gate=gate) for gate in (True, False)]
+    assert [Naming.of([*gates, trial(method="pretrained")]).of_values(each) for each in gates] == ["a0", "a0 no-norm"]
+
+
 def test_models_are_named_by_what_they_do_not_share() -> None:
     trials = [trial(model, layer=9) for model in MODELS["sample"]]
     assert [Naming.of(trials).of_values(values) for values in trials] == ["neox", "llama"]

@@ -22,6 +22,7 @@ from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs
 from sweep.tracking.layout import metric_values
 from sweep.tracking.live_feed import LiveFeed
+from tests.rows import OpenRow
 
 
 class Server:
@@ -96,8 +97,9 @@ def assert_whole(runs: Runs, records: list[dict]) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
-    server, store, begun, finished, save, wait_until
+    server, store, begun, finished, save, wait_until, row: OpenRow
 ) -> None:
+    row("the MLflow server dies in the middle", 1, "all trials done; published later")
     records = [finished(seed=seed) for seed in range(6)]
     for record in records:
         save(record)

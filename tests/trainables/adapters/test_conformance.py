@@ -30,12 +30,31 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "pretrained": [{}],
     "allocate": [{"allocation": "simset2", "num_clusters": 2}],
     "full_update": [{"lr": 1e-3}],
+    "lora": [
+        {"layer": 1, "lr": 1e-2, "rank": 4},
+        {"layer": 1, "lr": 3e-3, "rank": 4, "lora_alpha": 1.0},
+        {"layer": 1, "lr": 1e-2, "rank": 4, "weight_decay": 0.5},
+    ],
+    "prompt": [{"virtual_tokens": 3, "lr": 1e-2}],
+    "docguidance": [
+        {"layer": 1, "lr": 1e-2},
+        {"layer": 1, "lr": 3e-3, "guidance_alpha": 1.0},
+        {"layer": 1, "lr": 1e-2, "guidance_alpha": 0.5, "guidance_target": 6.0},
+    ],
+    "two_memories": [
+        {"layer": 1, "template_layer": 2, "content": "document+template", "lr": 1e-2},
+        {"layer": 1, "template_layer": 2, "content": "document+template", "lr": 3e-3, "weight_decay": 0.5},
+    ],
     "shift": [{"layer": 2, "lr": 0.3}, {"layer": 2, "lr": 1.0}],
 }
 # What makes a member's loss infinite, on top of those.
 WILD: dict[str, dict[str, Any]] = {
     "memory": {"lr": 1e30, "warmup_steps": 0, "norm_and_gate": False},
     "full_update": {"lr": 1e30, "warmup_steps": 0},
+    "lora": {"lr": 1e30, "warmup_steps": 0},
+    "prompt": {"lr": 1e38, "warmup_steps": 0},
+    "docguidance": {"lr": 1e30, "warmup_steps": 0, "activation": "relu"},
+    "two_memories": {"lr": 1e30, "warmup_steps": 0, "norm_and_gate": False},
     "shift": {"lr": 3e37},
 }
 CASES = [pytest.param(method, id=method) for method in MEMBERS]
@@ -145,8 +164,9 @@ def test_the_fast_way_gives_what_the_whole_model_gives(method: str, specs: Any, 
     for k in range(adapter.num_members):
         said: list[int] = []
         total, count = 0.0, 0
-        with adapter.attached(k) as whole, torch.no_grad():
-            for text in adapter.texts.segments:
+        for text in adapter.texts.segments:
+            about = text.document if adapter.is_masked(k, text.document) else None
+            with adapter.attached(k, about) as whole, torch.no_grad():
                 tokens = torch.tensor([text.tree.tokens])
                 logits = whole(tokens)[0].double()
                 said += logits.argmax(dim=-1).tolist()
@@ -226,8 +246,16 @@ def test_flops_are_those_that_planning_counts_with(method: str, specs: Any, buil
     tokens = sum(len(text.tree) for text in adapter.texts.train)
     assert adapter.train_flops(0) == 0 < adapter.train_flops(1)
     assert adapter.train_flops(3) == pytest.approx(3 * adapter.train_flops(1))
+    planned = plan.train_flops(card, tokens, len(adapter.texts.train))
     # the head may be counted for target tokens only, of which each text has at least one fewer
-    assert 0.9 < adapter.train_flops(1) / (plan.train_token_flops(card) * tokens) <= 1.0
+    assert 0.9 < adapter.train_flops(1) / planned <= 1.0
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_the_numbers_that_are_trained_are_counted(method: str, specs: Any, build: Build) -> None:
+    adapter = build(*specs(method))
+    assert adapter.trained_params == sum(value.numel() for value in adapter.state(0).weights.values())
+    assert (adapter.trained_params > 0) == ADAPTERS[method].trains
 
 
 @pytest.mark.parametrize("method", [name for name in MEMBERS if len(MEMBERS[name]) > 1])

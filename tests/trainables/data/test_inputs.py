@@ -382,10 +382,26 @@ def notes_of(folder: Path, **values: Any) -> list[str]:
 
 def test_few_pages_with_a_text_are_said(make_fever: MakeFever) -> None:
     folder = make_fever()
-    (said,) = notes_of(folder)
+    (said,) = notes_of(folder, num_documents=5)
     place = folder / "fever" / "wiki-pages"
     assert f"4 of 5 evidence pages have a text in {place}; titles there look like 'Bob', 'Ann', 'Unasked'" in said
     assert said.endswith("missing are 'Cy'")
+
+
+def test_a_page_without_a_text_that_no_trial_asks_for_is_not_said(make_fever: MakeFever) -> None:
+    folder = make_fever()
+    assert notes_of(folder, num_documents=3) == []
+    (said,) = notes_of(folder, num_documents=4)
+    assert "3 of 4 evidence pages have a text" in said
+    record = {"prompt": "{} is", "subject": "Cy", "target_true": {"str": "a"}, "target_new": {"str": "b"}}
+    (folder / "counterfact.json").write_text(json.dumps([{"case_id": 1, "requested_rewrite": record}]))
+    first = {"page_order": "subjects", "probes": "counterfact", "counterfact_records": 1}
+    (said,) = notes_of(folder, num_documents=3, **first)
+    assert "2 of 3 evidence pages have a text" in said and said.endswith("missing are 'Cy'")
+
+
+def test_the_sample_world_needs_no_note() -> None:
+    assert [notes_of(Path("sample"), num_documents=number) for number in (4, 12)] == [[], []]
 
 
 def test_more_records_than_there_are_is_said(make_fever: MakeFever) -> None:

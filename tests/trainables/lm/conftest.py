@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 from trainables.lm.card import ModelCard
 from trainables.lm.folder_identity import folder_key, weight_files
 
-torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))  # for `families`, which several test files use
 
 VOCAB, DIM, BLOCKS = 61, 32, 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("mamba", {"vocab_size": VOCAB, "hidden_size": DIM, "num_hidden_layers": BLOCKS, "state_size": 4}),
 }  # fmt: skip
 
+_SAVED: dict[str, ModelCard] = {}
 
 # Its blocks hand on four versions of the hidden states: a memory has no place there.
 NOT_ONE_STREAM = AutoConfig.for_model(
@@ -173,9 +175,14 @@ def family_config(name: str) -> Any:
 
 
 def save_family(name: str, tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
-    """Save a random model of a tiny configuration and return its card."""
+    """Save a random model of a tiny configuration, once for all tests, and return its card."""
+    if name not in _SAVED:
+        _SAVED[name] = _save(name, tmp_path_factory.mktemp("family"))
+    return _SAVED[name]
+
+
+def _save(name: str, folder: Path) -> ModelCard:
     config = family_config(name)
-    folder = tmp_path_factory.mktemp("family")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():

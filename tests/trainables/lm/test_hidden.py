@@ -215,7 +215,6 @@ from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.card import ModelCard
 
-torch.set_num_threads(1)
 card, here = eval(sys.argv[1]), Path(sys.argv[2])
 hidden.Trunk = noted_and_slow(here)
 states = hidden.HiddenStates(card, torch.float32, "cpu", HiddenCache(here / "cache"))

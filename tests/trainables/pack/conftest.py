@@ -20,15 +20,15 @@ def trial_with_other(
     own_questions: Path,
     other_values: Callable[..., dict[str, Any]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str | None], TrialSpec]:
-    """Make a trial in which every field matters, or the same with another value of the field named."""
+) -> Callable[..., TrialSpec]:
+    """Make a trial in which every field matters, or the same with another value of the field named (`other_values`)."""
     folder = tmp_path_factory.mktemp("other")
     models = str(tiny_models["llama"]), str(_other_tokens(tiny_models["gpt_neox"], folder / "model"))
     both = sample_data, _other_texts(sample_data, folder / "data")
     data = tuple(f"{texts},{own_questions}" for texts in both)
 
-    def make(name: str | None = None) -> TrialSpec:
-        return make_spec(other_values(name, models, data))
+    def make(name: str | None = None, like: str | None = None) -> TrialSpec:
+        return make_spec(other_values(name, models, data, like))
 
     return make
 

@@ -114,7 +114,6 @@ def test_tensors_of_another_shape_are_not_copied_into_place(damage: str) -> None
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(torch.device("cpu"), 10**9)
 
 

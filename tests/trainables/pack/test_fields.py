@@ -6,6 +6,7 @@ or a part left out or added without reason fails here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,18 +51,20 @@ def trial(trial_with_other) -> Callable[..., TrialSpec]:
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(CPU, 10**9)
 
 
 @pytest.fixture(scope="module")
-def base_contents(trial, cache) -> dict[Part, Any]:
-    return contents(cache, trial())
+def contents_of(trial, cache) -> Callable[..., dict[Part, Any]]:
+    """What the trial with another value of a field is made of, or the one without."""
+    return functools.cache(lambda name=None: contents(cache, trial(name)))
 
 
 @pytest.fixture(scope="module")
-def base_weights(trial, cache) -> Weights:
-    return trained(cache, trial())[0]
+def weights_of(trial, cache) -> Callable[..., Weights]:
+    """The weights of the trial with another value of a field, or of the one without, trained alone."""
+    found = functools.cache(lambda spec: trained(cache, spec)[0])
+    return lambda name=None, like=None: found(trial(name, like=like) if like else trial(name))
 
 
 # What texts and questions are made of.
@@ -110,8 +113,8 @@ def contents(cache: ProcessCache, spec: TrialSpec) -> dict[Part, Any]:
 
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
-def test_a_field_names_just_the_parts_made_of_texts_that_read_it(trial, cache, base_contents, name):
-    before, after = base_contents, contents(cache, trial(name))
+def test_a_field_names_just_the_parts_made_of_texts_that_read_it(contents_of, name):
+    before, after = contents_of(), contents_of(name)
     for part, below in BUILT_ON.items():
         if before[part] != after[part]:
             assert name in fields_of(below), f"{part} depends on it"
@@ -119,16 +122,16 @@ def test_a_field_names_just_the_parts_made_of_texts_that_read_it(trial, cache, b
             raise AssertionError(f"{part} does not depend on it")
 
 
-def test_probes_say_what_is_asked(trial, cache, base_contents):
-    asked = contents(cache, trial("probes"))
-    assert asked[Part.FEVER] and not asked[Part.COUNTERFACT] and base_contents[Part.COUNTERFACT]
+def test_probes_say_what_is_asked(contents_of):
+    asked = contents_of("probes")
+    assert asked[Part.FEVER] and not asked[Part.COUNTERFACT] and contents_of()[Part.COUNTERFACT]
 
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)
-def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cache, base_contents, name):
-    spec, parts = trial(name), (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT, Part.QUESTIONS)
-    found = contents(cache, spec)
-    changes = any(found[part] != base_contents[part] for part in parts) or spec.eval_epochs != trial().eval_epochs
+def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, contents_of, name):
+    parts = (Part.SEGMENTS, Part.FEVER, Part.COUNTERFACT, Part.QUESTIONS)
+    before, after = contents_of(), contents_of(name)
+    changes = any(before[part] != after[part] for part in parts) or trial(name).eval_epochs != trial().eval_epochs
     assert changes == bool(FIELDS[name].role & Role.PROBE)
 
 
@@ -137,7 +140,6 @@ def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cach
 
 def trained(cache: ProcessCache, *specs: TrialSpec) -> list[Weights]:
     """Train trials as one pack and return each one's weights."""
-    torch.set_num_threads(1)
     run = PackRun([TrialTask(str(k), spec, "", "") for k, spec in enumerate(specs)], cache, (), [None] * len(specs))
     while not run.done:
         run.adapter.train_epoch(run.epoch)
@@ -157,17 +159,16 @@ SAME = 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in (*HUB_ONLY, "method")])
-def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(trial, cache, base_weights, name):
+def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(weights_of, name):
     """Another method trains another thing."""
-    far = distance(base_weights, trained(cache, trial(name))[0])
+    far = distance(weights_of(like=name), weights_of(name))
     assert (far > SAME) == bool(FIELDS[name].role & Role.TRAINING), far
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ])
-def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, base_weights, name):
-    packed = trained(cache, trial(), trial(name))
-    alone = [base_weights, *trained(cache, trial(name))]
-    assert max(map(distance, packed, alone)) < SAME
+def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, weights_of, name):
+    packed = trained(cache, trial(like=name), trial(name))
+    assert max(map(distance, packed, [weights_of(like=name), weights_of(name)])) < SAME
 
 
 def test_a_field_has_a_role_and_only_training_and_probe_go_together():

@@ -23,7 +23,6 @@ LAYER, ENTRIES = 1, 32
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(torch.device("cpu"), 10**9)
 
 

@@ -22,7 +22,6 @@ TREES = [TokenTree.chain(range(5, 19)), TokenTree((7, 8, 9, 9, 11, 12), (-1, 0, 
 @pytest.mark.parametrize("values", [{"allocation": "partitioned"}, {"allocation": "simset1", "granularity": "token"}])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 def test_the_whole_model_with_a_mask_says_what_the_split_one_says(values, family, tiny_models, sample_data):
-    torch.set_num_threads(1)
     base = {
         "model": str(tiny_models[family]), "data": str(sample_data), "layer": 2, "memory_dim": 24, "epochs": 1,
         "num_documents": 4, "segment_tokens": 32, "max_segments": 2, "mode": "hard", "lr": 0.05, "warmup_steps": 0,

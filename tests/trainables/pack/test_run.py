@@ -19,6 +19,7 @@ from trainables.pack import result as pack_result
 from trainables.pack import run as pack_run
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
+from trainables.trial.asking import ANSWERS
 from trainables.trial.spec import canonical, identity, make_spec, trial_id
 from trainables.trial.task import TrialTask
 
@@ -27,7 +28,6 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cache() -> ProcessCache:
-    torch.set_num_threads(1)
     return ProcessCache(CPU, 10**9)
 
 
@@ -99,7 +99,10 @@ def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, toler
     for variant in VARIANTS:
         alone = task({**base, **variant}, tmp_path / "alone")
         assert_same(run([alone], cache)[alone.id], packed[alone.id], tolerance)
-        answers = [pq.read_table(tmp_path / where / alone.id / "predictions.parquet") for where in ("packed", "alone")]
+        (asking,) = alone.asked
+        answers = [
+            pq.read_table(tmp_path / where / alone.id / asking.folder / ANSWERS) for where in ("packed", "alone")
+        ]
         assert answers[0].equals(answers[1])
 
 
@@ -343,7 +346,8 @@ def test_counterfact_prompts_are_answered_and_samples_kept(base, cache, tmp_path
     packed = run([task({**base, **v}, tmp_path) for v in VARIANTS[:2]], cache)
     for result in packed.values():
         assert {"counterfact/true_rate", "counterfact/new_rate", "counterfact/token_f1"} <= result["metrics"].keys()
-        samples = json.loads((tmp_path / result["id"] / "samples.json").read_text())
+        (asking,) = result["askings"]
+        samples = pq.read_table(tmp_path / result["id"] / "probes" / asking / ANSWERS).to_pylist()
         assert len(samples) == 3 and all(len(s["answers"]) == 2 for s in samples)
     alone = task({**base, **VARIANTS[1]}, tmp_path / "alone")
     assert_same(run([alone], cache)[alone.id], packed[alone.id], 2e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pytest
 
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.probes.registry import PROBES
+from trainables.trial.asking import ANSWERS
 from trainables.trial.spec import TrialSpec, identity, trial_id
 from trainables.trial.task import TrialTask
 
@@ -22,6 +21,13 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "memory": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "alpha": 1.0, "allocation": "simset1"}],
     "pretrained": [{}, {"num_documents": 3}],
     "full_update": [{"lr": 1e-3}, {"lr": 3e-3}],
+    "docguidance": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "guidance_target": 2.5}],
+    "two_memories": [
+        {"layer": 1, "content": "document+template", "lr": 1e-2},
+        {"layer": 1, "content": "document+template"},
+    ],
+    "prompt": [{"lr": 1e-2}, {"virtual_tokens": 2}],
+    "lora": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "lora_alpha": 1.0}],
     "shift": [{"layer": 2, "lr": 0.1}, {"depth": 0.75, "lr": 0.3}],
 }
 ASKED = {"probes": ("fever", "counterfact", "recital"), "counterfact_records": 2, "num_answers": 2}
@@ -73,17 +79,21 @@ def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any
         assert result["status"] == "done", result["error"]
         assert all(math.isfinite(value) for value in result["metrics"].values())
         asked = {name.partition("/")[0] for name in result["metrics"]}
-        assert asked == {"memory", *task.spec.probes} | ({"train"} if method != "pretrained" else set())
+        assert asked == {"memory", "train", *task.spec.probes}
         epochs = [epoch for epoch, _ in result["curves"]["recital/share"]]
         assert epochs == ([0] if method == "pretrained" else [1, 3])
-        assert (result["flops"] > 0) == (method != "pretrained")
+        assert (result["flops"] > 0) == (result["metrics"]["train/params"] > 0) == (method != "pretrained")
+        assert result["metrics"]["train/flops"] == result["flops"]
         files = {path.name for path in Path(task.folder).iterdir()}
-        assert {PROBES[name].answers_file for name in task.spec.probes} <= files
-        rows = pq.read_table(Path(task.folder) / "recital.parquet").to_pylist()
+        answers = {asking.probe: Path(task.folder) / asking.folder / ANSWERS for asking in task.asked}
+        assert answers.keys() == set(task.spec.probes)
+        rows = pq.read_table(answers["recital"]).to_pylist()
         right = sum(a == b for row in rows for a, b in zip(row["expected"], row["said"], strict=True))
         assert right / sum(len(row["said"]) for row in rows) == pytest.approx(result["metrics"]["recital/share"])
-        assert len(json.loads((Path(task.folder) / "samples.json").read_text())) == 2
-        assert any(name.endswith(".safetensors") for name in files) == (method in ("memory", "shift"))
+        assert pq.read_table(answers["counterfact"]).num_rows == 2
+        assert any(name.endswith(".safetensors") for name in files) == (
+            method in ("memory", "lora", "prompt", "docguidance", "shift")
+        )
 
 
 @pytest.mark.parametrize("method", MEMBERS)

@@ -35,8 +35,6 @@ from trainables.data.prompts import HEADER, POOL
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.probes.fever.questions import FeverQuestions
 
-torch.set_num_threads(1)
-
 CORPUS = [HEADER] + [f"Claim: {text}\nA: ({letter})\n" for texts in POOL for text in texts for letter in "abc"]
 SPELLINGS = (
     " (a)",

@@ -21,7 +21,6 @@ class RecitalPlan(ProbePlan):
     name: ClassVar[str] = "recital"
     metrics: ClassVar = {"share": (0.0, 1.0), "longest": (0.0, float(TOKENS))}
     answers: ClassVar = {"title": "string", "expected": "list<int64>", "said": "list<int64>"}
-    answers_file: ClassVar[str] = "recital.parquet"
 
     segment_tokens: int
 

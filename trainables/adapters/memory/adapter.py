@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from trainables.adapters.adapter import Findings, MemberState, ModelParts, PackTexts
+from trainables.adapters.adapter import Findings, ModelParts, PackTexts
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
@@ -18,8 +18,9 @@ from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.memory.masked import attached_with_mask
 from trainables.adapters.memory.plan import MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
-from trainables.adapters.split import SplitAdapter, member_nll
-from trainables.adapters.training import PackTraining, StepLosses
+from trainables.adapters.split import member_nll
+from trainables.adapters.stacked import StackedAdapter
+from trainables.adapters.training import StepLosses
 from trainables.errors import ConfigError
 from trainables.lm.batches import TextBatch
 from trainables.lm.reference import WholeModel
@@ -29,7 +30,7 @@ from trainables.lm.token_tree import TokenTree
 STORED = "memory.safetensors"
 
 
-class MemoryAdapter(SplitAdapter[MemoryPlan]):
+class MemoryAdapter(StackedAdapter[MemoryPlan]):
     """K memories (notes 000 to 002), with their entry sets, each with the optimiser of its own.
 
     Raises:
@@ -53,7 +54,7 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
         self._alphas = torch.tensor([plan.alpha for plan in plans], device=parts.device)
         seeds = [plan.seed for plan in plans]
         self.bank = MemoryBank(parts.card.model_dim, first.memory_dim, first.norm_and_gate, seeds, parts.device)
-        self.training = PackTraining(plans, self.states.train, self.bank, self._losses)
+        self.train_these(self.bank)
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         """Add what the memories give; in hard mode, from the entries that a tree's document may use."""
@@ -64,31 +65,10 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train one epoch; `train/leakage` only for members that have an entry set."""
-        self.training.active = list(self.active)
-        means = self.training.run_epoch(epoch)
-        self.active = list(self.training.active)
         return [
             {name: value for name, value in found.items() if name != "train/leakage" or own is not None}
-            for found, own in zip(means, self.sets, strict=True)
+            for found, own in zip(super().train_epoch(epoch), self.sets, strict=True)
         ]
-
-    def train_flops(self, epochs: int) -> float:
-        """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
-        card, train = self.parts.card, self.states.train
-        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
-        blocks = ran * card.active_block_params
-        memory = self.plans[0].added_params(card)
-        per_epoch = train.num_tokens * (4 * blocks + 6 * memory) + train.num_targets * 4 * card.head_params
-        return float(epochs * per_epoch)
-
-    def state(self, member: int) -> MemberState:
-        """Return copies of a memory and of its moments."""
-        return MemberState(self.bank.member_state(member), self.training.optimiser.member_state(member))
-
-    def load_state(self, member: int, state: MemberState) -> None:
-        """Set a memory and its moments."""
-        self.bank.load_member_state(member, state.weights)
-        self.training.optimiser.load_member_state(member, state.optimiser)
 
     def stored(self, member: int) -> dict[str, bytes]:
         """Return the memory as a file that `load_memory` reads."""
@@ -145,7 +125,7 @@ class MemoryAdapter(SplitAdapter[MemoryPlan]):
         files = self._activation_files()
         return [Findings(*each) for each in zip(metrics, analyses, files, strict=True)]
 
-    def _losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
+    def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
         """Return `LM loss + alpha * leakage` of some members on some texts of a step (note 002)."""
         hard = member_masks(self._hard[who], batch.documents, batch.trees, self.parts.device)
         added, activations = self.bank(batch.hidden[None], hard, who)

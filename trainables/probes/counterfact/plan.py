@@ -49,7 +49,6 @@ class CounterfactPlan(ProbePlan):
         "paraphrase_answers": "list<string>",
         "neighborhood_answers": "list<string>",
     }
-    answers_file: ClassVar[str] = "samples.json"
 
     data: str
     counterfact_records: int

@@ -33,13 +33,13 @@ class FeverPlan(ProbePlan):
     answers: ClassVar = {
         "claim_id": "string",
         "page": "string",
+        "question": "string",
         "label": "string",
-        "rows": "int32",
+        "weight": "int32",
         "answer": "string",
         "parsed": "string",
         "correct": "bool",
     }
-    answers_file: ClassVar[str] = "predictions.parquet"
 
     num_shots: int
     seed: int

@@ -11,7 +11,7 @@ from trainables.lm.token_tree import TokenTree
 from trainables.probes.answers import MAX_ANSWER_TOKENS
 from trainables.probes.fever.metrics import fever_metrics
 from trainables.probes.fever.plan import FeverPlan
-from trainables.probes.fever.questions import Answer, FeverQuestions
+from trainables.probes.fever.questions import Answer, ClaimPrompt, FeverQuestions
 from trainables.probes.probe import Finding, Probe
 
 if TYPE_CHECKING:
@@ -60,15 +60,17 @@ class FeverProbe(Probe[FeverPlan]):
     def ask(self, members: ModelMembers) -> list[Finding]:
         """Let all members judge every claim."""
         found = self.questions.answer(members.next_tokens)
-        return [Finding(fever_metrics(answers), [_row(answer) for answer in answers]) for answers in found]
+        prompts = self.questions.prompts
+        return [Finding(fever_metrics(answers), list(map(_row, prompts, answers))) for answers in found]
 
 
-def _row(answer: Answer) -> dict[str, Any]:
+def _row(asked: ClaimPrompt, answer: Answer) -> dict[str, Any]:
     return {
         "claim_id": str(answer.claim_id),
         "page": answer.page,
+        "question": asked.claim.text,
         "label": answer.label,
-        "rows": answer.rows,
+        "weight": answer.rows,
         "answer": answer.text,
         "parsed": answer.letter,
         "correct": answer.correct,

@@ -55,7 +55,6 @@ class ForgettingPlan(ProbePlan):
         "parsed": "string",
         "correct": "bool",
     }
-    answers_file: ClassVar[str] = "forgetting.parquet"
 
     data: str
     detokenize: bool

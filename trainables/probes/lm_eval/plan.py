@@ -45,7 +45,6 @@ class LmEvalPlan(ProbePlan):
         "sample": "string",
         "scores": "string",
     }
-    answers_file: ClassVar[str] = "lm_eval.parquet"
 
     lm_eval_tasks: tuple[str, ...]
     lm_eval_folder: str | None

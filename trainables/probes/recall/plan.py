@@ -44,7 +44,6 @@ class RecallPlan(ProbePlan):
         "words": "int32",
         "words_right": "int32",
     }
-    answers_file: ClassVar[str] = "recall.parquet"
 
     recall_documents: int
     recall_title: bool

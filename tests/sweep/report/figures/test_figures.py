@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 
 from sweep.records.store import Store
 from sweep.report.figures.alpha import default_target, epochs_to
 from sweep.report.figures.drawing import finish, heat_map, panels
+from sweep.report.figures.guidance import guidance_figures, words_table
 from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, plain_by_layer, pretrained_error
 from sweep.report.figures.simset import analyses
 from sweep.report.study import load_study
@@ -97,3 +101,23 @@ def test_figures_leave_matplotlib_as_it_was():
     with panels(1, 2) as (canvas, _):
         finish(canvas, "slug", "Title", "Caption")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_guidance_is_drawn_with_its_errors_entries_and_words(storage):
+    curves = {"train/nll": [[1, 3.0], [2, 2.0]], "train/nll_negative": [[1, 3.5], [2, 4.5]]}
+    cells = io.BytesIO()
+    np.save(cells, np.eye(3, 6, dtype=np.float16))
+    told = {"titles": ["A_page", "B", "C"], "promoted_words": [[" red", "\n"], ["x"], ["y"]]}
+    storage.add(
+        "g", "all", method="docguidance", layer=1, num_documents=3, metrics={"memory/nll": 2.0}, curves=curves,
+        extra={"analysis.json": told, "activations.npy": cells.getvalue()},
+    )  # fmt: skip
+    study = load_study(Store(str(storage.root)))
+    figures = guidance_figures(study.store, study.trials)
+    assert [figure.slug for figure in figures] == ["guidance_errors", "guided_entries"]
+    assert all(figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg for figure in figures)
+    table = words_table(study)
+    assert table is not None and [(labels[1], row[0].text) for labels, row in table.rows] == [
+        ("A page", "red \\n"), ("B", "x"), ("C", "y"),
+    ]  # fmt: skip
+    assert not guidance_figures(study.store, [])

@@ -220,3 +220,23 @@ def test_the_notes_numbers_are_whole():
     assert len(CONTENT[0.05]) == 12 and len(CONTENT[0.01]) == 3
     assert CONTENT[0.01]["llama2_chat-7b"] == (0.639, 0.650, 0.642)
     assert FULL_UPDATE["pythia-410m", "document+template"] == 0.024
+
+
+def test_what_is_trained_is_laid_out_where_several_methods_are(storage):
+    def trained(method, params, flops, nll, **values):
+        metrics = {"train/params": params, "train/flops": flops, "memory/nll": nll, "memory/nll_before": 3.0}
+        storage.add("a", "all", model="pythia-70m", method=method, metrics={**metrics, **fever(0.4)}, **values)
+
+    trained("pretrained", 0.0, 0.0, 3.0)
+    trained("memory", 1000.0, 2e12, 2.0, layer=1)
+    assert "methods" not in tables_of(storage)
+    for rank, params in ((2, 900.0), (4, 1800.0)):
+        trained("lora", params, 2.5e12, 1.5 + rank / 10, layer=1, rank=rank)
+    table = tables_of(storage)["methods"]
+    by_name = {(labels[1], labels[table.labels.index("rank")]): row for labels, row in table.rows}
+    lora = dict(zip(table.columns, by_name["lora", "2"], strict=True))
+    assert (lora["parameters"].text, lora["training TFLOP"].text) == ("900", "2.500")
+    assert lora["NLL"].best and not any(
+        row[table.columns.index("NLL")].best for k, row in by_name.items() if k[1] != "2"
+    )
+    assert len(table.rows) == 4

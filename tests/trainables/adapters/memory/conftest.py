@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
 
 _NAMES = "Ada Boris Carla Dmitri Elena Farid Greta Hugo Ines Jonas Karin Luis Mara Nils Olga Pavel".split()
 _PLACES = "Lisbon Oslo Kyoto Lima Cairo Perth Quebec Turin Galway Bergen Osaka Tunis".split()
@@ -42,12 +41,3 @@ def _pages(count: int, segments: int = 3, seed: int = 0) -> list[list[list[int]]
 @pytest.fixture(scope="session")
 def pages() -> Callable[..., list[list[list[int]]]]:
     return _pages
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These tensors are tiny: threads only wait for each other, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

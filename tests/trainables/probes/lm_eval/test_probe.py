@@ -117,8 +117,9 @@ def test_a_task_that_is_not_there_is_refused_before_anything_starts(
     spec = small_trial(layer=1, probes=("lm_eval",), **settings(lm_eval_tasks=("even_number",)))
     with pytest.raises(ConfigError, match="lm_eval_tasks='even_number': .* no such task, nor has .* 'even_numbers'"):
         check_trials([(spec, ProcessCache(torch.device("cpu"), None).card(spec))])
-    with pytest.raises(ConfigError, match="lm_eval_tasks is empty"):
-        small_trial(layer=1, probes=("lm_eval",))
+    spec = small_trial(layer=1, probes=("lm_eval",))
+    with pytest.raises(ConfigError, match="lm_eval_tasks: empty"):
+        check_trials([(spec, ProcessCache(torch.device("cpu"), None).card(spec))])
 
 
 def test_a_task_that_cannot_be_loaded_is_a_mistake_in_the_data(tmp_path: Path, neox_tokenizer: Any) -> None:

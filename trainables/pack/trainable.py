@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ from ray import tune
 
 from trainables.errors import Failure, SweepError
 from trainables.lm.inputs import prepare_node
+from trainables.node.addresses import shown
 from trainables.node.machine import oom_kills
+from trainables.node.storage import StorageError, exists
 from trainables.trial.spec import make_spec
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ class ProcessGivenUp(SweepError):
 class PackTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs the packs it is given.
 
-    `config` holds `pack` (an id) and `work`: JSON text of `trials`, `trunk_layers` and `settings`, one value so that
+    `config` holds `pack` (an id) and `work`: JSON text of `trials`, `trunk_layers`, `settings`, …, one value so that
     Tune does not take it for hundreds of hyperparameters.
     """
 
@@ -127,6 +130,9 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        if not exists(work["plan_file"]):  # a node that joined late: the others have been asked before
+            where = shown(work["plan_file"])
+            raise StorageError(f"{where}: {socket.gethostname()} does not see it; all nodes must share the storage")
         settings = work["settings"]
         device = choose_device(settings["device"])
         self._device = device_name(device)

@@ -1,0 +1,226 @@
+"""`python -m sweep.doctor`: is everything here that a sweep needs, and what to mend."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from packaging.requirements import Requirement
+
+from sweep.cli import DataOption, StorageOption, TrackingUriOption, user_errors
+from sweep.records.store import Store
+from sweep.tracking.address import resolve_tracking
+from trainables.data.hub_client import hub_address, is_offline
+from trainables.data.online import require_online
+from trainables.errors import SweepError
+from trainables.node.addresses import shown
+from trainables.node.cache_dir import cache_dir
+from trainables.node.machine import usable_cores
+
+PACKAGE = "memory-sweep"
+FEWEST_FREE_BYTES = 2e9
+"""Free space of the cache below which something will soon not fit (ours: the hidden states of a small model)."""
+HELP = """Check what a sweep needs - versions, devices, cluster, storage, MLflow, models, data - and say what to mend.
+
+\b
+Examples:
+  python -m sweep.doctor
+  python -m sweep.doctor --storage s3://bucket/outputs --address auto --tracking-uri http://mlflow.lab:5000
+  python -m sweep.doctor --data path/to/data --model path/to/model
+
+Exit status: 0 all is well, 1 something is to be mended.
+"""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: `ok`, `note` (works, but worth knowing) or `mend`; and a line."""
+
+    state: str
+    line: str
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+@app.command(help=HELP)
+def main(
+    storage: StorageOption = "outputs",
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto or HOST:PORT; else RAY_ADDRESS")] = None,
+    tracking_uri: TrackingUriOption = None,
+    data: DataOption = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="alias, hub id or folder; may be repeated")] = None,
+) -> None:
+    """Check everything that a sweep needs."""
+    checks: dict[str, Check] = {
+        "python": _python,
+        "packages": _packages,
+        "machine": _machine,
+        "device": _device,
+        "cache": _cache,
+        "ray": lambda: _ray(address),
+        "storage": lambda: _storage(storage),
+        "mlflow": lambda: _mlflow(storage, tracking_uri),
+        "hub": _hub,
+        **({"data": lambda: _data(data)} if data else {}),
+        **({"models": lambda: _models(model)} if model else {}),
+    }
+    to_mend = 0
+    with user_errors():
+        for name, check in checks.items():
+            for found in _findings(check):
+                to_mend += found.state == "mend"
+                typer.echo(f"{found.state:4}  {name:8}  {shown(found.line)}")
+    raise typer.Exit(1 if to_mend else 0)
+
+
+def _findings(check: Check) -> Iterator[Finding]:
+    """Yield what a check finds; what it raises is to be mended."""
+    try:
+        yield from check()
+    except (SweepError, OSError) as error:
+        yield Finding("mend", " ".join(str(error).split()))
+
+
+def _python() -> Iterator[Finding]:
+    wanted = metadata.metadata(PACKAGE)["Requires-Python"]
+    good = Requirement(f"python{wanted}").specifier.contains(platform.python_version())
+    yield Finding("ok" if good else "mend", f"{platform.python_version()}, wanted {wanted}")
+
+
+def _packages() -> Iterator[Finding]:
+    """Hold what is installed against the declared ranges."""
+    good = []
+    for text in metadata.requires(PACKAGE) or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield Finding("mend", f"{wanted.name} is not installed; pip install '{wanted}'")
+            continue
+        if wanted.specifier.contains(found, prereleases=True):
+            good.append(f"{wanted.name} {found}")
+        else:
+            yield Finding("mend", f"{wanted.name} {found} is out of range; pip install '{wanted}'")
+    told = [word for word in good if word.split()[0] in ("ray", "torch", "transformers", "mlflow", "optuna")]
+    yield Finding("ok", f"{len(good)} of the declared ones: {', '.join(told)}, …")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    size = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
+    yield Finding("ok", f"{platform.node()}: {usable_cores()} cores, {size}")
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            yield Finding("ok", f"GPU {index}: {found.name}, {found.total_memory / 1e9:.0f} GB")
+    elif shutil.which("nvidia-smi"):
+        yield Finding(
+            "mend",
+            f"nvidia-smi is there, but torch {torch.__version__} sees no CUDA device; install a build for this driver",
+        )
+    else:
+        yield Finding("note", f"no CUDA device: trials run on the CPU (torch {torch.__version__})")
+
+
+def _cache() -> Iterator[Finding]:
+    folder = cache_dir()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if not os.access(there, os.W_OK):
+        yield Finding("note", f"{folder}: cannot be written, so hidden states are computed anew in every process")
+    elif free < FEWEST_FREE_BYTES:
+        yield Finding("mend", f"{folder}: {free / 1e9:.1f} GB free; make room, or set MEMORY_SWEEP_CACHE")
+    else:
+        yield Finding("ok", f"{folder}: {free / 1e9:.0f} GB free (MEMORY_SWEEP_CACHE)")
+
+
+def _ray(address: str | None) -> Iterator[Finding]:
+    from sweep.running.ray_cluster import check_reachable, is_local, ray_session, set_environment
+
+    set_environment(address)
+    check_reachable(address)
+    if is_local(address):
+        yield Finding("ok", "a Ray of its own on this machine (no --address, no RAY_ADDRESS)")
+        return
+    with ray_session(address) as nodes:
+        yield Finding("ok", f"cluster of {len(nodes.cpus)} nodes: {sum(nodes.cpus):g} CPUs, {sum(nodes.gpus):g} GPUs")
+
+
+def _storage(storage: str) -> Iterator[Finding]:
+    store = Store(storage)
+    store.check_answers()
+    place = Path(storage)
+    if store.is_local and not place.exists():
+        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+        if os.access(there, os.W_OK):
+            yield Finding("ok", f"{storage}: not there yet; {there} can be written")
+        else:
+            yield Finding("mend", f"{storage}: not there, and {there} cannot be written; choose another --storage")
+        return
+    store.check_writable()
+    sweeps = store.sweeps()
+    yield Finding("ok", f"{storage}: can be written; {len(sweeps)} sweeps there")
+
+
+def _mlflow(storage: str, uri: str | None) -> Iterator[Finding]:
+    from sweep.tracking.knock import knock
+
+    tracking = resolve_tracking(Store(storage), uri)
+    try:
+        knock(tracking.uri)
+    except Exception as error:  # each kind of database has errors of its own
+        yield Finding("mend", f"{tracking.uri}: {' '.join(str(error).split())[:200]}; start it, or see --tracking-uri")
+        return
+    yield Finding("ok", f"{tracking.uri}, experiment {tracking.experiment}")
+
+
+def _hub() -> Iterator[Finding]:
+    if is_offline():
+        yield Finding("note", "HF_HUB_OFFLINE is set: only models and data that are here already")
+        return
+    try:
+        require_online(hub_address(), "models by name", "name folders instead")
+    except SweepError as error:
+        yield Finding("note", str(error))
+        return
+    yield Finding("ok", f"{hub_address()} answers")
+
+
+def _data(sources: list[str]) -> Iterator[Finding]:
+    from trainables.data.sources import data_key
+
+    for source in sources:
+        yield Finding("ok", f"{source}: {data_key(source)}")
+
+
+def _models(models: list[str]) -> Iterator[Finding]:
+    from trainables.lm.card import model_card
+    from trainables.lm.check import check_models
+
+    for name in models:
+        card = model_card(name)
+        notes = check_models([card])
+        told = f"{card.name}: {card.num_blocks} blocks, {card.params / 1e6:,.1f} M parameters"
+        yield Finding("note" if notes else "ok", "; ".join([told, *notes]))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,124 @@
+"""What is left to do for a trial: train it, or only ask what is stored of it; and why it would be trained again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from sweep.planning.points import Point, PointMaker
+from sweep.records.index import RecordHead, RecordIndex
+from sweep.records.store import Store
+from trainables.adapters.registry import ADAPTERS
+from trainables.trial.asking import Asking
+
+WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a trial lacks.
+
+    Attributes:
+        askings: what is to be asked.
+        trains: whether it is trained for it; else the stored weights are asked.
+        again: why it is trained again though it has been; empty where it has not.
+    """
+
+    askings: tuple[Asking, ...]
+    trains: bool = True
+    again: str = ""
+
+
+class Records:
+    """Says of trials what a storage lacks of them.
+
+    Args:
+        index: of the storage; trials that others' trainings and askings make up are added to it.
+        store: the storage.
+        retry_failed: what failed is due again.
+    """
+
+    def __init__(self, index: RecordIndex, store: Store, retry_failed: bool = False) -> None:
+        """Keep them."""
+        self.index, self._store, self._retry_failed = index, store, retry_failed
+        self._stored: dict[str, frozenset[str]] = {}
+
+    def due(self, point: Point) -> Due | None:
+        """Return what a trial lacks; None where nothing is left to do, because it has a result or has failed."""
+        self.index.view(point.identity)
+        training = self.index.training(point.training)
+        if training is None or (training.status == "failed" and self._retry_failed):
+            return Due(point.askings)
+        if training.status != "done":
+            return None  # it diverged, was stopped or failed: there is nothing to ask
+        stored = self._stored_files(training)
+        own = [asking for asking in point.own if not self._is_answered(point, asking, any_version=True)]
+        kept = frozenset(epoch for epoch in point.spec.eval_epochs if _has_weights(stored, f"epochs/{epoch}/"))
+        added = [_at_kept(asking, kept) for asking in point.added_askings]
+        added = [asking for asking in added if not self._is_answered(point, asking, any_version=False)]
+        if not own and not added:
+            return None
+        why = _lacking(point, own, stored, kept)
+        asked = {asking.id: asking for asking in (*added, *own)}
+        return Due(point.askings, again=why) if why else Due(tuple(asked.values()), trains=False)
+
+    def has_failed(self, point: Point) -> bool:
+        """Say whether a trial's record says that it failed."""
+        return point.id in self.index and self.index[point.id].status == "failed"
+
+    def recorded(self, maker: PointMaker, trial: str) -> Point | None:
+        """Return a trial that has been trained; None where nothing says what it is."""
+        record = self.index.stated(trial)
+        return maker.recorded(record) if record and record["status"] == "done" else None
+
+    def old_versions(self, points: Iterable[Point]) -> list[str]:
+        """Return a line on each probe that some of these trials were asked by another version than this code has."""
+        counts: Counter[tuple[str, int, int]] = Counter()
+        for point in points:
+            for asking in point.own:
+                found = self.index.answer(point.training, asking)
+                asked = found.record()["version"] if found else asking.version
+                if asked != asking.version:
+                    counts[asking.probe, asked, asking.version] += 1
+        return [
+            f"{count:,} trials were asked by version {asked} of {probe}, this code has {now}: a few questions differ; "
+            f"to ask their stored weights anew: python -m sweep.evaluate STORAGE/NAME --probe {probe}"
+            for (probe, asked, now), count in sorted(counts.items())
+        ]
+
+    def _is_answered(self, point: Point, asking: Asking, any_version: bool) -> bool:
+        found = self.index.answer(point.training, asking, any_version)
+        return found is not None and not (found.status == "failed" and self._retry_failed)
+
+    def _stored_files(self, training: RecordHead) -> frozenset[str]:
+        """Return the names of the weights that a training has left, with their folders below its own."""
+        if training.folder not in self._stored:
+            told = training.record().get("files")
+            names: Collection[str] = self._store.files(training.folder) if told is None else told
+            self._stored[training.folder] = frozenset(name for name in names if name.endswith(WEIGHTS))
+        return self._stored[training.folder]
+
+
+def _at_kept(asking: Asking, kept: Collection[int]) -> Asking:
+    return replace(asking, epochs=tuple(epoch for epoch in asking.epochs if epoch in kept))
+
+
+def _has_weights(stored: Collection[str], place: str) -> bool:
+    return any(name.startswith(place) if place else "/" not in name for name in stored)
+
+
+def _lacking(point: Point, own: list[Asking], stored: Collection[str], kept: Collection[int]) -> str:
+    """Say which weights are missing to ask a trial what it lacks; empty where none are."""
+    method = point.spec.method
+    if not ADAPTERS[method].trains:
+        return ""
+    if not _has_weights(stored, ""):
+        if not ADAPTERS[method].from_fields(vars(point.spec)).stored_params(point.card):
+            return f"a {method} stores no weights"
+        return "its weights are not stored (keep_memory=false)"
+    wanted = {epoch for asking in own for epoch in asking.epochs} - set(kept)
+    if wanted:
+        told = ", ".join(map(str, sorted(wanted)))
+        return f"its weights after epoch {told} are not stored (eval_epochs, keep_epochs)"
+    return ""

@@ -1,0 +1,350 @@
+"""How far a sweep is: counted while it runs, shown on the terminal, and kept in the storage for whoever asks.
+
+What counts are *trial-epochs*, not trials: the members of a pack end together, so trials alone would stand still and
+then jump. A trial that trains nothing counts as one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from sweep.planning.expand import Plan
+from sweep.planning.flops import CostModel
+from sweep.planning.points import Point
+from sweep.records.record import Record
+from sweep.running.pace import Pace, Work
+from trainables.trial.spec import TrialSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STATE_FILE = "status.json"
+"""In a sweep's folder: its state when the driver last said it. Nothing depends on it."""
+OUTCOMES = ("done", "stopped", "diverged", "failed")
+"""How a trial can end, as its record's `status` says it."""
+
+
+@dataclass
+class StageState:
+    """One stage of a sweep, as far as this run is to do it.
+
+    Attributes:
+        name: of the stage.
+        trials: to run, as far as known.
+        epochs: trial-epochs of these.
+        epochs_done: of trials that ended, and of those under way.
+        waits_for: the stage whose choice it waits for; empty once it is open.
+        ended: trials by outcome.
+    """
+
+    name: str
+    trials: int
+    epochs: float
+    epochs_done: float = 0.0
+    waits_for: str = ""
+    ended: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class PackState:
+    """A pack that runs.
+
+    Attributes:
+        label: model and layer.
+        trials: its members without a result.
+        epoch: the last that is over; -1 before the first report, while the process starts and loads.
+        epochs: of each member.
+        loss: mean training NLL of the members in that epoch, nats a token.
+        where: host and device; empty before the first report.
+        since: when it was handed out, seconds since 1970.
+    """
+
+    label: str
+    trials: int
+    epochs: int
+    since: float
+    epoch: int = -1
+    loss: float | None = None
+    where: str = ""
+
+
+@dataclass
+class SweepState:
+    """A sweep at a moment.
+
+    Attributes:
+        name: of the sweep.
+        phase: what is going on, in words.
+        started: when this run began, seconds since 1970.
+        updated: the moment.
+        left_s: seconds until everything has run, if it can be told.
+        stages: in order.
+        packs: those that run.
+        best: the best trial so far, beside the pretrained model, in a line.
+        trouble: what failed, a line for each kind, with its count.
+    """
+
+    name: str
+    phase: str
+    started: float
+    updated: float
+    left_s: float | None = None
+    stages: list[StageState] = field(default_factory=list)
+    packs: list[PackState] = field(default_factory=list)
+    best: str = ""
+    trouble: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SweepState:
+        """Make it of plain JSON values.
+
+        Raises:
+            TypeError: they are something else.
+            KeyError: likewise.
+        """
+        parts = {
+            "stages": [StageState(**stage) for stage in values["stages"]],
+            "packs": [PackState(**pack) for pack in values["packs"]],
+        }
+        return cls(**{**values, **parts})
+
+    @property
+    def running(self) -> int:
+        """Trials under way."""
+        return sum(pack.trials for pack in self.packs)
+
+    @property
+    def ended(self) -> Counter[str]:
+        """Trials of all stages by outcome."""
+        return sum((Counter(stage.ended) for stage in self.stages), Counter())
+
+    @property
+    def trials(self) -> int:
+        """Trials of all stages."""
+        return sum(stage.trials for stage in self.stages)
+
+
+def _locked(method: Callable[P, T]) -> Callable[P, T]:
+    """Have one thread at a time in a `SweepProgress`."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        with args[0]._lock:  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return guarded
+
+
+def trial_epochs(spec: TrialSpec) -> int:
+    """Return what a trial counts: its epochs; 1 where it trains nothing."""
+    return max(1, spec.epochs)
+
+
+class SweepProgress:
+    """Counts what happens in a run of a sweep; several threads may call it.
+
+    Args:
+        name: of the sweep.
+        plan: what it is to run; None where there is none to compare with.
+        label: returns a trial's short name, for people.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan | None = None,
+        label: Callable[[Record], str] = lambda record: str(record["id"]),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Start the clock."""
+        self._clock, self._label = clock, label
+        self._lock = threading.RLock()
+        now = clock()
+        self.state = SweepState(name, "starting", now, now)
+        self._pace = Pace()
+        self._cost = CostModel({})
+        self._flops_left = 0.0  # of trials that have not ended
+        self._packs: dict[str, _Running] = {}
+        self._epochs: dict[str, float] = {}  # of trials under way
+        self._side_by_side = 1  # packs, when the latest was handed out
+        self._best: _Best | None = None
+        for stage in plan.stages if plan else ():
+            share = stage.num_to_run / max(1, len(stage.to_run))
+            epochs = share * sum(trial_epochs(point.spec) for point in stage.to_run) + stage.num_to_ask
+            trials = stage.num_to_run + stage.num_to_ask
+            if trials:
+                waits = stage.waits_for or ""
+                self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=waits))
+            self._flops_left += share * sum(self._cost.work(point).total for point in stage.to_run)
+            self._flops_left += sum(self._cost.work(point).evaluation for point in stage.to_ask)
+        if plan:
+            by = next((question.best for stage in plan.stages for question in stage.questions), None)
+            self._best = _Best(by.by, by.mode) if by else _Best("memory/nll", "min")
+
+    @_locked
+    def phase(self, text: str) -> None:
+        """Say what is going on."""
+        self.state.phase = text
+        self.state.updated = self._clock()
+
+    @_locked
+    def begin(self, pack: str, points: Sequence[Point], asks: bool = False) -> None:
+        """Take note of a pack that is handed out; one whose trials are only asked counts an epoch for each."""
+        first = points[0]
+        layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
+        epochs = 1 if asks else trial_epochs(first.spec)
+        state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock())
+        work = self._cost.work(first)
+        self._packs[pack] = _Running(
+            state,
+            {point.id: point for point in points},
+            state.since,
+            step_flops=0.0 if asks else len(points) * work.training / epochs,
+            end_flops=len(points) * work.evaluation,
+            warm=bool(self.state.ended),
+            asks=asks,
+        )
+        self._side_by_side = len(self._packs)
+        for point in points:
+            stage = self._stage(point.spec.stage)
+            if stage:
+                stage.waits_for = ""
+        self.phase("running")
+
+    @_locked
+    def report(self, pack: str, epoch: int, progress: Mapping[str, Mapping[str, float]], where: str) -> None:
+        """Take note of a step of a pack."""
+        running = self._packs.get(pack)
+        if running is None:
+            return
+        now, state = self._clock(), running.state
+        if progress:
+            last = epoch >= state.epochs
+            flops = running.step_flops + (running.end_flops if last else 0.0)
+            self._pace.note(now - running.reported, flops, len(progress), state.epoch < 0, running.warm)
+        running.reported = now
+        state.epoch, state.where = epoch, where
+        losses = [found["train/nll"] for found in progress.values() if "train/nll" in found]
+        state.loss = sum(losses) / len(losses) if losses else state.loss
+        for trial in progress:
+            self._set_epochs(running.points.get(trial), min(epoch, state.epochs))
+        self.state.updated = now
+
+    @_locked
+    def finish(self, pack: str, record: Record) -> str:
+        """Take note of a trial's result, and return the trial's name."""
+        running = self._packs.get(pack)
+        point = running.points.pop(record["id"], None) if running else None
+        if running and point:
+            running.state.trials -= 1
+            self._set_epochs(point, 1 if running.asks else trial_epochs(point.spec))
+            work = self._cost.work(point)
+            self._flops_left -= work.evaluation if running.asks else work.total
+        stage = self._stage(point.spec.stage if point else record["stage"])
+        if stage:
+            stage.ended[record["status"]] = stage.ended.get(record["status"], 0) + 1
+        name = self._label(record)
+        if self._best and record["status"] == "done":
+            self._best.see(record, name)
+        return name
+
+    @_locked
+    def end(self, pack: str) -> None:
+        """Take note that a pack has ended; members without a result may come again."""
+        self._packs.pop(pack, None)
+
+    @_locked
+    def snapshot(self, trouble: Iterable[str] = ()) -> SweepState:
+        """Return the state now."""
+        state = self.state
+        state.updated = self._clock()
+        state.packs = [running.state for running in self._packs.values()]
+        state.best = self._best.told if self._best else ""
+        state.trouble = list(trouble)
+        state.left_s = self._pace.left_s(self._left(), self._side_by_side)
+        return state
+
+    def _left(self) -> Work:
+        """Return what is left, the epochs that packs under way have done taken off."""
+        packs = [running for running in self._packs.values() if running.points]
+        done = sum(running.step_flops * max(0, running.state.epoch) for running in packs)
+        epochs = sum(max(0.0, stage.epochs - stage.epochs_done) for stage in self.state.stages)
+        begun = sum(self.state.ended.values()) + sum(len(running.points) for running in packs)
+        return Work(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
+
+    def _stage(self, name: str) -> StageState | None:
+        return next((stage for stage in self.state.stages if stage.name == name), None)
+
+    def _set_epochs(self, point: Point | None, epochs: float) -> None:
+        """Note how far a trial is; one that starts over goes back."""
+        if point is None:
+            return
+        stage = self._stage(point.spec.stage)
+        if stage:
+            stage.epochs_done += epochs - self._epochs.get(point.id, 0.0)
+            self._epochs[point.id] = epochs
+
+
+@dataclass
+class _Running:
+    """A pack under way, with what its steps cost.
+
+    Attributes:
+        state: for people.
+        points: its members without a result.
+        reported: when it last reported.
+        step_flops: of an epoch.
+        end_flops: of evaluating at the end.
+        warm: whether others have ended, so that its process has probably run a pack before.
+        asks: whether its trials are only asked.
+    """
+
+    state: PackState
+    points: dict[str, Point]
+    reported: float
+    step_flops: float
+    end_flops: float
+    warm: bool
+    asks: bool = False
+
+
+@dataclass
+class _Best:
+    """The best trial by a metric, and what the pretrained model has of it."""
+
+    metric: str
+    mode: str
+    value: float | None = None
+    name: str = ""
+    pretrained: float | None = None
+
+    def see(self, record: Record, name: str) -> None:
+        value = record["metrics"].get(self.metric)
+        if record["identity"].get("method") == "pretrained":
+            self.pretrained = value
+            return
+        before = record["metrics"].get(f"{self.metric}_before")
+        self.pretrained = before if before is not None else self.pretrained
+        if value is None:
+            return
+        better = self.value is None or (value < self.value if self.mode == "min" else value > self.value)
+        if better:
+            self.value, self.name = value, name
+
+    @property
+    def told(self) -> str:
+        if self.value is None:
+            return ""
+        beside = "" if self.pretrained is None else f" (pretrained {self.pretrained:.3f})"
+        return f"{self.metric} {self.value:.3f}{beside}: {self.name}"

@@ -1,0 +1,74 @@
+"""Adapters above a trunk whose members' parameters are stacked and trained side by side."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from trainables.adapters.adapter import MemberState, TrainingPlanT
+from trainables.adapters.split import SplitAdapter
+from trainables.adapters.stacks import ParameterStacks
+from trainables.adapters.training import PackTraining, StepLosses
+from trainables.lm.batches import TextBatch
+
+
+class StackedAdapter(SplitAdapter[TrainingPlanT]):
+    """K members of one shape, each with an optimiser of its own.
+
+    A subclass makes its stacks, hands them to `train_these`, and says what a member loses.
+
+    Attributes:
+        stacks: what is trained.
+        training: trains it.
+    """
+
+    stacks: ParameterStacks
+    training: PackTraining
+
+    def train_these(self, stacks: ParameterStacks) -> None:
+        """Set up the training of some stacks."""
+        self.stacks = stacks
+        self.training = PackTraining(self.plans, self.states.train, stacks, self.losses)
+
+    @abstractmethod
+    def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
+        """Return what some members lose on some texts.
+
+        Args:
+            batch: texts of one forward pass.
+            who: which members.
+            step: all texts of the step; losses are means over it.
+        """
+
+    def train_epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train one epoch."""
+        self.training.active = list(self.active)
+        means = self.training.run_epoch(epoch)
+        self.active = list(self.training.active)
+        return means
+
+    def train_flops(self, epochs: int) -> float:
+        """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
+        card, train = self.parts.card, self.states.train
+        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
+        blocks = ran * card.active_block_params
+        per_epoch = train.num_tokens * (4 * blocks + 6 * self.num_multiplied) + train.num_targets * 4 * card.head_params
+        return float(epochs * per_epoch)
+
+    @property
+    def num_multiplied(self) -> int:
+        """Weights of one member that every token is multiplied by."""
+        return self.plans[0].added_params(self.parts.card)
+
+    @property
+    def trained_params(self) -> int:
+        """Numbers that one member trains."""
+        return self.stacks.member_size
+
+    def state(self, member: int) -> MemberState:
+        """Return copies of a member's weights and of its moments."""
+        return MemberState(self.stacks.member_state(member), self.training.optimiser.member_state(member))
+
+    def load_state(self, member: int, state: MemberState) -> None:
+        """Set a member's weights and its moments."""
+        self.stacks.load_member_state(member, state.weights)
+        self.training.optimiser.load_member_state(member, state.optimiser)

@@ -1,0 +1,97 @@
+"""Two banks of memories that are trained as one, each on its own kind of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.shapes import check_same
+from trainables.adapters.stacks import ParameterStacks
+
+Kind = Literal["document", "template"]
+KINDS: tuple[Kind, Kind] = ("document", "template")
+SECOND_SEED = 1_000_003
+"""Added to the seed for the templates' memory, so that the two start differently (ours)."""
+
+
+class TwoBanks(ParameterStacks):
+    """K members, each with a memory for documents and one for templates; names begin with the kind.
+
+    Args:
+        model_dim: width of the residual stream.
+        memory_dim: entries of each memory.
+        norm_and_gate: whether LayerNorm and gate are there.
+        seeds: one for each member.
+        device: where they live.
+    """
+
+    what = "weights of two memories"
+
+    def __init__(
+        self, model_dim: int, memory_dim: int, norm_and_gate: bool, seeds: Sequence[int], device: torch.device
+    ) -> None:
+        """Draw both memories of every member."""
+        nn.Module.__init__(self)
+        self.num_members = len(seeds)
+        shifts = (0, SECOND_SEED)
+        self.banks = nn.ModuleDict(
+            {
+                kind: MemoryBank(model_dim, memory_dim, norm_and_gate, [seed + shift for seed in seeds], device)
+                for kind, shift in zip(KINDS, shifts, strict=True)
+            }
+        )
+        self._views = [
+            {f"{kind}.{name}": view for kind in KINDS for name, view in self.bank(kind).member_parameters(k).items()}
+            for k in range(self.num_members)
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the memories live."""
+        return self.bank("document").device
+
+    def bank(self, kind: Kind) -> MemoryBank:
+        """Return the memories for a kind of text."""
+        found = self.banks[kind]
+        assert isinstance(found, MemoryBank)
+        return found
+
+    def bind_grads(self) -> None:
+        """Bind the gradients of both banks; of one that met no text of its kind they are zero."""
+        for kind in KINDS:
+            bank = self.bank(kind)
+            for stack in bank.parameters():
+                stack.grad = torch.zeros_like(stack) if stack.grad is None else stack.grad
+            bank.bind_grads()
+
+    def added(self, kind: Kind, hidden: Tensor, who: slice, learns: bool) -> Tensor:
+        """Return what one memory adds to states `[1 or members, n, model_dim]`.
+
+        Args:
+            kind: which memory.
+            hidden: states.
+            who: which members.
+            learns: whether its parameters get gradients; its input gets them anyway.
+        """
+        bank = self.bank(kind)
+        if learns:
+            found: Tensor = bank(hidden, None, who)[0]
+            return found
+        fixed = {name: stack.detach() for name, stack in bank.named_parameters()}
+        unlearnt: Tensor = torch.func.functional_call(bank, fixed, (hidden, None, who))[0]
+        return unlearnt
+
+    @torch.no_grad()
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Set one member's parameters.
+
+        Raises:
+            DataError: names, types or shapes differ.
+        """
+        check_same(state, self._views[member], self.what)
+        for name, view in self._views[member].items():
+            view.copy_(state[name])
