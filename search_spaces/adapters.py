@@ -9,7 +9,8 @@ SmolLM2-135M (30 blocks, 576 wide), with the memory at 75 % of the depth and the
   takes 3.8 times as much, so 7 epochs; a prompt of 20 vectors before 256 tokens 2.7 times, so 9 epochs.
 
 Learning rates are ours, for notes and papers name them for the memory (1e-3) only: LoRA 1e-3, prompts 3e-2, full update
-2e-5, each at the same schedule. `train/params` and `train/flops` of every record say what it really was.
+2e-5, each at the same schedule. `train/params` and `train/flops` of every record say what it really was. Beside what is
+memorised stands what is forgotten.
 
     python -m sweep.run search_spaces/adapters.py
 """
@@ -27,7 +28,7 @@ space = Space(
         "data": "fever",
         "num_documents": 100,
         "depth": 0.75,
-        "probes": ("fever",),
+        "probes": ("fever", "forgetting"),
         "rank": 2,
         "virtual_tokens": 256,
     },

@@ -135,15 +135,16 @@ def plan_text(costed: CostedPlan) -> str:
         f"{costed.name}: {plan.space.title}",
         "",
         *_grid_lines(plan),
-        f"{'stage':<20}"
+        f"{'stage':<19}"
         + _row("combinations", "points", "equivalent", "done", "failed", "to run", "to ask", "waits for"),
     ]
     for stage in plan.stages:
-        lines.append(f"{stage.name:<20}" + _row(*(getattr(stage, name) for name in _COUNTS), stage.waits_for or ""))
+        lines.append(f"{stage.name:<19}" + _row(*(getattr(stage, name) for name in _COUNTS), stage.waits_for or ""))
     if len(plan.stages) > 1:
         sums = [sum(getattr(stage, name) for stage in plan.stages) for name in _COUNTS]
         points = " + ".join(f"{stage.num_points:,}" for stage in plan.stages)
-        lines.append(f"{'staged':<20}" + _row(*sums, f"{points} = {sums[1]:,} points"))
+        lines.append(f"{'staged':<19}" + _row(*sums, ""))
+        lines.append(f"{'':<12}{points} = {sums[1]:,} points")
     for question in plan.questions:
         choice = costed.choices.get(question.key)
         if choice:

@@ -24,8 +24,7 @@ from trainables.trial.spec import training_id, training_identity, trial_id
 
 ASKING_FORMAT = 2
 """Of the record of an asking. Format 1 is what a whole record says of one."""
-OLD_ANSWERS: Mapping[str, str] = {"fever": "predictions.parquet", "counterfact": "samples.json"}
-"""Where a whole record's answers lie beside it, by probe."""
+_OLD_ANSWERS: Mapping[str, str] = {"fever": "predictions.parquet", "counterfact": "samples.json"}
 _OBJECTS = ("settings", "metrics", "curves", "counts", "timings", "files", "versions")
 _TEXTS = ("id", "training", "probe", "data", "sweep", "stage", "host", "started_at", "finished_at")
 _FROM_RESULT = ("sweep", "stage", "pack", "host", "node", "versions", "started_at", "finished_at")
@@ -50,6 +49,11 @@ class AskingHead:
     def record(self) -> Record:
         """Return the whole record."""
         return dict(json.loads(zlib.decompress(self._packed)))
+
+
+def old_answers(probe: str) -> str:
+    """Return the file beside a whole record in which the answers to a probe lie."""
+    return _OLD_ANSWERS.get(probe, f"{probe}.parquet")
 
 
 def split(whole: Record, askings: Iterable[Asking], told: Mapping[str, Any]) -> tuple[Record, list[Record]]:
@@ -111,8 +115,8 @@ def bare(record: Record) -> Record:
         return record
     plain = {**record, "files": dict(record.get("files") or {})}
     training, _ = split(plain, own_askings(record["identity"]), {})
-    for name in OLD_ANSWERS.values():
-        training["files"].pop(name, None)
+    for probe in record["identity"]["probes"]:
+        training["files"].pop(old_answers(probe), None)
     return training
 
 
@@ -195,9 +199,8 @@ def merged(
         if head.folder.startswith(f"{folder}/"):
             below = head.folder[len(folder) + 1 :]
             whole["files"] |= {f"{below}/{name}": told for name, told in record["files"].items()}
-        file = OLD_ANSWERS.get(record["probe"]) if record["format"] == 1 else ANSWERS
-        if file:
-            whole["answers"][label] = f"{head.folder}/{file}"
+        file = old_answers(record["probe"]) if record["format"] == 1 else ANSWERS
+        whole["answers"][label] = f"{head.folder}/{file}"
         whole["probe_versions"][label] = record["version"]
         whole["askings"][label] = head.id
     first = [head.record() for head in own]
@@ -218,7 +221,7 @@ def answers_paths(record: Mapping[str, Any], folder: str) -> dict[str, str]:
     """
     if "answers" in record:
         return dict(record["answers"])
-    return {name: f"{folder}/{OLD_ANSWERS[name]}" for name in record["identity"]["probes"] if name in OLD_ANSWERS}
+    return {name: f"{folder}/{old_answers(name)}" for name in record["identity"]["probes"]}
 
 
 def answers_below(record: Mapping[str, Any]) -> dict[str, str]:

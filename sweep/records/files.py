@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sweep.records.askings import OLD_ANSWERS
+from sweep.records.askings import old_answers
 from sweep.records.record import Record
 from sweep.records.store import RecordHead, RecordIndex, Store
 from trainables.node.checksums import content_sum, read_plain_json
@@ -82,7 +82,7 @@ def _asking_of(head: RecordHead, name: str) -> tuple[str, str] | None:
     """Return the folder of the asking whose answers a file holds, and its probe if it has no record of its own."""
     if name.startswith(f"{ASKINGS}/"):
         return f"{head.folder}/{name.rpartition('/')[0]}", ""
-    probes = [probe for probe, file in OLD_ANSWERS.items() if file == name]
+    probes = [probe for probe in head.record()["identity"]["probes"] if old_answers(probe) == name]
     return (head.folder, probes[0]) if probes else None
 
 

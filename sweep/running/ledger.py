@@ -38,7 +38,7 @@ from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.patience import patiently
-from trainables.trial.asking import Asking
+from trainables.trial.asking import Asking, label_of
 from trainables.trial.task import TrialTask
 
 ASK_AGAIN_S = 1.0
@@ -439,7 +439,12 @@ class Ledger:
                 dues.setdefault(point.training, []).append((point, due))
         self._tasks |= {point.id: point for found in dues.values() for point, _ in found}
         for training, found in dues.items():
-            asked = {asking.id: asking for _, due in found for asking in due.askings}
+            stated = found[0][0].identity  # the labels are those within the first trial, whose record is written
+            asked = {
+                asking.id: replace(asking, label=label_of(asking.probe, asking.settings, stated))
+                for _, due in found
+                for asking in due.askings
+            }
             for _, due in found:
                 for asking in due.askings:
                     epochs = {*asked[asking.id].epochs, *asking.epochs}
@@ -506,7 +511,7 @@ class Ledger:
                 "unique_points": len(self.plan.grid),
                 "arithmetic": self.plan.arithmetic,
                 "stages": stages,
-                "trials": self._other_trials(listed),
+                "trials": self._trials_told(listed),
             },
         )
 
@@ -526,15 +531,15 @@ class Ledger:
                 stage["ids"] = list(dict.fromkeys([*stage["ids"], *ids]))
                 stage["points"] = max(len(stage["ids"]), stage["points"])
         trials = {trial for ids in new.values() for trial in ids}
-        manifest["trials"] = {**manifest.get("trials", {}), **self._other_trials(trials)}
+        manifest["trials"] = {**manifest.get("trials", {}), **self._trials_told(trials)}
         patiently(write_sweep_file, self.store, self.name, MANIFEST, manifest)
 
-    def _other_trials(self, listed: Collection[str]) -> dict[str, Any]:
-        """Return those listed trials that ask other than by default, with their training and what they ask."""
+    def _trials_told(self, listed: Collection[str]) -> dict[str, Any]:
+        """Return for each listed trial its training and what it asks other than by default: what it is, in short."""
         found = {trial: told for trial, told in self._planned.items() if trial in listed}
         for trial in listed:
             point = self._tasks.get(trial)
-            if point is not None and point.training != trial:
+            if point is not None:
                 found[trial] = {"training": point.training, "asks": asks_of(point.identity)}
         return dict(sorted(found.items()))
 

@@ -87,8 +87,9 @@ def test_the_plan_of_the_inductive_study_counts_as_the_notes_do(tmp_path: Path) 
         ("layer_selection", 20, 0, 0, 20, None),
         ("inductive", 72, 2, 0, 70, "layer_selection"),
         ("document_count", 288, 0, 0, 288, "layer_selection"),
+        ("pretrained", 10, 0, 0, 10, None),
     ]
-    assert found["trials_to_run"] == 378
+    assert found["trials_to_run"] == 388
     costs = found["estimate"]
     assert costs["gpu"] == "A100-80GB" and costs["flops"] > 0 and costs["gpu_hours"] > 0
     assert costs["trunk_cache_bytes"] > 0 and costs["staged_flops"] < 0.25 * costs["full_grid_flops"]
@@ -104,7 +105,7 @@ def test_leaving_simset3_out_gives_the_notes_own_number(tmp_path: Path) -> None:
 def test_the_text_has_the_arithmetic_and_the_assumptions(tmp_path: Path) -> None:
     text = plan(INDUCTIVE, "--storage", str(tmp_path))
     assert "2 x 6 x 8 x 5 x 5 = 2,400 points, 2,160 different" in text
-    assert "20 + 72 + 288 = 380 points" in text and "378 trials" in text
+    assert "20 + 72 + 288 + 10 = 390 points" in text and "388 trials" in text
     assert "tokens and 12 claims a page (assumed)" in text and "TFLOP/s bfloat16" in text
     assert max(map(len, text.splitlines())) <= 120
 
@@ -121,7 +122,7 @@ def test_it_imports_neither_torch_nor_ray(tmp_path: Path, how: list[str]) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials_to_run"] == 378
+    assert json.loads(done.stdout)["trials_to_run"] == 388
 
 
 def test_what_is_recorded_is_done_and_a_recorded_choice_opens_the_stage(space: str, store: Store, save: Save) -> None:

@@ -110,7 +110,8 @@ class SplitAdapter(Adapter[PlanT]):
             places.setdefault(id(text), []).append(place)
         for part, who in passes(TextBatches(texts, hidden, self.parts.device), self.num_members, self.max_tokens):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
-            nll = member_nll(self.upper, part, states).double()
+            with self.acting(who):
+                nll = member_nll(self.upper, part, states).double()
             by_text = torch.split(nll, [text.num_targets for text in part.texts], dim=1)  # type: ignore[no-untyped-call]
             for text, own in zip(part.texts, by_text, strict=True):
                 found[who, places[id(text)]] = own.mean(dim=1, keepdim=True).cpu().numpy()

@@ -230,4 +230,4 @@ def test_a_trial_whose_answers_are_missing_or_broken_is_named(storage):
     assert [line.split()[2] for line in lines] == [*sorted([broken, missing]), sampled]
     assert {line.split(" is ")[-1].split(":")[0] for line in lines} == {"damaged", "missing or broken"}
     assert not any(quiet in line for quiet in (whole, silent) for line in lines)
-    assert "in no comparison of FEVER answers" in lines[0] and "run its sweep again" in text
+    assert "in no comparison of FEVER answers" in lines[0] and "run their sweep again" in text

@@ -11,6 +11,7 @@ import pytest
 from sweep.running import exchange
 from sweep.running.exchange import SILENT_S, PackExchange
 from sweep.running.progress import Display
+from sweep.running.state import SweepProgress
 from tests.sweep.running.test_ledger import open_ledger
 
 REPORT = {"progress": {}, "results": [], "versions": {}, "host": "far", "pid": 321, "node": "n1", "device": "cpu"}
@@ -30,7 +31,7 @@ def test_a_pack_that_reports_nothing_is_named_once_a_silence(tmp_path: Path, mon
     monkeypatch.setattr(exchange.time, "monotonic", lambda: now[0])
     shown = io.StringIO()
     ledger, _ = open_ledger(tmp_path)
-    packs = PackExchange(ledger, NoFeed(), Display(4, every_s=1e9, stream=shown), {})  # type: ignore[arg-type]
+    packs = PackExchange(ledger, NoFeed(), Display(SweepProgress("s"), shown, every_s=1e9), {})  # type: ignore[arg-type]
 
     def notes_after(seconds: float) -> list[str]:
         now[0] += seconds

@@ -244,3 +244,32 @@ def test_a_sampled_stage_ends_when_nothing_is_left_to_draw(tmp_path, spread, fie
     counts = ledger.outcome()
     assert (counts["done"], counts["missing"]) == (drawn, 0)
     assert (why in " ".join(said)) and bool(said) == bool(why)
+
+
+def test_trials_that_share_a_training_are_one_job_and_each_keeps_its_own_answers(tmp_path):
+    shots = checked(
+        Space(
+            name="shots",
+            title="shots",
+            axes={"num_shots": [0, 1, 3]},
+            fixed={"model": "sample-llama", "layer": 1, "num_documents": 2},
+            stages=(Stage(name="all", axes={"num_shots": ALL}),),
+        )
+    )
+    store = Store(str(tmp_path))
+    index = store.index()
+    plan = plan_of(shots, index, {}, store, "shots")
+    assert (plan.num_to_run, plan.num_to_ask) == (1, 2)
+    ledger = Ledger(plan, store, "shots", index, {}, Packing(lambda point: 8, 1), False, print)
+    pack, begun = ledger.next_pack()
+    assert len(pack.points) == 1 and len(begun) == 3 and ledger.next_pack() is None
+    task = ledger.task(pack.points[0])
+    labels = {asking.settings["num_shots"]: asking.label for asking in task.askings}
+    assert labels == {0: "fever", 1: "fever:num_shots=1", 3: "fever:num_shots=3"}, "as the first of them sees it"
+    found = {f"{label}/accuracy": shots / 10 for shots, label in labels.items()}
+    made = ledger.finish(pack.id, {"id": task.id, "status": "done", "metrics": {"memory/nll": 1.0, **found}})
+    assert {r["identity"]["num_shots"]: r["metrics"]["fever/accuracy"] for r in made} == {0: 0.0, 1: 0.1, 3: 0.3}
+    ledger.end_pack(pack.id)
+    again = store.index()
+    assert again.keys() == begun.keys(), "the plan says which trials there are"
+    assert {r.record()["metrics"]["fever/accuracy"] for r in again.values()} == {0.0, 0.1, 0.3}

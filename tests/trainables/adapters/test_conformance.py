@@ -192,6 +192,8 @@ def test_other_texts_than_the_packs_can_be_evaluated(method: str, specs: Any, bu
 @pytest.mark.parametrize("method", CASES)
 def test_each_text_has_an_error_of_its_own(method: str, specs: Any, build: Build) -> None:
     adapter = build(*specs(method))
+    if ADAPTERS[method].trains:
+        train(adapter, 2)
     texts = adapter.texts.segments
     mixed = [*texts[::-1], texts[1], replace(texts[0], document=NO_DOCUMENT, first_target=5)]
     found = adapter.text_nll(mixed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from trainables.adapters.registry import ADAPTERS
 from trainables.errors import ConfigError
 from trainables.lm.card import model_card
 from trainables.probes.registry import PROBES
@@ -40,19 +42,11 @@ def test_trials_that_only_ask_differently_share_a_training(asked: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.role is Role.TRAINING])
-def test_what_is_trained_decides_the_training(name: str) -> None:
-    others = {
-        "model": "pythia-160m", "revision": "step1", "dtype": "bfloat16", "method": "full_update",
-        "content": "template", "template_loss": "answer", "num_clusters": 2, "layer": 2, "depth": 1.0,
-        "memory_dim": 16, "norm_and_gate": False, "mode": "hard", "allocation": "simset1", "granularity": "token",
-        "entries_per_group": 3, "mem_seed": 4, "alpha": 0.5, "epochs": 3, "batch_size": 2, "lr": 0.1,
-        "weight_decay": 0.1, "warmup_steps": 1, "grad_clip": 1.0, "rank": 4, "lora_alpha": 2.0,
-        "lora_targets": ("mlp",), "virtual_tokens": 3,
-    }  # fmt: skip
+def test_what_is_trained_decides_the_training(name: str, other_values: Callable[..., dict[str, Any]]) -> None:
     base = {"content": "document+template", "allocation": "simset2", "alpha": 1.0, "num_shots": 3}
-    methods = {"rank": "lora", "lora_alpha": "lora", "lora_targets": "lora", "virtual_tokens": "prompt"}
-    base |= {"method": methods.get(name, "memory")}
-    changed = {**USUAL, **base, name: others[name]}
+    users = [method for method in ADAPTERS if name in ADAPTERS[method].uses()]
+    base |= {"method": "memory" if "memory" in users or not users else users[0]}
+    changed = {**USUAL, **base, name: other_values(name)[name]}
     if name == "depth":
         del changed["layer"]
     assert training_id(identity(canonical(make_spec(changed)))) != training_id(stated(**base))

@@ -21,6 +21,7 @@ from trainables.adapters.training import StepLosses
 from trainables.errors import DataError
 from trainables.lm.batches import TextBatch
 from trainables.lm.reference import WholeModel
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import load_tokenizer
 
@@ -54,7 +55,12 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         """Add what the memories give under the documents' keys."""
-        return self._under([self.keys[list(documents)]], hidden, [len(tree) for tree in trees], who)
+        return self._under([self._keys_of(documents)], hidden, [len(tree) for tree in trees], who)
+
+    def _keys_of(self, documents: Sequence[int]) -> Tensor:
+        """Return the documents' keys, `[n, key_dim]`; the zero key for what is about none."""
+        about = torch.tensor(list(documents), device=self.keys.device)
+        return torch.where(about[:, None] == NO_DOCUMENT, 0.0, self.keys[about.clamp(min=0)])
 
     def _under(self, keys: Sequence[Tensor], hidden: Tensor, lengths: Sequence[int], who: slice) -> Tensor:
         """Return the states under several keys for each text.
@@ -130,14 +136,14 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell that a member asked about a document has that document's key."""
-        return True
+        return document != NO_DOCUMENT
 
     @contextmanager
     def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:
         """Attach a copy of the memory to the whole model by a hook, under a document's key or the zero key."""
         whole = self.parts.whole_model()
         memory = self.guided.single(member).to(self.parts.device)
-        key = torch.zeros_like(self.keys[0]) if document is None else self.keys[document]
+        key = self._keys_of([NO_DOCUMENT if document is None else document])[0]
         with whole.with_memory(lambda hidden: memory(hidden, key), self.layer):
             yield whole
 

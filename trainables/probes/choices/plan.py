@@ -48,7 +48,6 @@ class ChoicesPlan(ProbePlan):
         "correct_norm": "bool",
         "log_likelihoods": "list<double>",
     }
-    answers_file: ClassVar[str] = "choices.parquet"
 
     data: str
     allow_missing_pages: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from trainables.adapters.docguidance.keys import PERTURBATION, document_keys, ne
 from trainables.errors import ConfigError, DataError
 from trainables.lm.batches import epoch_order
 from trainables.lm.card import model_card
-from trainables.lm.texts import TrainingText
+from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.pack.check import check_trials
 from trainables.trial.spec import TrialSpec
@@ -129,8 +130,15 @@ def test_free_text_opens_no_entry(small_trial: Trial, build: Build) -> None:
     tokens = torch.tensor([adapter.texts.segments[0].tree.tokens])
     with torch.no_grad(), adapter.attached(0) as whole:
         free = whole(tokens)
+    own = adapter.texts.segments[0]
+    nlls = adapter.text_nll([replace(own, document=NO_DOCUMENT), own])[0]
+    loss = nn.functional.cross_entropy(free[0, :-1], tokens[0, 1:])
+    assert nlls[0] == pytest.approx(float(loss), abs=2e-5) and abs(nlls[0] - nlls[1]) > 1e-4
+    assert adapter.is_masked(0, 0) and not adapter.is_masked(0, NO_DOCUMENT)
     with torch.no_grad(), adapter.attached(0, 0) as whole:
         assert float((whole(tokens) - free).abs().max()) > 1e-2
+    with torch.no_grad(), adapter.attached(0, NO_DOCUMENT) as whole:
+        assert torch.equal(whole(tokens), free)
     assert not adapter.guided.gates(torch.zeros(1, 2)).any()  # type: ignore[attr-defined]
 
 
