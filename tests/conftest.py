@@ -123,7 +123,9 @@ BASE: dict[str, Any] = {
     "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",
     "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
     "num_shots": 5, "claims_per_page": 3, "counterfact_records": 3, "num_answers": 2, "answer_tokens": 2,
-    "probes": ("choices", "fever", "counterfact", "forgetting", "recall"), "recall_tokens": 8, "eval_epochs": (0,),
+    "probes": ("choices", "fever", "counterfact", "forgetting", "lm_eval", "recall"), "recall_tokens": 8,
+    "eval_epochs": (0,), "lm_eval_tasks": ("even_numbers",),
+    "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval"),
     "heldout_documents": 3, "heldout_claims": 2,
 }  # fmt: skip
 OTHER: dict[str, Any] = {
@@ -139,7 +141,8 @@ OTHER: dict[str, Any] = {
     "keep_epochs": False,
     "recall_documents": 1, "recall_title": False, "recall_words": 3, "recall_tokens": 9,
     "heldout_documents": 2, "heldout_claims": 1, "general_text": __file__,
-    "choices_by": "likelihood", "questions_per_document": 1,
+    "choices_by": "likelihood", "questions_per_document": 1, "lm_eval_tasks": ("written_numbers",),
+    "lm_eval_folder": str(Path(__file__).parents[1] / "infra"), "lm_eval_limit": 2, "lm_eval_shots": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
     "guidance_alpha": 1.0, "template_layer": 0,

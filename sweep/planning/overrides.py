@@ -158,7 +158,7 @@ def _typed(name: str, value: Any) -> Any:
     if name == "data":
         parts = (part.strip() for part in value.split(","))
         return ",".join(part if is_named(part) else _absolute(part) for part in parts)
-    if name == "general_text" and value is not None:
+    if name in ("general_text", "lm_eval_folder") and value is not None:
         return _absolute(value)
     return _absolute(value) if name == "model" and not is_known_model(value) else value
 

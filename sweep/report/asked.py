@@ -5,6 +5,7 @@ FEVER and CounterFact, which the study's notes lay out in their own ways, have m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +105,17 @@ def _choices_example(row: Row) -> list[str]:
     ]
 
 
+def _lm_eval_unit(row: Row) -> Unit:
+    name = row["task"] if row["filter"] == "none" else f"{row['task']} {row['filter']}"
+    scores = {f"{name} {metric}": value for metric, value in json.loads(row["scores"]).items()}
+    return Unit((row["task"], row["filter"], row["doc_id"], row["prompt"]), f"{row['task']} {row['doc_id']}", scores)
+
+
+def _lm_eval_example(row: Row) -> list[str]:
+    said = json.loads(row["sample"]).get("filtered_resps")
+    return [f"{row['task']}: {cut(row['prompt'])}", f"target: {cut(row['target'])}", f"given: {cut(str(said))}"]
+
+
 def cut(text: str) -> str:
     """Return a text on one line, at most `TEXT_CHARS` of it."""
     line = " ".join(str(text).split())
@@ -133,6 +145,13 @@ ASKED: tuple[AskedProbe, ...] = (
         _choices_unit,
         _choices_example,
         frozenset({"unparsed"}),
+    ),
+    AskedProbe(
+        "lm_eval",
+        "lm-evaluation-harness",
+        "Metrics of the tasks, as lm-evaluation-harness names them",
+        _lm_eval_unit,
+        _lm_eval_example,
     ),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, is_known_model
+from trainables.probes.registry import probe_plans
 from trainables.trial.spec import TrialSpec
 
 SHORT_POSITIONS = 2048
@@ -47,6 +48,8 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
                 f"{card.positions - plan.added_tokens} tokens{before}; lower segment_tokens"
             )
         plan.check(card)
+    for probe in dict.fromkeys(plan for spec, _ in trials for plan in probe_plans(vars(spec))):
+        probe.check()
     _check_short([(s, card) for s, card in trials if card.positions is not None and card.positions < SHORT_POSITIONS])
     return notes
 

@@ -79,6 +79,14 @@ class ProbePlan(Plan, ABC):
             num_documents: documents of the trial.
         """
 
+    def check(self) -> None:
+        """Refuse, on the driver and before anything starts, what would fail in every worker; may load libraries.
+
+        Raises:
+            ConfigError: settings at odds with what is installed.
+            DataError: files that are missing or broken.
+        """
+
     @classmethod
     @abstractmethod
     def load(cls) -> type[Probe[Any]]:

@@ -9,11 +9,14 @@ from trainables.probes.choices.plan import ChoicesPlan
 from trainables.probes.counterfact.plan import CounterfactPlan
 from trainables.probes.fever.plan import FeverPlan
 from trainables.probes.forgetting.plan import ForgettingPlan
+from trainables.probes.lm_eval.plan import LmEvalPlan
 from trainables.probes.plan import ProbePlan
 from trainables.probes.recall.plan import RecallPlan
 from trainables.registry import Registry
 
-PROBES: Registry[ProbePlan] = Registry("probes", FeverPlan, CounterfactPlan, RecallPlan, ForgettingPlan, ChoicesPlan)
+PROBES: Registry[ProbePlan] = Registry(
+    "probes", FeverPlan, CounterfactPlan, RecallPlan, ForgettingPlan, ChoicesPlan, LmEvalPlan
+)
 
 
 def probe_plans(values: Mapping[str, Any]) -> list[ProbePlan]:

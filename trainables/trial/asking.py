@@ -7,12 +7,13 @@ of a trial, and stands before the slash in the names of its metrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainables.data.general_text import general_text_key
 from trainables.data.sources import used_key
+from trainables.data.task_folder import task_folder_key
 from trainables.errors import ConfigError, nearest
 from trainables.node.cache_dir import user_path
 from trainables.probes.plan import ProbePlan
@@ -24,8 +25,8 @@ ASKING_IDS = "asking 1"
 """Raised when the same question gets another id."""
 ASKINGS = "probes"
 """Folder of a training's askings, beside its record."""
-FILES = ("general_text",)
-"""Settings that name a file: what is asked is its content."""
+FILES: Mapping[str, Callable[[str], str]] = {"general_text": general_text_key, "lm_eval_folder": task_folder_key}
+"""Settings that name a file or folder, each with what names its content: that is what is asked."""
 ANSWERS = "answers.parquet"
 """File of an asking's answers, beside its record."""
 
@@ -164,7 +165,7 @@ def _asking(
 ) -> Asking:
     plan = PROBES[name]
     given = {each: str(user_path(value).resolve()) for each, value in other.items() if each in FILES and value}
-    keyed = {each: general_text_key(path) for each, path in given.items()}
+    keyed = {each: FILES[each](path) for each, path in given.items()}
     settings = {each: stated.get(each, STATED_DEFAULTS.get(each)) for each in _settings_of(plan)}
     settings |= {**other, **keyed}
     label = label_of(name, settings, stated)

@@ -24,6 +24,7 @@ from trainables.adapters.registry import ADAPTERS
 from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
 from trainables.data.sources import used_key, uses_hub
+from trainables.data.task_folder import task_folder_key
 from trainables.errors import ConfigError, nearest
 from trainables.lm.card import ModelCard, model_card
 from trainables.probes.registry import PROBES
@@ -209,6 +210,14 @@ class TrialSpec:
     )
     questions_per_document: int | None = declare(
         None, "ask at most so many of the user's own questions a document", _PROBE, _ASKED, costs=True, low=1
+    )
+    lm_eval_tasks: tuple[str, ...] = declare((), "tasks or groups of lm-evaluation-harness", _PROBE, _ASKED, costs=True)
+    lm_eval_folder: str | None = declare(None, "folder of task files (YAML) for lm_eval", _PROBE, _ASKED)
+    lm_eval_limit: int | None = declare(
+        None, "examples of each task of lm_eval, at most", _PROBE, _ASKED, costs=True, low=1
+    )
+    lm_eval_shots: int | None = declare(
+        None, "few-shot examples in lm_eval's prompts; default what each task says", _PROBE, _ASKED, costs=True, low=0
     )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
@@ -501,6 +510,8 @@ def canonical_identity(plain: TrialSpec, card: ModelCard, data_key: str) -> dict
         stated[MATHS] = ", ".join(maths)
     if plain.general_text is not None:
         stated["general_text"] = general_text_key(plain.general_text)
+    if plain.lm_eval_folder is not None:
+        stated["lm_eval_folder"] = task_folder_key(plain.lm_eval_folder)
     for name in _TUPLES:
         stated[name] = list(stated[name])
     return stated

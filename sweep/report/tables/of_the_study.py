@@ -48,6 +48,7 @@ QUESTION_COUNTS = {
     "heldout_documents": "documents held out",
     "heldout_claims": "claims about them",
     "questions_asked": "questions with choices",
+    "lm_eval_tasks": "tasks of lm-evaluation-harness",
 }
 
 

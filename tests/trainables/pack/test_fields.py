@@ -89,6 +89,7 @@ OTHER_PROBES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda probe: probe.beginnings, "recall"),
     (lambda probe: (probe.passages, probe.questions.prompts), "forgetting"),
     (lambda probe: (probe.asked, list(map(tokens, probe.prompts))), "choices"),
+    (lambda probe: probe.plan, "lm_eval"),
 ]
 """What else is asked, as plain values."""
 

@@ -25,6 +25,8 @@ from trainables.probes.probe import Finding, Probe, answers_bytes, answers_schem
 from trainables.probes.registry import PROBES, probe_plans
 from trainables.trial.spec import TrialSpec
 
+TASKS = Path(__file__).parents[2] / "data" / "lm_eval"
+
 # For each probe: fields of a trial that asks it, and for each field of its plan another value, which asks otherwise.
 SETTINGS: dict[str, dict[str, Any]] = {
     "fever": {"num_shots": 1},
@@ -32,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recall": {"recall_tokens": 12},
     "forgetting": {"heldout_documents": 3, "heldout_claims": 2},
     "choices": {"questions_per_document": 3},
+    "lm_eval": {"lm_eval_tasks": ("even_numbers",), "lm_eval_folder": str(TASKS)},
     "recital": {},
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
@@ -46,6 +49,10 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "heldout_documents": 2, "heldout_claims": 1, "num_shots": 0, "seed": 3, "notes_labels": True,
         "general_text": __file__,
     },
+    "lm_eval": {
+        "lm_eval_tasks": ("even_numbers", "written_numbers"), "lm_eval_folder": str(TASKS.parents[2] / "infra"),
+        "lm_eval_limit": 2, "lm_eval_shots": 1,
+    },
     "choices": {
         "data": "elsewhere", "allow_missing_pages": True, "choices_by": "likelihood", "questions_per_document": 2,
         "num_shots": 0, "seed": 3,
@@ -59,6 +66,7 @@ PLACES = {
     "counterfact": ("counterfact_records",),
     "recital": (),
     "recall": ("recall_documents", "recall_title", "recall_words", "recall_tokens"),
+    "lm_eval": ("lm_eval_limit",),
     "choices": ("questions_per_document", "num_shots"),
     "forgetting": ("segment_tokens", "heldout_documents", "heldout_claims", "num_shots"),
 }
@@ -74,6 +82,8 @@ def test_every_probe_there_is_takes_part() -> None:
 @pytest.fixture
 def spec(small_trial: Trial, sample_data: Path, own_questions: Path) -> Callable[..., TrialSpec]:
     def make(name: str, **values: Any) -> TrialSpec:
+        if name == "lm_eval":
+            pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra lm-eval")
         if name == "choices":
             values["data"] = f"{sample_data},{own_questions}"
         return small_trial(**{"layer": 1, "probes": (name,), **SETTINGS[name], **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,8 @@ RICH: dict[str, Any] = {
     "entries_per_group": 7,
     "alpha": 0.4,
     "eval_epochs": (5, 10),
-    "probes": ("fever", "counterfact", "recall", "forgetting", "choices"),
+    "probes": ("fever", "counterfact", "recall", "forgetting", "choices", "lm_eval"),
+    "lm_eval_tasks": ("arc_easy",),
 }
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["llama2-13b", "pythia-6.9b", "pythia-1.4b"]),
@@ -85,6 +87,10 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "recall_title": st.just(False),
     "recall_words": st.integers(1, 100),
     "recall_tokens": st.integers(1, 1000),
+    "lm_eval_tasks": st.just(("piqa", "arc_easy")),
+    "lm_eval_folder": st.sampled_from([None, str(Path(__file__).parents[2] / "data" / "lm_eval")]),
+    "lm_eval_limit": st.none() | st.integers(1, 1000),
+    "lm_eval_shots": st.none() | st.integers(0, 10),
     "choices_by": st.just("likelihood"),
     "questions_per_document": st.none() | st.integers(1, 100),
     "heldout_documents": st.integers(1, 1000),
@@ -177,7 +183,10 @@ def test_at_alpha_0_the_entry_sets_do_not_matter(
         assert id_of(**{**RICH, **sets, "alpha": 0, "mode": "hard"}) != id_of(**{**RICH, "alpha": 0})
 
 
-@given(st.sampled_from([n for n in OTHERS if n not in ("probes", "eval_epochs", "lora_targets")]), st.data())
+@given(
+    st.sampled_from([n for n in OTHERS if n not in ("probes", "eval_epochs", "lora_targets", "lm_eval_tasks")]),
+    st.data(),
+)
 def test_the_spelling_of_a_value_does_not_matter(name: str, data: st.DataObject) -> None:
     value = coerce(name, data.draw(OTHERS[name]))
     assert coerce(name, str(value) if value is not None else "none") == value

@@ -1,0 +1,1 @@
+"""Tasks of lm-evaluation-harness, put to the plain model with the memory attached."""
