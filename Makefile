@@ -1,4 +1,4 @@
-# make demo: the pretrained sample models, then the main job on the embedded sample world.
+# make demo: the main job on the embedded sample world.
 # make test: the default tests, TEST_PROCESSES files at a time.
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
@@ -28,7 +28,6 @@ $(INSTALLED): constraints.txt pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python -m sweep.run search_spaces/few_shot.py --small --name pretrained --set num_documents=12 --set num_shots=1 --storage $(STORAGE)
 	$(BIN)/python -m sweep.run search_spaces/sample.py --storage $(STORAGE)
 
 test: install

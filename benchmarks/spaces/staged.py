@@ -19,4 +19,5 @@ space = replace(
     },
     fixed={"epochs": 2},
     small={},
+    baseline=False,
 )

@@ -16,8 +16,8 @@ def test_what_is_written_is_a_space_that_plans(tmp_path: Path, monkeypatch: pyte
     made = CliRunner().invoke(app, ["mine"])
     assert made.exit_code == 0 and "--plan" in made.output
     plan = plan_sweep(tmp_path / "mine.py", tmp_path / "out", small=True).plan
-    assert plan.space.name == "mine-small" and [stage.name for stage in plan.stages] == ["layers", "grid"]
-    assert plan.num_to_run == 10
+    assert plan.space.name == "mine-small" and [stage.name for stage in plan.stages] == ["layers", "grid", "pretrained"]
+    assert plan.num_to_run == 11
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

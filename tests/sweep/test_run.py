@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.store import Store
+from trainables.trial.spec import training_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -103,7 +104,7 @@ def test_a_staged_sweep_runs_to_its_end(finished):
         metrics = {c["value"]: c["metric"] for c in choice["runners_up"]} | {choice["value"]: choice["metric"]}
         assert set(metrics) == {0, 2} and choice["metric"] == min(metrics.values())
     for record in found.values():
-        folder = next(storage.rglob(record["id"]))
+        folder = next(storage.rglob(training_id(record["identity"])))
         assert (folder / "memory.safetensors").is_file()
         assert pq.read_table(storage / record["answers"]["fever"]).num_rows == record["counts"]["n_trunc"]
         assert record["versions"]["torch"] and record["timings"]["pack_size"] >= 1

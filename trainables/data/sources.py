@@ -176,7 +176,7 @@ def _resolve(name: str, data: str, allow_missing_pages: bool = False) -> SourceF
 
         return _scan(name, ensure_sample_data())
     folder = user_path(name)
-    if is_table(folder):
+    if is_table(folder) and not (folder / "paper_dev").exists():  # FEVER's claims saved by `datasets` are no documents
         return SourceFiles(name, documents=(folder,))
     if not folder.is_dir():
         hint = nearest(name, NAMES)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,11 @@ class Run:
         display = Display(SweepProgress("both"), every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
         return {head.id: head.record() for head in self.store.index().values()}
+
+    def trainings(self, trials: Iterable[str]) -> list[str]:
+        """The ids of the trainings that some trials need, by which checkpoints are named."""
+        points = [point for stage in self.ledger.plan.stages for point in stage.points]
+        return sorted({point.training for point in points if point.id in set(trials)})
 
     @property
     def checkpoints(self) -> list[str]:
@@ -212,7 +217,7 @@ def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them
     run.heard.on_epoch = lambda trial, epoch: run.ledger.stop("interrupted") if not run.ledger.stopping else None
     assert run.go() == {}
     begun = set(run.heard.began)
-    assert set(run.checkpoints) == begun and len(begun) == 1
+    assert run.checkpoints == run.trainings(begun) and len(begun) == 1
     rest = start(longer(space, 5))
     found = rest.go()
     assert same(outcome(found), outcome(whole)) and not rest.checkpoints
@@ -223,7 +228,7 @@ def test_the_stop_file_ends_packs_after_their_epoch_with_a_checkpoint(start: Ope
     run = start(longer(space, 5), size=1)
     run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file).touch()
     assert run.go() == {}
-    assert run.checkpoints == sorted(run.heard.began) and len(run.checkpoints) == 2
+    assert run.checkpoints == run.trainings(run.heard.began) and len(run.checkpoints) == 2
     assert run.ledger.outcome()["missing"] == 3
 
 
@@ -245,8 +250,9 @@ def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
 
 def test_a_bug_is_tried_once_more_and_then_recorded_with_its_traceback(start: Open, faults: Path) -> None:
     run = start(size=1)
-    first = run.ledger._queue[0].points[0].id
-    plan(faults, {"kind": "bug", "trial": first, "times": 2})
+    point = run.ledger._queue[0].points[0]
+    first = point.id
+    plan(faults, {"kind": "bug", "trial": point.training, "times": 2})
     found = run.go()
     assert found[first]["status"] == "failed" and found[first]["error"]["class"] == "bug"
     assert "ZeroDivisionError" in found[first]["error"]["traceback"] and len(applied(faults)) == 2
@@ -377,5 +383,5 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
+    (record,) = [head.record() for head in Store(str(tmp_path)).index().values()]
     assert record["status"] == "done"
