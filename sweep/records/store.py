@@ -221,12 +221,8 @@ class Store(Storage):
             PassedOver: it cannot be read, or is of another version.
             DataError: it is broken.
         """
-        path = f"{folder}/{RECORD}"
-        try:
-            text = self.read(path)
-        except OSError as error:
-            raise PassedOver(str(error)) from None
-        return RecordHead.of(parse_record(text, self.full(path)), folder, text)
+        text, where = self._record_text(folder)
+        return RecordHead.of(parse_record(text, where), folder, text)
 
     def read_asking(self, folder: str) -> AskingHead:
         """Read the record in an asking's folder.
@@ -235,12 +231,16 @@ class Store(Storage):
             PassedOver: it cannot be read, or is of another version.
             DataError: it is broken.
         """
+        text, where = self._record_text(folder)
+        return AskingHead.of(parse_asking(text, where), folder)
+
+    def _record_text(self, folder: str) -> tuple[bytes, str]:
+        """Return the bytes of the record in a folder, and its place for messages."""
         path = f"{folder}/{RECORD}"
         try:
-            text = self.read(path)
+            return self.read(path), self.full(path)
         except OSError as error:
             raise PassedOver(str(error)) from None
-        return AskingHead.of(parse_asking(text, self.full(path)), folder)
 
     def add_training(self, index: RecordIndex, folders: Sequence[str]) -> bool:
         """Take the training that lies in one of some folders into an index, read now; say whether there was one."""

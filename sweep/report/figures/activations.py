@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +46,24 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
         drawn = [(f"{variant(other)}, plain", picture), *drawn] if picture is not None else drawn
     if not drawn:
         return None
-    with panels(1, len(drawn), width=3.4, height=3.2, share_y=False) as (canvas, axes):
-        for ax, (title, picture) in zip(axes.flat, drawn, strict=True):
-            ax.imshow(picture, aspect="auto", cmap=MAP, interpolation="nearest", vmin=0)
-            ax.set(title=title, xlabel="entries", ylabel="documents", xticks=[], yticks=[])
-            ax.grid(visible=False)
+    with pictures_drawn(drawn) as canvas:
         caption = (
             "Mean activation of an entry over a document's tokens, negative ones as 0, as a share of the document's "
             "largest: bright entries are used. Documents stand group by group, entries by the document that uses them "
             f"most; above {MOST_CELLS} rows or columns, neighbours are averaged."
         )
         return finish(canvas, "activations", "Which documents use which entries, after training", caption)
+
+
+@contextmanager
+def pictures_drawn(pictures: Sequence[tuple[str, NDArray[np.float64]]]) -> Iterator[Any]:
+    """Draw titled pictures of documents by entries side by side, and yield the canvas."""
+    with panels(1, len(pictures), width=3.4, height=3.2, share_y=False) as (canvas, axes):
+        for ax, (title, picture) in zip(axes.flat, pictures, strict=True):
+            ax.imshow(picture, aspect="auto", cmap=MAP, interpolation="nearest", vmin=0)
+            ax.set(title=title, xlabel="entries", ylabel="documents", xticks=[], yticks=[])
+            ax.grid(visible=False)
+        yield canvas
 
 
 def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> NDArray[np.float64] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweep.records.store import Store
-from sweep.report.figures.activations import MOST_CELLS, picture_of
-from sweep.report.figures.drawing import MAP, MAX_PANELS, Figure, colour_of, finish, panels, whole_numbers
+from sweep.report.figures.activations import MOST_CELLS, picture_of, pictures_drawn
+from sweep.report.figures.drawing import MAX_PANELS, Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.figures.simset import ANALYSIS
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.study import Study, Trial, read_extra
@@ -34,11 +34,7 @@ def guidance_figures(store: Store, trials: Sequence[Trial]) -> list[Figure]:
     pictures = [(title, picture_of(store, t, None)) for title, t in zip(titles, found, strict=True)]
     drawn = [(title, picture) for title, picture in pictures if picture is not None]
     if drawn:
-        with panels(1, len(drawn), width=3.4, height=3.2, share_y=False) as (canvas, axes):
-            for ax, (title, picture) in zip(axes.flat, drawn, strict=True):
-                ax.imshow(picture, aspect="auto", cmap=MAP, interpolation="nearest", vmin=0)
-                ax.set(title=title, xlabel="entries", ylabel="documents", xticks=[], yticks=[])
-                ax.grid(visible=False)
+        with pictures_drawn(drawn) as canvas:
             caption = (
                 "Mean activation of an entry, times the gate that the document's key opens, over the document's "
                 "tokens; negative ones as 0, as a share of the document's largest. Entries stand by the document that "
