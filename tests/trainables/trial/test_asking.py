@@ -72,6 +72,16 @@ def test_the_commit_of_a_hub_model_is_part_of_what_is_trained_and_asked() -> Non
     assert trial_id(one) != trial_id(other) and training_id(one) != training_id(other)
 
 
+def test_ones_own_questions_are_data_of_what_trains_on_them_or_asks_them_and_of_nothing_else() -> None:
+    keys = ("fever@1,questions@2", "fever@1,questions@3")
+    for content, same in (("document", True), ("template", False)):
+        one, other = (training_id({**stated(content=content), "data": key}) for key in keys)
+        assert (one == other) == same
+    for probe, same in (("fever", True), ("choices", False)):
+        one, other = (added_asking(probe, stated(), key).id for key in keys)
+        assert (one == other) == same
+
+
 def test_the_same_question_has_one_id_whoever_asks_it() -> None:
     (own,) = own_askings(stated(num_shots=5))
     added = added_asking("fever:num_shots=5", stated(), stated()["data"])
