@@ -53,6 +53,7 @@ NUMBERS = {
     "formation": (200, 128, [("formation", 128, 0)]),
     "entries": (48, 26, [("entries", 26, 0)]),
     "counterfact": (12, 8, [("baseline", 2, 0), ("counterfact", 8, 0)]),
+    "facts": (18, 18, [("baseline", 6, 0), ("trained", 18, 0)]),
     "own_data": (4, 4, [("baseline", 2, 0), ("memory", 4, 0)]),
     "tune_alpha": (20, 20, [("layer_selection", 20, 0), ("tune", 64, 0)]),
 }

@@ -82,6 +82,10 @@ class TrialSpec:
     template_loss: str = declare(
         "full", "template tokens that carry the loss", _TRAINING, Part.TEMPLATES, choices=("full", "answer")
     )
+    template_facts: int = declare(
+        0, "CounterFact prompts about subjects that are not asked, trained on as templates with their true answers",
+        _BOTH, Part.TEMPLATES | Part.COUNTERFACT, costs=True, low=0,
+    )  # fmt: skip
     num_documents: int = declare(10, "top pages of the ranking (N_top)", _BOTH, Part.PAGES, costs=True, low=1)
     page_order: str = declare(
         "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", _BOTH, Part.PAGES, costs=True,
@@ -413,8 +417,9 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
 
 
 def uses_counterfact(spec: TrialSpec) -> bool:
-    """Say whether a trial asks for CounterFact records: to ask them, or to order its pages by their subjects."""
-    return spec.page_order == "subjects" or "counterfact" in spec.probes
+    """Say whether a trial needs CounterFact records: to ask them, to train on them, or to order its pages by them."""
+    trained = spec.template_facts > 0 and spec.content != "document" and ADAPTERS[spec.method].trains
+    return spec.page_order == "subjects" or "counterfact" in spec.probes or trained
 
 
 def uses_questions(spec: TrialSpec) -> bool:

@@ -105,6 +105,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "guidance_target": st.floats(0, 10),
     "guidance_alpha": st.floats(0, 10),
     "virtual_tokens": st.integers(1, 500),
+    "template_facts": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
 
