@@ -28,13 +28,14 @@ NUMBERS = {
     "memory_content": (72, 72, [("baseline", 12, 0), ("memory", 72, 0)]),
     "full_update": (4, 4, [("baseline", 2, 0), ("full_update", 4, 0)]),
     "adapters": (
-        12,
-        12,
+        15,
+        15,
         [
             ("baseline", 3, 0),
             ("memory", 3, 0),
             ("lora", 3, 0),
             ("prompt", 3, 0),
+            ("prefix", 3, 0),
             ("full_update", 3, 0),
             ("prompt_flops", 3, 0),
             ("full_update_flops", 3, 0),
@@ -132,7 +133,7 @@ def test_adapters_are_compared_at_equal_parameters_and_at_equal_flops() -> None:
     points = {stage.name: stage.points[0] for stage in plan.stages}
     plans = {name: (adapter_plan(vars(point.spec)), point) for name, point in points.items()}
     params = {name: plan.stored_params(point.card) for name, (plan, point) in plans.items()}
-    for name in ("lora", "prompt"):
+    for name in ("lora", "prompt", "prefix"):
         assert 0.95 < params[name] / params["memory"] < 1.05
     flops = {
         name: plan.train_flops(point.card, 256.0, 1.0) * point.spec.epochs
