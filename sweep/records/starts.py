@@ -57,7 +57,7 @@ def start_text(record: Record) -> str | None:
 def _text(told: Mapping[str, Any]) -> str:
     if "fields" not in told:
         return str(told["training"])
-    fields = ", ".join(f"{name}={_value(value)}" for name, value in told["fields"].items())
+    fields = ", ".join(f"{name}={_value(value)}" for name, value in sorted(told["fields"].items()))
     earlier = f" after {_text(told['start'])}" if told.get("start") else ""
     return f"{fields or told['stage']}{earlier}"
 

@@ -18,6 +18,7 @@ from sweep.planning.plan_of import plan_of, plan_sweep
 from sweep.records.frame import load_results
 from sweep.records.store import Store
 from sweep.report.study import load_study
+from sweep.running import ledger as ledger_module
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.sweep import run_sweep
 from sweep.space import ALL, Best, OneOf, Sampling, Space, Stage, checked
@@ -98,7 +99,10 @@ def test_each_trial_starts_from_the_one_of_its_seed_and_all_say_from_which(finis
             assert record["identity"]["start_from"] == training_id(parent["identity"])
             assert record["start"]["trial"] == parent["id"] and record["start"]["folder"] == parent["folder"]
             assert run_tags(record, "s", {})["start_from"] == parent["id"]
-            assert run_params(record)["start_from"].startswith("content=document")
+            method = ", method=memory" if stage == "on_top" else ""
+            assert run_params(record)["start_from"] == f"content=document{method}"
+            told = {**record["start"], "fields": dict(reversed(record["start"]["fields"].items()))}
+            assert run_params({**record, "start": told}) == run_params(record), "before it is stored as well"
             own, before = (load_file(finished / r["folder"] / "memory.safetensors") for r in (record, parent))
             assert all(own[name].equal(before[name]) for name in own) == (stage == "on_top")
     rows = load_results(finished / "first").set_index("stage")
@@ -184,24 +188,52 @@ def work_off(ledger: Ledger, status: Callable[[dict[str, Any]], str]) -> list[tu
     """Give every trial handed out a made-up result; return stage and seed of each, in order."""
     order = []
     while (found := ledger.next_pack()) is not None:
-        pack, begun = found
-        for point in pack.points:
-            record = begun[point.id]
-            order.append((record["stage"], record["identity"]["seed"]))
-            task, ended = ledger.task(point), status(record)
-            assert all(Path(file).is_file() for file in task.start)
-            assert bool(task.start) == (record["stage"] != "document")
-            if ended == "done":
-                Path(task.folder).mkdir(parents=True, exist_ok=True)
-                (Path(task.folder) / "memory.safetensors").write_bytes(b"weights")
-            error = {"class": "data", "message": "a page is broken"} if ended == "failed" else None
-            metrics = {"memory/nll": 1.0 + record["identity"]["layer"]}
-            files = {"memory.safetensors": {"bytes": 7, "blake2b": "-"}} if ended == "done" else {}
-            ledger.finish(
-                pack.id, {"id": point.training, "status": ended, "metrics": metrics, "error": error, "files": files}
-            )
-        ledger.end_pack(pack.id)
+        order += end(ledger, *found, status)
     return order
+
+
+def end(
+    ledger: Ledger, pack: Any, begun: dict[str, dict[str, Any]], status: Callable[[dict[str, Any]], str]
+) -> list[tuple[str, int]]:
+    order = []
+    for point in pack.points:
+        record = begun[point.id]
+        order.append((record["stage"], record["identity"]["seed"]))
+        task, ended = ledger.task(point), status(record)
+        assert all(Path(file).is_file() for file in task.start)
+        assert bool(task.start) == (record["stage"] != "document")
+        if ended == "done":
+            Path(task.folder).mkdir(parents=True, exist_ok=True)
+            (Path(task.folder) / "memory.safetensors").write_bytes(b"weights")
+        error = {"class": "data", "message": "a page is broken"} if ended == "failed" else None
+        metrics = {"memory/nll": 1.0 + record["identity"]["layer"]}
+        files = {"memory.safetensors": {"bytes": 7, "blake2b": "-"}} if ended == "done" else {}
+        result = {"id": point.training, "status": ended, "metrics": metrics, "error": error, "files": files}
+        ledger.finish(pack.id, result)
+    ledger.end_pack(pack.id)
+    return order
+
+
+def test_a_parent_that_another_sweep_is_training_is_waited_for(
+    make_space: Callable[..., Space], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "ASK_AGAIN_S", 0.0)
+    stores = [Store(str(tmp_path)) for _ in range(2)]
+    with stores[0].lock("first"), stores[1].lock("second"):
+        ledgers, said = [], []
+        for store, space in zip(stores, (make_space(DOCUMENT), make_space(DOCUMENT, USE, name="second")), strict=True):
+            plan = plan_of(space, store.index(), {}, store, space.name)
+            packing = Packing(lambda point: 8, 1)
+            ledgers.append(Ledger(plan, store, space.name, store.index(), {}, packing, False, said.append))
+        one, other = ledgers
+        taken = [one.next_pack() for _ in range(2)]
+        assert all(taken) and other.next_pack() is None and not other.exhausted
+        assert [line for line in said if "sweep first is running trials that this one needs too" in line]
+        for found in filter(None, taken):
+            end(one, *found, lambda record: "done")
+        assert work_off(other, lambda record: "done") == [("use", 0), ("use", 1)] and other.exhausted
+        assert other.outcome()["done"] == 4
+    assert {record["start"]["sweep"] for record in by_stage(tmp_path)["use"]} == {"first"}
 
 
 @pytest.mark.parametrize("ending", ["failed", "diverged"])
