@@ -145,7 +145,7 @@ OTHER: dict[str, Any] = {
     "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval_other"), "lm_eval_limit": 2, "lm_eval_shots": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
-    "guidance_alpha": 1.0, "template_layer": 0,
+    "guidance_alpha": 1.0, "template_layer": 0, "start_from": "0123456789abcdef",
 }  # fmt: skip
 
 

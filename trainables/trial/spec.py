@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -160,6 +161,10 @@ class TrialSpec:
     )
     guidance_alpha: float = declare(0.1, "weight of the guidance loss", _TRAINING, Part.MEMORY, may_differ=True, low=0)
     # The training.
+    start_from: str | None = declare(
+        None, "training whose weights this one starts from, by its id; a stage says it by its start_from", _TRAINING,
+        Part.SCHEDULE, may_differ=True,
+    )  # fmt: skip
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     lr: float = declare(1e-3, "peak learning rate", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
@@ -263,8 +268,16 @@ class TrialSpec:
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
-        if self.method == "two_memories" and self.content != "document+template":
-            raise ConfigError(f"content={self.content}: two memories need both kinds; set content=document+template")
+        if self.method == "two_memories" and self.content != "document+template" and self.start_from is None:
+            raise ConfigError(
+                f"content={self.content}: two memories need both kinds; set content=document+template, or start from a "
+                "stage that has trained the other kind (start_from)"
+            )
+        if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
+            raise ConfigError(
+                f"start_from={self.start_from!r}: must be the id of a training, 16 hex digits; for those of an earlier "
+                "stage write Stage(..., start_from=NAME)"
+            )
         if "lora_targets" in used and not self.lora_targets:
             raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
