@@ -26,6 +26,15 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question, what the statistics say to it, and the figure that shows it."""
+
+    question: str
+    sentences: Sequence[str]
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """All parts of a report.
 
@@ -33,6 +42,7 @@ class Report:
         title: heading.
         summary: first paragraph.
         progress: how far each sweep and stage is.
+        answers: what comes first.
         warnings: lines on what could not be used.
         findings: one line per set of comparisons.
         sections: in order.
@@ -44,6 +54,7 @@ class Report:
     summary: str
     progress: Table | None
     sections: Sequence[Section]
+    answers: Sequence[Answer] = ()
     warnings: Sequence[str] = ()
     findings: Sequence[str] = ()
     samples: Sequence[Samples] = ()
@@ -58,10 +69,10 @@ def write_report(report: Report, folder: Path) -> Path:
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     (folder / "tables").mkdir(exist_ok=True)
-    for section in report.sections:
-        for figure in section.figures:
-            (folder / "figures" / f"{figure.slug}.png").write_bytes(figure.png)
-            (folder / "figures" / f"{figure.slug}.svg").write_bytes(figure.svg)
+    figures = [figure for section in report.sections for figure in section.figures]
+    for figure in [*figures, *(answer.figure for answer in report.answers if answer.figure)]:
+        (folder / "figures" / f"{figure.slug}.png").write_bytes(figure.png)
+        (folder / "figures" / f"{figure.slug}.svg").write_bytes(figure.svg)
     rows = {table.slug: records_of(table) for section in report.sections for table in section.tables}
     for slug, content in {**rows, **report.data}.items():
         (folder / "tables" / f"{slug}.csv").write_text(to_csv(content), encoding="utf-8")
@@ -85,12 +96,15 @@ def markdown_text(report: Report, embed: bool) -> str:
         title=report.title,
         summary=report.summary,
         progress=report.progress,
+        answers=report.answers,
+        escape=escape,
         warnings=[escape(line) for line in report.warnings],
         findings=[escape(line) for line in report.findings],
         sections=report.sections,
         samples=report.samples,
         table=markdown_table,
         files=_files,
+        figure_files=_figure_files,
         image=image,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -132,6 +146,10 @@ def escape(text: str) -> str:
 
 def _line(values: Any) -> str:
     return f"| {' | '.join(values)} |"
+
+
+def _figure_files(figure: Figure) -> str:
+    return f"[PNG](figures/{figure.slug}.png) · [SVG](figures/{figure.slug}.svg)"
 
 
 def _files(table: Table) -> str:

@@ -5,6 +5,20 @@ REPORT = """\
 
 {{ summary }}
 
+{% for answer in answers %}
+## {{ answer.question }}
+
+**{{ escape(answer.sentences[0]) }}** {{ escape(" ".join(answer.sentences[1:])) }}
+
+{% if answer.figure %}
+![{{ answer.figure.title }}]({{ image(answer.figure) }})
+
+{{ answer.figure.caption }} {{ figure_files(answer.figure) }}
+
+{% endif %}
+{% endfor %}
+## What was run
+
 {% if progress %}
 {{ table(progress) }}
 
@@ -41,7 +55,7 @@ Not used:
 
 ![{{ figure.title }}]({{ image(figure) }})
 
-{{ figure.caption }} [PNG](figures/{{ figure.slug }}.png) · [SVG](figures/{{ figure.slug }}.svg)
+{{ figure.caption }} {{ figure_files(figure) }}
 
 {% endfor %}
 {% endfor %}

@@ -135,6 +135,7 @@ def describe_sweep(
     naming: Naming,
     links: Mapping[str, str],
     figures: Sequence[tuple[str, str]] = (),
+    conclusions: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> str:
     """Say what a sweep asked and what came out.
 
@@ -146,9 +147,11 @@ def describe_sweep(
         naming: how its trials are named.
         links: addresses by what they lead to, relative to the UI's page.
         figures: heading and address of pictures.
+        conclusions: questions, and the sentences that answer them.
     """
     parts = [f"## {plan.get('title') or plan.get('space') or 'Sweep'}"]
     parts.append(" · ".join(f"[{what}]({address})" for what, address in links.items()))
+    parts += [f"**{question}** {' '.join(map(_cell, sentences))}" for question, sentences in conclusions]
     parts.append(_counts(plan, records))
     chosen = _choices(choices)
     if chosen:

@@ -112,30 +112,9 @@ def whole_numbers(ax: Axes, axis: str = "x") -> None:
     (ax.xaxis if axis == "x" else ax.yaxis).set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
-def heat_map(ax: Axes, values: Any, rows: Sequence[str], columns: Sequence[str], shades: Any, digits: int) -> None:
-    """Draw a labelled heat map with each cell's number in it; a missing cell is hatched.
-
-    Args:
-        ax: where.
-        values: `[rows, columns]`, NaN where missing.
-        rows: labels.
-        columns: labels.
-        shades: `(colour map, norm)`.
-        digits: decimals in the cells.
-    """
-    colours, norm = shades
-    ax.grid(False)
-    ax.set_facecolor("#f2f2f2")
-    ax.patch.set_hatch("////")
-    ax.patch.set_edgecolor("#bbbbbb")
-    ax.imshow(values, aspect="auto", cmap=colours, norm=norm)
-    ax.set_xticks(range(len(columns)), columns)
-    ax.set_yticks(range(len(rows)), rows)
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            if not math.isnan(value):
-                red, green, blue, _ = matplotlib.colormaps[colours](norm(value))
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                ink = "white" if dark else "black"
-                cell = ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
-                cell.set_in_layout(False)  # it lies inside the axes; measuring hundreds of them takes seconds
+def legend_below(canvas: Canvas, axes: Any) -> None:
+    """Put one legend for all axes below them, in as many columns as fit."""
+    found = [ax.get_legend_handles_labels() for ax in axes.flat]
+    handles = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    fit = int(canvas.get_figwidth() / (0.6 + 0.085 * max(map(len, handles), default=1)))  # inches a letter
+    canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, max(1, fit)))
