@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from sweep.report.figures.drawing import Figure
 from sweep.report.samples import Samples
 from sweep.report.table import Table, records_of, to_csv, to_parquet
 from sweep.report.templates import PAGE, REPORT
+
+CONCLUSIONS = "conclusions.json"
+"""The first page's sentences as data; the last file of a report that is written."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,11 @@ def write_report(report: Report, folder: Path) -> Path:
         (folder / "tables" / f"{slug}.csv").write_text(to_csv(content), encoding="utf-8")
         (folder / "tables" / f"{slug}.parquet").write_bytes(to_parquet(content))
     (folder / "report.md").write_text(markdown_text(report, embed=False), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(html_page(report), encoding="utf-8")
+    page, half = folder / "report.html", folder / "report.html.part"
+    half.write_text(html_page(report), encoding="utf-8")
+    half.replace(page)  # who is stopped in the middle leaves the page of before
+    told = {answer.question: list(answer.sentences) for answer in report.answers}
+    (folder / CONCLUSIONS).write_text(json.dumps({"conclusions": told}, indent=1, ensure_ascii=False), encoding="utf-8")
     return page
 
 
