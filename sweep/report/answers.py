@@ -22,6 +22,7 @@ from sweep.report.study import Trial, read_answers_table
 FEVER = "fever"
 ROWS, WEIGHT = "rows", "weight"
 """What a claim counts, as the column is called in records up to the second format, and since."""
+TEXT = "question"
 READERS = 8
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 _CODES = {name: code for code, label in enumerate(LABELS) for name in (label, "abc"[code], f"({'abc'[code]})")}
@@ -38,12 +39,14 @@ class Questions:
         pages: evidence page of each.
         labels: 0, 1, 2 for supports, refutes, not enough info.
         rows: evidence annotations of the claim on the page: its weight in accuracy and F1.
+        texts: the claims' words; none in files from before these were kept with the answers.
     """
 
     claims: tuple[str, ...]
     pages: tuple[str, ...]
     labels: NDArray[np.int8]
     rows: NDArray[np.int64]
+    texts: tuple[str, ...] = ()
 
     @cached_property
     def page_index(self) -> NDArray[np.int64]:
@@ -135,7 +138,8 @@ def _read_table(store: Store, trial: Trial) -> Any:
     try:
         table = read_answers_table(store, trial, FEVER)
         names = [ROWS if name == WEIGHT else name for name in table.column_names]
-        table = table.rename_columns(names).select(["claim_id", "page", "label", ROWS, "parsed"])
+        wanted = ["claim_id", "page", "label", ROWS, "parsed", *([TEXT] if TEXT in names else [])]
+        table = table.rename_columns(names).select(wanted)
         labels = set(table["label"].to_pylist())
     except (OSError, KeyError) as error:
         return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} cannot be read"
@@ -168,4 +172,5 @@ def _questions(table: Any) -> Questions:
         pages=tuple(str(value) for value in table["page"].to_pylist()),
         labels=np.array([_CODES[value] for value in table["label"].to_pylist()], dtype=np.int8),
         rows=np.array(table["rows"].to_pylist(), dtype=np.int64),
+        texts=tuple(map(str, table[TEXT].to_pylist())) if TEXT in table.column_names else (),
     )

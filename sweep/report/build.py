@@ -30,7 +30,9 @@ from sweep.report.figures.answers import answer_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
+from sweep.report.importance import importance_table
 from sweep.report.naming import variant
+from sweep.report.page_data import page_data
 from sweep.report.references import References
 from sweep.report.render import Answer, Report, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
@@ -44,6 +46,7 @@ from sweep.report.tables.of_comparisons import (
     summary,
     trial_records,
 )
+from sweep.report.tables.of_failures import failures
 from sweep.report.tables.of_the_study import study_tables
 
 REPORT_FOLDER = "report"
@@ -95,6 +98,9 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
+    ended, matters = failures(study.trials), importance_table(study.trials)
+    sections += [Section("Which field matters", [matters])] if matters else []
+    sections += [Section("Without a result", [ended])] if ended else []
     tables = [
         *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
@@ -104,6 +110,7 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     data |= {slug: comparison_records(found) for slug, _, found in tables}
     data[SLUG] = counterfact_records(rates)
     data |= {slug_of(probe): unit_records(found) for probe, found in compared.items()}
+    of_sweeps = [evidence.of_sweep(study, sweep) for sweep in study.sweeps]
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",
@@ -111,18 +118,18 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
         warnings=[*study.unreadable, *_left_out(study, left_out)],
-        answers=_answers(study, evidence, shown),
+        answers=_answers(study, of_sweeps, shown),
         findings=[f"{title}: {summary(own)}" for _, title, own in tables],
         samples=[*counterfact_samples(study), *_examples(study)],
         data={slug: rows for slug, rows in data.items() if rows},
+        page=page_data(study, references, answers, of_sweeps) if study.trials else None,
     )
 
 
-def _answers(study: Study, evidence: Evidence, shown: Mapping[str, Figure]) -> list[Answer]:
+def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Figure]) -> list[Answer]:
     """Answer the study's questions, sweep by sweep, with a figure each; those given are of a single sweep."""
     found = []
-    for sweep in study.sweeps:
-        own = evidence.of_sweep(study, sweep)
+    for sweep, own in zip(study.sweeps, evidence, strict=True):
         several = len(study.sweeps) > 1
         drawn = {**({} if several else shown), **answer_figures(own, f"_{sweep.name}" if several else "")}
         found += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from sweep.report.figures.drawing import Figure
+from sweep.report.page_data import packed
 from sweep.report.samples import Samples
 from sweep.report.table import Table, records_of, to_csv, to_parquet
 from sweep.report.templates import PAGE, REPORT
 
+SCRIPT, STYLE = ((Path(__file__).parent / name).read_text(encoding="utf-8").strip() for name in ("page.js", "page.css"))
+PARALLEL = (
+    "One line a trial, through its settings and results; colours from dark (low) to light (high accuracy, or else the "
+    "last axis). A gap: the field means nothing for that trial. The table's filter holds here, too."
+)
 CONCLUSIONS = "conclusions.json"
 """The first page's sentences as data; the last file of a report that is written."""
 
@@ -52,6 +59,7 @@ class Report:
         sections: in order.
         samples: answers printed for people, those of a heading together.
         data: further rows that go into files only, by slug; they take the place of a printed table's rows.
+        page: what the page's own script shows of every trial (`page_data`); without it there is no table of all trials.
     """
 
     title: str
@@ -63,6 +71,7 @@ class Report:
     findings: Sequence[str] = ()
     samples: Sequence[Samples] = ()
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    page: Mapping[str, Any] | None = None
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -109,8 +118,10 @@ def markdown_text(report: Report, embed: bool) -> str:
         findings=[escape(line) for line in report.findings],
         sections=report.sections,
         samples=report.samples,
-        table=markdown_table,
+        table=html_table if embed else markdown_table,
         files=_files,
+        embed=embed and report.page is not None,
+        parallel=PARALLEL,
         figure_files=_figure_files,
         image=image,
     )
@@ -128,7 +139,10 @@ def html_page(report: Report) -> str:
     body = converter.convert(markdown_text(report, embed=True))
     environment = Environment(autoescape=False)
     page = environment.from_string(PAGE)
-    return page.render(title=escape(report.title), nav=f"<nav>{converter.toc}</nav>", body=body)
+    data = "" if report.page is None else packed(report.page)
+    return page.render(
+        title=html.escape(report.title), nav=converter.toc, body=body, data=data, script=SCRIPT, style=STYLE
+    )
 
 
 def markdown_table(table: Table) -> str:
@@ -143,6 +157,29 @@ def markdown_table(table: Table) -> str:
         lines.append(_line([*map(escape, labels), *values]))
     legend = " ".join(table.legend)
     return "\n".join(lines) + (f"\n\n{legend}" if legend else "")
+
+
+def html_table(table: Table) -> str:
+    """Return a table as HTML that the page's script can sort, its trials linked to their own sections."""
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in (*table.labels, *table.columns))
+    lines = []
+    for place, (labels, cells) in enumerate(table.rows):
+        own = table.trials[place] if table.trials else ""
+        texts = [_linked(html.escape(label), own if not i else "") for i, label in enumerate(labels)]
+        row = [f"<td>{text}</td>" for text in texts]
+        for cell in cells:
+            text = _linked(html.escape(cell.text), cell.trial)
+            key = f' data-key="{cell.value:.10g}"' if isinstance(cell.value, (int, float)) else ""
+            row.append(f"<td{key}>{f'<strong>{text}</strong>' if cell.best else text}</td>")
+        lines.append(f"<tr>{''.join(row)}</tr>")
+    kind = ' class="judged"' if table.columns[-1:] == ("result",) else ""
+    body = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    legend = " ".join(table.legend)
+    return f'<div class="wide">{body}</div>' + (f"\n\n{legend}" if legend else "")
+
+
+def _linked(text: str, trial: str) -> str:
+    return f'<a href="#trial-{html.escape(trial)}">{text}</a>' if trial else text
 
 
 def escape(text: str) -> str:

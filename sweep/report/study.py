@@ -47,6 +47,7 @@ class Trial:
         files: the files beside its record that may be read; None where the record does not say.
         damaged: files that are not what the record says; they are not read.
         answers: where the answers to what it was asked lie in the storage, by the askings' labels.
+        error: what it failed of, its class and message; empty for others.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Trial:
     files: frozenset[str] | None = None
     damaged: frozenset[str] = frozenset()
     answers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     def answers_problem(self, label: str) -> str:
         """Say why the answers to an asking are not to be read; empty where they may be."""
@@ -297,4 +299,5 @@ def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: 
         files=None if record.get("files") is None else frozenset(record["files"]),
         damaged=damaged,
         answers=answers_paths(record, head.folder),
+        error=": ".join(filter(None, ((record.get("error") or {}).get(part) for part in ("class", "message")))),
     )

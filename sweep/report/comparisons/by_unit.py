@@ -116,9 +116,10 @@ def unit_table(probe: AskedProbe, comparisons: Sequence[UnitComparison]) -> Tabl
         )
         for c in shown
     )
+    ids = tuple(c.trial.id for c in shown)
     columns = ("questions", "pages", "before", "after", "difference", "95 % interval", "p", "p (Holm)", "result")
     mixed = mixed_versions([(c.trial, c.reference) for c in comparisons], probe.name)
-    return Table(slug, "Before and after training", (*labels, "score"), columns, rows, (LEGEND, *left_out, *mixed))
+    return Table(slug, "Before and after training", (*labels, "score"), columns, rows, (LEGEND, *left_out, *mixed), ids)
 
 
 def unit_records(comparisons: Sequence[UnitComparison]) -> list[dict[str, Any]]:
