@@ -38,6 +38,7 @@ from sweep.report.render import Answer, Report, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_askings import SECTION, asking_tables
 from sweep.report.tables.of_comparisons import (
     beside_the_notes,
     comparison_records,
@@ -98,6 +99,8 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
+    later, rows_of_later = asking_tables(study, options.resamples)
+    sections += [Section(SECTION, later)] if later else []
     ended, matters = failures(study.trials), importance_table(study.trials)
     sections += [Section("Which field matters", [matters])] if matters else []
     sections += [Section("Without a result", [ended])] if ended else []
@@ -106,7 +109,7 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
     ]
     sections += _statistics(study, tables, counterfact_table(rates))
-    data = {"trials": trial_records(study.trials)}
+    data = {"trials": trial_records(study.trials), **rows_of_later}
     data |= {slug: comparison_records(found) for slug, _, found in tables}
     data[SLUG] = counterfact_records(rates)
     data |= {slug_of(probe): unit_records(found) for probe, found in compared.items()}
@@ -162,8 +165,8 @@ def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
             told = f"{path} is missing or broken: in no comparison of CounterFact answers"
             found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
     for probe in ASKED:
-        for trial in asked_trials(study, probe.name):
-            if not answer_rows(study, trial, probe.name):
+        for trial in asked_trials(study, probe):
+            if not answer_rows(study, trial, probe):
                 path = trial.answers.get(probe.name, "its answers file")
                 told = f"{path} is missing or broken: in no comparison of answers to {probe.name}"
                 found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
