@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 from trainables.lm.texts import TrainingText
 
 Ints = NDArray[np.integer[Any]]
+
+
+class FlatTokens(Protocol):
+    """One array of tokens, or what is read like one."""
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+
+    def __getitem__(self, places: Any, /) -> Any:
+        """Return the tokens of a slice, or at an array of places."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class CorpusTokens:
         document_ends: `[D]` where each document ends in `segment_ends`; one without text has no segment.
     """
 
-    tokens: Ints
+    tokens: FlatTokens
     segment_ends: NDArray[np.int64]
     document_ends: NDArray[np.int64]
 
@@ -64,8 +74,7 @@ class CorpusTokens:
 
     def document(self, document: int) -> Ints:
         """Return all tokens of one document."""
-        segments = self.segments(document)
-        return np.concatenate(segments) if segments else self.tokens[:0]
+        return np.concatenate([self.tokens[:0], *self.segments(document)])
 
     def take(self, documents: NDArray[np.int64]) -> CorpusTokens:
         """Return some documents, in that order; the tokens are copied unless these stand one after the other."""

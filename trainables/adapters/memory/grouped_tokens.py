@@ -104,7 +104,7 @@ class GroupedTokens:
         is_last[part.segment_ends[lengths > 0] - 1] = True
         groups = self.groups[documents]
         row = np.repeat(groups - groups[0], part.lengths())
-        return Block(part.tokens, position, is_last, row, int(groups[0]), int(groups[-1] - groups[0]) + 1)
+        return Block(part.tokens[:], position, is_last, row, int(groups[0]), int(groups[-1] - groups[0]) + 1)
 
     def rows(
         self, make: Callable[[Block], NDArray[Any]], merge: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]

@@ -12,7 +12,7 @@ from trainables.adapters.memory.grouped_tokens import GroupedTokens
 from trainables.adapters.memory.linkage import complete_linkage, renumbered
 from trainables.adapters.memory.near import near_pairs, sketches_of
 from trainables.adapters.memory.setting import ALL_PAIRS
-from trainables.adapters.memory.shingles import jaccard_matrix, mix64
+from trainables.adapters.memory.shingles import distinct, jaccard_matrix, mix64
 from trainables.errors import ConfigError
 from trainables.lm.corpus_tokens import CorpusTokens, Ints
 
@@ -87,7 +87,11 @@ def group_near_documents(corpus: CorpusTokens, num_clusters: int) -> NearGroups:
     sketches = sketches_of(GroupedTokens(corpus), width=1)
     same = _equal_documents(corpus, sketches)
     chosen = np.unique(same, return_index=True)[1]
-    left, right = near_pairs(sketches[chosen], corpus.lengths()[chosen] > 0)
+    order, has_tokens = sketches[:, :_ORDERING_BINS].copy(), corpus.lengths() > 0
+    if len(chosen) < count:
+        sketches = sketches[chosen]
+    left, right = near_pairs(sketches, has_tokens[chosen])
+    del sketches
     compared = len(left)
     similarity = jaccard_of_pairs(corpus, chosen[left], chosen[right])
     alike = similarity > 0
@@ -95,7 +99,7 @@ def group_near_documents(corpus: CorpusTokens, num_clusters: int) -> NearGroups:
     groups = complete_linkage(len(chosen), left[alike], right[alike], similarity[alike], wanted)[same]
     by_similarity = int(groups.max()) + 1
     if by_similarity > num_clusters:
-        groups = _joined_in_order(sketches, groups, num_clusters)
+        groups = _joined_in_order(order, groups, num_clusters)
     elif by_similarity < num_clusters:
         groups = _split_equal(groups, num_clusters)
     return NearGroups(renumbered(groups), compared, by_similarity)
@@ -111,7 +115,9 @@ def jaccard_of_pairs(corpus: CorpusTokens, left: NDArray[np.int64], right: NDArr
         end = max(start + 1, int(np.searchsorted(ends, before + _PAIR_TOKENS, side="right")))
         one, other = (_keyed(corpus, side[start:end]) for side in (left, right))
         number = end - start
-        sizes = [np.bincount(keys >> 32, minlength=number) for keys in (one, other, np.union1d(one, other))]
+        sizes = [
+            np.bincount(keys >> 32, minlength=number) for keys in (one, other, distinct(np.concatenate([one, other])))
+        ]
         found[start:end] = (sizes[0] + sizes[1] - sizes[2]) / np.maximum(sizes[2], 1)
         start, before = end, int(ends[end - 1])
     return found
@@ -121,7 +127,7 @@ def _keyed(corpus: CorpusTokens, documents: NDArray[np.int64]) -> NDArray[np.int
     """Return the different tokens of each document, with its place before them: `place * 2**32 + token`, ascending."""
     part = corpus.take(documents)
     places = np.repeat(np.arange(len(documents)), part.lengths())
-    return np.unique((places << 32) + part.tokens)
+    return distinct((places << 32) + part.tokens[:])
 
 
 def _equal_documents(corpus: CorpusTokens, sketches: NDArray[np.uint32]) -> NDArray[np.int64]:
@@ -141,7 +147,7 @@ def _joined_in_order(sketches: NDArray[np.uint32], groups: Ints, num_clusters: i
     """Join groups that stand next to each other in the order of their sketches, as many to each."""
     by_group = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
-    unions = np.minimum.reduceat(sketches[by_group, :_ORDERING_BINS], starts, axis=0)
+    unions = np.minimum.reduceat(sketches[by_group], starts, axis=0)
     order: NDArray[np.int64] = np.lexsort(unions.T[::-1])
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))

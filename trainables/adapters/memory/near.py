@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.adapters.memory.grouped_tokens import Block, GroupedTokens
-from trainables.adapters.memory.shingles import U64, mix64, seeded_keys
+from trainables.adapters.memory.shingles import U64, distinct, mix64, seeded_keys
 
 BANDS, ROWS = 16, 8
 BINS = BANDS * ROWS
@@ -72,10 +72,11 @@ def near_pairs(
         has_tokens: `[groups]`; one without is near none.
     """
     count = len(sketches)
-    codes = np.zeros(0, dtype=np.int64)
+    found = []
     for band in range(BANDS):
         buckets = _buckets(sketches[:, band * ROWS : (band + 1) * ROWS])
-        codes = np.union1d(codes, _within(buckets, has_tokens))
+        found.append(_within(buckets, has_tokens))
+    codes = distinct(np.concatenate(found))
     return codes // count, codes % count
 
 
