@@ -20,7 +20,7 @@ from typing import Any
 
 from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
 from trainables.adapters.lora.targets import without_repetition
-from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
+from trainables.adapters.memory.setting import ALLOCATIONS, GROUPINGS, MOST_COMPLETE, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
@@ -95,6 +95,10 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
+    grouping: str = declare(
+        "complete", "how fewer groups than documents are found: from all pairs, or from near ones (lsh)", _TRAINING,
+        Part.ENTRY_SETS, may_differ=True, choices=GROUPINGS,
+    )  # fmt: skip
     segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
@@ -262,6 +266,13 @@ class TrialSpec:
             raise ConfigError(
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
+        if "allocation" in used and self.allocation != "none" and self.grouping == "complete":
+            if self.groups < self.num_documents > MOST_COMPLETE:
+                raise ConfigError(
+                    f"num_clusters={self.num_clusters}: to find groups from all pairs of {self.num_documents:,} "
+                    f"documents takes {self.num_documents**2 * 24 / 2**30:,.0f} GiB; set grouping=lsh, which takes "
+                    "near pairs only"
+                )
         if "allocation" in used and self.allocation in ("random", "partitioned"):
             if self.memory_dim < self.groups:
                 raise ConfigError(
