@@ -31,6 +31,7 @@ from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
 from sweep.report.importance import importance_table
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER
 from sweep.report.naming import variant
 from sweep.report.page_data import page_data
 from sweep.report.references import References
@@ -50,7 +51,6 @@ from sweep.report.tables.of_comparisons import (
 from sweep.report.tables.of_failures import failures
 from sweep.report.tables.of_the_study import study_tables
 
-REPORT_FOLDER = "report"
 MEMORIES = "Memories made by the allocations"
 FIRST = {LAYER: LAYERS.section, STRUCTURE: INDUCTIVE.section}
 """Whose first figure stands on the first page instead."""
@@ -190,7 +190,7 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
-        yield Path(scratch), study.store.full(f"{target}/report.html")
+        yield Path(scratch), study.store.full(f"{target}/{PAGE_FILE}")
 
 
 def _figures(

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
@@ -31,10 +31,13 @@ from sweep.records.starts import START
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
+from sweep.records.table import RESULTS
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.made import Made
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
@@ -43,9 +46,6 @@ from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
 from trainables.node.addresses import shown
-
-if TYPE_CHECKING:
-    from sweep.report.at_end import SweepReport
 
 T = TypeVar("T")
 
@@ -226,10 +226,8 @@ class SweepRun:
 
     def run(self) -> Results:
         """Do it."""
-        # All that the end needs is imported at the start: sources may be updated while a long run goes on.
-        import sweep.records.table  # noqa: F401
-
-        if self._options.report:
+        if self._plan.num_left:
+            # All that the end needs is imported at the start: sources may be updated while a long run goes on.
             import sweep.report.at_end  # noqa: F401
 
         options = self._options
@@ -393,21 +391,17 @@ class SweepRun:
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
     def _close(self, stopped: str, counts: dict[str, int]) -> Results:
-        """Write the table and bring MLflow up to date."""
-        from sweep.records.table import write_results
-        from sweep.report.findings import publish
-        from sweep.tracking.client import TrackingError
-
-        trouble = ""
-        if self._plan.num_to_run:
-            self._say("writing the results table and bringing MLflow up to date")
-        table = self._storing(lambda: write_results(self._store, self._name, self._index))
-        report, report_trouble = self._report(stopped)
+        """Write the table and the report, bring MLflow up to date, unless all that is there as the last run left it."""
+        report, report_trouble, trouble = None, "", ""
+        files = (RESULTS, *((f"{REPORT_FOLDER}/{PAGE_FILE}",) if self._options.report else ()))
+        made = Made(self._store, self._name, self._index, self._tracking, files)
+        if not self._plan.num_left and made.is_there():
+            report = kept_report(self._store, self._name) if self._options.report else None
+        else:
+            report, report_trouble, trouble = self._make_all(stopped)
+            if not (stopped or self._trouble or report_trouble or trouble):
+                self._storing(made.note)
         stopped = stopped or self._trouble
-        try:
-            publish(self._store, [self._name], self._tracking, index=self._index)
-        except TrackingError as error:
-            trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
         full = self._store.full
         return Results(
@@ -422,7 +416,7 @@ class SweepRun:
             notes=tuple(self._notes),
             paths={
                 "folder": full(self._name),
-                "results": full(table or f"{self._name}/results.parquet"),
+                "results": full(f"{self._name}/{RESULTS}"),
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
                 **({"report": report.page} if report else {}),
@@ -435,6 +429,22 @@ class SweepRun:
             conclusions=report.conclusions if report else {},
             report_trouble=report_trouble,
         )
+
+    def _make_all(self, stopped: str) -> tuple[SweepReport | None, str, str]:
+        """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
+        from sweep.records.table import write_results
+        from sweep.report.findings import publish
+        from sweep.tracking.client import TrackingError
+
+        if self._plan.num_left:
+            self._say("writing the results table and bringing MLflow up to date")
+        self._storing(lambda: write_results(self._store, self._name, self._index))
+        report, report_trouble = self._report(stopped)
+        try:
+            publish(self._store, [self._name], self._tracking, index=self._index)
+        except TrackingError as error:
+            return report, report_trouble, str(error)
+        return report, report_trouble, ""
 
     def _report(self, stopped: str) -> tuple[SweepReport | None, str]:
         """Write the report, if it is asked for, before MLflow gets it; or say why there is none."""
