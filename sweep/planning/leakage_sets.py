@@ -16,7 +16,16 @@ from sweep.space import OneOf
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.trial.spec import FIELDS, TrialSpec, twin
 
-_FIELDS = ("num_documents", "method", "allocation", "granularity", "num_clusters", "entries_per_group", "mem_seed")
+_FIELDS = (
+    "num_documents",
+    "method",
+    "allocation",
+    "granularity",
+    "num_clusters",
+    "grouping",
+    "entries_per_group",
+    "mem_seed",
+)
 
 
 def compared_sets(space: ResolvedSpace) -> Mapping[int, tuple[str, ...]]:

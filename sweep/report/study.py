@@ -49,6 +49,7 @@ class Trial:
         files: the files beside its record that may be read; None where the record does not say.
         damaged: files that are not what the record says; they are not read.
         answers: where the answers to what it was asked lie in the storage, by the askings' labels.
+        error: what it failed of, its class and message; empty for others.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Trial:
     files: frozenset[str] | None = None
     damaged: frozenset[str] = frozenset()
     answers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     def answers_problem(self, label: str) -> str:
         """Say why the answers to an asking are not to be read; empty where they may be."""
@@ -127,12 +129,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep: its stages and the choices it made."""
+    """One sweep: its stages, the choices it made, and the ids that its plan names, whoever ran them."""
 
     name: str
     space: str
     stages: tuple[Stage, ...]
     choices: Any = None
+    planned: frozenset[str] = frozenset()
+
+    def asks_for(self, trial: Trial) -> bool:
+        """Whether a trial is one of this sweep: it ran it, or its plan names it."""
+        return trial.sweep == self.name or trial.id in self.planned
 
 
 @dataclass(frozen=True)
@@ -144,12 +151,19 @@ class Study:
         sweeps: the sweeps asked for.
         trials: their trials, each id once, in the order of sweep and id.
         unreadable: records and other files that could not be read or are not what was written, and why.
+        baselines: pretrained trials of the storage's other sweeps; trials of these are compared with them, too.
     """
 
     store: Store
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     unreadable: tuple[str, ...] = field(default=())
+    baselines: tuple[Trial, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[Trial, ...]:
+        """The trials, and what they may be compared with besides."""
+        return (*self.trials, *self.baselines)
 
     @property
     def missing(self) -> int:
@@ -187,27 +201,35 @@ def load_study(
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or head.sweep in wanted]
     records = [head.record() for head in heads]
+    num_own, keys = len(heads), {record["model"].get("key") for record in records}
+    for head in index.values():
+        if head.id not in planned and head.sweep not in wanted:
+            record = head.record()
+            if record["identity"]["method"] == "pretrained" and record["model"].get("key") in keys:
+                heads.append(head)
+                records.append(record)
     models = display_names(record["model"] for record in records)
     if damaged is None:
         damaged = damaged_files(store, heads)
     else:
         damaged = {head.id: damaged[head.id] for head in heads if head.id in damaged}
-    found = (
+    found = [
         _trial(record, head, models, frozenset(damaged.get(head.id, ())))
         for head, record in zip(heads, records, strict=True)
-    )
-    trials = sorted(found, key=lambda t: (t.sweep, t.id))
+    ]
+    trials, baselines = (sorted(part, key=lambda t: (t.sweep, t.id)) for part in (found[:num_own], found[num_own:]))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
         own = [trial for trial in trials if trial.sweep == name]
         stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
         choices = read_sweep_file(store, name, CHOICES)
-        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
+        ids = frozenset(i for stage in plans[name].get("stages", ()) for i in stage.get("ids") or ())
+        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices, ids))
     unreadable = [*index.warnings, storage_file_problem(store)]
     unreadable += [line for name in wanted for line in broken_files(store, name).values()]
     unreadable += [line for lines in damaged.values() for line in lines.values()]
-    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)))
+    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)), tuple(baselines))
 
 
 def read_extra(store: Store, trial: Trial, name: str) -> Any:
@@ -279,4 +301,5 @@ def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: 
         files=None if record.get("files") is None else frozenset(record["files"]),
         damaged=damaged,
         answers=answers_paths(record, head.folder),
+        error=": ".join(filter(None, ((record.get("error") or {}).get(part) for part in ("class", "message")))),
     )

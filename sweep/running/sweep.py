@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
@@ -44,6 +44,9 @@ from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
 from trainables.node.addresses import shown
 
+if TYPE_CHECKING:
+    from sweep.report.at_end import SweepReport
+
 T = TypeVar("T")
 
 
@@ -73,6 +76,7 @@ def run_sweep(
     progress: bool = False,
     probes: Sequence[str] = (),
     baseline: bool = True,
+    report: bool = False,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -103,6 +107,7 @@ def run_sweep(
         progress: print what the command would print on the way.
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
         baseline: with the pretrained models to compare with.
+        report: write the report at the end; its sentences are in the results.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -123,6 +128,7 @@ def run_sweep(
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
+        report=report,
     )
     found = asked_space(
         space,
@@ -222,6 +228,9 @@ class SweepRun:
         """Do it."""
         # All that the end needs is imported at the start: sources may be updated while a long run goes on.
         import sweep.records.table  # noqa: F401
+
+        if self._options.report:
+            import sweep.report.at_end  # noqa: F401
 
         options = self._options
         self._check_hub_models()
@@ -393,6 +402,7 @@ class SweepRun:
         if self._plan.num_to_run:
             self._say("writing the results table and bringing MLflow up to date")
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
+        report, report_trouble = self._report(stopped)
         stopped = stopped or self._trouble
         try:
             publish(self._store, [self._name], self._tracking, index=self._index)
@@ -415,10 +425,29 @@ class SweepRun:
                 "results": full(table or f"{self._name}/results.parquet"),
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
+                **({"report": report.page} if report else {}),
             },
             tracking_uri=self._tracking.uri,
             tracking_trouble=trouble,
             on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
             seconds=time.monotonic() - self._started,
             store=self._store,
+            conclusions=report.conclusions if report else {},
+            report_trouble=report_trouble,
         )
+
+    def _report(self, stopped: str) -> tuple[SweepReport | None, str]:
+        """Write the report, if it is asked for, before MLflow gets it; or say why there is none."""
+        if not self._options.report or not self._index:
+            return None, ""
+        if stopped == INTERRUPTED:
+            return None, "the run was interrupted"
+        from sweep.report.at_end import report_of_sweep
+
+        try:
+            with self._interrupts.skippable():
+                return report_of_sweep(self._store, self._name, self._index, self._say), ""
+        except KeyboardInterrupt:
+            return None, "it was interrupted"
+        except Exception as error:  # the trials have run: whatever is wrong with the report, the run ends as it would
+            return None, f"{type(error).__name__}: {error}"

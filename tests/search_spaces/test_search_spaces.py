@@ -66,7 +66,9 @@ NUMBERS = {
     "memory_size": (64, 40, [("memory_size", 40, 0)]),
     "formation": (200, 128, [("formation", 128, 0)]),
     "entries": (48, 26, [("entries", 26, 0)]),
+    "scale": (48, 32, [("sets", 24, 0), ("memory", 32, 0)]),
     "counterfact": (12, 8, [("baseline", 2, 0), ("counterfact", 8, 0)]),
+    "facts": (18, 18, [("baseline", 6, 0), ("trained", 18, 0)]),
     "own_data": (4, 4, [("baseline", 2, 0), ("memory", 4, 0)]),
     "tune_alpha": (20, 20, [("layer_selection", 20, 0), ("tune", 64, 0)]),
 }

@@ -20,7 +20,7 @@ from typing import Any
 
 from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
 from trainables.adapters.lora.targets import without_repetition
-from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
+from trainables.adapters.memory.setting import ALLOCATIONS, GROUPINGS, MOST_COMPLETE, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
@@ -83,6 +83,10 @@ class TrialSpec:
     template_loss: str = declare(
         "full", "template tokens that carry the loss", _TRAINING, Part.TEMPLATES, choices=("full", "answer")
     )
+    template_facts: int = declare(
+        0, "CounterFact prompts about subjects that are not asked, trained on as templates with their true answers",
+        _BOTH, Part.TEMPLATES | Part.COUNTERFACT, costs=True, low=0,
+    )  # fmt: skip
     num_documents: int = declare(10, "top pages of the ranking (N_top)", _BOTH, Part.PAGES, costs=True, low=1)
     page_order: str = declare(
         "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", _BOTH, Part.PAGES, costs=True,
@@ -91,6 +95,10 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
+    grouping: str = declare(
+        "complete", "how fewer groups than documents are found: from all pairs, or from near ones (lsh)", _TRAINING,
+        Part.ENTRY_SETS, may_differ=True, choices=GROUPINGS,
+    )  # fmt: skip
     segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
@@ -258,6 +266,13 @@ class TrialSpec:
             raise ConfigError(
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
+        if "allocation" in used and self.allocation != "none" and self.grouping == "complete":
+            if self.groups < self.num_documents > MOST_COMPLETE:
+                raise ConfigError(
+                    f"num_clusters={self.num_clusters}: to find groups from all pairs of {self.num_documents:,} "
+                    f"documents takes {self.num_documents**2 * 24 / 2**30:,.0f} GiB; set grouping=lsh, which takes "
+                    "near pairs only"
+                )
         if "allocation" in used and self.allocation in ("random", "partitioned"):
             if self.memory_dim < self.groups:
                 raise ConfigError(
@@ -426,8 +441,9 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
 
 
 def uses_counterfact(spec: TrialSpec) -> bool:
-    """Say whether a trial asks for CounterFact records: to ask them, or to order its pages by their subjects."""
-    return spec.page_order == "subjects" or "counterfact" in spec.probes
+    """Say whether a trial needs CounterFact records: to ask them, to train on them, or to order its pages by them."""
+    trained = spec.template_facts > 0 and spec.content != "document" and ADAPTERS[spec.method].trains
+    return spec.page_order == "subjects" or "counterfact" in spec.probes or trained
 
 
 def uses_questions(spec: TrialSpec) -> bool:

@@ -46,6 +46,12 @@ STARTED = "start_from"
 Weights = dict[str, Tensor]
 
 
+@pytest.fixture(autouse=True)
+def few_documents_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups are found from near pairs however few documents there are, so that it matters how they are found."""
+    monkeypatch.setattr("trainables.adapters.memory.grouping.ALL_PAIRS", 1)
+
+
 @pytest.fixture(scope="module")
 def trial(trial_with_other) -> Callable[..., TrialSpec]:
     return trial_with_other
@@ -244,7 +250,16 @@ MATTERS = {
     "hidden": ("model", "dtype", "layer"),
     "tokenizer": ("model",),
     "states": ("model", "dtype", "layer", "num_documents", "num_shots"),
-    "entry_set": ("memory_dim", "mem_seed", "granularity", "num_clusters", "allocation", "entries_per_group", "data"),
+    "entry_set": (
+        "memory_dim",
+        "mem_seed",
+        "granularity",
+        "num_clusters",
+        "grouping",
+        "allocation",
+        "entries_per_group",
+        "data",
+    ),
 }
 
 

@@ -56,6 +56,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "template_loss": st.just("answer"),
     "num_documents": st.integers(20, 2000),
     "num_clusters": st.none() | st.integers(1, 49),
+    "grouping": st.just("lsh"),
     "segment_tokens": st.integers(2, 4096),
     "max_segments": st.integers(1, 100),
     "layer": st.integers(0, 23),
@@ -106,6 +107,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "guidance_target": st.floats(0, 10),
     "guidance_alpha": st.floats(0, 10),
     "virtual_tokens": st.integers(1, 500),
+    "template_facts": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
 

@@ -33,6 +33,7 @@ class MemoryPlan(TrainingPlan):
         entries_per_group: hash functions of simset; None for a default by `memory_dim`.
         mem_seed: seed of the allocation.
         num_clusters: groups of documents; None for one each.
+        grouping: how groups are found where there are fewer than documents.
         num_documents: documents asked for.
         leakage_sets: names of further entry sets under which a memory without one has its leakage measured.
     """
@@ -52,6 +53,7 @@ class MemoryPlan(TrainingPlan):
     entries_per_group: int | None
     mem_seed: int
     num_clusters: int | None
+    grouping: str
     num_documents: int
     leakage_sets: tuple[str, ...]
 
