@@ -16,6 +16,7 @@ from sweep.records.askings import answers_paths
 from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
+from sweep.records.starts import START, start_text
 from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
@@ -34,7 +35,8 @@ class Trial:
         stage: stage that ran it.
         status: `done`, `stopped` (early, by a scheduler), `diverged` or `failed`.
         model: short model name.
-        point: identity fields, `model` and `data` as they are keyed (by content).
+        point: identity fields, `model` and `data` as they are keyed (by content), `start_from` in words, so that trials
+            which started from repetitions of one trial are repetitions too.
         data: short name of the data.
         metrics: final values by name.
         curves: `[[epoch, value], …]` by name.
@@ -278,7 +280,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
 
 
 def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
-    point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
+    point, model = {**STATED_DEFAULTS, **record["identity"], START: start_text(record)}, record["model"]
     data = record.get("data") or {}
     return Trial(
         id=str(record["id"]),

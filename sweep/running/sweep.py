@@ -6,7 +6,6 @@ import io
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -28,6 +27,7 @@ from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
+from sweep.records.starts import START
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
@@ -244,7 +244,9 @@ class SweepRun:
         to_ask = f", {plan.num_to_ask} to ask" if plan.num_to_ask else ""
         self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._store.full(self._name)}")
         for why, count in plan.trained_again.items():
-            self._say(f"note: {count} trials are trained again, to be asked: {why}")
+            self._say(f"note: {count} trials are trained again: {why}")
+        for why, count in plan.blocked.items():
+            self._say(f"note: {count} trials cannot start: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
         executor = executor_for(options) if plan.num_left else None
         if executor:
@@ -375,7 +377,10 @@ class SweepRun:
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
-        return [{**asdict(point.spec), "model": models.named(point.card).name} for point in points]
+        return [
+            {**vars(p.spec), "model": models.named(p.card).name, START: p.start.spec.stage if p.start else None}
+            for p in points
+        ]
 
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""
@@ -384,6 +389,7 @@ class SweepRun:
         for stage in self._plan.stages:
             ids |= set(drawn.get(stage.name, ())) if stage.stage.sampling else {point.id for point in stage.points}
         found = Counter(self._index[trial].status for trial in ids if trial in self._index)
+        found["missing"] = sum(self._plan.blocked.values())
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
     def _close(self, stopped: str, counts: dict[str, int]) -> Results:

@@ -9,6 +9,7 @@ from typing import Any
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
 from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
+from sweep.records.starts import start_text
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
 from trainables.adapters.registry import ADAPTERS
@@ -115,6 +116,8 @@ def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) 
     if stated["method"] == "pretrained":
         return f"The pretrained model {model} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
+    if (earlier := start_text(record)) is not None:
+        training += f", starting from the weights of {record.get('start', {}).get('trial', 'another')} ({earlier})"
     if stated["method"] == "full_update":
         return f"All weights of {model} trained ({stated['method']}) on {training}; {where}."
     if stated["method"] != "memory":
