@@ -74,6 +74,7 @@ FIXED = (
     Column("stage, stages", "", "the first of this sweep's stages that asks for it, and all of them", "stages?"),
     Column("status", "", "done, stopped (early, by a scheduler), diverged or failed"),
     Column("model_key, data_key", "", "what model and data contain, however they are called", "(model|data)_key"),
+    Column("start_from_key", "", "id of the training whose weights it started from; `start_from` says it in words"),
     Column("maths", "", "version of the computation; trials of different ones are never taken for one another"),
     Column("depth", SHARE, "of the layer: (layer + 1) / blocks"),
     Column("groups", "groups", "of documents: num_clusters, or else num_documents"),

@@ -48,7 +48,9 @@ def describe_trial(
         has_file: whether all changed answers are an artifact of the run.
     """
     model = record["model"]
-    lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"]), ""]
+    earlier = start_text(record)
+    start = None if earlier is None else f"{record.get('start', {}).get('trial', 'another')} ({earlier})"
+    lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start), ""]
     error = record.get("error") or {}
     if error:
         lines += [f"**{record['status']}**: {error.get('class')}: {error.get('message')}", ""]
@@ -101,7 +103,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|") or "–"
 
 
-def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) -> str:
+def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str, start: str | None = None) -> str:
     """Say what a trial is in a sentence.
 
     Args:
@@ -109,6 +111,7 @@ def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) 
         model: its model's name.
         num_blocks: of the model.
         data: as the user named it.
+        start: what it started from, in words; None where it started anew.
     """
     shots = "1 shot" if stated["num_shots"] == 1 else f"{stated['num_shots']} shots"
     asked = f"{', '.join(stated['probes'])}, {shots}" if stated["probes"] else "nothing"
@@ -116,8 +119,8 @@ def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) 
     if stated["method"] == "pretrained":
         return f"The pretrained model {model} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
-    if (earlier := start_text(record)) is not None:
-        training += f", starting from the weights of {record.get('start', {}).get('trial', 'another')} ({earlier})"
+    if start is not None:
+        training += f", starting from the weights of {start}"
     if stated["method"] == "full_update":
         return f"All weights of {model} trained ({stated['method']}) on {training}; {where}."
     if stated["method"] != "memory":
