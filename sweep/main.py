@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": ("sweep.plan:app", "Say what a search space would run and what it costs; start nothing."),
     "evaluate": ("sweep.evaluate:app", "Ask finished trials something else; nothing is trained."),
     "status": ("sweep.status:app", "Say how far a sweep is, from its storage alone: here, or on another machine."),
+    "ctl": ("sweep.ctl:app", "Steer a sweep while it runs: pause, resume, stop a trial, add points, finish early."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
     "new": ("sweep.new:app", "Write a commented search space to start from."),
     "doctor": ("sweep.doctor:app", "Check versions, devices, cluster, storage, MLflow, models and data."),

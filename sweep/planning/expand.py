@@ -13,6 +13,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from sweep.planning.additions import Addition, with_additions
 from sweep.planning.choices import Question, make_question, settled
 from sweep.planning.due import Due
 from sweep.planning.leakage_sets import compared_sets, told_sets
@@ -46,6 +47,7 @@ class StagePlan:
         dues: what each of these lacks, by trial id.
         waits_for: the stage whose choice is still open, if any.
         questions: what it takes, one question for every group.
+        products: what it is made of: its own axes and those that were added, each with the questions that it asks.
     """
 
     stage: ResolvedStage
@@ -59,6 +61,7 @@ class StagePlan:
     questions: tuple[Question, ...]
     to_ask: tuple[Point, ...] = ()
     dues: Mapping[str, Due] = field(default_factory=dict)
+    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -163,6 +166,7 @@ def build_plan(
     commits: Mapping[str, str] = _NOTHING,
     failed: Collection[str] = (),
     records: State | None = None,
+    additions: Sequence[Addition] = (),
 ) -> Plan:
     """Expand a space.
 
@@ -175,6 +179,7 @@ def build_plan(
         commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
         failed: ids of the trials that failed, of those that are `done`.
         records: says what each trial lacks; by default it lacks everything, or nothing if it is `done`.
+        additions: points that were added while the sweep ran.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no stage of that name.
@@ -182,19 +187,23 @@ def build_plan(
     """
     resolved = resolve(space, until_stage)
     maker = PointMaker(commits, {stage.name: stage.probes for stage in resolved.stages})
+    if additions:
+        resolved = with_additions(resolved, space, until_stage, additions, maker)
+    products = _products(maker, resolved.stages)
     state = records or _Listed(frozenset(done), frozenset(failed))
     seen: set[str] = set()
     plans: dict[str, StagePlan] = {}
     trained: set[str] = set()
     for stage in resolved.stages:
         drawn = _drawn(maker, stage, sampled.get(stage.name, ()), frozenset(done), frozenset(failed), records)
-        plan = _plan_stage(maker, stage, seen, state, choices, drawn, trained)
+        plan = _plan_stage(maker, products[stage.name], seen, state, choices, drawn, trained)
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
     if resolved.baseline:
         baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
         if baseline.given:
-            plans[baseline.name] = _plan_stage(maker, baseline, seen, state, choices, _Drawn(), trained)
+            given = ((baseline, ()),)
+            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, _Drawn(), trained)
     grid_points, arithmetic = _arithmetic(maker, resolved.grid)
     grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
     return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets)
@@ -234,10 +243,11 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
     found = plan.stage(stage)
     if found.stage.sampling:
         return []
-    if found.stage.given is not None:
-        return list(found.stage.given)
-    groups = _groups(plan.maker, found.stage, found.questions, choices)
-    return [point for members, known in groups if known for point in members]
+    groups = _groups(plan.maker, found.products or ((found.stage, found.questions),), choices)
+    points: dict[str, Point] = {}
+    for point in (point for members, known in groups if known for point in members):
+        points.setdefault(point.id, point)
+    return list(points.values())
 
 
 def sampled_point(plan: Plan, stage: str, values: Mapping[str, Any], choices: Choices = _NOTHING) -> Point | None:
@@ -322,9 +332,29 @@ class _Listed:
         return None
 
 
+Products = tuple[tuple[ResolvedStage, tuple[Question, ...]], ...]
+
+
+def _products(maker: PointMaker, stages: Sequence[ResolvedStage]) -> dict[str, Products]:
+    """Return what each stage is made of, with the questions asked.
+
+    The same question is asked of the candidates of all products together: an added one competes too.
+    """
+    found = {stage.name: [(part, _questions(maker, part)) for part in (stage, *stage.parts)] for stage in stages}
+    joint: dict[str, Question] = {}
+    for question in (q for parts in found.values() for _, questions in parts for q in questions):
+        known = joint.get(question.key)
+        candidates = {point.id: point for point in (*(known.candidates if known else ()), *question.candidates)}
+        joint[question.key] = replace(known or question, candidates=tuple(candidates.values()))
+    return {
+        name: tuple((part, tuple(joint[question.key] for question in questions)) for part, questions in parts)
+        for name, parts in found.items()
+    }
+
+
 def _plan_stage(
     maker: PointMaker,
-    stage: ResolvedStage,
+    products: Products,
     seen: Collection[str],
     state: State,
     choices: Choices,
@@ -335,17 +365,25 @@ def _plan_stage(
 
     Args:
         maker: of points.
-        stage: which.
+        products: what it is made of, its own axes first.
         seen: ids of the trials of earlier stages.
         state: what there is.
         choices: recorded choices.
         drawn: of a sampled stage, what there is of its trials.
         trained: the trainings that earlier stages are to run; those of this one are added.
     """
-    questions = _questions(maker, stage)
-    groups = list(_groups(maker, stage, questions, choices))
-    points = {point.id: point for members, _ in groups for point in members}
-    copies, combinations = stage.copies, maker.count(stage.base, stage.axes) if stage.given is None else len(points)
+    stage = products[0][0]
+    questions = tuple({question.key: question for _, asked in products for question in asked}.values())
+    groups = list(_groups(maker, products, choices))
+    points: dict[str, Point] = {}
+    for point in (point for members, _ in groups for point in members):
+        points.setdefault(point.id, point)
+    copies = stage.copies
+    combinations = sum(
+        maker.count(part.base, part.axes) if part.given is None else len(part.given)
+        for part, _ in products
+        if part is stage or part.given is not None or (part.base, part.axes) != (stage.base, stage.axes)
+    )
     if stage.sampling:
         check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")
     equivalent, num_done = 0, min(drawn.done, len(points) * copies)
@@ -382,13 +420,20 @@ def _plan_stage(
         questions=questions,
         to_ask=tuple(to_ask),
         dues=dues,
+        products=products,
     )
 
 
-def _groups(
+def _groups(maker: PointMaker, products: Products, choices: Choices) -> Iterator[tuple[list[Point], bool]]:
+    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
+    for stage, questions in products:
+        for points, known in _groups_of_one(maker, stage, questions, choices):
+            yield [replace(point, labels=stage.labels) for point in points] if stage.labels else points, known
+
+
+def _groups_of_one(
     maker: PointMaker, stage: ResolvedStage, questions: Sequence[Question], choices: Choices
 ) -> Iterator[tuple[list[Point], bool]]:
-    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
     axes = stage.typical_axes
     if stage.given is not None:
         yield list(stage.given), True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from operator import itemgetter
@@ -51,6 +51,7 @@ class Point:
         data_key: fingerprint of the data that it uses.
         added: what it is asked besides what its own fields say, such as `fever:num_shots=5`.
         all_data_key: fingerprint of all its data, also of what its own fields do not use.
+        labels: where it comes from, if it was added while the sweep ran; its record will say so.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Point:
     data_key: str
     added: tuple[str, ...] = ()
     all_data_key: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ returns and never goes back to the space.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from typing import Any
@@ -29,6 +29,8 @@ class ResolvedStage:
         sampling: further fields, sampled.
         probes: what its trials are asked besides what their fields say.
         given: its trials, where they are no product of axes; None where they are.
+        parts: further products that belong to it, which were added while the sweep ran.
+        labels: of such a part: what the records of its trials say of where they come from.
     """
 
     name: str
@@ -39,6 +41,8 @@ class ResolvedStage:
     sampling: Sampling | None = None
     probes: tuple[str, ...] = ()
     given: tuple[Point, ...] | None = None
+    parts: tuple[ResolvedStage, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copies(self) -> int:

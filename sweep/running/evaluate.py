@@ -16,6 +16,7 @@ from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
 from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
+from sweep.records.steering import Steering
 from sweep.records.store import RecordIndex, Store, split_location
 from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.options import RunOptions
@@ -206,7 +207,7 @@ class _Evaluation(SweepRun):
         self._asked = asked
         super().__init__(None, store, name, options, tracking, progress, interrupts)
 
-    def _planned(self) -> Plan:
+    def _planned(self, steering: Steering | None = None) -> Plan:
         plan, notes = recorded_plan(self._store, self._name, self._index, self._asked)
         if not plan.grid:
             raise ConfigError(f"{self._store.full(self._name)}: no finished trial to ask; run the sweep first")

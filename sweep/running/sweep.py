@@ -12,8 +12,10 @@ from typing import Any, Literal, TypeVar
 
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
+    check_added,
     check_hub_models,
     data_to_read,
+    download_models,
     keep_commits,
     kept_commits,
     models_to_run,
@@ -21,6 +23,7 @@ from sweep.planning.inputs import (
     points_to_run,
     read_data,
 )
+from sweep.planning.kept_space import keep_space
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
@@ -28,10 +31,11 @@ from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
+from sweep.records.steering import Steering, read_steering
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
-from sweep.running.exchange import PackExchange
+from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
@@ -39,6 +43,7 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.running.state import SweepProgress
+from sweep.running.wishes import Wishes
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
@@ -204,7 +209,7 @@ class SweepRun:
         self._space, self._commits = space, kept_commits(store, name)
         self._plan = self._planned()
 
-    def _planned(self) -> Plan:
+    def _planned(self, steering: Steering | None = None) -> Plan:
         options = self._options
         assert self._space is not None
         return plan_of(
@@ -216,7 +221,24 @@ class SweepRun:
             options.stage,
             options.retry_failed,
             self._commits,
+            steering,
         )
+
+    def _with_more_points(self, steering: Steering) -> Plan:
+        """Plan the sweep with points that were added while it runs; what is new is checked as everything was before.
+
+        Raises:
+            ConfigError: values at odds with each other, the models or the data.
+            DataError: data or a model file that is missing or broken.
+        """
+        plan = self._planned(steering)
+        self._say_notes(check_added(self._plan, plan))
+        if self._options.executor == "local":
+            known = {card.key for card in models_to_run(self._plan)}
+            download_models(card for card in models_to_run(plan) if card.is_hub and card.key not in known)
+        keep_commits(plan, self._store, self._name)
+        self._plan = plan
+        return plan
 
     def run(self) -> Results:
         """Do it."""
@@ -242,6 +264,8 @@ class SweepRun:
             executor.check()
         self._store.check_writable()
         self._say_notes(keep_commits(plan, self._store, self._name))
+        if self._space is not None:
+            keep_space(self._store, self._name, self._space, options.stage)
         self._prepare_inputs()
         if executor:
             stopped, counts = self._execute(executor)
@@ -263,6 +287,10 @@ class SweepRun:
         elif self._progress:
             print(line, flush=True)
 
+    def _say_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._say(line)
+
     def _say_notes(self, notes: Iterable[str]) -> None:
         for note in notes:
             self._say(f"note: {note}")
@@ -279,7 +307,7 @@ class SweepRun:
         from trainables.pack.check import check_trials
 
         self._say("reading data and checking models")
-        self._say_notes(read_data(self._plan))
+        self._say_notes(read_data(points_to_run(self._plan)))
         samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
@@ -300,9 +328,11 @@ class SweepRun:
             naming = Naming.of(self._known_fields(ledger.models))
             feed = LiveFeed(self._store, self._name, self._tracking, naming)
             progress = SweepProgress(self._name, self._plan, naming.of_record)
+            progress.state.locked = self._options.lock
             stream = None if self._progress else _Nowhere()
             self._display = display = Display(progress, stream, verbose=self._options.verbose)
-            exchange = PackExchange(ledger, feed, display, self._trunk_layers())
+            wishes = Wishes(ledger, self._say, None if self.amends else self._with_more_points)
+            exchange = PackExchange(ledger, feed, display, trunk_layers(self._plan), wishes)
             try:
                 with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
                     executor.run(exchange)
@@ -310,6 +340,12 @@ class SweepRun:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
                 ledger.note_stop(_reason(error))
+            else:
+                early = ledger.steering.finishing
+                if early and not ledger.stopping:
+                    self._say_all(ledger.open_lines())
+                    self._storing(wishes.end)
+                    ledger.note_stop(f"finished early, as {early.by} asked")
             finally:
                 progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
@@ -346,6 +382,7 @@ class SweepRun:
             self._options.retry_failed,
             say,
             self.amends,
+            read_steering(self._store, self._name),
         )
 
     def _packing(self, capacity: Capacity) -> Packing:
@@ -354,15 +391,6 @@ class SweepRun:
             return Packing(lambda point: size, capacity.slots)
         memory = capacity.pack_memory_bytes()
         return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots)
-
-    def _trunk_layers(self) -> dict[str, list[int]]:
-        """Return the layers that the trials of each model ask for, stage by stage the same trunk pass."""
-        layers: dict[str, set[int]] = {}
-        for stage in self._plan.stages:
-            for point in stage.points:
-                if point.spec.layer is not None and not stage.waits_for:
-                    layers.setdefault(point.card.key, set()).add(point.spec.layer)
-        return {key: sorted(found) for key, found in layers.items()}
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
