@@ -54,6 +54,10 @@ NoLockOption = Annotated[
     bool, typer.Option("--no-lock", help="for a storage without locks: you see to it that there is one run at a time")
 ]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option("--notify", metavar="CMD", help="run this at the end, at a new kind of failure, at a choice"),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
 ProbeOption = Annotated[
     list[str] | None,

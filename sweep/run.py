@@ -16,6 +16,7 @@ from sweep.cli import (
     NameOption,
     NoBaselineOption,
     NoLockOption,
+    NotifyOption,
     ProbeOption,
     RetryFailedOption,
     SeedOption,
@@ -89,6 +90,7 @@ def main(
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: RetryFailedOption = False,
     no_lock: NoLockOption = False,
+    notify: NotifyOption = None,
     seed: SeedOption = None,
     probe: ProbeOption = None,
     no_baseline: NoBaselineOption = False,
@@ -121,6 +123,7 @@ def main(
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
             lock=not no_lock,
             verbose=verbose,
+            notify=notify or "",
         )
         found = asked_space(
             space,

@@ -94,6 +94,7 @@ class Ledger:
         say: prints a line for the user.
         amends: the sweep's manifest stays; of this plan's trials those are added that are new.
         steering: what the sweep was asked so far: whether it is paused or ends early, which trials are stopped.
+        chosen: hears of each choice that is made, in a line.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class Ledger:
         say: Callable[[str], None],
         amends: bool = False,
         steering: Steering = NOTHING_ASKED,
+        chosen: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Open what can be opened at once."""
-        self.steering = steering
+        self.steering, self._chosen = steering, chosen
         self._amends = amends
         self.plan, self.store, self.name, self.packing = plan, store, name, packing
         self.choices = choices
@@ -882,7 +884,9 @@ class Ledger:
             self.choices[key] = choice
             patiently(write_sweep_file, self.store, self.name, CHOICES, self.choices)
         if anew or not stays:
-            self._say(f"chosen: {question} is {chosen_line(choice)}")
+            line = f"{question} is {chosen_line(choice)}"
+            self._say(f"chosen: {line}")
+            self._chosen(line)
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""

@@ -32,6 +32,7 @@ class RunOptions:
         cache_bytes: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
         verbose: say every trial that ends and every failure, with its traceback.
+        notify: a command for the end, a new kind of failure and a choice; empty for none.
     """
 
     executor: str = "ray"
@@ -48,6 +49,7 @@ class RunOptions:
     cache_bytes: int | None = None
     lock: bool = True
     verbose: bool = False
+    notify: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -39,6 +40,7 @@ from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.notify import CHOICE, END, FAILURE, Notifier
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
@@ -78,6 +80,7 @@ def run_sweep(
     progress: bool = False,
     probes: Sequence[str] = (),
     baseline: bool = True,
+    notify: str = "",
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -108,6 +111,7 @@ def run_sweep(
         progress: print what the command would print on the way.
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
         baseline: with the pretrained models to compare with.
+        notify: a command for the end, a new kind of failure and a choice, as after `--notify`.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -128,6 +132,7 @@ def run_sweep(
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
+        notify=notify,
     )
     found = asked_space(
         space,
@@ -152,7 +157,9 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+        run = SweepRun(space, store, name, options, tracking, progress, interrupts)
+        with run.told():
+            return run.run()
 
 
 def _reason(error: OSError | SweepError) -> str:
@@ -202,6 +209,7 @@ class SweepRun:
         self._display: Display | None = None
         self._failures: list[str] = []
         self._trouble = ""
+        self._notifier = Notifier(options.notify, name, store.full(name), self._say)
         self._index = store.index()
         for line in (*self._index.warnings, *mend(store, name, self._index)):
             self._say(f"note: {line}")
@@ -287,6 +295,18 @@ class SweepRun:
         elif self._progress:
             print(line, flush=True)
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the user's command run when the block ends, however it does."""
+        try:
+            yield
+        except BaseException as error:
+            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            self._notifier.tell(END, f"{self._name}: {shown(kind)}", status="error")
+            raise
+        finally:
+            self._notifier.close()
+
     def _say_all(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._say(line)
@@ -330,7 +350,12 @@ class SweepRun:
             progress = SweepProgress(self._name, self._plan, naming.of_record)
             progress.state.locked = self._options.lock
             stream = None if self._progress else _Nowhere()
-            self._display = display = Display(progress, stream, verbose=self._options.verbose)
+            self._display = display = Display(
+                progress,
+                stream,
+                verbose=self._options.verbose,
+                on_failure=lambda line: self._notifier.tell(FAILURE, f"{self._name}: {line}"),
+            )
             wishes = Wishes(ledger, self._say, None if self.amends else self._with_more_points)
             exchange = PackExchange(ledger, feed, display, trunk_layers(self._plan), wishes)
             try:
@@ -383,6 +408,7 @@ class SweepRun:
             say,
             self.amends,
             read_steering(self._store, self._name),
+            lambda line: self._notifier.tell(CHOICE, f"{self._name}: {line}"),
         )
 
     def _packing(self, capacity: Capacity) -> Packing:
@@ -421,6 +447,11 @@ class SweepRun:
         except TrackingError as error:
             trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        ended = f"{told}; {stopped}" if stopped else told
+        self._notifier.tell(
+            END, f"{self._name}: {ended}", status="stopped" if stopped else "ok" if not code else "failed"
+        )
         full = self._store.full
         return Results(
             name=self._name,
