@@ -38,6 +38,7 @@ from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
+from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.notify import CHOICE, END, FAILURE, Notifier
@@ -157,9 +158,10 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        run = SweepRun(space, store, name, options, tracking, progress, interrupts)
-        with run.told():
-            return run.run()
+        with Heartbeat(progress) as beat:
+            run = SweepRun(space, store, name, options, tracking, beat, interrupts)
+            with run.told():
+                return run.run()
 
 
 def _reason(error: OSError | SweepError) -> str:
@@ -197,11 +199,11 @@ class SweepRun:
         name: str,
         options: RunOptions,
         tracking: Tracking,
-        progress: bool,
+        beat: Heartbeat,
         interrupts: Interrupts,
     ) -> None:
         """Read what there is and plan."""
-        self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._store, self._name, self._options, self._beat = store, name, options, beat
         self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
@@ -210,6 +212,7 @@ class SweepRun:
         self._failures: list[str] = []
         self._trouble = ""
         self._notifier = Notifier(options.notify, name, store.full(name), self._say)
+        beat.say(f"{name}: reading what is recorded and planning")
         self._index = store.index()
         for line in (*self._index.warnings, *mend(store, name, self._index)):
             self._say(f"note: {line}")
@@ -292,8 +295,8 @@ class SweepRun:
         self._notes.append(line)
         if self._display:
             self._display.say(line)
-        elif self._progress:
-            print(line, flush=True)
+        else:
+            self._beat.say(line)
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -349,7 +352,7 @@ class SweepRun:
             feed = LiveFeed(self._store, self._name, self._tracking, naming)
             progress = SweepProgress(self._name, self._plan, naming.of_record)
             progress.state.locked = self._options.lock
-            stream = None if self._progress else _Nowhere()
+            stream = None if self._beat.shown else _Nowhere()
             self._display = display = Display(
                 progress,
                 stream,
@@ -359,7 +362,11 @@ class SweepRun:
             wishes = Wishes(ledger, self._say, None if self.amends else self._with_more_points)
             exchange = PackExchange(ledger, feed, display, trunk_layers(self._plan), wishes)
             try:
-                with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
+                with (
+                    self._beat.paused(),
+                    display,
+                    self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)),
+                ):
                     executor.run(exchange)
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
@@ -372,6 +379,7 @@ class SweepRun:
                     self._storing(wishes.end)
                     ledger.note_stop(f"finished early, as {early.by} asked")
             finally:
+                self._display = None
                 progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
