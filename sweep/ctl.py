@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sweep import completion
 from sweep.cli import LocationArgument, user_errors
 from sweep.planning.additions import CLONES
 from sweep.planning.expand import Plan
@@ -74,13 +75,23 @@ SHORTEST = 4
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+def _commands_from(incomplete: str) -> list[str]:
+    return [command for command in COMMANDS if command.startswith(incomplete)]
+
+
 @app.command(help=HELP)
 def main(
     location: LocationArgument,
-    command: Annotated[str, typer.Argument(metavar="COMMAND", help=", ".join(COMMANDS))],
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help=", ".join(COMMANDS), autocompletion=_commands_from)],
     trial: Annotated[str | None, typer.Argument(metavar="[TRIAL]", help="an id, or its beginning")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=V[,V...]", help="with add and clone; may be repeated")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=V[,V...]",
+            help="with add and clone; may be repeated",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="with add: only this stage gets points")] = None,
     wait_s: Annotated[float, typer.Option("--wait", min=0.0, help="seconds to wait for the run's answer")] = WAIT_S,
