@@ -233,5 +233,7 @@ def _wish(values: Any) -> Wish:
         kind = list if kinds[name].startswith("tuple") else bool if kinds[name] == "bool" else str
         if not isinstance(value, kind):
             raise TypeError(f"{name} is not what a wish has there")
+        if isinstance(value, list) and not all(isinstance(each, dict if name == "points" else str) for each in value):
+            raise TypeError(f"{name} is not what a wish has there")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return replace(Wish("", "", "", ""), **given)

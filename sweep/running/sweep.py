@@ -32,7 +32,7 @@ from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
-from sweep.records.steering import Steering, read_steering
+from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
@@ -46,7 +46,7 @@ from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.running.state import SweepProgress
-from sweep.running.wishes import Wishes
+from sweep.running.wishes import WITHOUT_PLAN, Wishes
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
@@ -210,6 +210,7 @@ class SweepRun:
         self._notes: list[str] = []
         self._display: Display | None = None
         self._failures: list[str] = []
+        self._num_ended = 0
         self._trouble = ""
         self._notifier = Notifier(options.notify, name, store.full(name), self._say)
         beat.say(f"{name}: reading what is recorded and planning")
@@ -270,7 +271,7 @@ class SweepRun:
         for why, count in plan.trained_again.items():
             self._say(f"note: {count} trials are trained again, to be asked: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        executor = executor_for(options) if plan.num_left else None
+        executor = executor_for(options) if plan.num_left or self._is_asked_for_more() else None
         if executor:
             executor.check()
         self._store.check_writable()
@@ -289,6 +290,11 @@ class SweepRun:
                 self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(stopped, counts)
+
+    def _is_asked_for_more(self) -> bool:
+        """Whether somebody has asked for trials since the last run, so that there may be some though none is left."""
+        waiting = waiting_wishes(self._store, self._name, {w.id for w in read_steering(self._store, self._name).wishes})
+        return not self.amends and any(wish.command not in WITHOUT_PLAN or wish.trial for wish in waiting)
 
     def _say(self, line: str) -> None:
         line = shown(line)
@@ -385,6 +391,7 @@ class SweepRun:
                 self._storing(ledger.write_manifest)
                 self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
+        self._num_ended = sum(progress.state.ended.values())
         self._storing(ledger.clear)
         self._failures = display.summary()
         for line in ledger.waiting_lines():
@@ -446,7 +453,7 @@ class SweepRun:
         from sweep.tracking.client import TrackingError
 
         trouble = ""
-        if self._plan.num_to_run:
+        if self._plan.num_to_run or self._num_ended:
             self._say("writing the results table and bringing MLflow up to date")
         table = self._storing(lambda: write_results(self._store, self._name, self._index))
         stopped = stopped or self._trouble
@@ -465,7 +472,7 @@ class SweepRun:
             name=self._name,
             exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
             counts=counts,
-            num_run=self._plan.num_to_run,
+            num_run=self._plan.num_to_run or (0 if self._plan.num_to_ask else self._num_ended),
             num_asked=self._plan.num_to_ask,
             stopped=stopped,
             choices=self._choices,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sweep.planning.expand import Plan
+from sweep.records.lease import LockLost
 from sweep.records.record import timestamp
 from sweep.records.steering import (
     ADD,
@@ -104,8 +105,8 @@ class Wishes:
         if not wish.refused:
             try:
                 wish = self._done(wish)
-            except (ConfigError, DataError) as error:
-                if isinstance(error, OSError):
+            except ConfigError as error:
+                if isinstance(error, OSError):  # the storage
                     raise
                 wish = replace(wish, refused=True, outcome=" ".join(str(error).split()))
         steering = self._ledger.steering.having(wish)
@@ -154,7 +155,13 @@ class Wishes:
         """Plan a wish's points and have the ledger go on with them."""
         assert self._more_points is not None and wish.command in (ADD, CLONE)
         before = _trials(self._ledger.plan)
-        plan = self._more_points(self._ledger.steering.having(wish))
+        try:
+            plan = self._more_points(self._ledger.steering.having(wish))
+        except LockLost:
+            raise
+        except Exception as error:  # whatever is wrong with what somebody asks must not end the sweep
+            is_told = isinstance(error, (ConfigError, DataError))
+            raise ConfigError(str(error) if is_told else f"{type(error).__name__}: {error}") from error
         new = _trials(plan) - before
         if not new:
             raise ConfigError("all its points are in the sweep already")

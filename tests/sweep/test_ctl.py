@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from sweep import run_sweep
 from sweep.ctl import app
 from sweep.planning.kept_space import keep_space, kept_space, plain_space
 from sweep.planning.load import load_space, shipped_spaces
 from sweep.planning.plan_of import plan_of
 from sweep.records.steering import (
     ADD,
+    CLONE,
     NOTHING_ASKED,
     PAUSE,
     RESUME,
@@ -28,6 +31,7 @@ from sweep.records.steering import (
     Wish,
     new_wish,
     read_steering,
+    remove_wish,
     waiting_wishes,
     write_steering,
     write_wish,
@@ -134,12 +138,14 @@ def test_a_run_refuses_in_words_what_it_cannot_do_and_goes_on(staged: str) -> No
     store = Store(str(Path(staged).parent))
     for wish in (new_wish(ADD, settings=("layer=99",)), new_wish(RESUME, trial="nobody"), new_wish(STOP, trial="x")):
         write_wish(store, "staged", wish)
+    write_wish(store, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"model": ["?"]},)))
+    write_wish(store, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"nothing": 1},)))
     store.write("staged/wishes/0-broken.json", b"{half")
     store.write("staged/wishes/1-strange.json", json.dumps({"command": "explode", "by": "x", "at": "y"}).encode())
     ledger, lines = steered(Path(staged).parent)
     assert not waiting_wishes(store, "staged") and take(ledger)
     told = [(wish.command, wish.refused) for wish in read_steering(store, "staged").wishes]
-    assert told == [("?", True), ("?", True), (ADD, True), (RESUME, True), (STOP, False)]
+    assert told == [("?", True)] * 2 + [(ADD, True), (RESUME, True), (STOP, False), (CLONE, True), (CLONE, True)]
     assert any("layer=99" in line and "refused" in line for line in lines)
 
 
@@ -170,6 +176,20 @@ def test_what_was_added_is_there_in_the_next_plan_and_a_broken_list_is_refused(s
     assert done.exit_code in (0, 2) and "Traceback" not in done.output
 
 
+def test_wishes_travel_through_an_object_store_too(s3_options: str) -> None:
+    store = Store(f"s3://bucket/steered?{s3_options}")
+    write_wish(store, "mine", new_wish(ADD, settings=("alpha=2",), stage="most"))
+    with store.lock("mine"):
+        (wish,) = waiting_wishes(store, "mine")
+        for outcome in ("2 trials more", "2 trials more, again"):
+            write_steering(store, "mine", NOTHING_ASKED.having(replace(wish, taken_at="now", outcome=outcome)))
+        (taken,) = read_steering(store, "mine").wishes
+        assert (taken.settings, taken.stage, taken.outcome) == (("alpha=2",), "most", "2 trials more, again")
+        assert waiting_wishes(store, "mine", {wish.id}) == []
+        remove_wish(store, "mine", wish)
+        assert waiting_wishes(store, "mine") == []
+
+
 def test_every_shipped_space_is_kept_as_it_is(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for name, file in shipped_spaces().items():
@@ -181,10 +201,25 @@ def test_every_shipped_space_is_kept_as_it_is(tmp_path: Path) -> None:
 
 
 SWEEP = ("--executor", "local", "--device", "cpu", "--pack-size", "1", "--no-baseline", "--quiet")
-FIELDS = ("model=sample-llama", "depth=0.5,1.0", "alpha=0", "allocation=partitioned", "num_documents=12", "epochs=40")
+FIELDS = ("model=sample-llama", "depth=0.5,1.0", "alpha=0", "allocation=partitioned", "num_documents=12", "epochs=20")
 
 
 @pytest.mark.slow
+def test_what_is_asked_after_the_end_is_done_by_the_next_run_though_nothing_else_is_left(tmp_path: Path) -> None:
+    def run() -> Any:
+        settings = ("model=sample-llama", "depth=0.5", "num_documents=4", "epochs=1")
+        more = {"executor": "local", "device": "cpu", "baseline": False, "stage": "layer_selection"}
+        return run_sweep("sample", tmp_path, settings=settings, **more)
+
+    assert run().num_run == 1 and run().num_run == 0
+    said(f"{tmp_path}/sample", "add", "--set", "lr=0.01,0.02")
+    results = run()
+    assert results.num_run == 2 and len(results.rows) == 3 and results.exit_code == 0
+    assert run().num_run == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_driver_that_is_killed_leaves_what_was_asked_to_the_next(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -217,7 +252,7 @@ def test_a_driver_that_is_killed_leaves_what_was_asked_to_the_next(
         time.sleep(1.0)
         assert read_steering(store, "sample").paused and not running(), "still paused, by what was asked of the first"
         assert "goes on" in said(place, "resume", "--wait", "60")
-        told, _ = run.communicate(timeout=240)
+        told, _ = run.communicate(timeout=900)
     finally:
         run.kill()
     heads = {head.id: head for head in store.index().values()}
