@@ -12,6 +12,7 @@ from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
 from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
+from sweep.records.steering import read_steering
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import slug_of, unit_comparisons, unit_records, unit_table
@@ -104,6 +105,12 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     ended, matters = failures(study.trials), importance_table(study.trials)
     sections += [Section("Which field matters", [matters])] if matters else []
     sections += [Section("Without a result", [ended])] if ended else []
+    asked = [
+        f"{sweep.name}: {wish.line}."
+        for sweep in study.sweeps
+        for wish in read_steering(study.store, sweep.name).wishes
+    ]
+    sections += [Section("Asked of the sweeps while they ran", texts=asked)]
     tables = [
         *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
@@ -238,6 +245,12 @@ def _statistics(
         Section("Statistics", [table for table in tables if table]),
         Section("Beside the study's notes", [notes] if notes else [], texts=[] if notes else beside),
     ]
+
+
+def _asked(study: Study) -> list[str]:
+    """Return a line for each thing that people asked of the sweeps while they ran."""
+    found = ((sweep.name, wish) for sweep in study.sweeps for wish in read_steering(study.store, sweep.name).wishes)
+    return [f"{name}: {wish.line}." for name, wish in found]
 
 
 def _with_choices(sections: list[Section], study: Study) -> list[Section]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -171,6 +171,14 @@ class PackRun:
             replace(result, files=files, askings=askings)
             for result, files, askings in zip(results, written, told, strict=True)
         ]
+
+    def so_far(self, trials: Collection[str]) -> list[TrialResult]:
+        """Return what some members that are stopped have come to; one that has diverged says so."""
+        if not trials:
+            return []
+        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self.adapter.train_flops(self.epoch))
+        ended = [replace(result, status="stopped") if result.status == "done" else result for result in found]
+        return [replace(result, files=self.log.kept[k]) for k, result in enumerate(ended) if self.tasks[k].id in trials]
 
     def _is_kept(self, member: int) -> bool:
         return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None
