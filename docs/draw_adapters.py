@@ -1,4 +1,4 @@
-"""Draw the two figures of docs/adapters.md from the reports of a storage: `python docs/draw_adapters.py STORAGE`.
+"""Draw two figures on what is trained from the reports of a storage: `python docs/draw_adapters.py STORAGE`.
 
 It reads the tables of the reports on the sweeps `adapters` and `use_memory` (`python -m sweep.report STORAGE/NAME`) and
 writes docs/adapters_forgetting.svg and docs/use_memory.svg. Of several seeds it draws each.
@@ -28,8 +28,11 @@ STAGES = {
 
 
 def rows_of(storage: Path, sweep: str, table: str) -> list[Row]:
-    """Return the rows of one of a report's tables."""
-    with (storage / sweep / "report" / "tables" / f"{table}.csv").open(encoding="utf-8") as file:
+    """Return the rows of one of a report's tables; without it the program ends in one line."""
+    path = storage / sweep / "report" / "tables" / f"{table}.csv"
+    if not path.exists():
+        raise SystemExit(f"{path}: missing; run the sweep, then: python -m sweep.report {storage / sweep}")
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -79,7 +82,7 @@ def draw_use(trials: Sequence[Row], compared: Sequence[Row]) -> str:
 
 
 def main(storage: Path) -> None:
-    """Draw both, where there is a report."""
+    """Draw both."""
     done = [row for row in rows_of(storage, "adapters", "trials") if row["status"] == "done"]
     (DOCS / "adapters_forgetting.svg").write_text(draw_forgetting(done), encoding="utf-8")
     done = [row for row in rows_of(storage, "use_memory", "trials") if row["status"] == "done"]
@@ -88,4 +91,6 @@ def main(storage: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("say which storage: python docs/draw_adapters.py STORAGE")
     main(Path(sys.argv[1]))
