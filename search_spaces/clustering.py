@@ -18,6 +18,7 @@ space = Space(
         "num_clusters": [10, 50, 100, 500, 1000],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 1000, "memory_dim": 4096, "depth": 0.75},
+    probes=("forgetting",),
     stages=(
         Stage(
             name="clustering",

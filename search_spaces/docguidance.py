@@ -25,6 +25,7 @@ space = Space(
         "key_dim": [2, 8, 32],
     },
     fixed={"data": "fever", "num_documents": 100, "depth": 0.75, "method": "docguidance", "dtype": "bfloat16"},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="activations", axes={"model": ALL, "activation": ALL}),

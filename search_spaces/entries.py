@@ -19,6 +19,7 @@ space = Space(
         "entries_per_group": [4, 16, 64, 256],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 1000, "memory_dim": 4096, "depth": 0.75},
+    probes=("forgetting",),
     stages=(
         Stage(
             name="entries",

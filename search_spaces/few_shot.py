@@ -28,6 +28,7 @@ space = Space(
         "num_shots": [0, 1, 2, 3, 4, 5],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 100, "method": "pretrained"},
+    probes=("forgetting",),
     stages=(Stage(name="few_shot", axes={"model": ALL, "num_shots": ALL}),),
     small={
         "model": ["sample-llama", "sample-neox"],

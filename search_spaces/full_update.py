@@ -16,6 +16,7 @@ space = Space(
         "content": ["template", "document+template"],
     },
     fixed={"data": "fever", "num_documents": 100, "method": "full_update", "lr": 2e-5},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="full_update", axes={"model": ALL, "content": ALL}),

@@ -24,6 +24,7 @@ space = Space(
         "num_documents": [2, 10, 50, 100, 1000],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "memory_dim": 4096},
+    probes=("forgetting",),
     stages=(
         Stage(
             name="layer_selection",

@@ -16,6 +16,7 @@ space = Space(
         "layer": [EVERY_LAYER],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 500, "eval_epochs": (1, 5, 10)},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="layers", axes={"model": ALL, "layer": ALL}),

@@ -31,6 +31,7 @@ space = Space(
         "weight_decay": [0.05, 0.01],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 100, "depth": 0.75},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(name="memory", axes={"model": ALL, "content": ALL, "weight_decay": ALL}),

@@ -18,6 +18,7 @@ space = Space(
         "allocation": ["random", "partitioned", "simset1", "simset2"],
     },
     fixed={"data": "fever", "dtype": "bfloat16", "num_documents": 100, "depth": 0.75},
+    probes=("forgetting",),
     stages=(
         Stage(
             name="memory_size",

@@ -21,6 +21,7 @@ space = Space(
         "num_documents": [4, 12],
     },
     fixed={"data": "sample", "memory_dim": 64, "segment_tokens": 64, "epochs": 12, "batch_size": 2, "lr": 5e-3},
+    probes=("forgetting",),
     stages=(
         Stage(
             name="layer_selection",

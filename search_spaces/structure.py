@@ -27,6 +27,7 @@ space = Space(
         "memory_dim": 4096,
         "mode": "hard",
     },
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"model": ALL}, fixed={"method": "pretrained"}),
         Stage(

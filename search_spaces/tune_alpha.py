@@ -22,6 +22,7 @@ space = Space(
         "memory_dim": 4096,
         "allocation": "simset2",
     },
+    probes=("forgetting",),
     stages=(
         Stage(name="layer_selection", axes={"model": ALL, "depth": ALL}, fixed={"alpha": 0}),
         Stage(

@@ -17,6 +17,7 @@ space = Space(
     title="One memory for documents and templates, or one each (open in note 000)",
     axes={"seed": [0, 1, 2]},
     fixed={"model": "smollm2-135m", "data": "fever", "num_documents": 100, "layer": 22},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes={"seed": ALL}, fixed={"method": "pretrained"}),
         Stage(name="alone", axes={"seed": ALL, "content": ["document", "template"]}),

@@ -20,6 +20,7 @@ space = Space(
     title="Documents stored, then templates on top: does the model learn to use its memory? (note 001)",
     axes={"seed": [0, 1, 2]},
     fixed={"model": "smollm2-135m", "data": "fever", "num_documents": 100, "layer": 22, "memory_dim": 128},
+    probes=("forgetting",),
     stages=(
         Stage(name="baseline", axes=SEEDS, fixed={"method": "pretrained"}),
         Stage(name="document", axes=SEEDS, fixed={"content": "document"}),

@@ -35,6 +35,8 @@ space = Space(
     }},
     # What is the same for all trials. `data`: fever, counterfact, or folders.
     fixed={{"data": "fever", "num_documents": 100, "memory_dim": 1024, "epochs": 25, "probes": ("fever",)}},
+    # What all trials are asked besides: what memorising costs elsewhere. Later questions need no training.
+    probes=("forgetting",),
     stages=(
         # First the layer, without the inductive loss ...
         Stage(name="layers", axes={{"model": ALL, "depth": ALL}}, fixed={{"alpha": 0}}),
