@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 
 LOWER := .venv-lower
 
-.PHONY: install demo test test-all test-faults test-lower check lint layout types imports house dist bench clean
+.PHONY: install demo test test-all test-faults test-lower check lint layout types imports house docs dist bench clean
 
 install: $(INSTALLED)
 
@@ -70,6 +70,13 @@ imports: install
 # the picture in docs/design.md
 house: install
 	$(BIN)/python docs/draw_house.py
+
+# the site, from docs/, into build/site; the reference is written from the code
+docs: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/draw_terms.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 dist: install
 	$(BIN)/python -m build --no-isolation

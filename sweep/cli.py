@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from sweep import completion
 from trainables.data.official import CACHE_VARIABLE
 from trainables.errors import ConfigError, DataError
 from trainables.node.addresses import shown as hide_secrets
@@ -20,11 +21,20 @@ EXIT_USER_ERROR = 2
 
 SpaceArgument = Annotated[
     str,
-    typer.Argument(metavar="SPACE", help="a Python file with a `space`, or the name of a space that is shipped"),
+    typer.Argument(
+        metavar="SPACE",
+        help="a Python file with a `space`, or the name of a space that is shipped",
+        autocompletion=completion.spaces,
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=V[,V...]", help="restrict or override an axis or a fixed field"),
+    typer.Option(
+        "--set",
+        metavar="FIELD=V[,V...]",
+        help="restrict or override an axis or a fixed field",
+        autocompletion=completion.settings,
+    ),
 ]
 SmallOption = Annotated[bool, typer.Option("--small", help="the space's small form, on the sample world")]
 StageOption = Annotated[str | None, typer.Option("--stage", help="only up to this stage")]
@@ -54,6 +64,10 @@ NoLockOption = Annotated[
     bool, typer.Option("--no-lock", help="for a storage without locks: you see to it that there is one run at a time")
 ]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="failed trials are run again")]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option("--notify", metavar="CMD", help="run this at the end, at a new kind of failure, at a choice"),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="seed of all trials")]
 ProbeOption = Annotated[
     list[str] | None,
@@ -61,6 +75,7 @@ ProbeOption = Annotated[
         "--probe",
         metavar="NAME[:key=value,…]",
         help="ask this too, of stored weights where a trial is trained already; may be repeated",
+        autocompletion=completion.probes,
     ),
 ]
 NoBaselineOption = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sweep import completion
 from sweep.cli import (
     DataCacheOption,
     ExperimentOption,
@@ -48,7 +49,12 @@ def main(
     location: LocationArgument,
     probe: Annotated[
         list[str] | None,
-        typer.Option("--probe", metavar="NAME[:key=value,…]", help="what to ask; may be repeated"),
+        typer.Option(
+            "--probe",
+            metavar="NAME[:key=value,…]",
+            help="what to ask; may be repeated",
+            autocompletion=completion.probes,
+        ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would be asked and what it costs")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --plan: one JSON object for each sweep")] = False,

@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": ("sweep.plan:app", "Say what a search space would run and what it costs; start nothing."),
     "evaluate": ("sweep.evaluate:app", "Ask finished trials something else; nothing is trained."),
     "status": ("sweep.status:app", "Say how far a sweep is, from its storage alone: here, or on another machine."),
+    "ctl": ("sweep.ctl:app", "Steer a sweep while it runs: pause, resume, stop a trial, add points, finish early."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
     "compare": ("sweep.compare:app", "Compare two sweeps on the settings that they share, in pairs."),
     "export": ("sweep.export:app", "Write results as CSV or Parquet tables."),
@@ -56,7 +57,6 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -16,6 +16,7 @@ from sweep.cli import (
     NameOption,
     NoBaselineOption,
     NoLockOption,
+    NotifyOption,
     ProbeOption,
     ReportOption,
     RetryFailedOption,
@@ -90,6 +91,7 @@ def main(
     pack_size: Annotated[str, typer.Option(help="trials that share a forward pass: auto or a number")] = "auto",
     retry_failed: RetryFailedOption = False,
     no_lock: NoLockOption = False,
+    notify: NotifyOption = None,
     seed: SeedOption = None,
     probe: ProbeOption = None,
     no_baseline: NoBaselineOption = False,
@@ -124,6 +126,7 @@ def main(
             lock=not no_lock,
             report=report,
             verbose=verbose,
+            notify=notify or "",
         )
         found = asked_space(
             space,

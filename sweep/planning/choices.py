@@ -191,13 +191,14 @@ def _reason(record: Mapping[str, Any]) -> str:
 
 
 def awaits_retry(question: Question, recorded: Mapping[str, Any], done: Collection[str]) -> bool:
-    """Say whether a candidate that a recorded choice left out as failed is being run again."""
+    """Say whether a candidate that a recorded choice left out as failed or stopped is being run again."""
     candidates = {point.id for point in question.candidates}
     return any(out["id"] in candidates and out["id"] not in done for out in _failed(recorded))
 
 
 def _failed(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [out for out in choice.get("left_out") or () if str(out.get("reason")).startswith("failed")]
+    """Return the candidates that a choice was made without though they may have a result yet."""
+    return [out for out in choice.get("left_out") or () if str(out.get("reason")).startswith(("failed", "stopped"))]
 
 
 def tied(by: str, dtype: str, metric: float, runners_up: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -234,7 +235,7 @@ def _ranked(choice: Mapping[str, Any]) -> set[str]:
 
 
 def reopened(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
-    """Say whether a candidate that the recorded choice left out as failed has a result in the fresh one."""
+    """Say whether a candidate that the recorded choice left out as failed or stopped has a result in the fresh one."""
     return any(out["id"] in _ranked(fresh) for out in _failed(recorded))
 
 
@@ -245,7 +246,8 @@ def reconcile(
 
     A recorded choice stays, whatever the records say by now, with two exceptions. Its value is not among the candidates
     any more (`--set layer=...`): then the fresh one is used for this run, and the recorded one is kept on file. A
-    candidate that it left out as failed has a result now: then the fresh one takes its place, and holds it as `before`.
+    candidate that it left out as failed or stopped has a result now: then the fresh one takes its place, and holds it
+    as `before`.
 
     Returns:
         The choice to use, and a warning where the two differ.
@@ -256,7 +258,7 @@ def reconcile(
         new = {**fresh, "before": dict(recorded)}
         back = ", ".join(str(out["value"]) for out in _failed(recorded) if out["id"] in _ranked(fresh))
         was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g})"
-        return new, f"{question}: decided anew, {back} had failed and has a result now; it was {was}"
+        return new, f"{question}: decided anew, {back} had no result and has one now; it was {was}"
     if recorded["value"] == fresh["value"]:
         return dict(recorded), None
     was = f"{recorded['value']} ({recorded['by']} {recorded['metric']:.4g}, {recorded.get('decided_at', 'once')})"
@@ -270,7 +272,7 @@ def reconcile(
 
 
 def chosen_line(choice: Mapping[str, Any]) -> str:
-    """Return for people what was chosen, by what, what came next, and which candidates failed."""
+    """Return for people what was chosen, by what, what came next, and which candidates failed or were stopped."""
     following = "".join(f", next {c['value']} ({c['metric']:.4f})" for c in choice["runners_up"][:1])
     failed = "".join(f"; left out: {out['value']}, {out['reason']}" for out in _failed(choice))
     tie = f"; {text}" if (text := tie_text(choice.get("tied", ()))) else ""

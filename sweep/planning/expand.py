@@ -13,6 +13,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from sweep.planning.additions import Addition, with_additions
 from sweep.planning.choices import Question, make_question, settled
 from sweep.planning.due import Due
 from sweep.planning.leakage_sets import compared_sets, told_sets
@@ -49,6 +50,7 @@ class StagePlan:
         questions: what it takes, one question for every group.
         blocked: trials that cannot start, since the weights that they start from will not come, by id, with the reason.
         wants: trainings of earlier stages that have to be run again for their weights, with the reason.
+        products: what it is made of: its own axes and those that were added, each with the questions that it asks.
     """
 
     stage: ResolvedStage
@@ -64,6 +66,7 @@ class StagePlan:
     dues: Mapping[str, Due] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
     wants: Mapping[str, str] = field(default_factory=dict)
+    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -176,6 +179,7 @@ def build_plan(
     commits: Mapping[str, str] = _NOTHING,
     failed: Collection[str] = (),
     records: State | None = None,
+    additions: Sequence[Addition] = (),
 ) -> Plan:
     """Expand a space.
 
@@ -188,6 +192,7 @@ def build_plan(
         commits: at which models of the Hub are taken, by `hub id@revision`; others where they stand now.
         failed: ids of the trials that failed, of those that are `done`.
         records: says what each trial lacks; by default it lacks everything, or nothing if it is `done`.
+        additions: points that were added while the sweep ran.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no stage of that name.
@@ -195,11 +200,16 @@ def build_plan(
     """
     resolved = resolve(space, until_stage)
     maker = PointMaker(commits, {stage.name: stage.probes for stage in resolved.stages})
+    if additions:
+        resolved = with_additions(resolved, space, until_stage, additions, maker)
+    products = _products(maker, resolved.stages)
     state = records or _Listed(frozenset(done), frozenset(failed))
     wanted: dict[str, str] = {}
     state.want(wanted)
     while True:  # what is wanted of earlier stages is known after later ones, and may want something itself
-        plans = _plan_stages(maker, resolved, state, records, choices, sampled, frozenset(done), frozenset(failed))
+        plans = _plan_stages(
+            maker, resolved, products, state, records, choices, sampled, frozenset(done), frozenset(failed)
+        )
         more = {training: why for plan in plans.values() for training, why in plan.wants.items()}
         if more.keys() <= wanted.keys():
             break
@@ -213,6 +223,7 @@ def build_plan(
 def _plan_stages(
     maker: PointMaker,
     resolved: ResolvedSpace,
+    products: Mapping[str, Products],
     state: State,
     records: State | None,
     choices: Choices,
@@ -227,13 +238,14 @@ def _plan_stages(
     blocked: dict[str, str] = {}
     for stage in resolved.stages:
         drawn = _drawn(maker, stage, sampled.get(stage.name, ()), done, failed, records)
-        plan = _plan_stage(maker, stage, seen, state, choices, drawn, trained, blocked)
+        plan = _plan_stage(maker, products[stage.name], seen, state, choices, drawn, trained, blocked)
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
     if resolved.baseline:
         baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
         if baseline.given:
-            plans[baseline.name] = _plan_stage(maker, baseline, seen, state, choices, _Drawn(), trained, blocked)
+            given = ((baseline, ()),)
+            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, _Drawn(), trained, blocked)
     return plans
 
 
@@ -271,10 +283,11 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
     found = plan.stage(stage)
     if found.stage.sampling:
         return []
-    if found.stage.given is not None:
-        return list(found.stage.given)
-    groups = _groups(plan.maker, found.stage, found.questions, choices)
-    return [point for members, known in groups if known for point in members]
+    groups = _groups(plan.maker, found.products or ((found.stage, found.questions),), choices)
+    points: dict[str, Point] = {}
+    for point in (point for group, known in groups if known for point in group):
+        points.setdefault(point.id, point)
+    return list(points.values())
 
 
 def sampled_point(plan: Plan, stage: str, values: Mapping[str, Any], choices: Choices = _NOTHING) -> Point | None:
@@ -371,9 +384,29 @@ class _Listed:
         pass
 
 
+Products = tuple[tuple[ResolvedStage, tuple[Question, ...]], ...]
+
+
+def _products(maker: PointMaker, stages: Sequence[ResolvedStage]) -> dict[str, Products]:
+    """Return what each stage is made of, with the questions asked.
+
+    The same question is asked of the candidates of all products together: an added one competes too.
+    """
+    found = {stage.name: [(part, _questions(maker, part)) for part in (stage, *stage.parts)] for stage in stages}
+    joint: dict[str, Question] = {}
+    for question in (q for parts in found.values() for _, questions in parts for q in questions):
+        known = joint.get(question.key)
+        candidates = {point.id: point for point in (*(known.candidates if known else ()), *question.candidates)}
+        joint[question.key] = replace(known or question, candidates=tuple(candidates.values()))
+    return {
+        name: tuple((part, tuple(joint[question.key] for question in questions)) for part, questions in parts)
+        for name, parts in found.items()
+    }
+
+
 def _plan_stage(
     maker: PointMaker,
-    stage: ResolvedStage,
+    products: Products,
     seen: Collection[str],
     state: State,
     choices: Choices,
@@ -385,7 +418,7 @@ def _plan_stage(
 
     Args:
         maker: of points.
-        stage: which.
+        products: what it is made of, its own axes first.
         seen: ids of the trials of earlier stages.
         state: what there is.
         choices: recorded choices.
@@ -393,14 +426,21 @@ def _plan_stage(
         trained: the trainings that earlier stages are to run; those of this one are added.
         blocked: the trainings that cannot start, with the reasons; those of this stage are added.
     """
-    questions = _questions(maker, stage)
-    groups = list(_groups(maker, stage, questions, choices))
+    stage = products[0][0]
+    questions = tuple({question.key: question for _, asked in products for question in asked}.values())
+    groups = list(_groups(maker, products, choices))
     wants: dict[str, str] = {}
     stuck: dict[str, str] = {}
-    points = {point.id: point for members, _ in groups for point in members}
+    points: dict[str, Point] = {}
+    for point in (point for group, _ in groups for point in group):
+        points.setdefault(point.id, point)
     copies, combinations = stage.copies, len(points)
-    if stage.given is None and stage.start is None:
-        combinations = maker.count(stage.base, stage.axes)
+    if stage.start is None:
+        combinations = sum(
+            maker.count(part.base, part.axes) if part.given is None else len(part.given)
+            for part, _ in products
+            if part is stage or part.given is not None or (part.base, part.axes) != (stage.base, stage.axes)
+        )
     if stage.sampling:
         check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")
     equivalent, num_done = 0, min(drawn.done, len(points) * copies)
@@ -447,6 +487,7 @@ def _plan_stage(
         dues=dues,
         blocked=stuck,
         wants=wants,
+        products=products,
     )
 
 
@@ -472,10 +513,16 @@ def _awaited(stage: ResolvedStage | None) -> str | None:
     return stage.take.stage if stage.take else _awaited(stage.start)
 
 
-def _groups(
+def _groups(maker: PointMaker, products: Products, choices: Choices) -> Iterator[tuple[list[Point], bool]]:
+    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
+    for stage, questions in products:
+        for points, known in _groups_of_one(maker, stage, questions, choices):
+            yield [replace(point, labels=stage.labels) for point in points] if stage.labels else points, known
+
+
+def _groups_of_one(
     maker: PointMaker, stage: ResolvedStage, questions: Sequence[Question], choices: Choices
 ) -> Iterator[tuple[list[Point], bool]]:
-    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
     if stage.given is not None:
         yield list(stage.given), True
         return

@@ -146,8 +146,39 @@ def download_models(cards: Iterable[ModelCard]) -> None:
         download_model(card)
 
 
-def read_data(plan: Plan) -> list[str]:
-    """Read the data of a plan, downloading what is missing, so that a mistake in them is said before anything starts.
+def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
+    """Check the trials that one plan of a sweep has more than another, as those of a new sweep are.
+
+    Args:
+        before: without them.
+        after: with them.
+        download: also download data that are missing here; else these are left for whoever runs the trials to check.
+
+    Returns:
+        Notes on what is odd.
+
+    Raises:
+        ConfigError: a value at odds with its model, too few documents, a model that is not there.
+        DataError: data or a model file that is missing or broken.
+    """
+    from trainables.pack.check import check_trials
+
+    known = {point.id for stage in before.stages for point in stage.points}
+    new = [point for point in points_to_run(after) if point.id not in known]
+    models = {point.card.key for stage in before.stages for point in stage.points}
+    for card in {point.card.key: point.card for point in new if point.card.is_hub}.values():
+        if card.key not in models:
+            from trainables.lm.download import find_model
+
+            find_model(card)
+    notes = check_trials((point.spec, point.card) for point in new)
+    names = {name for point in new for name in point.spec.data.split(",")}
+    is_here = all(_has(name) for name in names if name in OFFICIAL_NAMES) and not any(map(is_hub, names))
+    return notes + (read_data(new) if download or is_here else [])
+
+
+def read_data(points: Iterable[Point]) -> list[str]:
+    """Read the data of trials, downloading what is missing, so that a mistake in them is said before anything starts.
 
     Returns:
         Notes on what is not complete.
@@ -163,7 +194,7 @@ def read_data(plan: Plan) -> list[str]:
 
     notes: dict[str, None] = {}
     asked: dict[tuple[Any, ...], None] = {}
-    for point in points_to_run(plan):
+    for point in points:
         spec = point.spec
         wanted = (a.settings["counterfact_records"] for a in point.askings if a.probe == "counterfact")
         num_records = max(wanted, default=0)

@@ -37,13 +37,32 @@ def apply_overrides(space: Space, settings: Iterable[str] = (), **extra: Any) ->
     for name, value in extra.items():
         if value is not None:
             space = _override(space, name, (value,))
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {setting!r}: must be FIELD=VALUE or FIELD=VALUE,VALUE")
-        parts = (text,) if name.strip() == "data" else _parts(setting, text)
-        space = _override(space, name.strip(), parts)
+    for name, parts in map(_split, settings):
+        space = _override(space, name, parts)
     return checked(space)
+
+
+def override_values(settings: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each field that some settings name, in their fields' types; of one trial, not of a space.
+
+    Raises:
+        ConfigError: not of that form, an unknown field, or a bad value.
+    """
+    found = {}
+    for name, parts in map(_split, settings):
+        values = tuple(dict.fromkeys(_typed(name, part) for part in parts))
+        if EVERY_LAYER in values:
+            raise ConfigError(f"{name}={EVERY_LAYER}: say which, each by its index")
+        found[name] = values
+    return found
+
+
+def _split(setting: str) -> tuple[str, tuple[str, ...]]:
+    """Return the field and the values of `FIELD=VALUE[,VALUE...]`."""
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {setting!r}: must be FIELD=VALUE or FIELD=VALUE,VALUE")
+    return name.strip(), (text,) if name.strip() == "data" else _parts(setting, text)
 
 
 def _parts(setting: str, text: str) -> tuple[str, ...]:

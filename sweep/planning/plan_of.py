@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.planning.additions import Addition
 from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.due import Records
@@ -17,6 +18,7 @@ from sweep.planning.show import CostedPlan
 from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import code_version, timestamp
+from sweep.records.steering import Steering, read_steering
 from sweep.records.storage_id import storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
@@ -113,6 +115,7 @@ def plan_of(
     until_stage: str | None = None,
     retry_failed: bool = False,
     commits: Mapping[str, str] | None = None,
+    steering: Steering | None = None,
 ) -> Plan:
     """Plan a space with what a storage holds: records of any sweep, choices and draws of the sweep `name`.
 
@@ -127,11 +130,17 @@ def plan_of(
         until_stage: leave out the stages after this one.
         retry_failed: failed trials count as to run.
         commits: of models of the Hub, by `hub id@revision`; None for those at which the sweep began.
+        steering: what the sweep was asked while it ran; None for what its file says. The records of trials that are to
+            go on after they were stopped are taken out of `index`.
 
     Raises:
         ConfigError: values at odds with each other, the models or the data; no such stage.
         DataError: data, or a file of the storage, that cannot be read.
     """
+    steering = read_steering(store, name) if steering is None else steering
+    for trial in steering.resumed:
+        lose_stopped(index, trial)
+    added = [Addition.of(wish) for wish in steering.additions]
     drawn: dict[str, list[str]] = {}
     if any(stage.sampling for stage in space.stages):
         drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
@@ -139,7 +148,7 @@ def plan_of(
     at = kept_commits(store, name) if commits is None else commits
     failed = {trial for trial in done if index[trial].status == "failed"}
     state = Records(index, store, retry_failed)
-    plan = build_plan(space, done, choices, until_stage, drawn, at, failed, state)
+    plan = build_plan(space, done, choices, until_stage, drawn, at, failed, state, added)
     made = {}
     done = done_trials(index, retry_failed)
     for question in plan.questions:
@@ -152,4 +161,13 @@ def plan_of(
             continue  # the stage cannot go on for this group, which the sweep says when it gets there
         if choice is not None:
             made[question.key] = choice
-    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed, state) if made else plan
+    if not made:
+        return plan
+    return build_plan(space, done, {**choices, **made}, until_stage, drawn, at, failed, state, added)
+
+
+def lose_stopped(index: RecordIndex, trial: str) -> None:
+    """Take the record of a trial that was stopped out of an index: the trial is to go on."""
+    head = index.get(trial)
+    if head is not None and head.status == "stopped":
+        index.lose_training(head.folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from operator import itemgetter
@@ -53,6 +53,7 @@ class Point:
         added: what it is asked besides what its own fields say, such as `fever:num_shots=5`.
         all_data_key: fingerprint of all its data, also of what its own fields do not use.
         start: the trial whose weights it starts from, where it is one of the same plan.
+        labels: where it comes from, if it was added while the sweep ran; its record will say so.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Point:
     added: tuple[str, ...] = ()
     all_data_key: str = ""
     start: Point | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

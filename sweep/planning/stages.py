@@ -7,7 +7,7 @@ returns and never goes back to the space.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from typing import Any
@@ -31,6 +31,8 @@ class ResolvedStage:
         given: its trials, where they are no product of axes; None where they are.
         start: the earlier stage whose weights its trials take over, if any.
         stated: the fields that the stage itself says something about; what else differs in `start` it has from there.
+        parts: further products that belong to it, which were added while the sweep ran.
+        labels: of such a part: what the records of its trials say of where they come from.
     """
 
     name: str
@@ -43,6 +45,8 @@ class ResolvedStage:
     given: tuple[Point, ...] | None = None
     start: ResolvedStage | None = None
     stated: frozenset[str] = frozenset()
+    parts: tuple[ResolvedStage, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copies(self) -> int:

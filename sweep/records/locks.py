@@ -212,8 +212,8 @@ def _note(storage: Storage, folder: str) -> dict[str, Any]:
 
 def _taken(storage: Storage, folder: str, other: dict[str, Any]) -> ConfigError:
     return ConfigError(
-        f"{storage.full(folder)}: another run holds it ({lease.who(other)}); wait for it, stop it, or choose "
-        "another --name"
+        f"{storage.full(folder)}: another run holds it ({lease.who(other)}); wait for it, stop it, choose another "
+        f"--name, or give it the points it lacks: memory-sweep ctl {storage.full(folder)} add --set FIELD=V[,V...]"
     )
 
 

@@ -1,8 +1,8 @@
 """The files in a sweep's folder that are no records: read with their checksums, checked, set aside when broken.
 
-`plan.json` and `sampled.json` are made again from the records, `choices.json` is decided again from them. What
-`commits.json` says is nowhere else, so a broken one is the user's to restore or remove. A file without checksums, as
-earlier versions wrote them, is read too.
+`plan.json` and `sampled.json` are made again from the records, `choices.json` is decided again from them, `space.json`
+is written by every run. What `commits.json` and `steering.json` say is nowhere else, so a broken one is the user's to
+restore or remove. A file without checksums, as earlier versions wrote them, is read too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trainables.errors import DataError
 from trainables.node.checksums import read_plain_json, sealed, unsealed
 
 CHOICES, DRAWS, COMMITS = "choices.json", "sampled.json", "commits.json"
+STEERING, SPACE = "steering.json", "space.json"
 
 
 def read_sweep_file(store: Store, name: str, file: str) -> Any:
@@ -137,6 +138,20 @@ def _are_commits(value: Any) -> bool:
     return all(isinstance(part, Mapping) and _texts(list(part.values())) for part in parts)
 
 
+def _is_steering(value: Any) -> bool:
+    wishes = value.get("wishes") if isinstance(value, dict) else None
+    return isinstance(wishes, list) and all(
+        isinstance(wish, dict)
+        and all(isinstance(wish.get(part, ""), str) for part in ("id", "command", "by", "at", "trial", "stage"))
+        and _texts(wish.get("settings", []))
+        for wish in wishes
+    )
+
+
+def _is_space(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("space"), dict)
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -146,4 +161,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     CHOICES: _is_choices,
     DRAWS: _are_draws,
     COMMITS: _are_commits,
+    STEERING: _is_steering,
+    SPACE: _is_space,
 }

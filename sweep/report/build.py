@@ -12,6 +12,7 @@ from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
 from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
+from sweep.records.steering import read_steering
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import slug_of, unit_comparisons, unit_records, unit_table
@@ -31,6 +32,7 @@ from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
 from sweep.report.importance import importance_table
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER
 from sweep.report.naming import variant
 from sweep.report.page_data import page_data
 from sweep.report.references import References
@@ -50,7 +52,6 @@ from sweep.report.tables.of_comparisons import (
 from sweep.report.tables.of_failures import failures
 from sweep.report.tables.of_the_study import study_tables
 
-REPORT_FOLDER = "report"
 MEMORIES = "Memories made by the allocations"
 FIRST = {LAYER: LAYERS.section, STRUCTURE: INDUCTIVE.section}
 """Whose first figure stands on the first page instead."""
@@ -104,6 +105,12 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     ended, matters = failures(study.trials), importance_table(study.trials)
     sections += [Section("Which field matters", [matters])] if matters else []
     sections += [Section("Without a result", [ended])] if ended else []
+    asked = [
+        f"{sweep.name}: {wish.line}."
+        for sweep in study.sweeps
+        for wish in read_steering(study.store, sweep.name).wishes
+    ]
+    sections += [Section("Asked of the sweeps while they ran", texts=asked)]
     tables = [
         *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
@@ -190,7 +197,7 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
-        yield Path(scratch), study.store.full(f"{target}/report.html")
+        yield Path(scratch), study.store.full(f"{target}/{PAGE_FILE}")
 
 
 def _figures(
@@ -238,6 +245,12 @@ def _statistics(
         Section("Statistics", [table for table in tables if table]),
         Section("Beside the study's notes", [notes] if notes else [], texts=[] if notes else beside),
     ]
+
+
+def _asked(study: Study) -> list[str]:
+    """Return a line for each thing that people asked of the sweeps while they ran."""
+    found = ((sweep.name, wish) for sweep in study.sweeps for wish in read_steering(study.store, sweep.name).wishes)
+    return [f"{name}: {wish.line}." for name, wish in found]
 
 
 def _with_choices(sections: list[Section], study: Study) -> list[Section]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.report.figures.drawing import Figure
+from sweep.report.kept import CONCLUSIONS, PAGE_FILE
 from sweep.report.page_data import packed
 from sweep.report.samples import Samples
 from sweep.report.table import Table, records_of, to_csv, to_parquet
@@ -22,7 +23,6 @@ PARALLEL = (
     "One line a trial, through its settings and results; colours from dark (low) to light (high accuracy, or else the "
     "last axis). A gap: the field means nothing for that trial. The table's filter holds here, too."
 )
-CONCLUSIONS = "conclusions.json"
 """The first page's sentences as data; the last file of a report that is written."""
 
 
@@ -91,7 +91,7 @@ def write_report(report: Report, folder: Path) -> Path:
         (folder / "tables" / f"{slug}.csv").write_text(to_csv(content), encoding="utf-8")
         (folder / "tables" / f"{slug}.parquet").write_bytes(to_parquet(content))
     (folder / "report.md").write_text(markdown_text(report, embed=False), encoding="utf-8")
-    page, half = folder / "report.html", folder / "report.html.part"
+    page, half = folder / PAGE_FILE, folder / f"{PAGE_FILE}.part"
     half.write_text(html_page(report), encoding="utf-8")
     half.replace(page)  # who is stopped in the middle leaves the page of before
     told = {answer.question: list(answer.sentences) for answer in report.answers}

@@ -16,7 +16,9 @@ from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
 from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
+from sweep.records.steering import Steering
 from sweep.records.store import RecordIndex, Store, split_location
+from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.options import RunOptions
 from sweep.running.results import Results
@@ -113,7 +115,8 @@ def evaluate_sweep(store: Store, name: str, asked: Asked, options: RunOptions, p
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return _Evaluation(asked, store, name, options, tracking, progress, interrupts).run()
+        with Heartbeat(progress) as beat:
+            return _Evaluation(asked, store, name, options, tracking, beat, interrupts).run()
 
 
 def evaluation_plan(store: Store, name: str, asked: Asked) -> CostedPlan:
@@ -203,13 +206,13 @@ class _Evaluation(SweepRun):
         name: str,
         options: RunOptions,
         tracking: Tracking,
-        progress: bool,
+        beat: Heartbeat,
         interrupts: Interrupts,
     ) -> None:
         self._asked = asked
-        super().__init__(None, store, name, options, tracking, progress, interrupts)
+        super().__init__(None, store, name, options, tracking, beat, interrupts)
 
-    def _planned(self) -> Plan:
+    def _planned(self, steering: Steering | None = None) -> Plan:
         plan, notes = recorded_plan(self._store, self._name, self._index, self._asked)
         if not plan.grid:
             raise ConfigError(f"{self._store.full(self._name)}: no finished trial to ask; run the sweep first")

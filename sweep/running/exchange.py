@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.planning.expand import Plan
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
 from sweep.running.state import STATE_FILE
+from sweep.running.wishes import Wishes
 from sweep.tracking.live_feed import LiveFeed
 from trainables.errors import Failure
 
@@ -21,13 +23,23 @@ SILENT_S = 600.0
 _REPORTED = ("versions", "host", "pid", "node", "device")
 
 
+def trunk_layers(plan: Plan) -> dict[str, list[int]]:
+    """Return the layers that the trials of each model (by key) ask for, stage by stage the same trunk pass."""
+    layers: dict[str, set[int]] = {}
+    for stage in plan.stages:
+        for point in stage.points:
+            if point.spec.layer is not None and not stage.waits_for:
+                layers.setdefault(point.card.key, set()).add(point.spec.layer)
+    return {key: sorted(found) for key, found in layers.items()}
+
+
 @dataclass(frozen=True)
 class HandedPack:
     """A pack as an executor gets it.
 
     Attributes:
         id: of the pack.
-        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `stop_file`; and
+        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `pack`, `stop_file`; and
             `plan_file`, which a process on another machine sees where it shares the storage.
         sampled: id of its only training where that may be stopped early; empty for trials of a grid.
         avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
@@ -47,18 +59,26 @@ class PackExchange:
         feed: MLflow, live.
         display: what the user sees.
         trunk_layers: layers of each model (by key) whose hidden states are made in one pass.
+        wishes: what people ask of the sweep while it runs; None where nobody is heard.
     """
 
     def __init__(
-        self, ledger: Ledger, feed: LiveFeed, display: Display, trunk_layers: Mapping[str, Sequence[int]]
+        self,
+        ledger: Ledger,
+        feed: LiveFeed,
+        display: Display,
+        trunk_layers: Mapping[str, Sequence[int]],
+        wishes: Wishes | None = None,
     ) -> None:
         """Keep the parts."""
+        self._wishes = wishes
         self._ledger, self._feed, self._display = ledger, feed, display
         self._trunk_layers = trunk_layers
         self._started: set[str] = set()
         self._notes: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
         self._state_written = 0.0
+        self._is_steering_told = False
         self._heard: dict[str, float] = {}
 
     def next_pack(self) -> HandedPack | None:
@@ -77,8 +97,10 @@ class PackExchange:
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
             "plan_file": self._ledger.plan_file,
+            "pack": pack.id,
         }
-        self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks)
+        names = {trial: self._display.progress.label(record) for trial, record in begun.items()}
+        self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks, names)
         self._heard[pack.id] = time.monotonic()
         sampled = first.training if self._ledger.is_sampled(first.id) else ""
         trainings = [point.training for point in pack.points]
@@ -86,8 +108,26 @@ class PackExchange:
 
     @property
     def over(self) -> bool:
-        """Whether no pack will come any more."""
+        """Whether no pack will come any more; before it says so, it hears what was asked in the last moment."""
+        if self._ledger.exhausted and not self._ledger.stopping:
+            self._hear(at_once=True)
         return self._ledger.exhausted
+
+    def _hear(self, at_once: bool = False) -> None:
+        """Do what people asked of the sweep meanwhile."""
+        if self._wishes is None:
+            return
+        progress, before = self._display.progress, self._ledger.plan
+        if self._wishes.hear(at_once) or not self._is_steering_told:
+            if self._ledger.plan is not before:
+                self._trunk_layers = trunk_layers(self._ledger.plan)
+                progress.replan(self._ledger.plan)
+            steering = self._ledger.steering
+            progress.steered([wish.line for wish in steering.wishes], steering.paused.by if steering.paused else "")
+            self._is_steering_told = True
+            self._state_written = 0.0
+        for record in self._ledger.taken_unbegun():
+            self._record("", [record])
 
     @property
     def stopping(self) -> str:
@@ -158,6 +198,7 @@ class PackExchange:
             LockLost: another run has taken the sweep over.
         """
         self._ledger.check_lock()
+        self._hear()
         trouble = self._feed.trouble and f"MLflow: {self._feed.trouble}"
         now = time.monotonic()
         if now - self._state_written >= STATE_EVERY_S:

@@ -26,12 +26,14 @@ from sweep.planning.choices import (
 from sweep.planning.due import Due, Records
 from sweep.planning.expand import Plan, stage_points
 from sweep.planning.packs import LARGEST, Pack, make_ask_packs, make_packs
+from sweep.planning.plan_of import lose_stopped
 from sweep.planning.points import Point
 from sweep.records.askings import asks_of, split
 from sweep.records.manifest import manifest_stages
 from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
 from sweep.records.starts import told_start
+from sweep.records.steering import NOTHING_ASKED, Steering
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RESERVED, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file, write_sweep_file
@@ -93,6 +95,8 @@ class Ledger:
         retry_failed: run failed trials again.
         say: prints a line for the user.
         amends: the sweep's manifest stays; of this plan's trials those are added that are new.
+        steering: what the sweep was asked so far: whether it is paused or ends early, which trials are stopped.
+        chosen: hears of each choice that is made, in a line.
     """
 
     def __init__(
@@ -106,8 +110,11 @@ class Ledger:
         retry_failed: bool,
         say: Callable[[str], None],
         amends: bool = False,
+        steering: Steering = NOTHING_ASKED,
+        chosen: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Open what can be opened at once."""
+        self.steering, self._chosen = steering, chosen
         self._amends = amends
         self.plan, self.store, self.name, self.packing = plan, store, name, packing
         self.choices = choices
@@ -138,12 +145,14 @@ class Ledger:
         self.policy = FailurePolicy()
         self.waiting: dict[str, Failure] = {}
         self._stop_file_written = False
+        self._ending: set[str] = set()
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
             stage.name: StageDraws(plan, stage, store, name, self._known, partial(self._recorded, stage.name), choices)
             for stage in plan.stages
             if stage.stage.sampling
         }
+        self._unbegun: list[Record] = []
         self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
         self._manifest = dict(manifest_stages(store, name))
@@ -160,30 +169,44 @@ class Ledger:
             LockLost: another run has taken this sweep over.
         """
         self.check_lock()
-        if self.stopping:
+        if self.stopping or self.steering.paused:
             return None
         pack = self._next_of_ours()
         if pack is None:
             return None
-        begun = {}
+        begun: dict[str, Record] = {}
         for lead in pack.points:
-            for point in self._jobs[lead.training].points:
-                origin = Origin(self.name, point.spec.stage, pack.id)
-                begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
-                if point.spec.start_from:
-                    start = self._index.training(point.spec.start_from)
-                    begun[point.id]["start"] = told_start(start, point.identity, point.spec.data)
+            begun |= self._begin(self._jobs[lead.training], pack.id)
         self._begun |= begun
         self._running[pack.id] = {point.training for point in pack.points}
         return pack, begun
+
+    def _begin(self, job: Job, pack: str) -> dict[str, Record]:
+        """Return the begun records of a job's trials."""
+        begun: dict[str, Record] = {}
+        for point in job.points:
+            origin = Origin(self.name, point.spec.stage, pack, point.labels)
+            begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
+            if point.spec.start_from:
+                start = self._index.training(point.spec.start_from)
+                begun[point.id]["start"] = told_start(start, point.identity, point.spec.data)
+        return begun
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to hand out, now or later."""
         if self.stopping:
             return True
-        more = any(draws.has_more for draws in self._draws.values()) and bool(self._running)
-        return not (self._queue or self._running or self._elsewhere or more)
+        if self.steering.finishing:
+            return not (self._running or any(map(self._may_run, self._queue)))
+        more = any(draws.has_more for draws in self._draws.values())
+        waiting = more and bool(self._running or self.steering.paused)
+        return not (self._queue or self._running or self._elsewhere or waiting)
+
+    def _may_run(self, pack: Pack) -> bool:
+        """Whether a pack may be handed out: once the sweep is to finish early, only what was under way then."""
+        wish = self.steering.finishing
+        return wish is None or all(point.training in wish.under_way for point in pack.points)
 
     def check_lock(self) -> None:
         """Do nothing while this run is the only writer of its sweep.
@@ -264,13 +287,133 @@ class Ledger:
     def clear(self) -> None:
         """Remove what nobody needs any more: the stop file, and checkpoints of trials that have a result.
 
-        A driver that was killed leaves both, and a process that was stopped early writes its checkpoint anew.
+        A driver that was killed leaves both, and a process that was stopped early writes its checkpoint anew. A trial
+        that somebody stopped keeps its own: it may be resumed.
         """
         self.store.delete(f"{self.name}/stop")
+        stopped = {self._index[trial].training for trial in self.steering.stopped if trial in self._index}
         for file in self.store.files(f"{self.name}/checkpoints"):
-            head = self._index.training(file.partition(".")[0])
-            if head is not None and head.status != "failed":
+            training = file.partition(".")[0]
+            head = self._index.training(training)
+            if head is not None and head.status != "failed" and training not in stopped:
                 self.store.delete(f"{self.name}/checkpoints/{file}")
+
+    # -- what people ask while it runs
+
+    def steer(self, steering: Steering) -> None:
+        """Let what was asked hold from now on: packs under way end after their epoch where they are to.
+
+        A paused sweep, and a pack with a trial that is stopped, keep checkpoints; their trials are queued again.
+        """
+        self.steering = steering
+        stopped = self._stopped_trainings()
+        ending = {pack for pack, trainings in self._running.items() if steering.paused or trainings & stopped}
+        if ending != self._ending:
+            self._ending = ending
+            self._tell_workers()
+        self._drop_stopped()
+
+    def adopt(self, plan: Plan) -> None:
+        """Go on with a plan of the same sweep that has more points.
+
+        Args:
+            plan: made with the index and the choices of this ledger.
+        """
+        self.plan = plan
+        self.models = ModelNames((p.card for stage in plan.stages for p in stage.points), self._index)
+        for stage in plan.stages:
+            self.members.setdefault(stage.name, [])
+        for draws in self._draws.values():
+            draws.adopt(plan)
+        self._open |= {q.key: q for q in plan.questions if q.key not in self._settled}
+        self.refresh(anew=True)
+
+    def take_up(self, trial: str) -> bool:
+        """Queue a trial again that was stopped; False where it was not stopped, or is none of this run's."""
+        point = self._tasks.get(trial)
+        if point is None or self.statuses.get(trial) != "stopped":
+            return False
+        lose_stopped(self._index, trial)
+        for other in [t for t, p in self._tasks.items() if p.training == point.training]:
+            self.statuses.pop(other, None)
+        size = (lambda _: 1) if self.is_sampled(trial) else self.packing.size
+        self._queue += self._packs(self._leads([point]), size, self.packing.slots)
+        return True
+
+    def state_of(self, trial: str) -> str:
+        """Return what is known of a trial: `running`, `waiting`, how it ended, or nothing where it is not known."""
+        if trial in self.statuses:
+            return self.statuses[trial]
+        point = self._tasks.get(trial)
+        if point is None:
+            return ""
+        return "running" if any(point.training in pack for pack in self._running.values()) else "waiting"
+
+    def is_asked_only(self, trial: str) -> bool:
+        """Whether nothing is trained for a trial that waits or runs."""
+        point = self._tasks.get(trial)
+        job = self._jobs.get(point.training) if point else None
+        return bool(point and (not point.trains or (job and job.asks)))
+
+    @property
+    def under_way(self) -> tuple[str, ...]:
+        """The trainings in packs that are handed out."""
+        return tuple(sorted(set().union(*self._running.values())))
+
+    def taken_unbegun(self) -> list[Record]:
+        """Return, once, the records of trials that were stopped before they had begun."""
+        found, self._unbegun = self._unbegun, []
+        return found
+
+    def open_lines(self) -> list[str]:
+        """Return a line for each question that is not decided, with how many of its candidates have a result."""
+        lines = []
+        for question in self._open.values():
+            ids = [point.id for point in question.candidates]
+            ended = sum(trial in self.statuses for trial in ids)
+            lines.append(f"not chosen: {question}: {ended} of {len(ids)} candidates have a result")
+        return lines
+
+    def _stopped_trainings(self) -> set[str]:
+        found = (self._tasks.get(trial) for trial in self.steering.stopped)
+        return {point.training for point in found if point is not None}
+
+    def _tell_workers(self) -> None:
+        """Write the file that says which packs end after their epoch; remove it where none does."""
+        if self.stopping:
+            return
+        try:
+            if self._ending:
+                told = {"packs": sorted(self._ending), "stopped": sorted(self._stopped_trainings())}
+                self.store.write_json(f"{self.name}/stop", told)
+            else:
+                self.store.delete(f"{self.name}/stop")
+        except OSError as error:
+            self._say(f"note: {error}")
+        if self.stopping:  # noted meanwhile, by the thread that hears signals: its word is the last
+            self._stop_file_written = False
+            self.announce_stop()
+
+    def _drop_stopped(self) -> None:
+        """Record the trials that are stopped before they have begun, and take them out of the queue."""
+        stopped = self._stopped_trainings()
+        if not any(point.training in stopped for pack in self._queue for point in pack.points):
+            return
+        queue, self._queue = self._queue, []
+        for pack in queue:
+            left = [point for point in pack.points if pack.asks or point.training not in stopped]
+            if len(left) == len(pack.points):
+                self._queue.append(pack)
+                continue
+            self._queue += self._packs(left, lambda _: LARGEST, 1)
+            for point in pack.points:
+                if point not in left:
+                    self._unbegun += self._record_stopped(point.training)
+
+    def _record_stopped(self, training: str) -> list[Record]:
+        """Record as stopped what has no result of its own yet."""
+        self._begun |= self._begin(self._jobs[training], "")
+        return self._record({"id": training, "status": "stopped"})
 
     # -- what the executor tells
 
@@ -290,10 +433,11 @@ class Ledger:
     def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether a sampled trial is to be stopped after this epoch, by its stage's metric, mode, grace and reduction.
 
-        Asked once an epoch, while the trial could go on. A trial of a grid is never stopped.
+        Asked once an epoch, while the trial could go on. A trial of a grid is never stopped, nor one that somebody has
+        resumed.
         """
         trial = self._sampled(training)
-        if not trial or self.stopping:
+        if not trial or self.stopping or trial in self.steering.resumed:
             return False
         return self._draws[self._tasks[trial].spec.stage].falls_behind(trial, epoch, metrics)
 
@@ -310,18 +454,23 @@ class Ledger:
         if training not in self._running.get(pack, ()):
             return []
         self._running[pack].discard(training)
+        found = self._record(result)
+        self._judge(pack, result)
+        return found
+
+    def _record(self, result: Mapping[str, Any]) -> list[Record]:
+        training = result["id"]
         job = self._jobs.pop(training)
         self._write(job, result)
         self._records.wanted.pop(training, None)
         self.policy.forget(training)
-        if result["status"] != "failed":
+        if result["status"] != "failed" and training not in self._stopped_trainings():
             patiently(self.store.delete, self.checkpoint(training))
         made = [self._take_in(point) for point in job.points]
         self._release(training)
         found = [record for record in made if record is not None]
         for record in found[:1]:
             self._say_whole(record)
-        self._judge(pack, result)
         later = self._leads(self._later.pop(training, []))
         self._queue += self._packs(later, self.packing.size, self.packing.slots)
         return found
@@ -359,24 +508,39 @@ class Ledger:
     def end_pack(self, pack: str, told: Mapping[str, Any] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.
 
-        Of members without a result, a sampled trial was stopped early, and any other waits for a later run.
+        Of members without a result, one that was stopped is recorded as such, also a sampled one that fell behind. The
+        others are queued again where their pack was to end after its epoch, and wait for a later run else.
 
         Args:
             pack: its id.
             told: where it ran: `versions`, `host`, `node` and `device`.
         """
-        made = []
+        made: list[Record] = []
+        again: list[Point] = []
         for training in list(self._running.get(pack, ())):
             curves = self._curves.get(self._sampled(training), {})
-            if not curves or self.stopping:
+            if training in self._stopped_trainings() and not self._jobs[training].asks:
+                made += self.finish(pack, {**(told or {}), "id": training, "status": "stopped"})
+                continue
+            if pack in self._ending and not self.stopping:
+                again.append(self._jobs[training].lead)
+            if not curves or self.stopping or pack in self._ending:
                 self._release(training)
                 continue
             metrics = self._latest[self._sampled(training)]
             stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": curves}
             made += self.finish(pack, {**(told or {}), **stopped})
         self._running.pop(pack, None)
+        self._queue[:0] = self._packs(again, lambda _: LARGEST, 1)
+        self._has_ended(pack)
         self.refresh()
         return made
+
+    def _has_ended(self, pack: str) -> None:
+        """Have no later pack of the same members end as well."""
+        if pack in self._ending:
+            self._ending.discard(pack)
+            self._tell_workers()
 
     def fail_pack(self, pack: str, failure: Failure, elsewhere: bool = False) -> list[Record]:
         """Close a pack that failed and return the records that this makes; its trials may be queued again.
@@ -403,19 +567,25 @@ class Ledger:
                 half = -(-len(points) // 2) if verdict == "halves" else len(points)
                 self._queue += self._packs(points, lambda point: max(1, half), 1)
             self._running.pop(pack, None)
+        self._has_ended(pack)
+        self._drop_stopped()
         if self.policy.stop and not self.stopping:
             self.stop(self.policy.stop)
         self.refresh()
         return made
 
-    def refresh(self) -> None:
-        """Settle the questions whose candidates are all recorded, and queue what that opens."""
+    def refresh(self, anew: bool = False) -> None:
+        """Settle the questions whose candidates are all recorded, and queue what that opens.
+
+        Args:
+            anew: look at every stage, also where nothing has been settled: the plan is another one.
+        """
         ready = self._starts.take_ready()
         self._queue += self._packs(self._leads(ready), self.packing.size, self.packing.slots)
         before = len(self._settled)
         for key, question in list(self._open.items()):
             self._try_to_settle(key, question)
-        if self._tasks and len(self._settled) == before:
+        if self._tasks and len(self._settled) == before and not anew:
             return
         fresh: list[Point] = []
         for stage in self.plan.stages:
@@ -432,6 +602,7 @@ class Ledger:
                     self._issued.add(point.id)
                     fresh.append(point)
         self._queue += self._packs(self._leads(fresh), self.packing.size, self.packing.slots)
+        self._drop_stopped()
         self.write_manifest()
 
     def _leads(self, points: Iterable[Point]) -> list[Point]:
@@ -595,7 +766,7 @@ class Ledger:
             self._elsewhere = []
             self._ask_again = time.monotonic() + ASK_AGAIN_S
         while True:
-            pack = self._queue.pop(0) if self._queue else self._sampled_pack()
+            pack = self._next_queued()
             if pack is None or self._claims is None:
                 return pack
             others = [
@@ -607,6 +778,13 @@ class Ledger:
             if points:
                 return pack if len(points) == len(pack.points) else self._packs(points, lambda _: LARGEST, 1)[0]
             self.refresh()
+
+    def _next_queued(self) -> Pack | None:
+        """Take the next pack that may run out of the queue; where none is queued, one is drawn."""
+        for number, pack in enumerate(self._queue):
+            if self._may_run(pack):
+                return self._queue.pop(number)
+        return None if self._queue or self.steering.finishing else self._sampled_pack()
 
     def _is_ours(self, point: Point, others: Collection[str]) -> bool:
         """Claim a training; False where another sweep is running it, or has done since this run began what is due."""
@@ -718,7 +896,9 @@ class Ledger:
             self.choices[key] = choice
             patiently(write_sweep_file, self.store, self.name, CHOICES, self.choices)
         if anew or not stays:
-            self._say(f"chosen: {question} is {chosen_line(choice)}")
+            line = f"{question} is {chosen_line(choice)}"
+            self._say(f"chosen: {line}")
+            self._chosen(line)
 
     def _candidate_records(self, question: Question) -> dict[str, Record] | None:
         """Return the candidates' records, or None while one is missing."""

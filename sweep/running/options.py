@@ -33,6 +33,7 @@ class RunOptions:
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
         report: write the report at the end.
         verbose: say every trial that ends and every failure, with its traceback.
+        notify: a command for the end, a new kind of failure and a choice; empty for none.
     """
 
     executor: str = "ray"
@@ -50,6 +51,7 @@ class RunOptions:
     lock: bool = True
     report: bool = False
     verbose: bool = False
+    notify: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.

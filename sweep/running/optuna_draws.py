@@ -143,10 +143,15 @@ class StageDraws:
         asked.report(value, epoch)
         return bool(asked.should_prune())
 
+    def adopt(self, plan: Plan) -> None:
+        """Take values from an earlier stage as another plan of the same sweep asks for them."""
+        self._plan = plan
+
     def tell(self, trial: str) -> None:
         """Let the study learn from a finished trial's record."""
         number, asked = self._asked.get(trial, (0, None))
         if asked is not None:
+            self._asked[trial] = number, None  # one that was stopped may be resumed and end again
             self._end(number, asked, self._record_of(trial))
 
     def _left(self, number: int) -> int:

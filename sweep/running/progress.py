@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -26,6 +27,7 @@ class Display:
         live: show a view that changes, rather than a line now and then; None where `stream` is a terminal.
         every_s: seconds between two such lines.
         verbose: say every failure, with its traceback, and every trial that ends.
+        on_failure: hears of each new kind of failure, in a line.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Display:
         live: bool | None = None,
         every_s: float = EVERY_S,
         verbose: bool = False,
+        on_failure: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Show nothing yet."""
+        self._on_failure = on_failure
         self.progress = progress
         self._stream = stream or sys.stdout
         self._every_s, self._verbose = every_s, verbose
@@ -79,6 +83,8 @@ class Display:
             return
         key = f"{error['class']}: {error['message']}"
         self._seen_errors[key] = self._seen_errors.get(key, 0) + 1
+        if self._seen_errors[key] == 1:
+            self._on_failure(f"failed ({error['class']}): {error['message']}")
         if self._seen_errors[key] == 1 or self._verbose:
             self.say(f"failed ({error['class']}): {error['message']}")
             if error["class"] == "bug" and (key not in self._seen_attempts or self._verbose):
@@ -89,11 +95,15 @@ class Display:
         if failure.kind in OWN_KINDS and failure.kind != "memory":
             return  # said as a result
         seen = f"{failure.cause} {failure.host}"
-        if seen in self._seen_attempts and not self._verbose:
+        is_new = seen not in self._seen_attempts
+        if not is_new and not self._verbose:
             return
         self._seen_attempts |= {seen, f"{failure.kind}: {failure.message}"}
         where = " on " + " ".join(filter(None, (failure.host, failure.device))) if failure.host else ""
-        self.say(f"failed attempt{where} ({failure.kind}): {failure.message}")
+        line = f"failed attempt{where} ({failure.kind}): {failure.message}"
+        self.say(line)
+        if is_new:
+            self._on_failure(line)
         if failure.traceback and (failure.kind == "bug" or self._verbose):
             self.say(failure.traceback.rstrip())
 

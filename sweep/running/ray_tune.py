@@ -225,6 +225,8 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
         full = len(self._under_way) >= self._slots()
         pack = None if full else self._exchange.next_pack()
         if pack is None:
+            if not self._under_way:  # Tune asks for packs and nothing else until there is one: it ends no step
+                self._exchange.show_progress()
             return str(Searcher.FINISHED) if self._exchange.over else None
         self._under_way.add(trial_id)
         work = json.dumps({**pack.job, "settings": self._settings})

@@ -11,6 +11,7 @@ from sweep.running.state import PackState, SweepState
 
 PACKS_SHOWN = 4
 TROUBLE_SHOWN = 3
+STEERING_SHOWN = 3
 BAR_WIDTH = 20
 NAME_WIDTH = 18
 
@@ -49,7 +50,8 @@ def one_line(state: SweepState, note: str = "") -> str:
         parts.append(f"{100 * done / total:.0f} % of {total:,.0f} trial-epochs")
     if state.running:
         parts.append(f"{state.running} running")
-    parts += [duration(state.updated - state.started), left(state), outcomes(state)]
+    pace = f"paused by {state.paused_by}" if state.paused_by else left(state)
+    parts += [duration(state.updated - state.started), pace, outcomes(state)]
     if state.best:
         parts.append(f"best {state.best}")
     return "; ".join([", ".join(part for part in parts if part), *([note] if note else [])])
@@ -59,7 +61,9 @@ def view(state: SweepState, note: str = "") -> RenderableType:
     """Return the state as some lines: a bar for each stage, what runs, the best so far, what failed."""
     head = Text.assemble((state.name, "bold"), "  ", duration(state.updated - state.started), no_wrap=True)
     head.overflow = "ellipsis"
-    if left(state):
+    if state.paused_by:
+        head.append(f", paused by {state.paused_by}")
+    elif left(state):
         head.append(f", {left(state)}")
     elif not state.packs:
         head.append(f", {state.phase}")
@@ -100,6 +104,8 @@ def _lines(state: SweepState, note: str) -> Table:
         table.add_row("ended", outcomes(state))
     for number, line in enumerate(state.trouble[:TROUBLE_SHOWN]):
         table.add_row("failed" if number == 0 else "", line)
+    for number, line in enumerate(state.steering[-STEERING_SHOWN:]):
+        table.add_row("asked" if number == 0 else "", line)
     if note:
         table.add_row("note", note)
     return table

@@ -63,6 +63,7 @@ class PackState:
         loss: mean training NLL of the members in that epoch, nats a token.
         where: host and device; empty before the first report.
         since: when it was handed out, seconds since 1970.
+        names: its members' names by id, for `memory-sweep ctl stop`.
     """
 
     label: str
@@ -72,6 +73,7 @@ class PackState:
     epoch: int = -1
     loss: float | None = None
     where: str = ""
+    names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,6 +90,9 @@ class SweepState:
         packs: those that run.
         best: the best trial so far, beside the pretrained model, in a line.
         trouble: what failed, a line for each kind, with its count.
+        steering: what people asked of the sweep, a line each, the latest last.
+        paused_by: who has paused it; empty while it goes on.
+        locked: whether a lock says that the run lives; else only the age of this does.
     """
 
     name: str
@@ -99,6 +104,9 @@ class SweepState:
     packs: list[PackState] = field(default_factory=list)
     best: str = ""
     trouble: list[str] = field(default_factory=list)
+    steering: list[str] = field(default_factory=list)
+    paused_by: str = ""
+    locked: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -168,7 +176,7 @@ class SweepProgress:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Start the clock."""
-        self._clock, self._label = clock, label
+        self._clock, self.label = clock, label
         self._lock = threading.RLock()
         now = clock()
         self.state = SweepState(name, "starting", now, now)
@@ -177,20 +185,34 @@ class SweepProgress:
         self._flops_left = 0.0  # of trials that have not ended
         self._packs: dict[str, _Running] = {}
         self._epochs: dict[str, float] = {}  # of trials under way
+        self._ended_epochs: dict[str, float] = {}  # of trials that ended, by stage
+        self._outcomes: dict[str, str] = {}  # of trials that ended
         self._side_by_side = 1  # packs, when the latest was handed out
         self._best: _Best | None = None
-        for stage in plan.stages if plan else ():
+        if plan:
+            self.replan(plan)
+            by = next((question.best for stage in plan.stages for question in stage.questions), None)
+            self._best = _Best(by.by, by.mode) if by else _Best("memory/nll", "min")
+
+    @_locked
+    def replan(self, plan: Plan) -> None:
+        """Take what is left from a plan made now: at the start, and when points were added.
+
+        What ended in this run stays counted, as does what trials under way have done.
+        """
+        self._flops_left = 0.0
+        for stage in plan.stages:
             share = stage.num_to_run / max(1, len(stage.to_run))
             epochs = share * sum(trial_epochs(point.spec) for point in stage.to_run) + stage.num_to_ask
             trials = stage.num_to_run + stage.num_to_ask
-            if trials:
-                waits = stage.waits_for or ""
-                self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=waits))
+            known = self._stage(stage.name)
+            if known:
+                ended = sum(known.ended.values())
+                known.trials, known.epochs = trials + ended, epochs + self._ended_epochs.get(stage.name, 0.0)
+            elif trials:
+                self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=stage.waits_for or ""))
             self._flops_left += share * sum(self._cost.work(point).total for point in stage.to_run)
             self._flops_left += sum(self._cost.work(point).evaluation for point in stage.to_ask)
-        if plan:
-            by = next((question.best for stage in plan.stages for question in stage.questions), None)
-            self._best = _Best(by.by, by.mode) if by else _Best("memory/nll", "min")
 
     @_locked
     def phase(self, text: str) -> None:
@@ -199,12 +221,21 @@ class SweepProgress:
         self.state.updated = self._clock()
 
     @_locked
-    def begin(self, pack: str, points: Sequence[Point], asks: bool = False) -> None:
+    def steered(self, lines: Sequence[str], paused_by: str) -> None:
+        """Take note of what people asked of the sweep, and of who holds it, if somebody does."""
+        self.state.steering = list(lines)
+        self.state.paused_by = paused_by
+        self.state.updated = self._clock()
+
+    @_locked
+    def begin(
+        self, pack: str, points: Sequence[Point], asks: bool = False, names: Mapping[str, str] | None = None
+    ) -> None:
         """Take note of a pack that is handed out; one whose trials are only asked counts an epoch for each."""
         first = points[0]
         layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
         epochs = 1 if asks else trial_epochs(first.spec)
-        state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock())
+        state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock(), names=dict(names or {}))
         work = self._cost.work(first)
         self._packs[pack] = _Running(
             state,
@@ -246,15 +277,25 @@ class SweepProgress:
         """Take note of a trial's result, and return the trial's name."""
         running = self._packs.get(pack)
         point = running.points.pop(record["id"], None) if running else None
-        if running and point:
+        if running is None or point is None:  # it was stopped before it had begun
+            epochs = max(1, int(record["identity"].get("epochs", 1)))
+        else:
             running.state.trials -= 1
-            self._set_epochs(point, 1 if running.asks else trial_epochs(point.spec))
+            running.state.names.pop(record["id"], None)
+            epochs = 1 if running.asks else trial_epochs(point.spec)
             work = self._cost.work(point)
             self._flops_left -= work.evaluation if running.asks else work.total
         stage = self._stage(point.spec.stage if point else record["stage"])
         if stage:
+            before = self._outcomes.get(record["id"])
+            if before:  # it was stopped and has been resumed
+                stage.ended[before] -= 1
             stage.ended[record["status"]] = stage.ended.get(record["status"], 0) + 1
-        name = self._label(record)
+            stage.epochs_done += epochs - self._epochs.get(record["id"], 0.0)
+            self._ended_epochs[stage.name] = self._ended_epochs.get(stage.name, 0.0) + (0.0 if before else epochs)
+            self._epochs[record["id"]], self._outcomes[record["id"]] = epochs, record["status"]
+            stage.trials = max(stage.trials, sum(stage.ended.values()))  # one that an earlier run had stopped
+        name = self.label(record)
         if self._best and record["status"] == "done":
             self._best.see(record, name)
         return name

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
+    check_added,
     check_hub_models,
     data_to_read,
+    download_models,
     keep_commits,
     kept_commits,
     models_to_run,
@@ -20,6 +23,7 @@ from sweep.planning.inputs import (
     points_to_run,
     read_data,
 )
+from sweep.planning.kept_space import keep_space
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
@@ -28,24 +32,28 @@ from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
 from sweep.records.starts import START
+from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
-from sweep.running.exchange import PackExchange
+from sweep.records.table import RESULTS
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
+from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
+from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.made import Made
+from sweep.running.notify import CHOICE, END, FAILURE, Notifier
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.running.state import SweepProgress
+from sweep.running.wishes import WITHOUT_PLAN, Wishes
 from sweep.space import Space
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import SweepError, failure_kind
 from trainables.node.addresses import shown
-
-if TYPE_CHECKING:
-    from sweep.report.at_end import SweepReport
 
 T = TypeVar("T")
 
@@ -77,6 +85,7 @@ def run_sweep(
     probes: Sequence[str] = (),
     baseline: bool = True,
     report: bool = False,
+    notify: str = "",
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -108,6 +117,7 @@ def run_sweep(
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
         baseline: with the pretrained models to compare with.
         report: write the report at the end; its sentences are in the results.
+        notify: a command for the end, a new kind of failure and a choice, as after `--notify`.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -129,6 +139,7 @@ def run_sweep(
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
         report=report,
+        notify=notify,
     )
     found = asked_space(
         space,
@@ -153,7 +164,10 @@ def run_space(space: Space, store: Store, name: str, options: RunOptions, progre
     tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
     store.check_answers()
     with handled_signals() as interrupts, store.lock(name, without=not options.lock):
-        return SweepRun(space, store, name, options, tracking, progress, interrupts).run()
+        with Heartbeat(progress) as beat:
+            run = SweepRun(space, store, name, options, tracking, beat, interrupts)
+            with run.told():
+                return run.run()
 
 
 def _reason(error: OSError | SweepError) -> str:
@@ -191,18 +205,21 @@ class SweepRun:
         name: str,
         options: RunOptions,
         tracking: Tracking,
-        progress: bool,
+        beat: Heartbeat,
         interrupts: Interrupts,
     ) -> None:
         """Read what there is and plan."""
-        self._store, self._name, self._options, self._progress = store, name, options, progress
+        self._store, self._name, self._options, self._beat = store, name, options, beat
         self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
         self._notes: list[str] = []
         self._display: Display | None = None
         self._failures: list[str] = []
+        self._num_ended = 0
         self._trouble = ""
+        self._notifier = Notifier(options.notify, name, store.full(name), self._say)
+        beat.say(f"{name}: reading what is recorded and planning")
         self._index = store.index()
         for line in (*self._index.warnings, *mend(store, name, self._index)):
             self._say(f"note: {line}")
@@ -210,7 +227,7 @@ class SweepRun:
         self._space, self._commits = space, kept_commits(store, name)
         self._plan = self._planned()
 
-    def _planned(self) -> Plan:
+    def _planned(self, steering: Steering | None = None) -> Plan:
         options = self._options
         assert self._space is not None
         return plan_of(
@@ -222,14 +239,29 @@ class SweepRun:
             options.stage,
             options.retry_failed,
             self._commits,
+            steering,
         )
+
+    def _with_more_points(self, steering: Steering) -> Plan:
+        """Plan the sweep with points that were added while it runs; what is new is checked as everything was before.
+
+        Raises:
+            ConfigError: values at odds with each other, the models or the data.
+            DataError: data or a model file that is missing or broken.
+        """
+        plan = self._planned(steering)
+        self._say_notes(check_added(self._plan, plan))
+        if self._options.executor == "local":
+            known = {card.key for card in models_to_run(self._plan)}
+            download_models(card for card in models_to_run(plan) if card.is_hub and card.key not in known)
+        keep_commits(plan, self._store, self._name)
+        self._plan = plan
+        return plan
 
     def run(self) -> Results:
         """Do it."""
-        # All that the end needs is imported at the start: sources may be updated while a long run goes on.
-        import sweep.records.table  # noqa: F401
-
-        if self._options.report:
+        if self._plan.num_left:
+            # All that the end needs is imported at the start: sources may be updated while a long run goes on.
             import sweep.report.at_end  # noqa: F401
 
         options = self._options
@@ -248,11 +280,13 @@ class SweepRun:
         for why, count in plan.blocked.items():
             self._say(f"note: {count} trials cannot start: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
-        executor = executor_for(options) if plan.num_left else None
+        executor = executor_for(options) if plan.num_left or self._is_asked_for_more() else None
         if executor:
             executor.check()
         self._store.check_writable()
         self._say_notes(keep_commits(plan, self._store, self._name))
+        if self._space is not None:
+            keep_space(self._store, self._name, self._space, options.stage)
         self._prepare_inputs()
         if executor:
             stopped, counts = self._execute(executor)
@@ -266,13 +300,34 @@ class SweepRun:
             stopped, counts = "", self._counts_of_what_is_there()
         return self._close(stopped, counts)
 
+    def _is_asked_for_more(self) -> bool:
+        """Whether somebody has asked for trials since the last run, so that there may be some though none is left."""
+        waiting = waiting_wishes(self._store, self._name, {w.id for w in read_steering(self._store, self._name).wishes})
+        return not self.amends and any(wish.command not in WITHOUT_PLAN or wish.trial for wish in waiting)
+
     def _say(self, line: str) -> None:
         line = shown(line)
         self._notes.append(line)
         if self._display:
             self._display.say(line)
-        elif self._progress:
-            print(line, flush=True)
+        else:
+            self._beat.say(line)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the user's command run when the block ends, however it does."""
+        try:
+            yield
+        except BaseException as error:
+            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            self._notifier.tell(END, f"{self._name}: {shown(kind)}", status="error")
+            raise
+        finally:
+            self._notifier.close()
+
+    def _say_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._say(line)
 
     def _say_notes(self, notes: Iterable[str]) -> None:
         for note in notes:
@@ -290,7 +345,7 @@ class SweepRun:
         from trainables.pack.check import check_trials
 
         self._say("reading data and checking models")
-        self._say_notes(read_data(self._plan))
+        self._say_notes(read_data(points_to_run(self._plan)))
         samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
         if samples:
             from trainables.lm.sample.models import ensure_sample_models
@@ -311,22 +366,41 @@ class SweepRun:
             naming = Naming.of(self._known_fields(ledger.models))
             feed = LiveFeed(self._store, self._name, self._tracking, naming)
             progress = SweepProgress(self._name, self._plan, naming.of_record)
-            stream = None if self._progress else _Nowhere()
-            self._display = display = Display(progress, stream, verbose=self._options.verbose)
-            exchange = PackExchange(ledger, feed, display, self._trunk_layers())
+            progress.state.locked = self._options.lock
+            stream = None if self._beat.shown else _Nowhere()
+            self._display = display = Display(
+                progress,
+                stream,
+                verbose=self._options.verbose,
+                on_failure=lambda line: self._notifier.tell(FAILURE, f"{self._name}: {line}"),
+            )
+            wishes = Wishes(ledger, self._say, None if self.amends else self._with_more_points)
+            exchange = PackExchange(ledger, feed, display, trunk_layers(self._plan), wishes)
             try:
-                with display, self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)):
+                with (
+                    self._beat.paused(),
+                    display,
+                    self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)),
+                ):
                     executor.run(exchange)
             except KeyboardInterrupt:
                 ledger.note_stop(INTERRUPTED)
             except (OSError, SweepError) as error:
                 ledger.note_stop(_reason(error))
+            else:
+                early = ledger.steering.finishing
+                if early and not ledger.stopping:
+                    self._say_all(ledger.open_lines())
+                    self._storing(wishes.end)
+                    ledger.note_stop(f"finished early, as {early.by} asked")
             finally:
+                self._display = None
                 progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
                 self._storing(ledger.write_manifest)
                 self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
+        self._num_ended = sum(progress.state.ended.values())
         self._storing(ledger.clear)
         self._failures = display.summary()
         for line in ledger.waiting_lines():
@@ -357,6 +431,8 @@ class SweepRun:
             self._options.retry_failed,
             say,
             self.amends,
+            read_steering(self._store, self._name),
+            lambda line: self._notifier.tell(CHOICE, f"{self._name}: {line}"),
         )
 
     def _packing(self, capacity: Capacity) -> Packing:
@@ -365,15 +441,6 @@ class SweepRun:
             return Packing(lambda point: size, capacity.slots)
         memory = capacity.pack_memory_bytes()
         return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots)
-
-    def _trunk_layers(self) -> dict[str, list[int]]:
-        """Return the layers that the trials of each model ask for, stage by stage the same trunk pass."""
-        layers: dict[str, set[int]] = {}
-        for stage in self._plan.stages:
-            for point in stage.points:
-                if point.spec.layer is not None and not stage.waits_for:
-                    layers.setdefault(point.card.key, set()).add(point.spec.layer)
-        return {key: sorted(found) for key, found in layers.items()}
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
@@ -393,28 +460,29 @@ class SweepRun:
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
     def _close(self, stopped: str, counts: dict[str, int]) -> Results:
-        """Write the table and bring MLflow up to date."""
-        from sweep.records.table import write_results
-        from sweep.report.findings import publish
-        from sweep.tracking.client import TrackingError
-
-        trouble = ""
-        if self._plan.num_to_run:
-            self._say("writing the results table and bringing MLflow up to date")
-        table = self._storing(lambda: write_results(self._store, self._name, self._index))
-        report, report_trouble = self._report(stopped)
+        """Write the table and the report, bring MLflow up to date, unless all that is there as the last run left it."""
+        report, report_trouble, trouble = None, "", ""
+        files = (RESULTS, *((f"{REPORT_FOLDER}/{PAGE_FILE}",) if self._options.report else ()))
+        made = Made(self._store, self._name, self._index, self._tracking, files)
+        if not (self._plan.num_left or self._num_ended) and made.is_there():
+            report = kept_report(self._store, self._name) if self._options.report else None
+        else:
+            report, report_trouble, trouble = self._make_all(stopped)
+            if not (stopped or self._trouble or report_trouble or trouble):
+                self._storing(made.note)
         stopped = stopped or self._trouble
-        try:
-            publish(self._store, [self._name], self._tracking, index=self._index)
-        except TrackingError as error:
-            trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        ended = f"{told}; {stopped}" if stopped else told
+        self._notifier.tell(
+            END, f"{self._name}: {ended}", status="stopped" if stopped else "ok" if not code else "failed"
+        )
         full = self._store.full
         return Results(
             name=self._name,
             exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
             counts=counts,
-            num_run=self._plan.num_to_run,
+            num_run=self._plan.num_to_run or (0 if self._plan.num_to_ask else self._num_ended),
             num_asked=self._plan.num_to_ask,
             stopped=stopped,
             choices=self._choices,
@@ -422,7 +490,7 @@ class SweepRun:
             notes=tuple(self._notes),
             paths={
                 "folder": full(self._name),
-                "results": full(table or f"{self._name}/results.parquet"),
+                "results": full(f"{self._name}/{RESULTS}"),
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
                 **({"report": report.page} if report else {}),
@@ -435,6 +503,22 @@ class SweepRun:
             conclusions=report.conclusions if report else {},
             report_trouble=report_trouble,
         )
+
+    def _make_all(self, stopped: str) -> tuple[SweepReport | None, str, str]:
+        """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
+        from sweep.records.table import write_results
+        from sweep.report.findings import publish
+        from sweep.tracking.client import TrackingError
+
+        if self._plan.num_left or self._num_ended:
+            self._say("writing the results table and bringing MLflow up to date")
+        self._storing(lambda: write_results(self._store, self._name, self._index))
+        report, report_trouble = self._report(stopped)
+        try:
+            publish(self._store, [self._name], self._tracking, index=self._index)
+        except TrackingError as error:
+            return report, report_trouble, str(error)
+        return report, report_trouble, ""
 
     def _report(self, stopped: str) -> tuple[SweepReport | None, str]:
         """Write the report, if it is asked for, before MLflow gets it; or say why there is none."""

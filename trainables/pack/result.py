@@ -17,7 +17,7 @@ class TrialResult:
 
     Attributes:
         id: the trial's id.
-        status: `done`, `diverged` or `failed`.
+        status: `done`, `stopped`, `diverged` or `failed`.
         metrics: final values by name.
         curves: name -> `[[epoch, value], …]`.
         counts: N_full, N_top, N_trunc and the row counts; `whole_model` 1 where the model could not be split.

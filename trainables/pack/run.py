@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from trainables.adapters.adapter import Adapter, MemberState, PackTexts
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError, DataError
+from trainables.lm.segment_texts import target_count
 from trainables.node.addresses import shown
 from trainables.node.patience import patiently
 from trainables.node.storage import read_bytes
@@ -90,8 +91,6 @@ class PackRun:
                 raise UnfitCheckpoint(tasks[k].id, f"{shown(tasks[k].checkpoint)}: not used ({error})") from None
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
-        num_targets = sum(text.num_targets for text in self._texts.segments)
-        self._tokens_per_byte = num_targets / max(1, self._texts.num_bytes)
         self._eval_epochs = self._questions.epochs.union(*(task.spec.eval_epochs for task in tasks))
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
@@ -173,6 +172,14 @@ class PackRun:
             for result, files, askings in zip(results, written, told, strict=True)
         ]
 
+    def so_far(self, trials: Collection[str]) -> list[TrialResult]:
+        """Return what some members that are stopped have come to; one that has diverged says so."""
+        if not trials:
+            return []
+        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self.adapter.train_flops(self.epoch))
+        ended = [replace(result, status="stopped") if result.status == "done" else result for result in found]
+        return [replace(result, files=self.log.kept[k]) for k, result in enumerate(ended) if self.tasks[k].id in trials]
+
     def _is_kept(self, member: int) -> bool:
         return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None
 
@@ -198,9 +205,10 @@ class PackRun:
         """Evaluate the memorisation error and what else the adapter finds, ask the probes, and keep the weights."""
         with self._cache.timing("measure_s"):
             errors = self.adapter.nll(self._texts.segments) if self._has_error else []
+            per_byte = target_count(self._texts.segments) / max(1, self._texts.num_bytes) if errors else 0.0
             for k, nll in enumerate(errors):
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
-                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * self._tokens_per_byte})
+                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * per_byte})
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:

@@ -20,7 +20,7 @@ import torch
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.addresses import shown
-from trainables.node.storage import delete, exists, join, read_bytes
+from trainables.node.storage import delete, join, read_bytes
 from trainables.pack.ask import AskRun
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint
 from trainables.pack.process_cache import ProcessCache
@@ -120,8 +120,9 @@ class PackWork:
     nobody's own, the work is over and takes no further step.
 
     Args:
-        config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, and `stop_file`: when this file is there, the
-            run under way writes its checkpoints after the epoch and ends without results.
+        config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, `pack` (its id), and `stop_file`: when this
+            file is there, and names this pack or none, the run under way writes its checkpoints after the epoch and the
+            work ends; without results, but of trials that the file says are stopped.
         cache: what the process keeps from one pack to the next.
     """
 
@@ -129,7 +130,7 @@ class PackWork:
         """Queue the pack; nothing is loaded before the first step."""
         self._cache = cache
         self._trunk_layers = [int(layer) for layer in config["trunk_layers"]]
-        self._stop_file = str(config.get("stop_file", ""))
+        self._pack, self._stop_file = str(config.get("pack", "")), str(config.get("stop_file", ""))
         self._queue = [[TrialTask.from_dict(plain) for plain in config["trials"]]]
         self._runs: list[PackRun | AskRun] = []
 
@@ -162,12 +163,32 @@ class PackWork:
         if not run.done:
             report["progress"] = run.step()
         report["epoch"] = run.epoch
-        if not run.done and self._stop_file and exists(self._stop_file):
+        stopped = None if run.done else self._told_to_end()
+        if stopped is not None and isinstance(run, PackRun):
             run.checkpoint()
+            report["results"] = [result.to_dict() for result in run.so_far(stopped)]
             self._runs, self._queue = [], []
         elif run.done:
             report["results"] = [result.to_dict() for result in run.finish()]
             self._runs.pop(0)
+
+    def _told_to_end(self) -> frozenset[str] | None:
+        """Return the trials that are stopped, of a pack that is to end after its epoch; None while it goes on.
+
+        A file that names no packs is for all of them.
+        """
+        if not self._stop_file:
+            return None
+        try:
+            text = read_bytes(self._stop_file)
+        except FileNotFoundError:
+            return None
+        try:
+            told = json.loads(text)
+            packs, stopped = frozenset(told["packs"]), frozenset(told["stopped"])
+        except (ValueError, KeyError, TypeError):
+            return frozenset()
+        return stopped if self._pack in packs else None
 
     def checkpoint(self) -> None:
         """Write the checkpoints of the run under way."""

@@ -16,6 +16,7 @@ import pytest
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import plan_of
 from sweep.records.record import Record
+from sweep.records.steering import read_steering
 from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.running.exchange import PackExchange
@@ -96,6 +97,7 @@ class Run:
             Packing(lambda point: size, capacity.slots),
             False,
             self.said.append,
+            steering=read_steering(self.store, "both"),
         )
         self.heard = Recorder()
 

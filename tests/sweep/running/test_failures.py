@@ -208,7 +208,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
     assert {begun["identity"]["layer"] for _, begun in take(again)} == {3}
     choices = read_sweep_file(Store(str(tmp_path)), "staged", CHOICES)
     assert {(choice["value"], choice["before"]["value"]) for choice in choices.values()} == {(3, 1)}
-    assert any("decided anew, 3 had failed and has a result now; it was 1" in line for line in said)
+    assert any("decided anew, 3 had no result and has one now; it was 1" in line for line in said)
 
 
 def test_checkpoints_of_failed_trials_stay_and_those_of_recorded_ones_go(tmp_path: Path) -> None:

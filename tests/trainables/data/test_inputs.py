@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sweep.planning.expand import build_plan
-from sweep.planning.inputs import read_data
+from sweep.planning.inputs import points_to_run, read_data
 from sweep.space import Space, Stage, checked
 from tests.trainables.data.conftest import COLUMNS, PAGES, TRAIN, VALID, claim, table_rows, write_jsonl
 from trainables.data.corpus import load_corpus
@@ -377,7 +377,7 @@ def test_flipped_bytes_never_end_in_a_traceback(make_fever: MakeFever, name: str
 def notes_of(folder: Path, **values: Any) -> list[str]:
     fixed = {"data": str(folder), "model": "sample-llama", "layer": 1, "num_documents": 3, **values}
     space = checked(Space(name="s", title="", axes={}, fixed=fixed, stages=(Stage(name="one", axes={}),)))
-    return read_data(build_plan(space))
+    return read_data(points_to_run(build_plan(space)))
 
 
 def test_few_pages_with_a_text_are_said(make_fever: MakeFever) -> None:

@@ -126,6 +126,7 @@ def test_a_probe_comes_back_from_its_plain_form(name: str) -> None:
         ("fevr", "did you mean 'fever'"),
         ("fever:num_shot=5", "no setting 'num_shot'"),
         ("fever:num_shots", "is no setting"),
+        ("lm_eval:piqa,arc_easy", "lm_eval_tasks is stated twice"),
         ("fever:num_shots=9", "must be at most 5"),
         ("fever:num_shots=1,num_shots=2", "stated twice"),
         ("fever:data=elsewhere", "no setting 'data'"),
@@ -142,3 +143,5 @@ def test_probes_are_spelled_in_one_way_and_once() -> None:
     texts = ["fever: seed=1, num_shots=05", "fever:num_shots=5,seed=1", "counterfact", "fever:claims_per_page=none"]
     assert check_probes(texts) == ("fever:num_shots=5,seed=1", "counterfact", "fever:claims_per_page=none")
     assert parse_probe("fever:claims_per_page=none") == ("fever", {"claims_per_page": None})
+    tasks = {"lm_eval_tasks": ["arc_easy", "piqa"], "lm_eval_limit": 3}
+    assert parse_probe("lm_eval:arc_easy+piqa,lm_eval_limit=3") == ("lm_eval", tasks), "its tasks may stand alone"

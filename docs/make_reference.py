@@ -1,0 +1,179 @@
+"""Write the reference pages from the code: `python docs/make_reference.py`; a test says when one is out of date."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import typer
+from typer.testing import CliRunner
+
+from sweep.main import COMMANDS
+from sweep.planning.metrics import MEMORISATION
+from sweep.records import askings, parts, record, steering, table
+from trainables.adapters.registry import ADAPTERS
+from trainables.probes.registry import PROBES
+from trainables.trial.spec import FIELDS, IDENTITY_FIELDS
+
+DOCS = Path(__file__).resolve().parent
+MEASURED = {
+    "memory/nll": "mean negative log-likelihood of a document's token, nats, after the last epoch",
+    "memory/nll_before": "the same of the model without what is trained",
+    "memory/nll_per_byte": "the same by byte of text, which models with different tokens can be compared by",
+    "memory/nll_untrained": "the same with what is added, before training",
+    "train/nll": "mean over the epoch's batches, nats a token; a curve",
+    "train/loss": "what is minimised; a curve",
+    "train/leakage": "mean over the epoch's batches; a curve",
+    "train/grad_norm": "before clipping; a curve",
+    "memory/leakage": "share of the memory's activation on entries that the document may not use, 0 to 1",
+    "train/params": "numbers that are trained",
+    "train/flops": "floating-point operations of training",
+}
+"""What the metrics mean that no probe reports."""
+COLUMNS = {
+    "id": "the trial",
+    "sweep": "which sweep ran it",
+    "stage": "the first stage of this sweep that asks for it",
+    "stages": "all of them, joined by `+`",
+    "status": "`done`, `stopped`, `diverged` or `failed`",
+    "maths": "version of the arithmetic, where it is not the first",
+    "model": "name of the model, as people read it",
+    "data": "the sources, as they were given",
+    "model_key": "what the model contains",
+    "data_key": "what the data contain",
+    "depth": "(layer + 1) / blocks, from 0 to 1",
+    "groups": "groups of documents: `num_clusters`, else `num_documents`",
+    "flops": "floating-point operations of training",
+    "host": "machine that ran it",
+    "started_at": "ISO 8601, UTC",
+    "finished_at": "ISO 8601, UTC",
+    "error": "class and message of a failure",
+    "folder": "where its files lie in the storage",
+}
+MADE = "<!-- written by docs/make_reference.py from the code; change the code -->\n\n"
+
+
+def metrics_page() -> str:
+    """Return the page on every metric."""
+    lines = [
+        MADE + "# Metrics",
+        "",
+        "Names as in the results table, in MLflow and after `--select-by`. NLL is in nats a token.",
+        "",
+    ]
+    lines += ["## Of training and memorising", "", *_table(("metric", "meaning"), _code_rows(MEASURED)), ""]
+    lines += [
+        f"{', '.join(f'`{name}`' for name in MEMORISATION)} are there for every trial that has an error to measure.",
+        "",
+    ]
+    lines += ["## Of the adapters", "", "What each method (`method=`) reports besides.", ""]
+    rows = [(f"`{name}`", _first_line(ADAPTERS[name])) for name in ADAPTERS]
+    lines += [*_table(("method", "what it is"), rows), ""]
+    for name in PROBES:
+        plan = PROBES[name]
+        lines += [f"## `{name}`", "", _first_line(plan), ""]
+        metrics = plan.metrics if isinstance(plan.metrics, Mapping) else {}  # those of lm_eval follow from its tasks
+        rows = [(f"`{name}/{metric}`", f"{_bound(low)} to {_bound(high)}") for metric, (low, high) in metrics.items()]
+        lines += (
+            _table(("metric", "from … to"), rows) if rows else ["Its metrics are those of the tasks that it is given."]
+        )
+        lines += ["", "Columns of `answers.parquet`:", ""]
+        lines += [*_table(("column", "type"), [(f"`{column}`", kind) for column, kind in plan.answers.items()]), ""]
+    return "\n".join(lines)
+
+
+def columns_page() -> str:
+    """Return the page on the columns of the results table."""
+    doc = inspect.getdoc(table) or ""
+    lines = [MADE + "# Columns of the results table", "", doc.partition("\n\n")[0], ""]
+    lines += ["`results.parquet` and `load_results` have them. One row is one trial.", ""]
+    fields = {
+        name: f"{FIELDS[name].type_name}: {FIELDS[name].meaning}" for name in IDENTITY_FIELDS if name not in COLUMNS
+    }
+    lines += [*_table(("column", "meaning"), _code_rows(COLUMNS)), "", "## Fields of the trial", ""]
+    lines += [*_table(("column", "type: meaning"), _code_rows(fields)), "", "## Measured", ""]
+    measured = {
+        "NAME/METRIC": "every [metric](metrics.md); asked otherwise: `fever:num_shots=5/accuracy`",
+        "count/…": "of pages, claims, segments and tokens: `n_full`, `n_top`, `n_trunc`, …",
+        "time/…": "seconds by part, this trial's share of its pack; `time/pack_size` is the number of trials in it",
+    }
+    return "\n".join([*lines, *_table(("column", "meaning"), _code_rows(measured)), ""])
+
+
+def record_page() -> str:
+    """Return the page on the record of a trial and the other files of a sweep."""
+    lines = [MADE + "# Records and other files of a sweep", "", inspect.getdoc(record) or "", ""]
+    lines += [
+        f"Formats that are read: {', '.join(map(str, record.FORMATS))}; statuses: {', '.join(record.STATUSES)}.",
+        "",
+    ]
+    lines += ["## Parts that every record has", ""]
+    named = {**{name: "object" for name in record._OBJECTS}, **{name: "text" for name in record._TEXTS}}
+    named |= {name: "object" for name in record._RESULT_PARTS}
+    lines += [*_table(("part", "kind"), _code_rows(named)), "", "and, checked where they are:", ""]
+    lines += [", ".join(f"`{name}`" for name in parts._CHECKS), ""]
+    lines += ["## Trainings and askings", "", inspect.getdoc(askings) or "", ""]
+    lines += ["## `steering.json`", "", inspect.getdoc(steering) or "", ""]
+    wish = inspect.getdoc(steering.Wish) or ""
+    lines += ["```text", wish, "```", ""]
+    return "\n".join(lines)
+
+
+def command_page() -> str:
+    """Return the page on the command line."""
+    lines = [MADE + "# The command line", "", "`memory-sweep COMMAND`, or `python -m sweep.COMMAND`.", ""]
+    lines += [*_table(("command", "what it does"), [(f"[`{n}`](#{n})", told) for n, (_, told) in COMMANDS.items()]), ""]
+    for name, (place, _) in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        app = getattr(importlib.import_module(module), attribute)
+        lines += [f"## {name}", "", "```text", help_of(app, name), "```", ""]
+    return "\n".join(lines)
+
+
+def help_of(app: typer.Typer, name: str) -> str:
+    """Return what `--help` prints, at 100 columns."""
+    command = typer.main.get_command(app)
+    runner = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"})
+    shown = [runner.invoke(app, ["--help"], prog_name=f"memory-sweep {name}").output]
+    for sub in getattr(command, "commands", {}):
+        shown.append(runner.invoke(app, [sub, "--help"], prog_name=f"memory-sweep {name}").output)
+    return "\n".join(re.sub(r"[ \t]+$", "", text, flags=re.M).strip() for text in shown)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "metrics.md": metrics_page,
+    "columns.md": columns_page,
+    "record.md": record_page,
+    "command_line.md": command_page,
+}
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _bound(value: float) -> str:
+    return "∞" if value == float("inf") else "-∞" if value == float("-inf") else f"{value:g}"
+
+
+def _code_rows(values: dict[str, str]) -> list[tuple[str, str]]:
+    return [(f"`{name}`", meaning) for name, meaning in values.items()]
+
+
+def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    head = tuple(head)
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, made in PAGES.items():
+        (DOCS / "reference" / name).write_text(made().rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
