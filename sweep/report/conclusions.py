@@ -18,6 +18,7 @@ from sweep.report.naming import ACCURACY, NLL, SEEDS, variant
 from sweep.report.references import References, is_baseline, is_structured, plain_by_layer
 from sweep.report.study import Study, Sweep, Trial
 from sweep.report.table import interval_text, number, p_text, show
+from trainables.node.addresses import shown
 from trainables.trial.spec import TOLD_APART
 
 HELPS, LAYER, STRUCTURE, COST, SURE = "helps", "layer", "structure", "cost", "sure"
@@ -97,7 +98,7 @@ class Evidence:
         units = {probe: [c for c in found if c.trial.id in own] for probe, found in self.units.items()}
         return replace(
             self,
-            sweep=study.store.full(sweep.name),
+            sweep=shown(study.store.full(sweep.name)),
             trials=[t for t in study.trials if t.id in own],
             against_pretrained=holm([c for c in self.against_pretrained if c.trial.id in own]),
             against_plain=holm([c for c in self.against_plain if c.trial.id in own]),

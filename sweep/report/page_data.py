@@ -29,6 +29,7 @@ from sweep.report.samples import COUNTERFACT, samples_of
 from sweep.report.study import Study, Trial, read_extra
 from sweep.report.table import show
 from sweep.tracking.describe import in_words
+from trainables.node.addresses import shown
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of
 from trainables.trial.spec import STATED_DEFAULTS, TOLD_APART
@@ -135,7 +136,7 @@ def _page(
     stated = {**STATED_DEFAULTS, **trial.point}
     page: dict[str, Any] = {
         "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START)),
-        "folder": study.store.full(trial.folder),
+        "folder": shown(study.store.full(trial.folder)),
         "fields": {n: show(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},
         "curves": {n: _curve(trial.curves[n]) for n in CURVES if len(trial.curves.get(n, ())) > 1},
