@@ -25,11 +25,11 @@ from sweep.records.record import Record
 from sweep.records.store import Store
 from sweep.records.table import write_results
 from sweep.report.build import build_report, written
-from sweep.report.findings import publish
+from sweep.report.findings import extras_of, publish
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import metric_values, run_params, run_tags
+from sweep.tracking.layout import Finding, metric_values, run_params, run_tags
 from sweep.tracking.naming import Naming
 
 SWEEP = "made_up"
@@ -86,22 +86,26 @@ def after(records: int, few: int, folder: Path) -> Table:
     found["publish"] = taken(lambda: publish(store, [SWEEP], tracking))
     found["publish_again"] = taken(lambda: publish(store, [SWEEP], tracking))
     found["report"] = taken(report)
-    sample = [head.record() for head in list(store.index().values())[:few]]
+    index = store.index()
+    found_out = extras_of(store, [SWEEP], index).findings
+    compared_first = sorted(index.values(), key=lambda head: head.id not in found_out)[:few]
+    sample = [(head.record(), found_out.get(head.id, Finding())) for head in compared_first]
     found["fluent"] = {"records": len(sample), **_fluent(sample, runs, folder)}
     return found
 
 
-def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
-    """Log some records by MLflow's fluent API and compare with our runs of them."""
+def _fluent(sample: list[tuple[Record, Finding]], ours: Runs, folder: Path) -> dict[str, float]:
+    """Log some records, with how they compare, by MLflow's fluent API and compare with our runs of them."""
     import mlflow
 
     def log() -> None:
-        for record in sample:
+        for record, finding in sample:
             with mlflow.start_run(experiment_id=experiment, run_name=Naming().of_record(record)):
                 for name, text in run_params(record).items():
                     mlflow.log_param(name, text)
                 for point in metric_values(record):
                     mlflow.log_metric(point.name, point.value, step=point.step)
+                mlflow.log_metrics(dict(finding.values), step=0)
                 for name, text in run_tags(record, "fluent", {}).items():
                     mlflow.set_tag(name, text)
 
@@ -115,7 +119,7 @@ def _fluent(sample: list[Record], ours: Runs, folder: Path) -> dict[str, float]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
     theirs = {run.data.tags["trial_id"]: run.data for run in logged}
     client = mlflow.MlflowClient(tracking_uri=ours.tracking.uri)
-    for record in sample:
+    for record, _ in sample:
         (head,) = ours.find(trial=record["id"])
         data, other = client.get_run(head.run).data, theirs[record["id"]]
         if (data.params, data.metrics) != (other.params, other.metrics):

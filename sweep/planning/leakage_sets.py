@@ -61,4 +61,6 @@ def _options(stage: ResolvedStage, name: str) -> tuple[Any, ...]:
     if isinstance(spread, OneOf):
         return tuple(FIELDS[name].check(value) for value in spread.values)
     axes = stage.typical_axes
+    if stage.start and name not in stage.stated and name in stage.start.axes:
+        return stage.start.axes[name]
     return axes[name] if name in axes else (stage.base.get(name, FIELDS[name].default),)

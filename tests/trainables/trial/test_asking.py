@@ -13,7 +13,7 @@ from trainables.errors import ConfigError
 from trainables.lm.card import model_card
 from trainables.probes.registry import PROBES
 from trainables.trial.asking import Asking, added_asking, check_probes, own_askings, parse_probe
-from trainables.trial.fields import Role
+from trainables.trial.fields import Part, Role
 from trainables.trial.spec import FIELDS, canonical, identity, make_spec, training_id, trial_id
 
 USUAL: dict[str, Any] = {"model": "pythia-70m", "data": "sample", "layer": 1, "memory_dim": 32}
@@ -22,6 +22,10 @@ USUAL: dict[str, Any] = {"model": "pythia-70m", "data": "sample", "layer": 1, "m
 def stated(**values: Any) -> dict[str, Any]:
     spec = make_spec({**USUAL, **values})
     return identity(canonical(spec))
+
+
+OWN = Part.MEMORY | Part.ENTRY_SETS
+"""Parts of a trial that some methods have and others have not."""
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_trials_that_only_ask_differently_share_a_training(asked: dict[str, Any]
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.role is Role.TRAINING])
 def test_what_is_trained_decides_the_training(name: str, other_values: Callable[..., dict[str, Any]]) -> None:
     base = {"content": "document+template", "allocation": "simset2", "alpha": 1.0, "num_shots": 3}
-    users = [method for method in ADAPTERS if name in ADAPTERS[method].uses()]
+    users = [method for method in ADAPTERS if name in ADAPTERS[method].uses() and FIELDS[name].parts & OWN]
     base |= {"method": "memory" if "memory" in users or not users else users[0]}
     if name == "grouping":
         base["num_clusters"] = 2  # fewer groups than documents

@@ -101,12 +101,14 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "rank": st.integers(1, 512),
     "lora_alpha": st.floats(0.1, 100),
     "template_layer": st.integers(0, 22),
+    "start_from": st.from_regex("[0-9a-f]{16}", fullmatch=True),
     "key_dim": st.integers(1, 100),
     "activation": st.sampled_from(["relu", "gelu"]),
     "negatives": st.sampled_from(["zero", "random", "perturbed"]),
     "guidance_target": st.floats(0, 10),
     "guidance_alpha": st.floats(0, 10),
     "virtual_tokens": st.integers(1, 500),
+    "template_facts": st.integers(1, 500),
     "lora_targets": st.sampled_from(["attention", "mlp", "q_proj", "q_proj+v_proj"]),
 }
 
@@ -247,6 +249,7 @@ def test_what_cannot_matter_is_dropped() -> None:
         ({"depth": 0}, "depth=0.0: must be above 0"),
         ({"depth": 1.5}, "depth=1.5: must be at most 1"),
         ({"seed": None}, "seed=None: a value is needed"),
+        ({"start_from": "document"}, "start_from='document': must be the id of a training, 16 hex digits"),
         ({"layer": 2, "depth": 0.5}, "exactly one"),
         ({"layer": None}, "exactly one"),
         ({"num_clusters": 11}, "num_clusters=11: must not exceed num_documents=10"),

@@ -13,7 +13,9 @@ from trainables.lm.card import ModelCard
 if TYPE_CHECKING:
     from trainables.adapters.memory.adapter import MemoryAdapter
 
-__all__ = ["ALLOCATIONS", "MemoryPlan"]
+__all__ = ["ALLOCATIONS", "MEMORY_FILE", "MemoryPlan"]
+
+MEMORY_FILE = "memory.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class MemoryPlan(TrainingPlan):
 
     name: ClassVar[str] = "memory"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = (MEMORY_FILE,)
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"memory": ("layer", "memory_dim", "norm_and_gate")}
 
     layer: int | None
     memory_dim: int

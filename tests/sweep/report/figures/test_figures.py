@@ -9,11 +9,12 @@ import pytest
 
 from sweep.records.store import Store
 from sweep.report.figures.alpha import default_target, epochs_to
-from sweep.report.figures.drawing import finish, heat_map, panels
+from sweep.report.figures.drawing import finish, panels
 from sweep.report.figures.guidance import guidance_figures, words_table
-from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, plain_by_layer, pretrained_error
-from sweep.report.figures.simset import analyses
-from sweep.report.study import load_study
+from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, pretrained_error
+from sweep.report.figures.simset import Analysis, analyses, simset_table
+from sweep.report.references import plain_by_layer
+from sweep.report.study import Trial, load_study
 
 FALL = [(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)]
 
@@ -82,18 +83,6 @@ def test_one_analysis_per_allocation_with_the_most_documents(storage):
     assert all(len(a.report["entries"]) == 20 for a in found)
 
 
-def test_a_missing_cell_of_a_heat_map_stays_empty():
-    import numpy as np
-    from matplotlib.colors import Normalize
-
-    values = np.array([[0.1, float("nan")], [0.3, 0.4]])
-    with panels(1, 1) as (canvas, axes):
-        heat_map(axes[0, 0], values, ["a", "b"], ["0", "1"], ("viridis", Normalize(0, 1)), 2)
-        assert sorted(text.get_text() for text in axes[0, 0].texts) == ["0.10", "0.30", "0.40"]
-        figure = finish(canvas, "slug", "Title", "Caption")
-    assert figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg
-
-
 def test_figures_leave_matplotlib_as_it_was():
     import matplotlib
 
@@ -121,3 +110,17 @@ def test_guidance_is_drawn_with_its_errors_entries_and_words(storage):
         ("A page", "red \\n"), ("B", "x"), ("C", "y"),
     ]  # fmt: skip
     assert not guidance_figures(study.store, [])
+
+
+def test_figures_of_sampled_pairs_have_an_interval_and_those_of_all_pairs_none():
+    pair = {"jaccard": 0.5, "shared": 0, "overlap": 0.0}
+    report = {"pairs": [pair], "correlation": 0.25, "entries": [3], "memory_dim": 8, "groups": 90}
+    sampled = {"pairs": 4005, "correlation_interval": [0.2, 0.31], "unshared_interval": [0.9, 1.0]}
+    trial = Trial.__new__(Trial)
+    object.__setattr__(trial, "model", "m")
+    found = [Analysis("one", trial, {**report, **more}, {}) for more in ({"sampled": sampled}, {})]
+    table = simset_table(found)
+    assert table is not None
+    texts = [[cell.text for cell in cells] for _, cells in table.rows]
+    assert texts[0][5] == "0.250 (0.200 to 0.310)" and texts[0][7] == "1.000 (0.900 to 1.000)"
+    assert texts[1][5] == "0.250" and texts[1][7] == "1.000"
