@@ -83,7 +83,10 @@ def simset_table(found: Sequence[Analysis]) -> Table | None:
             float(np.mean(unshared)) if unshared else None,
         )
         labels = (analysis.name, analysis.trial.model, f"{report.get('groups')}", f"{report.get('memory_dim')}")
-        rows.append((labels, tuple(Cell(value, number(value)) for value in values)))
+        sampled = report.get("sampled") or {}
+        told = {5: sampled.get("correlation_interval"), 7: sampled.get("unshared_interval")}
+        cells = (Cell(value, number(value) + _between(told.get(place))) for place, value in enumerate(values))
+        rows.append((labels, tuple(cells)))
     if not rows:
         return None
     columns = (
@@ -94,10 +97,15 @@ def simset_table(found: Sequence[Analysis]) -> Table | None:
         "Correlation: of the share of entries that two groups share with the Jaccard similarity of their texts, over "
         "pairs. Expected: what n entries allow, by the definition of SimSet (granularity dim). Where it is low, "
         "overlaps hardly follow similarity, and a comparison of allocations says little about the method: raise "
-        "entries_per_group (search_spaces/entries.py).",
+        "entries_per_group (search_spaces/entries.py). In brackets: 95 % interval of the figure over all pairs, where "
+        "there are so many that some were drawn.",
     )
     labels = ("allocation", "model", "groups", "memory_dim")
     return Table("simset", "How far shared entries can follow similarity", labels, columns, tuple(rows), legend)
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
 
 
 def show_point(trial: Trial) -> str:

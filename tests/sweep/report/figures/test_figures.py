@@ -12,9 +12,9 @@ from sweep.report.figures.alpha import default_target, epochs_to
 from sweep.report.figures.drawing import finish, panels
 from sweep.report.figures.guidance import guidance_figures, words_table
 from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, pretrained_error
-from sweep.report.figures.simset import analyses
+from sweep.report.figures.simset import Analysis, analyses, simset_table
 from sweep.report.references import plain_by_layer
-from sweep.report.study import load_study
+from sweep.report.study import Trial, load_study
 
 FALL = [(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)]
 
@@ -110,3 +110,17 @@ def test_guidance_is_drawn_with_its_errors_entries_and_words(storage):
         ("A page", "red \\n"), ("B", "x"), ("C", "y"),
     ]  # fmt: skip
     assert not guidance_figures(study.store, [])
+
+
+def test_figures_of_sampled_pairs_have_an_interval_and_those_of_all_pairs_none():
+    pair = {"jaccard": 0.5, "shared": 0, "overlap": 0.0}
+    report = {"pairs": [pair], "correlation": 0.25, "entries": [3], "memory_dim": 8, "groups": 90}
+    sampled = {"pairs": 4005, "correlation_interval": [0.2, 0.31], "unshared_interval": [0.9, 1.0]}
+    trial = Trial.__new__(Trial)
+    object.__setattr__(trial, "model", "m")
+    found = [Analysis("one", trial, {**report, **more}, {}) for more in ({"sampled": sampled}, {})]
+    table = simset_table(found)
+    assert table is not None
+    texts = [[cell.text for cell in cells] for _, cells in table.rows]
+    assert texts[0][5] == "0.250 (0.200 to 0.310)" and texts[0][7] == "1.000 (0.900 to 1.000)"
+    assert texts[1][5] == "0.250" and texts[1][7] == "1.000"
