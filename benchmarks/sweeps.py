@@ -129,7 +129,9 @@ def sweep(space: Path, settings: Mapping[str, Any], options: Sequence[object] = 
 def sweep_in(folder: Path, space: Path, settings: Mapping[str, Any], options: Sequence[object] = ()) -> Swept:
     """Do the same in a folder that stays; the storage is `folder/storage`."""
     storage = folder / "storage"
-    timed = run_command("sweep.run", [space, *set_arguments(settings), *options, "--storage", storage], folder)
+    timed = run_command(
+        "sweep.run", [space, *set_arguments(settings), *options, "--no-report", "--storage", storage], folder
+    )
     heads = Store(str(storage)).index(set_aside=False)
     return Swept(
         last_s=max(path.stat().st_mtime for path in storage.rglob("record.json")) - timed.started,

@@ -81,6 +81,7 @@ ProbeOption = Annotated[
 NoBaselineOption = Annotated[
     bool, typer.Option("--no-baseline", help="leave out the pretrained models that trials are compared with")
 ]
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="write the report at the end")]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sweep.cli import (
     LocationArgument,
     NoBaselineOption,
     NoLockOption,
+    ReportOption,
     TrackingUriOption,
     show,
     use_data_cache,
@@ -80,6 +81,7 @@ def main(
     ] = False,
     no_baseline: NoBaselineOption = False,
     no_lock: NoLockOption = False,
+    report: ReportOption = True,
 ) -> None:
     """Ask the finished trials of a sweep, or of a storage: their stored weights are loaded, nothing is trained."""
     code = 0
@@ -99,6 +101,7 @@ def main(
             tracking_uri=tracking_uri,
             experiment=experiment,
             lock=not no_lock,
+            report=report,
         )
         asked = Asked(check_probes(probe), not no_baseline, retry_failed)
         store, names = sweeps_at(location)

@@ -24,6 +24,7 @@ COMMANDS = {
     "status": ("sweep.status:app", "Say how far a sweep is, from its storage alone: here, or on another machine."),
     "ctl": ("sweep.ctl:app", "Steer a sweep while it runs: pause, resume, stop a trial, add points, finish early."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
+    "compare": ("sweep.compare:app", "Compare two sweeps on the settings that they share, in pairs."),
     "new": ("sweep.new:app", "Write a commented search space to start from."),
     "doctor": ("sweep.doctor:app", "Check versions, devices, cluster, storage, MLflow, models and data."),
     "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),

@@ -18,6 +18,7 @@ from sweep.cli import (
     NoLockOption,
     NotifyOption,
     ProbeOption,
+    ReportOption,
     RetryFailedOption,
     SeedOption,
     SelectByOption,
@@ -94,6 +95,7 @@ def main(
     seed: SeedOption = None,
     probe: ProbeOption = None,
     no_baseline: NoBaselineOption = False,
+    report: ReportOption = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="print only how it ended, and mistakes")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="print every trial that ends, and every failure with its traceback")
@@ -122,6 +124,7 @@ def main(
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
             lock=not no_lock,
+            report=report,
             verbose=verbose,
             notify=notify or "",
         )
@@ -170,11 +173,23 @@ def show_results(results: Results, tracking_uri: str | None, experiment: str | N
     if results.on_sample_world:
         print("The sample world and its models are for trying and testing: no claim about real models follows.")
     print(f"results:  {results.paths['results']}")
-    print(f"report:   {_python()} -m sweep.report {folder}")
+    for line in answer_lines(results):
+        print(line)
     tracking = resolve_tracking(results.store, tracking_uri, experiment)
     print(f"MLflow:   {view_link(results.store, tracking, results.name)}")
     if results.stopped and results.stopped != "interrupted":
         print(f"stopped: {results.stopped}")
+
+
+def answer_lines(results: Results) -> list[str]:
+    """Return the main answer in two sentences and where the report is, or the command that makes one."""
+    command = f"{_python()} -m sweep.report {results.paths['folder']}"
+    if "report" not in results.paths:
+        trouble = [f"note: no report was written: {results.report_trouble[:300]}"] if results.report_trouble else []
+        return [*trouble, f"report:   {command}"]
+    main = next(iter(results.conclusions.values()), ())
+    return [*(f"{'answer:' if not i else '':9} {sentence}" for i, sentence in enumerate(main[:2])),
+            f"report:   {results.paths['report']}"]  # fmt: skip
 
 
 def _tracking_options(uri: str | None, experiment: str | None) -> str:

@@ -134,6 +134,9 @@ class Stage:
         fixed: what makes the stage what it is; `--set` does not touch it.
         take: a value that an earlier stage decides.
         sampling: further fields, sampled.
+        start_from: an earlier stage, whose trained weights its trials take over. There is a trial for each trial of
+            that stage that has the same values of the axes that both stages have; of that stage's other axes it has
+            that trial's values, unless `fixed` says another.
         probes: what its trials are asked besides what their fields say: `"fever:num_shots=5"`. It is no part of what
             they are: it may be added later, and is then asked of the stored weights.
     """
@@ -143,6 +146,7 @@ class Stage:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     take: Best | None = None
     sampling: Sampling | None = None
+    start_from: str | None = None
     probes: tuple[str, ...] = ()
 
 
@@ -191,6 +195,13 @@ def stage_named(space: Space, name: str) -> Stage:
     raise ConfigError(f"stage {name!r}: {space.name} has {', '.join(names)}{nearest(name, names)}")
 
 
+def stated(stage: Stage) -> frozenset[str]:
+    """Return the fields that a stage itself says something about, under all of their names."""
+    names = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
+    names += [stage.take.field] if stage.take else []
+    return frozenset(alias for name in names for alias in aliases(name))
+
+
 def stage_axes(space: Space, stage: Stage) -> dict[str, tuple[Any, ...]]:
     """Return a stage's axes with the parts of the grid's axes filled in."""
     return {
@@ -209,8 +220,8 @@ def _part(space: Space, name: str, part: Part) -> tuple[Any, ...]:
 
 def without(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what `names` states, under either of a field's names."""
-    stated = {alias for name in names for alias in aliases(name)}
-    return {name: value for name, value in values.items() if name not in stated}
+    out = {alias for name in names for alias in aliases(name)}
+    return {name: value for name, value in values.items() if name not in out}
 
 
 def stage_base(space: Space, stage: Stage) -> dict[str, Any]:
@@ -273,6 +284,8 @@ def _check_forms(space: Space) -> None:
                 raise ConfigError(f"{place}: mode={stage.take.mode!r}: must be 'min' or 'max'")
         if stage.sampling is not None:
             _check_sampling(place, stage.sampling)
+        if stage.start_from is not None:
+            _check_text(place, "start_from", stage.start_from)
     for part, given in (("axes", space.axes), ("fixed", space.fixed), ("small", space.small)):
         _check_mapping(space.name, part, given)
 
@@ -325,18 +338,30 @@ def _check_stage(space: Space, stage: Stage) -> None:
     for name, values in stage.axes.items():
         if isinstance(values, Part) and name not in space.axes and name not in space.fixed:
             raise ConfigError(f"stage {stage.name}: {name} is neither an axis of {space.name} nor fixed in it")
-    stated = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
+    named = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
     if stage.take:
-        stated.append(stage.take.field)
-    for name in stated:
+        named.append(stage.take.field)
+    for name in named:
         if name not in FIELDS:
             raise ConfigError(f"stage {stage.name}: {name}: {unknown_field(name)}")
-        if sum(other in aliases(name) for other in stated) > 1:
+        if sum(other in aliases(name) for other in named) > 1:
             raise ConfigError(f"stage {stage.name}: {' and '.join(sorted(aliases(name)))} stated more than once")
     for name, spread in stage.sampling.fields.items() if stage.sampling else ():
         _check_spread(stage, name, spread)
     if stage.take:
         _check_take(space, stage, stage.take)
+    if stage.start_from is not None:
+        _check_start(space, stage, stage.start_from)
+
+
+def _check_start(space: Space, stage: Stage, name: str) -> None:
+    if name not in [earlier.name for earlier in space.stages[: space.stages.index(stage)]]:
+        raise ConfigError(f"stage {stage.name}: starts from {name!r}, which is no earlier stage")
+    for other, told in ((stage, "it"), (stage_named(space, name), name)):
+        if other.sampling:
+            raise ConfigError(f"stage {stage.name}: starts from {name}, but {told} is sampled; both must be grids")
+    if "start_from" in stated(stage):
+        raise ConfigError(f"stage {stage.name}: starts from {name}, and states start_from besides; leave one out")
 
 
 def _check_spread(stage: Stage, name: str, spread: Distribution) -> None:
@@ -354,6 +379,11 @@ def _check_take(space: Space, stage: Stage, take: Best) -> None:
         raise ConfigError(f"stage {stage.name}: takes {take.field} from {take.stage!r}, which is no earlier stage")
     source = stage_named(space, take.stage)
     axes = stage_axes(space, source)
+    if source.start_from is not None:
+        raise ConfigError(
+            f"stage {stage.name}: takes {take.field} from {take.stage}, which starts from {source.start_from}; it can "
+            "take it from a stage that starts anew only"
+        )
     if source.take or source.sampling or not aliases(take.field) & set(axes):
         raise ConfigError(f"stage {stage.name}: {take.stage} is no grid with an axis {take.field}")
     for name in take.per:

@@ -122,7 +122,7 @@ BASE: dict[str, Any] = {
     "model": "llama2-7b", "data": "hub", "content": "document+template", "num_documents": 5, "num_clusters": 2,
     "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",
     "entries_per_group": 3, "alpha": 1.0, "epochs": 1, "lr": 0.01, "grad_clip": 0.1, "warmup_steps": 3,
-    "num_shots": 5, "claims_per_page": 3, "counterfact_records": 3, "num_answers": 2, "answer_tokens": 2,
+    "num_shots": 5, "claims_per_page": 3, "counterfact_records": 12, "num_answers": 2, "answer_tokens": 2,
     "probes": ("choices", "fever", "counterfact", "forgetting", "lm_eval", "recall"), "recall_tokens": 8,
     "eval_epochs": (0,), "lm_eval_tasks": ("even_numbers",),
     "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval"),
@@ -131,8 +131,9 @@ BASE: dict[str, Any] = {
 OTHER: dict[str, Any] = {
     "model": "llama2-13b", "revision": "v2", "dtype": "bfloat16", "data": "sample",
     "allow_missing_pages": True, "detokenize": True,
-    "method": "full_update", "content": "template", "template_loss": "answer", "num_documents": 4,
-    "page_order": "subjects", "num_clusters": 3, "segment_tokens": 20, "max_segments": 1, "layer": 2, "depth": 1.0,
+    "method": "full_update", "content": "template", "template_loss": "answer", "template_facts": 60, "num_documents": 4,
+    "page_order": "subjects", "num_clusters": 3, "grouping": "lsh", "segment_tokens": 20, "max_segments": 1, "layer": 2,
+    "depth": 1.0,
     "memory_dim": 40, "norm_and_gate": False, "mode": "hard", "allocation": "random", "granularity": "token",
     "entries_per_group": 4, "mem_seed": 1, "alpha": 0.5, "epochs": 2, "batch_size": 64, "lr": 0.02,
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
@@ -145,7 +146,7 @@ OTHER: dict[str, Any] = {
     "lm_eval_folder": str(Path(__file__).parent / "data" / "lm_eval_other"), "lm_eval_limit": 2, "lm_eval_shots": 1,
     "leakage_sets": ("simset2_g3",), "stage": "x", "rank": 3, "lora_alpha": 4.0, "lora_targets": ("mlp",),
     "virtual_tokens": 3, "key_dim": 3, "activation": "gelu", "negatives": "zero", "guidance_target": 6.0,
-    "guidance_alpha": 1.0, "template_layer": 0,
+    "guidance_alpha": 1.0, "template_layer": 0, "start_from": "0123456789abcdef",
 }  # fmt: skip
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sweep.planning.points import Point, PointMaker
+from sweep.planning.starts import Start
 from sweep.records.index import RecordHead, RecordIndex
 from sweep.records.store import Store
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.asking import Asking
 
 WEIGHTS = ".safetensors"
+_ENDED = {"failed": "has failed", "diverged": "has diverged", "stopped": "was stopped early"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,18 @@ class Records:
         index: of the storage; trials that others' trainings and askings make up are added to it.
         store: the storage.
         retry_failed: what failed is due again.
+        wanted: trainings that are due again since others start from their weights, each with the reason.
+
+    Attributes:
+        wanted: as given; what has been trained since is to be taken out.
     """
 
-    def __init__(self, index: RecordIndex, store: Store, retry_failed: bool = False) -> None:
+    def __init__(
+        self, index: RecordIndex, store: Store, retry_failed: bool = False, wanted: Mapping[str, str] = _NOTHING
+    ) -> None:
         """Keep them."""
         self.index, self._store, self._retry_failed = index, store, retry_failed
+        self.wanted = dict(wanted)
         self._stored: dict[str, frozenset[str]] = {}
 
     def due(self, point: Point) -> Due | None:
@@ -57,11 +68,41 @@ class Records:
         kept = frozenset(epoch for epoch in point.spec.eval_epochs if _has_weights(stored, f"epochs/{epoch}/"))
         added = [_at_kept(asking, kept) for asking in point.added_askings]
         added = [asking for asking in added if not self._is_answered(point, asking, any_version=False)]
-        if not own and not added:
-            return None
-        why = _lacking(point, own, stored, kept)
         asked = {asking.id: asking for asking in (*added, *own)}
-        return Due(point.askings, again=why) if why else Due(tuple(asked.values()), trains=False)
+        why = _lacking(point, own, stored, kept) if asked else ""
+        if why:
+            return Due(point.askings, again=why)
+        if point.training in self.wanted:
+            return Due(tuple(asked.values()), again=self.wanted[point.training])
+        return Due(tuple(asked.values()), trains=False) if asked else None
+
+    def want(self, trainings: Mapping[str, str]) -> None:
+        """Take note of trainings that are due again since others start from their weights, with the reasons."""
+        self.wanted = dict(trainings)
+
+    def start(self, point: Point) -> Start:
+        """Say what there is of the weights that a trial starts from."""
+        training = str(point.spec.start_from)
+        heads = self.index.trainings(training)
+        missing = ""
+        for done in (head for head in heads if head.status == "done"):
+            places = [f"{done.folder}/{name}" for name in ADAPTERS[done.record()["identity"]["method"]].files]
+            lost = [place for place in places if not self._store.exists(place)]
+            if places and not lost:
+                return Start(tuple(places))
+            missing = f"{self._store.full(lost[0])} is missing" if lost else "nothing is stored of it"
+        if missing:
+            again = f"others start from its weights, of which {missing}"
+            return Start(again=again) if point.start else Start(problem=f"training {training}: {missing}")
+        head = self.index.training(training)
+        if head is None and point.start is None:
+            return Start(problem=f"start_from={training}: there is no such training in this storage")
+        if head is None or (head.status == "failed" and self._retry_failed):
+            return Start()
+        error = head.record().get("error") or {}
+        told = f" ({error.get('class')}: {' '.join(str(error.get('message')).split())[:160]})" if error else ""
+        retry = "; --retry-failed runs it again" if head.status == "failed" else ""
+        return Start(problem=f"trial {head.id} of stage {head.record()['stage']} {_ENDED[head.status]}{told}{retry}")
 
     def has_failed(self, point: Point) -> bool:
         """Say whether a trial's record says that it failed."""

@@ -20,6 +20,7 @@ from sweep.planning.leakage_sets import compared_sets, told_sets
 from sweep.planning.metrics import check_metric
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
+from sweep.planning.starts import Member, Start, members
 from sweep.space import EVERY_LAYER, Space, without
 from trainables.errors import ConfigError
 from trainables.trial.spec import TrialSpec, coerce, make_spec, twin
@@ -48,6 +49,8 @@ class StagePlan:
         waits_for: the stage whose choice is still open, if any.
         questions: what it takes, one question for every group.
         products: what it is made of: its own axes and those that were added, each with the questions that it asks.
+        blocked: trials that cannot start, since the weights that they start from will not come, by id, with the reason.
+        wants: trainings of earlier stages that have to be run again for their weights, with the reason.
     """
 
     stage: ResolvedStage
@@ -62,6 +65,8 @@ class StagePlan:
     to_ask: tuple[Point, ...] = ()
     dues: Mapping[str, Due] = field(default_factory=dict)
     products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    wants: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,7 +86,7 @@ class StagePlan:
     @property
     def num_to_run(self) -> int:
         """Number of trials left to be trained (or, where nothing is trained, to be run)."""
-        return self.num_points - self.equivalent - self.done - self.failed - self.num_to_ask
+        return self.num_points - self.equivalent - self.done - self.failed - self.num_to_ask - len(self.blocked)
 
     @property
     def num_to_ask(self) -> int:
@@ -106,6 +111,7 @@ class Plan:
         stages: in order.
         maker: makes further points with the models and data looked up already.
         leakage_sets: names of the space's entry sets by number of documents, for plain memories (`leakage_sets`).
+        wanted: trainings that are run again since others start from their weights, each with the reason.
     """
 
     space: ResolvedSpace
@@ -115,6 +121,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     maker: PointMaker
     leakage_sets: Mapping[int, tuple[str, ...]]
+    wanted: Mapping[str, str] = field(default_factory=dict)
 
     def spec_to_run(self, point: Point) -> TrialSpec:
         """Return a point's trial as it is run: a plain memory knows the entry sets that it will be compared under."""
@@ -140,6 +147,12 @@ class Plan:
         """Why trials that have been trained would be trained again, and how many."""
         why = (stage.dues[p.id].again for stage in self.stages for p in stage.to_run if p.id in stage.dues)
         return dict(Counter(filter(None, why)))
+
+    @property
+    def blocked(self) -> dict[str, int]:
+        """Why trials cannot start from the weights that they are to start from, and how many."""
+        lines = (f"stage {stage.name}: {why}" for stage in self.stages for why in stage.blocked.values())
+        return dict(Counter(lines))
 
     @property
     def shortages(self) -> list[str]:
@@ -191,22 +204,49 @@ def build_plan(
         resolved = with_additions(resolved, space, until_stage, additions, maker)
     products = _products(maker, resolved.stages)
     state = records or _Listed(frozenset(done), frozenset(failed))
+    wanted: dict[str, str] = {}
+    state.want(wanted)
+    while True:  # what is wanted of earlier stages is known after later ones, and may want something itself
+        plans = _plan_stages(
+            maker, resolved, products, state, records, choices, sampled, frozenset(done), frozenset(failed)
+        )
+        more = {training: why for plan in plans.values() for training, why in plan.wants.items()}
+        if more.keys() <= wanted.keys():
+            break
+        wanted |= more
+        state.want(wanted)
+    grid_points, arithmetic = _arithmetic(maker, resolved.grid)
+    grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
+    return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets, wanted)
+
+
+def _plan_stages(
+    maker: PointMaker,
+    resolved: ResolvedSpace,
+    products: Mapping[str, Products],
+    state: State,
+    records: State | None,
+    choices: Choices,
+    sampled: Mapping[str, Collection[str]],
+    done: frozenset[str],
+    failed: frozenset[str],
+) -> dict[str, StagePlan]:
+    """Plan every stage, that of the pretrained models among them."""
     seen: set[str] = set()
     plans: dict[str, StagePlan] = {}
     trained: set[str] = set()
+    blocked: dict[str, str] = {}
     for stage in resolved.stages:
-        drawn = _drawn(maker, stage, sampled.get(stage.name, ()), frozenset(done), frozenset(failed), records)
-        plan = _plan_stage(maker, products[stage.name], seen, state, choices, drawn, trained)
+        drawn = _drawn(maker, stage, sampled.get(stage.name, ()), done, failed, records)
+        plan = _plan_stage(maker, products[stage.name], seen, state, choices, drawn, trained, blocked)
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
     if resolved.baseline:
         baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
         if baseline.given:
             given = ((baseline, ()),)
-            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, _Drawn(), trained)
-    grid_points, arithmetic = _arithmetic(maker, resolved.grid)
-    grid, sets = _grid(maker, resolved, plans), compared_sets(resolve(space))
-    return Plan(resolved, grid_points, grid, arithmetic, tuple(plans.values()), maker, sets)
+            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, _Drawn(), trained, blocked)
+    return plans
 
 
 def baseline_stage(
@@ -245,7 +285,7 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
         return []
     groups = _groups(plan.maker, found.products or ((found.stage, found.questions),), choices)
     points: dict[str, Point] = {}
-    for point in (point for members, known in groups if known for point in members):
+    for point in (point for group, known in groups if known for point in group):
         points.setdefault(point.id, point)
     return list(points.values())
 
@@ -286,6 +326,12 @@ class State(Protocol):
 
     def recorded(self, maker: PointMaker, trial: str) -> Point | None:
         """Return a trial that has been trained; None where nothing says what it is."""
+
+    def start(self, point: Point) -> Start:
+        """Say what there is of the weights that a trial starts from."""
+
+    def want(self, trainings: Mapping[str, str]) -> None:
+        """Take note of trainings that are due again since others start from their weights, with the reasons."""
 
 
 @dataclass(frozen=True)
@@ -331,6 +377,12 @@ class _Listed:
     def recorded(self, maker: PointMaker, trial: str) -> Point | None:
         return None
 
+    def start(self, point: Point) -> Start:
+        return Start()
+
+    def want(self, trainings: Mapping[str, str]) -> None:
+        pass
+
 
 Products = tuple[tuple[ResolvedStage, tuple[Question, ...]], ...]
 
@@ -360,6 +412,7 @@ def _plan_stage(
     choices: Choices,
     drawn: _Drawn,
     trained: set[str],
+    blocked: dict[str, str],
 ) -> StagePlan:
     """Plan one stage.
 
@@ -371,19 +424,23 @@ def _plan_stage(
         choices: recorded choices.
         drawn: of a sampled stage, what there is of its trials.
         trained: the trainings that earlier stages are to run; those of this one are added.
+        blocked: the trainings that cannot start, with the reasons; those of this stage are added.
     """
     stage = products[0][0]
     questions = tuple({question.key: question for _, asked in products for question in asked}.values())
     groups = list(_groups(maker, products, choices))
+    wants: dict[str, str] = {}
+    stuck: dict[str, str] = {}
     points: dict[str, Point] = {}
-    for point in (point for members, _ in groups for point in members):
+    for point in (point for group, _ in groups for point in group):
         points.setdefault(point.id, point)
-    copies = stage.copies
-    combinations = sum(
-        maker.count(part.base, part.axes) if part.given is None else len(part.given)
-        for part, _ in products
-        if part is stage or part.given is not None or (part.base, part.axes) != (stage.base, stage.axes)
-    )
+    copies, combinations = stage.copies, len(points)
+    if stage.given is None and stage.start is None:
+        combinations = sum(
+            maker.count(part.base, part.axes)
+            for part, _ in products
+            if part is stage or (part.base, part.axes) != (stage.base, stage.axes)
+        )
     if stage.sampling:
         check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")
     equivalent, num_done = 0, min(drawn.done, len(points) * copies)
@@ -401,6 +458,14 @@ def _plan_stage(
         left = {key: point for key, point in new.items() if key in dues}
         equivalent, num_done = len(points) - len(new), len(new) - len(left)
         num_failed = sum(key in known and key not in dues and state.has_failed(point) for key, point in new.items())
+        for key in [key for key, point in left.items() if dues[key].trains and point.spec.start_from]:
+            start = _start(stage.name, state, left[key])
+            why = start.problem or blocked.get(str(left[key].spec.start_from), "")
+            if why:
+                blocked[left[key].training] = stuck[key] = why
+                del left[key], dues[key]
+            elif start.again:
+                wants[str(left[key].spec.start_from)] = start.again
         for point in left.values():
             if not dues[point.id].trains or (point.training in trained and point.trains):
                 to_ask.append(point)
@@ -416,12 +481,36 @@ def _plan_stage(
         done=num_done - num_failed,
         failed=num_failed,
         to_run=tuple(point for key, point in left.items() if key not in asked),
-        waits_for=stage.take.stage if stage.take and is_open else None,
+        waits_for=_awaited(stage) if is_open else None,
         questions=questions,
         to_ask=tuple(to_ask),
         dues=dues,
+        blocked=stuck,
+        wants=wants,
         products=products,
     )
+
+
+def _start(name: str, state: State, point: Point) -> Start:
+    """Say what there is of the weights that a trial is to start from.
+
+    Raises:
+        ConfigError: they have to be trained, and would not be kept.
+    """
+    start = state.start(point)
+    if not start.files and not start.problem and point.start and not point.start.spec.keep_memory:
+        raise ConfigError(
+            f"stage {name}: starts from the weights of stage {point.start.spec.stage}, which are not kept "
+            "(keep_memory=false); set keep_memory=true there"
+        )
+    return start
+
+
+def _awaited(stage: ResolvedStage | None) -> str | None:
+    """Return the stage on whose choice the trials of a stage wait."""
+    if stage is None:
+        return None
+    return stage.take.stage if stage.take else _awaited(stage.start)
 
 
 def _groups(maker: PointMaker, products: Products, choices: Choices) -> Iterator[tuple[list[Point], bool]]:
@@ -434,19 +523,38 @@ def _groups(maker: PointMaker, products: Products, choices: Choices) -> Iterator
 def _groups_of_one(
     maker: PointMaker, stage: ResolvedStage, questions: Sequence[Question], choices: Choices
 ) -> Iterator[tuple[list[Point], bool]]:
-    axes = stage.typical_axes
     if stage.given is not None:
         yield list(stage.given), True
         return
+    if stage.start is not None:
+        found = list(_members(maker, stage, choices))
+        for known in (True, False):
+            yield list({m.point.id: m.point for m in found if m.known == known}.values()), known
+        return
+    for base, axes, known in _parts(stage, questions, choices):
+        yield maker.expand(base, axes), known
+
+
+def _parts(
+    stage: ResolvedStage, questions: Sequence[Question], choices: Choices
+) -> Iterator[tuple[dict[str, Any], dict[str, tuple[Any, ...]], bool]]:
+    """Yield base and axes of each group of a stage, and whether what it takes has been chosen."""
     if stage.take is None:
-        yield maker.expand(stage.base, axes), True
+        yield dict(stage.base), stage.typical_axes, True
         return
     for question in questions:
         value = settled(question, choices)
         known = value is not None
         taken = value if known else sorted(question.values)[len(question.values) // 2]
         group = {name: (value,) for name, value in question.group.items()}
-        yield maker.expand({**stage.base, stage.take.field: taken}, axes | group), known
+        yield {**stage.base, stage.take.field: taken}, stage.typical_axes | group, known
+
+
+def _members(maker: PointMaker, stage: ResolvedStage, choices: Choices) -> Iterator[Member]:
+    """Yield the trials of a stage with what tells them apart, each of those that it starts from with one of its own."""
+    earlier = list(_members(maker, stage.start, choices)) if stage.start else []
+    for base, axes, known in _parts(stage, _questions(maker, stage), choices):
+        yield from members(maker, stage, base, axes, known, earlier)
 
 
 def _questions(maker: PointMaker, stage: ResolvedStage) -> tuple[Question, ...]:
@@ -472,7 +580,7 @@ def _grid(maker: PointMaker, space: ResolvedSpace, plans: Mapping[str, StagePlan
     grid = space.grid
     for stage in space.stages:
         same = without(stage.base, {"stage": None}) == grid.base and stage.axes == grid.axes
-        if same and not stage.take and not stage.sampling:
+        if same and not stage.take and not stage.sampling and not stage.start:
             return plans[stage.name].points
     return tuple(maker.expand(grid.base, grid.axes))
 

@@ -188,7 +188,7 @@ def read_data(points: Iterable[Point]) -> list[str]:
         DataError: data that are missing or broken.
     """
     from trainables.data.corpus import load_corpus, with_subject_pages
-    from trainables.data.counterfact import load_counterfact
+    from trainables.data.counterfact import facts_to_ask, facts_to_train, load_counterfact
     from trainables.data.pages import coverage
     from trainables.data.sources import resolve_sources
 
@@ -200,10 +200,10 @@ def read_data(points: Iterable[Point]) -> list[str]:
         num_records = max(wanted, default=0)
         texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
         with_records = uses_counterfact(spec) or num_records > 0
-        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records)
+        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records, spec.template_facts)
         asked[key] = None
     has_text: dict[tuple[str, bool], dict[str, bool]] = {}
-    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records in asked:
+    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records, facts in asked:
         corpus = load_corpus(data, detokenize, allow_missing_pages)
         records = load_counterfact(data) if with_records else []
         subjects = [record.subject for record in records] if page_order == "subjects" else []
@@ -212,8 +212,13 @@ def read_data(points: Iterable[Point]) -> list[str]:
         documents = corpus.first(num_documents, subjects)
         pages = has_text.setdefault((data, allow_missing_pages), {})
         pages |= {page.title: bool(page.text.strip()) for page in documents}
-        if len(records) < num_records:
-            notes[f"counterfact_records={num_records:,}: {data} has {len(records):,}; those are asked"] = None
+        titles = [document.title for document in documents]
+        if facts and with_records:
+            facts_to_train(records, titles, facts)
+        left = facts_to_ask(records, titles, facts) if num_records else []
+        if len(left) < num_records:
+            apart = f" besides {facts:,} to be trained on" if facts else ""
+            notes[f"counterfact_records={num_records:,}: {data} has {len(left):,}{apart}; those are asked"] = None
     for (data, allow_missing_pages), pages in has_text.items():
         missing = {title for title, there in pages.items() if not there}
         if missing:

@@ -16,7 +16,16 @@ from sweep.space import OneOf
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.trial.spec import FIELDS, TrialSpec, twin
 
-_FIELDS = ("num_documents", "method", "allocation", "granularity", "num_clusters", "entries_per_group", "mem_seed")
+_FIELDS = (
+    "num_documents",
+    "method",
+    "allocation",
+    "granularity",
+    "num_clusters",
+    "grouping",
+    "entries_per_group",
+    "mem_seed",
+)
 
 
 def compared_sets(space: ResolvedSpace) -> Mapping[int, tuple[str, ...]]:
@@ -52,4 +61,6 @@ def _options(stage: ResolvedStage, name: str) -> tuple[Any, ...]:
     if isinstance(spread, OneOf):
         return tuple(FIELDS[name].check(value) for value in spread.values)
     axes = stage.typical_axes
+    if stage.start and name not in stage.stated and name in stage.start.axes:
+        return stage.start.axes[name]
     return axes[name] if name in axes else (stage.base.get(name, FIELDS[name].default),)

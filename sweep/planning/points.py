@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from operator import itemgetter
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sweep.space import EVERY_LAYER
-from trainables.adapters.registry import ADAPTERS
+from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.data.sources import data_key, pin_sources, used_key
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, hub_id, model_card
@@ -23,6 +23,7 @@ from trainables.trial.spec import (
     TrialSpec,
     canonical,
     canonical_identity,
+    layer_index,
     make_spec,
     training_id,
     trial_id,
@@ -52,6 +53,7 @@ class Point:
         added: what it is asked besides what its own fields say, such as `fever:num_shots=5`.
         all_data_key: fingerprint of all its data, also of what its own fields do not use.
         labels: where it comes from, if it was added while the sweep ran; its record will say so.
+        start: the trial whose weights it starts from, where it is one of the same plan.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Point:
     added: tuple[str, ...] = ()
     all_data_key: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    start: Point | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -117,6 +120,7 @@ class PointMaker:
         self._commits, self._added = commits, added
         self._cards: dict[tuple[str, str], ModelCard] = {}
         self._data: dict[str, tuple[str, str]] = {}
+        self._specs: dict[tuple[str, ...], TrialSpec] = {}
 
     def card(self, model: str, revision: str) -> ModelCard:
         """Return the shape of a model.
@@ -178,17 +182,54 @@ class PointMaker:
             ConfigError: values at odds with each other or with the model.
         """
         points: dict[str, Point] = {}
-        first: TrialSpec | None = None
-        for values in self._combinations(base, axes):
-            first = first or make_spec({**base, **values})
-            point = self.point(vary(first, values))
+        for values in self.combinations(base, axes):
+            point = self.point(self.spec({**base, **values}))
             points.setdefault(point.id, point)
         return list(points.values())
+
+    def block(self, values: Mapping[str, Any]) -> int | None:
+        """Return the block that some values mean, by `layer` or by `depth`."""
+        if values.get("depth") is None:
+            return values.get("layer")
+        return layer_index(values["depth"], len(self.layers(values)))
+
+    def spec(self, values: Mapping[str, Any]) -> TrialSpec:
+        """Make a spec of values in their fields' types; many that name the same fields take little time.
+
+        Raises:
+            ConfigError: values at odds with each other.
+        """
+        names = tuple(values)
+        if names not in self._specs:
+            self._specs[names] = make_spec(values)
+        return vary(self._specs[names], values)
+
+    def started(self, place: str, values: Mapping[str, Any], start: Point) -> Point:
+        """Make the point of a trial that starts from another one's weights.
+
+        Args:
+            place: what asks for it, for messages.
+            values: its fields, in their types.
+            start: the other.
+
+        Raises:
+            ConfigError: values at odds with each other or with the model, or weights that do not fit.
+        """
+        point = self.point(self.spec({**values, "start_from": start.training}))
+        if point.card.key != start.card.key:
+            raise ConfigError(
+                f"{place}: model={point.spec.model}: the weights to start from are of model={start.spec.model}"
+            )
+        try:
+            adapter_plan(vars(point.spec)).check_start(adapter_plan(vars(start.spec)))
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from None
+        return replace(point, start=start)
 
     def count(self, base: Mapping[str, Any], axes: Axes) -> int:
         """Count the combinations of some axes, equivalent ones as often as they occur."""
         if EVERY_LAYER in axes.get("layer", ()):
-            return sum(1 for _ in self._combinations(base, axes))
+            return sum(1 for _ in self.combinations(base, axes))
         total = 1
         for values in axes.values():
             total *= len(values)
@@ -199,7 +240,8 @@ class PointMaker:
         spec = {"model": TrialSpec.model, "revision": TrialSpec.revision} | dict(values)
         return range(self.card(spec["model"], spec["revision"]).num_blocks)
 
-    def _combinations(self, base: Mapping[str, Any], axes: Axes) -> Iterator[dict[str, Any]]:
+    def combinations(self, base: Mapping[str, Any], axes: Axes) -> Iterator[dict[str, Any]]:
+        """Yield every combination of some axes' values, every block of the model among them where all are meant."""
         for combination in product(*axes.values()):
             values = dict(zip(axes, combination, strict=True))
             if values.get("layer") is EVERY_LAYER:

@@ -97,6 +97,8 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
                 "to_run": stage.num_to_run,
                 "to_ask": stage.num_to_ask,
                 "waits_for": stage.waits_for,
+                "starts_from": stage.stage.start.name if stage.stage.start else None,
+                "blocked": len(stage.blocked),
             }
             for stage in plan.stages
         ],
@@ -106,6 +108,7 @@ def plan_json(costed: CostedPlan) -> dict[str, Any]:
         "ask_packs": count_ask_packs(plan),
         "askings": asked_counts(plan),
         "trained_again": plan.trained_again,
+        "blocked": plan.blocked,
         "inputs": input_notes(plan),
         "code_versions": dict(costed.code_versions),
         "simset": [vars(note) | {"is_enough": note.is_enough} for note in simset_notes(plan)],
@@ -166,6 +169,11 @@ def plan_text(costed: CostedPlan) -> str:
         lines.append(f"to ask      {plan.num_to_ask:,} trials in about {packs:,} packs: nothing is trained for them")
     told = ", ".join(f"{label} of {count:,} trials" for label, count in asked_counts(plan).items())
     lines += [f"{'' if i else 'asking':<12}{line}" for i, line in enumerate(textwrap.wrap(told, 106))]
+    for stage in plan.stages:
+        if stage.stage.start and stage.to_run:
+            told = f"starts from the weights of {stage.stage.start.name}, and waits for those that are not there yet"
+            lines.append(f"start       {stage.name} {told}")
+    lines += [f"blocked     {count:,} trials cannot start: {why}" for why, count in plan.blocked.items()]
     lines += [f"again       {count:,} trials are trained again: {why}" for why, count in plan.trained_again.items()]
     lines += _cost_lines(costs)
     simset = simset_lines(plan) if plan.num_to_run and plan.space.grid.axes else []

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from sweep.planning.points import Point
-from sweep.space import Best, Sampling, Space, middle, size, stage_axes, stage_base, stage_named, without
+from sweep.space import Best, Sampling, Space, middle, size, stage_axes, stage_base, stage_named, stated, without
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class ResolvedStage:
         given: its trials, where they are no product of axes; None where they are.
         parts: further products that belong to it, which were added while the sweep ran.
         labels: of such a part: what the records of its trials say of where they come from.
+        start: the earlier stage whose weights its trials take over, if any.
+        stated: the fields that the stage itself says something about; what else differs in `start` it has from there.
     """
 
     name: str
@@ -43,6 +45,8 @@ class ResolvedStage:
     given: tuple[Point, ...] | None = None
     parts: tuple[ResolvedStage, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    start: ResolvedStage | None = None
+    stated: frozenset[str] = frozenset()
 
     @property
     def copies(self) -> int:
@@ -120,6 +124,8 @@ def resolve(space: Space, until_stage: str | None = None) -> ResolvedSpace:
             source=found[stage.take.stage] if stage.take else None,
             sampling=stage.sampling,
             probes=tuple(dict.fromkeys((*space.probes, *stage.probes))),
+            start=found[stage.start_from] if stage.start_from is not None else None,
+            stated=stated(stage),
         )
     axes = {name: tuple(values) for name, values in space.axes.items()}
     grid = ResolvedStage("", without(space.fixed, space.axes), axes)

@@ -159,6 +159,10 @@ class RecordIndex(dict[str, RecordHead]):
         heads = self._trainings.get(training, ())
         return next((head for head in heads if head.status == "done"), heads[0] if heads else None)
 
+    def trainings(self, training: str) -> tuple[RecordHead, ...]:
+        """Return all records that there are of a training, in any sweep."""
+        return tuple(self._trainings.get(training, ()))
+
     def askings(self, training: str) -> list[AskingHead]:
         """Return all that a training was asked, by records of any format."""
         if training not in self._embedded:

@@ -2,8 +2,9 @@
 
 Columns: `id`, `sweep` (which ran it), `stage` (first of this sweep's that asks for it), `stages`, `status`;
 every identity field (and `maths`), with `model` and `data` as the user named them; `model_key` and `data_key`, what
-these contain; `depth` and `groups`, derived; every metric under its own name, `count/…`, `time/…`; `flops`, `host`,
-`started_at`, `finished_at`, `error`, `folder`.
+these contain; `start_from`, in words how the weights were trained that the trial started from, `start_from_key`, the id
+of that training; `depth` and `groups`, derived; every metric under its own name, `count/…`, `time/…`; `flops`,
+`host`, `started_at`, `finished_at`, `error`, `folder`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from sweep.records.manifest import sweep_stages
 from sweep.records.names import display_names
 from sweep.records.record import Record
+from sweep.records.starts import START, start_text
 from sweep.records.store import RecordIndex, Store
 from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, MATHS, STATED_DEFAULTS
 
@@ -79,6 +81,8 @@ def _row(record: Record, stages: list[str], folder: str) -> dict[str, Any]:
         "data": record["data"]["given"],
         "model_key": stated["model"],
         "data_key": stated["data"],
+        START: start_text(record),
+        "start_from_key": stated.get(START),
         "depth": None if layer is None else (layer + 1) / model["num_blocks"],
         "groups": stated["num_clusters"] or stated["num_documents"],
         **record["metrics"],
@@ -102,7 +106,7 @@ def _schema(rows: list[dict[str, Any]]) -> Any:
     for name in IDENTITY_FIELDS:
         item = FIELDS[name].item
         known[name] = pa.list_(types[item]) if item else types[FIELDS[name].base]
-    known |= {MATHS: pa.string(), "model_key": pa.string(), "data_key": pa.string(), "groups": pa.int64()}
+    known |= dict.fromkeys((MATHS, "model_key", "data_key", "start_from_key"), pa.string()) | {"groups": pa.int64()}
     last = {"flops": pa.float64()}
     last |= {name: pa.string() for name in ("host", "started_at", "finished_at", "error", "folder")}
     measured = sorted({name for row in rows for name in row} - set(known) - set(last))

@@ -22,6 +22,7 @@ from sweep.report.study import Trial, read_answers_table
 FEVER = "fever"
 ROWS, WEIGHT = "rows", "weight"
 """What a claim counts, as the column is called in records up to the second format, and since."""
+TEXT = "question"
 READERS = 8
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 _CODES = {name: code for code, label in enumerate(LABELS) for name in (label, "abc"[code], f"({'abc'[code]})")}
@@ -38,12 +39,14 @@ class Questions:
         pages: evidence page of each.
         labels: 0, 1, 2 for supports, refutes, not enough info.
         rows: evidence annotations of the claim on the page: its weight in accuracy and F1.
+        texts: the claims' words; none in files from before these were kept with the answers.
     """
 
     claims: tuple[str, ...]
     pages: tuple[str, ...]
     labels: NDArray[np.int8]
     rows: NDArray[np.int64]
+    texts: tuple[str, ...] = ()
 
     @cached_property
     def page_index(self) -> NDArray[np.int64]:
@@ -96,7 +99,7 @@ class Answers:
 
 
 def read_answers(
-    store: Store, trials: Iterable[Trial], left_out: MutableMapping[str, str] | None = None
+    store: Store, trials: Iterable[Trial], left_out: MutableMapping[str, str] | None = None, label: str = FEVER
 ) -> dict[str, Answers]:
     """Read the predictions of finished trials, by trial id; a trial without a readable file is left out.
 
@@ -104,10 +107,11 @@ def read_answers(
         store: of the trials.
         trials: all of a report; those that are not finished have no answers.
         left_out: gets trial id -> what is wrong, for each trial that was asked and has no file that can be read.
+        label: of the asking: the trials' own, or one that was added (`fever:num_shots=5`).
     """
     finished = [trial for trial in trials if trial.status == "done"]
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda trial: _read_table(store, trial), finished))
+        tables = list(pool.map(lambda trial: _read_table(store, trial, label), finished))
     shared: dict[str, Questions] = {}
     answers = {}
     for trial, table in zip(finished, tables, strict=True):
@@ -124,18 +128,19 @@ def read_answers(
     return answers
 
 
-def _read_table(store: Store, trial: Trial) -> Any:
+def _read_table(store: Store, trial: Trial, label: str) -> Any:
     """Return the table, or what is wrong with its file."""
     import pyarrow as pa
 
-    problem = trial.answers_problem(FEVER)
+    problem = trial.answers_problem(label)
     if problem:
         return problem
-    path = trial.answers[FEVER]
+    path = trial.answers[label]
     try:
-        table = read_answers_table(store, trial, FEVER)
+        table = read_answers_table(store, trial, label)
         names = [ROWS if name == WEIGHT else name for name in table.column_names]
-        table = table.rename_columns(names).select(["claim_id", "page", "label", ROWS, "parsed"])
+        wanted = ["claim_id", "page", "label", ROWS, "parsed", *([TEXT] if TEXT in names else [])]
+        table = table.rename_columns(names).select(wanted)
         labels = set(table["label"].to_pylist())
     except (OSError, KeyError) as error:
         return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} cannot be read"
@@ -168,4 +173,5 @@ def _questions(table: Any) -> Questions:
         pages=tuple(str(value) for value in table["page"].to_pylist()),
         labels=np.array([_CODES[value] for value in table["label"].to_pylist()], dtype=np.int8),
         rows=np.array(table["rows"].to_pylist(), dtype=np.int64),
+        texts=tuple(map(str, table[TEXT].to_pylist())) if TEXT in table.column_names else (),
     )

@@ -48,6 +48,7 @@ class AskedProbe:
         lower: metrics and scores of which less is better.
         unit: one row as statistics see it.
         example: one row printed for people, as lines; None for a row that says nothing.
+        label: of the asking that is meant, where it is not the trials' own.
     """
 
     name: str
@@ -56,6 +57,12 @@ class AskedProbe:
     unit: Callable[[Row], Unit]
     example: Callable[[Row], list[str] | None]
     lower: frozenset[str] = frozenset()
+    label: str = ""
+
+    @property
+    def asking(self) -> str:
+        """The label of what was asked: the trials' own asking has the probe's name."""
+        return self.label or self.name
 
 
 def _recall_unit(row: Row) -> Unit:
@@ -156,21 +163,21 @@ ASKED: tuple[AskedProbe, ...] = (
 )
 
 
-def asked_trials(study: Study, probe: str) -> list[Trial]:
+def asked_trials(study: Study, probe: AskedProbe) -> list[Trial]:
     """Return the finished trials that have figures of a probe."""
     found = (trial for trial in study.trials if trial.status == "done")
-    return [trial for trial in found if any(name.startswith(f"{probe}/") for name in trial.metrics)]
+    return [trial for trial in found if any(name.startswith(f"{probe.asking}/") for name in trial.metrics)]
 
 
-def answer_rows(study: Study, trial: Trial, probe: str) -> list[Row]:
+def answer_rows(study: Study, trial: Trial, probe: AskedProbe) -> list[Row]:
     """Return a trial's answers to a probe; none where its file is missing or not what it should be."""
     import pyarrow as pa
 
-    if trial.answers_problem(probe):
+    if trial.answers_problem(probe.asking):
         return []
     try:
-        table = read_answers_table(study.store, trial, probe)
-        rows: list[Row] = table.select(list(PROBES[probe].answers)).to_pylist()
+        table = read_answers_table(study.store, trial, probe.asking)
+        rows: list[Row] = table.select(list(PROBES[probe.name].answers)).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return []
     return rows
@@ -179,11 +186,11 @@ def answer_rows(study: Study, trial: Trial, probe: str) -> list[Row]:
 def print_examples(study: Study, probe: AskedProbe) -> list[tuple[str, str]]:
     """Return printed answers of some trials, of each model and variant the first: title and text."""
     picked: dict[tuple[str, str], Trial] = {}
-    for trial in asked_trials(study, probe.name):
+    for trial in asked_trials(study, probe):
         picked.setdefault((trial.model, variant(trial)), trial)
     found = []
     for (model, name), trial in list(picked.items())[:MAX_TRIALS]:
-        printed = [lines for row in answer_rows(study, trial, probe.name) if (lines := probe.example(row))]
+        printed = [lines for row in answer_rows(study, trial, probe) if (lines := probe.example(row))]
         if printed:
             found.append((f"{model}, {name}", in_rules(printed[:MAX_EXAMPLES])))
     return found

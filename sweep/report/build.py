@@ -23,18 +23,24 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
+from sweep.report.conclusions import LAYER, STRUCTURE, Evidence, conclude
 from sweep.report.figures import guidance
 from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures
+from sweep.report.figures.answers import answer_figures
 from sweep.report.figures.drawing import Figure
 from sweep.report.figures.layers import layer_figures
 from sweep.report.figures.simset import Analysis, analyses, simset_figure, simset_table
+from sweep.report.importance import importance_table
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER
 from sweep.report.naming import variant
+from sweep.report.page_data import page_data
 from sweep.report.references import References
-from sweep.report.render import Report, Section, write_report
+from sweep.report.render import Answer, Report, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.tables.of_askings import SECTION, asking_tables
 from sweep.report.tables.of_comparisons import (
     beside_the_notes,
     comparison_records,
@@ -43,10 +49,12 @@ from sweep.report.tables.of_comparisons import (
     summary,
     trial_records,
 )
+from sweep.report.tables.of_failures import failures
 from sweep.report.tables.of_the_study import study_tables
 
-REPORT_FOLDER = "report"
 MEMORIES = "Memories made by the allocations"
+FIRST = {LAYER: LAYERS.section, STRUCTURE: INDUCTIVE.section}
+"""Whose first figure stands on the first page instead."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,14 @@ class Options:
 def build_report(study: Study, options: Options = Options()) -> Report:  # noqa: B008 (immutable)
     """Make all parts of the report on what is recorded."""
     left_out: dict[str, str] = {}
-    answers = read_answers(study.store, study.trials, left_out)
-    references = References(study.trials, answers)
+    everyone, several = replace(study, trials=study.everyone), len(study.sweeps) > 1
+    answers = read_answers(study.store, study.everyone, left_out)
+    references = References(study.everyone, answers)
     against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
     against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
     memories = analyses(study.store, study.trials)
-    figures = _figures(study, references, against_baseline, options, memories)
+    figures = _figures(study, references, (against_baseline, against_plain), options, memories)
+    shown = {key: figures[heading].pop(0) for key, heading in FIRST.items() if not several and figures[heading]}
     made = simset_table(memories)
     sections = [
         Section(heading, tables, figures.pop(heading, ()))
@@ -81,26 +91,31 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections += [
         Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
     ]
-    compared = {probe: unit_comparisons(study, probe, options.resamples) for probe in ASKED}
+    compared = {probe: unit_comparisons(everyone, probe, options.resamples) for probe in ASKED}
+    rates = counterfact_comparisons(everyone, options.resamples)
+    evidence = Evidence(
+        "", study.trials, references, answers, against_baseline, against_plain, rates,
+        {probe.name: found for probe, found in compared.items()},
+    )  # fmt: skip
     before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
-    asked = [
-        f"{sweep.name}: {wish.line}."
-        for sweep in study.sweeps
-        for wish in read_steering(study.store, sweep.name).wishes
-    ]
-    sections += [Section("Asked of the sweeps while they ran", texts=asked)]
+    sections.append(Section("Asked of the sweeps while they ran", texts=_asked(study)))
+    later, rows_of_later = asking_tables(study, options.resamples)
+    sections += [Section(SECTION, later)] if later else []
+    ended, matters = failures(study.trials), importance_table(study.trials)
+    sections += [Section("Which field matters", [matters])] if matters else []
+    sections += [Section("Without a result", [ended])] if ended else []
     tables = [
         *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
     ]
-    rates = counterfact_comparisons(study, options.resamples)
-    sections += _statistics(study, bool(answers and not against_baseline), tables, counterfact_table(rates))
-    data = {"trials": trial_records(study.trials)}
+    sections += _statistics(study, tables, counterfact_table(rates))
+    data = {"trials": trial_records(study.trials), **rows_of_later}
     data |= {slug: comparison_records(found) for slug, _, found in tables}
     data[SLUG] = counterfact_records(rates)
     data |= {slug_of(probe): unit_records(found) for probe, found in compared.items()}
+    of_sweeps = [evidence.of_sweep(study, sweep) for sweep in study.sweeps]
     names = ", ".join(sweep.name for sweep in study.sweeps)
     return Report(
         title=f"Report on {names}",
@@ -108,10 +123,25 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         progress=_progress(study),
         sections=[section for section in sections if section.tables or section.figures or section.texts],
         warnings=[*study.unreadable, *_left_out(study, left_out)],
+        answers=_answers(study, of_sweeps, shown),
         findings=[f"{title}: {summary(own)}" for _, title, own in tables],
         samples=[*counterfact_samples(study), *_examples(study)],
         data={slug: rows for slug, rows in data.items() if rows},
+        page=page_data(study, references, answers, of_sweeps) if study.trials else None,
     )
+
+
+def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Figure]) -> list[Answer]:
+    """Answer the study's questions, sweep by sweep, with a figure each; those given are of a single sweep."""
+    found = []
+    for sweep, own in zip(study.sweeps, evidence, strict=True):
+        several = len(study.sweeps) > 1
+        drawn = {**({} if several else shown), **answer_figures(own, f"_{sweep.name}" if several else "")}
+        found += [
+            Answer(f"{sweep.name}: {c.question}" if several else c.question, c.sentences, drawn.get(c.key))
+            for c in conclude(own)
+        ]
+    return found
 
 
 def _examples(study: Study) -> list[Samples]:
@@ -137,8 +167,8 @@ def _left_out(study: Study, answers: Mapping[str, str]) -> list[str]:
             told = f"{path} is missing or broken: in no comparison of CounterFact answers"
             found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
     for probe in ASKED:
-        for trial in asked_trials(study, probe.name):
-            if not answer_rows(study, trial, probe.name):
+        for trial in asked_trials(study, probe):
+            if not answer_rows(study, trial, probe):
                 path = trial.answers.get(probe.name, "its answers file")
                 told = f"{path} is missing or broken: in no comparison of answers to {probe.name}"
                 found.append(f"trial {trial.id} ({trial.sweep}, {variant(trial)}): {told}")
@@ -162,21 +192,22 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
-        yield Path(scratch), study.store.full(f"{target}/report.html")
+        yield Path(scratch), study.store.full(f"{target}/{PAGE_FILE}")
 
 
 def _figures(
     study: Study,
     references: References,
-    comparisons: Sequence[Comparison],
+    comparisons: tuple[Sequence[Comparison], Sequence[Comparison]],
     options: Options,
     memories: Sequence[Analysis],
-) -> dict[str, Sequence[Figure]]:
-    by_trial = {comparison.trial.id: comparison for comparison in comparisons}
+) -> dict[str, list[Figure]]:
+    """Draw the sections' figures; `comparisons` are those with the pretrained model and with plain memorising."""
+    from_pretrained, from_plain = ({c.trial.id: c for c in found} for found in comparisons)
     made = [simset_figure(memories), activation_figure(study.store, memories, references)]
     return {
-        LAYERS.section: layer_figures(study.trials, references, by_trial),
-        INDUCTIVE.section: list(alpha_figures(study.trials, references, options.target_nll)),
+        LAYERS.section: layer_figures(study.trials, references, from_pretrained),
+        INDUCTIVE.section: list(alpha_figures(study.trials, references, from_plain, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
         guidance.HEADING: guidance.guidance_figures(study.store, study.trials),
     }
@@ -187,31 +218,26 @@ def _by_sweep(
 ) -> list[tuple[str, str, list[Comparison]]]:
     """Return file name, heading and comparisons of each sweep's table; p values are corrected within each."""
     found, slug, title = [], against.slug, against.title
-    for name in dict.fromkeys(c.trial.sweep for c in comparisons):
-        own = holm([c for c in comparisons if c.trial.sweep == name])
-        several = len(study.sweeps) > 1
-        found.append((f"{slug}_{name}" if several else slug, f"{title}: {name}" if several else title, own))
+    several = len(study.sweeps) > 1
+    for sweep in study.sweeps:
+        own = holm([c for c in comparisons if sweep.asks_for(c.trial)])
+        if own:
+            name = sweep.name
+            found.append((f"{slug}_{name}" if several else slug, f"{title}: {name}" if several else title, own))
     return found
 
 
 def _statistics(
     study: Study,
-    no_baseline: bool,
     comparisons: Sequence[tuple[str, str, list[Comparison]]],
     rates: Table | None,
 ) -> list[Section]:
     tables = [comparison_table(own, slug, title) for slug, title, own in comparisons]
     tables += [rates, seeds_table(study.trials)]
-    texts = []
-    if no_baseline:
-        texts.append(
-            "No trial could be compared with the pretrained model: there is no `method=pretrained` trial with "
-            "the same model, data, shots and seed. Run one, or report on the whole storage if another has it."
-        )
     notes = beside_the_notes(study.trials)
     beside = ["No point of the study's notes was run at their scale (99 or 449 pages): nothing to set beside them."]
     return [
-        Section("Statistics", [table for table in tables if table], texts=texts),
+        Section("Statistics", [table for table in tables if table]),
         Section("Beside the study's notes", [notes] if notes else [], texts=[] if notes else beside),
     ]
 

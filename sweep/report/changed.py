@@ -1,7 +1,7 @@
 """Answers that differ from a reference's: a few in words for a trial's page in MLflow, all of them as a table.
 
-Answers are kept without the words of their claims. These are read from the data where it lies on this machine and holds
-just the claims that were asked; else a claim is named by its number and page.
+Answers are kept with the words of their claims; in files of earlier formats without. The words are then read from the
+data, where it lies on this machine and holds just the claims that were asked; else a claim is named by number and page.
 """
 
 from __future__ import annotations
@@ -64,7 +64,13 @@ def all_changed(trial: Trial, own: Answers, base: Answers) -> bytes:
 
 @cache
 def claim_words(data: str, questions: Questions) -> Words:
-    """Return the words of the claims asked, by id and page; none where the data is not here or asks something else."""
+    """Return the words of the claims asked, by id and page.
+
+    Where they were not kept with the answers they are read from the data; none where it is not here or asks something
+    else.
+    """
+    if questions.texts:
+        return dict(zip(zip(questions.claims, questions.pages, strict=True), questions.texts, strict=True))
     from trainables.data.fever import group_by_page, read_rows
 
     try:

@@ -11,12 +11,14 @@ from itertools import islice
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.files import damaged_files
-from sweep.records.manifest import manifest_stages
 from sweep.records.store import RecordIndex, Store
 from sweep.report.answers import Answers, read_answers
+from sweep.report.asked import ASKED
 from sweep.report.changed import all_changed, changed_answers, changed_samples
-from sweep.report.comparisons.counterfact import ALL, counterfact_comparisons
+from sweep.report.comparisons.by_unit import unit_comparisons
+from sweep.report.comparisons.counterfact import ALL, RateComparison, counterfact_comparisons
 from sweep.report.comparisons.fever import Comparison, compare_all
+from sweep.report.conclusions import HELPS, Conclusion, Evidence, conclude
 from sweep.report.references import References, is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial, load_study
@@ -61,13 +63,18 @@ def extras_of(store: Store, names: Sequence[str], index: RecordIndex) -> Extras:
     baselines = [trial for trial in study.trials if is_baseline(trial)]
     findings: dict[str, Finding] = {}
     changed: dict[str, Callable[[], bytes]] = {}
+    conclusions: dict[str, tuple[Conclusion, ...]] = {}
+    evidence: dict[str, Evidence] = {}
+    sweeps = {sweep.name: sweep for sweep in study.sweeps}
     for name in names:
-        planned = {trial for _, trials in manifest_stages(store, name) for trial in trials}
-        own = [trial for trial in study.trials if trial.sweep == name or trial.id in planned]
+        own = [trial for trial in study.trials if sweeps[name].asks_for(trial)]
         found = _Findings(study, own, baselines)
         findings = {**found.all(), **findings}
         changed = {**found.changed, **changed}
-    return Extras(findings, partial(_pictures, store, index, damaged), changed)
+        evidence[name] = found.evidence.of_sweep(study, sweeps[name])
+        conclusions[name] = conclude(evidence[name])
+    told = {name: [(c.question, c.sentences) for c in own] for name, own in conclusions.items()}
+    return Extras(findings, lambda name: _pictures(evidence[name]), changed, told)
 
 
 class _Findings:
@@ -84,10 +91,17 @@ class _Findings:
         self._examples: dict[str, tuple[Changed, ...]] = {}
         answers = read_answers(study.store, everyone)
         references = References(everyone, answers)
+        compared = []
         for against, reference_of in zip(AGAINST, (references.baseline, references.plain), strict=True):
-            for comparison in compare_all(trials, reference_of, answers):
+            compared.append(compare_all(trials, reference_of, answers))
+            for comparison in compared[-1]:
                 self._add(comparison, against, answers)
-        self._add_rates(replace(study, trials=tuple(everyone)), own)
+        whole = replace(study, trials=tuple(everyone))
+        rates = counterfact_comparisons(whole)
+        self._add_rates(study, rates, own)
+        units = {probe.name: unit_comparisons(whole, probe) for probe in ASKED}
+        from_pretrained, from_plain = compared
+        self.evidence = Evidence("", trials, references, answers, from_pretrained, from_plain, rates, units)
 
     def all(self) -> dict[str, Finding]:
         """Return what was found, by trial id."""
@@ -112,10 +126,10 @@ class _Findings:
             self._examples[trial.id] = changed_answers(trial, own, base)
             self.changed[trial.id] = partial(all_changed, trial, own, base)
 
-    def _add_rates(self, study: Study, own: Container[str]) -> None:
+    def _add_rates(self, study: Study, rates: Sequence[RateComparison], own: Container[str]) -> None:
         """Add how often sampled answers begin with the targets of CounterFact."""
         named = {quality.metric.partition("/")[2]: quality for quality in RATES}
-        for found in counterfact_comparisons(study):
+        for found in rates:
             trial = found.trial
             quality = named.get(found.score)
             if quality is None or found.group != ALL or trial.id not in own:
@@ -129,16 +143,19 @@ class _Findings:
                 self._examples[trial.id] = (*self._examples.get(trial.id, ()), *changed_samples(*pair))
 
 
-def _pictures(store: Store, index: RecordIndex, damaged: Mapping[str, Mapping[str, str]], name: str) -> list[Picture]:
-    """Draw what shows a sweep's main result: alpha and allocation where they vary, else the layers."""
+def _pictures(evidence: Evidence) -> list[Picture]:
+    """Draw what shows a sweep's main results: how its trials compare; alpha and allocation, or else the layers."""
     from sweep.report.figures.alpha import alpha_figures
+    from sweep.report.figures.answers import answer_figures
     from sweep.report.figures.layers import layer_figures
 
-    study = load_study(store, [name], index, damaged)
-    references = References(study.trials)
-    figures = list(islice(alpha_figures(study.trials, references), FIGURES))
-    figures = figures or layer_figures(study.trials, references, {})[:FIGURES]
-    return [Picture(figure.slug, figure.title, _narrow(figure.png)) for figure in figures]
+    from_pretrained, from_plain = (
+        {c.trial.id: c for c in found} for found in (evidence.against_pretrained, evidence.against_plain)
+    )
+    figures = [figure for key, figure in answer_figures(evidence).items() if key == HELPS]
+    more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), FIGURES))
+    more = more or layer_figures(evidence.trials, evidence.references, from_pretrained)
+    return [Picture(f.slug, f.title, _narrow(f.png)) for f in [*figures, *more][:FIGURES]]
 
 
 def _narrow(png: bytes) -> bytes:

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sweep.questions import ERROR
 from sweep.report.answers import Answers
 from sweep.report.study import Trial
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import MATHS, TOLD_APART
+from trainables.trial.spec import MATHS, REPEATED, TOLD_APART
 
 CLAIMS_FIELDS = (*fields_of(Part.PAGES), "claims_per_page")
 """Which claims are asked; a baseline that was asked others may still have answered them."""
@@ -112,6 +113,11 @@ class References:
                 return other
         return None
 
+    @property
+    def has_baselines(self) -> bool:
+        """Whether any pretrained model was asked FEVER claims."""
+        return bool(self._baselines)
+
     def plain(self, trial: Trial) -> Trial | None:
         """Return the trial that differs only in having no structure; None for a plain trial itself."""
         return self._plain.get(_plain_key(trial)) if is_structured(trial) else None
@@ -133,3 +139,29 @@ def _plain_key(trial: Trial) -> str:
 def _key(trial: Trial, names: Sequence[str]) -> str:
     values: list[Any] = [trial.point.get(name) for name in dict.fromkeys((*names, MATHS))]
     return json.dumps(values, default=str)
+
+
+def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]:
+    """Return model -> layer -> trials of plain document memories, at each model's most documents.
+
+    Where other fields vary too, the most frequent combination is taken, so that lines differ by layer alone.
+    """
+    found: dict[str, dict[int, list[Trial]]] = {}
+    for model in dict.fromkeys(t.model for t in trials):
+        own = [t for t in trials if t.model == model and is_plain(t) and t.get("content") == "document"]
+        own = [t for t in own if t.metric(ERROR.metric) is not None]
+        groups: dict[str, list[Trial]] = {}
+        for t in own:
+            rest = {n: v for n, v in t.point.items() if n not in ("layer", *REPEATED)}
+            groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(t)
+        best = max(
+            groups.values(),
+            key=lambda g: (len({t.get("layer") for t in g}), g[0].get("num_documents")),
+            default=[],
+        )
+        layers: dict[int, list[Trial]] = {}
+        for t in sorted(best, key=lambda t: t.get("layer")):
+            layers.setdefault(t.get("layer"), []).append(t)
+        if len(layers) > 1:
+            found[model] = layers
+    return found

@@ -16,6 +16,7 @@ from sweep.records.askings import answers_paths
 from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
+from sweep.records.starts import START, start_text
 from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.store import RecordHead, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
@@ -34,7 +35,8 @@ class Trial:
         stage: stage that ran it.
         status: `done`, `stopped` (early, by a scheduler), `diverged` or `failed`.
         model: short model name.
-        point: identity fields, `model` and `data` as they are keyed (by content).
+        point: identity fields, `model` and `data` as they are keyed (by content), `start_from` in words, so that trials
+            which started from repetitions of one trial are repetitions too.
         data: short name of the data.
         metrics: final values by name.
         curves: `[[epoch, value], …]` by name.
@@ -47,6 +49,7 @@ class Trial:
         files: the files beside its record that may be read; None where the record does not say.
         damaged: files that are not what the record says; they are not read.
         answers: where the answers to what it was asked lie in the storage, by the askings' labels.
+        error: what it failed of, its class and message; empty for others.
     """
 
     id: str
@@ -67,6 +70,7 @@ class Trial:
     files: frozenset[str] | None = None
     damaged: frozenset[str] = frozenset()
     answers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     def answers_problem(self, label: str) -> str:
         """Say why the answers to an asking are not to be read; empty where they may be."""
@@ -125,12 +129,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep: its stages and the choices it made."""
+    """One sweep: its stages, the choices it made, and the ids that its plan names, whoever ran them."""
 
     name: str
     space: str
     stages: tuple[Stage, ...]
     choices: Any = None
+    planned: frozenset[str] = frozenset()
+
+    def asks_for(self, trial: Trial) -> bool:
+        """Whether a trial is one of this sweep: it ran it, or its plan names it."""
+        return trial.sweep == self.name or trial.id in self.planned
 
 
 @dataclass(frozen=True)
@@ -142,12 +151,19 @@ class Study:
         sweeps: the sweeps asked for.
         trials: their trials, each id once, in the order of sweep and id.
         unreadable: records and other files that could not be read or are not what was written, and why.
+        baselines: pretrained trials of the storage's other sweeps; trials of these are compared with them, too.
     """
 
     store: Store
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     unreadable: tuple[str, ...] = field(default=())
+    baselines: tuple[Trial, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[Trial, ...]:
+        """The trials, and what they may be compared with besides."""
+        return (*self.trials, *self.baselines)
 
     @property
     def missing(self) -> int:
@@ -185,27 +201,35 @@ def load_study(
     index = store.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or head.sweep in wanted]
     records = [head.record() for head in heads]
+    num_own, keys = len(heads), {record["model"].get("key") for record in records}
+    for head in index.values():
+        if head.id not in planned and head.sweep not in wanted:
+            record = head.record()
+            if record["identity"]["method"] == "pretrained" and record["model"].get("key") in keys:
+                heads.append(head)
+                records.append(record)
     models = display_names(record["model"] for record in records)
     if damaged is None:
         damaged = damaged_files(store, heads)
     else:
         damaged = {head.id: damaged[head.id] for head in heads if head.id in damaged}
-    found = (
+    found = [
         _trial(record, head, models, frozenset(damaged.get(head.id, ())))
         for head, record in zip(heads, records, strict=True)
-    )
-    trials = sorted(found, key=lambda t: (t.sweep, t.id))
+    ]
+    trials, baselines = (sorted(part, key=lambda t: (t.sweep, t.id)) for part in (found[:num_own], found[num_own:]))
     status = {trial.id: trial.status for trial in trials}
     sweeps = []
     for name in wanted:
         own = [trial for trial in trials if trial.sweep == name]
         stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
         choices = read_sweep_file(store, name, CHOICES)
-        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices))
+        ids = frozenset(i for stage in plans[name].get("stages", ()) for i in stage.get("ids") or ())
+        sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices, ids))
     unreadable = [*index.warnings, storage_file_problem(store)]
     unreadable += [line for name in wanted for line in broken_files(store, name).values()]
     unreadable += [line for lines in damaged.values() for line in lines.values()]
-    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)))
+    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)), tuple(baselines))
 
 
 def read_extra(store: Store, trial: Trial, name: str) -> Any:
@@ -256,7 +280,7 @@ def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
 
 
 def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: frozenset[str]) -> Trial:
-    point, model = {**STATED_DEFAULTS, **record["identity"]}, record["model"]
+    point, model = {**STATED_DEFAULTS, **record["identity"], START: start_text(record)}, record["model"]
     data = record.get("data") or {}
     return Trial(
         id=str(record["id"]),
@@ -277,4 +301,5 @@ def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: 
         files=None if record.get("files") is None else frozenset(record["files"]),
         damaged=damaged,
         answers=answers_paths(record, head.folder),
+        error=": ".join(filter(None, ((record.get("error") or {}).get(part) for part in ("class", "message")))),
     )

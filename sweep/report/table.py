@@ -16,12 +16,13 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Cell:
-    """A value and how it is printed."""
+    """A value and how it is printed; the id of the trial that it is of, where it is of one."""
 
     value: float | str | None
     text: str
     best: bool = False
     sd: float | None = None
+    trial: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Table:
         columns: names of the value columns.
         rows: label texts and cells of each row.
         legend: lines below the table.
+        trials: of each row, the id of the trial that it is about; none where rows are about several.
     """
 
     slug: str
@@ -43,6 +45,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]
     legend: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
 
 
 def show(value: Any) -> str:

@@ -5,6 +5,20 @@ REPORT = """\
 
 {{ summary }}
 
+{% for answer in answers %}
+## {{ answer.question }}
+
+**{{ escape(answer.sentences[0]) }}** {{ escape(" ".join(answer.sentences[1:])) }}
+
+{% if answer.figure %}
+![{{ answer.figure.title }}]({{ image(answer.figure) }})
+
+{{ answer.figure.caption }} {{ figure_files(answer.figure) }}
+
+{% endif %}
+{% endfor %}
+## What was run
+
 {% if progress %}
 {{ table(progress) }}
 
@@ -21,6 +35,21 @@ Not used:
 {% endfor %}
 {% endif %}
 
+{% if embed %}
+## Trials
+
+<div id="trials-here"></div>
+
+A row's first cell leads to all that is known of the trial; a click on a heading sorts. All rows and numbers:
+[CSV](tables/trials.csv) · [Parquet](tables/trials.parquet)
+
+### Settings and results
+
+<div id="parallel-here"></div>
+
+{{ parallel }}
+
+{% endif %}
 {% for section in sections %}
 ## {{ section.heading }}
 
@@ -41,7 +70,7 @@ Not used:
 
 ![{{ figure.title }}]({{ image(figure) }})
 
-{{ figure.caption }} [PNG](figures/{{ figure.slug }}.png) · [SVG](figures/{{ figure.slug }}.svg)
+{{ figure.caption }} {{ figure_files(figure) }}
 
 {% endfor %}
 {% endfor %}
@@ -69,35 +98,23 @@ PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
-body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: #1c1c1c;
-  background: #fff; max-width: 76rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1, h2, h3 { line-height: 1.25; margin: 1.8em 0 .5em; }
-h2 { border-bottom: 1px solid #d5d5d5; padding-bottom: .2em; }
-h3 { font-size: 1.05rem; }
-table { border-collapse: collapse; font-size: .875rem; display: block; overflow-x: auto; max-height: 40rem;
-  font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .25rem .65rem; border-bottom: 1px solid #e4e4e4; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #777; position: sticky; top: 0; background: #fff; }
-tbody tr:hover { background: #f4f6f8; }
-img { max-width: 100%; height: auto; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem; }
-p, li { max-width: 52rem; }
-nav ul { columns: 2; padding-left: 1.2rem; }
-a { color: #0b57a4; }
-@media (prefers-color-scheme: dark) {
-  body, thead th { background: #16181b; color: #e2e2e2; }
-  img { background: #fff; }
-  pre { background: #22262b; }
-  tbody tr:hover { background: #22262b; }
-  th, td, h2 { border-color: #3a3f45; }
-  a { color: #7db8f0; }
-}
+{{ style }}
 </style>
 </head>
 <body>
+<nav><details><summary>Contents</summary>
 {{ nav }}
+</details></nav>
+<main>
 {{ body }}
+</main>
+<section id="one-trial" hidden></section>
+{% if data %}
+<script id="packed-trials" type="text/plain">{{ data }}</script>
+{% endif %}
+<script>
+{{ script }}
+</script>
 </body>
 </html>
 """

@@ -58,6 +58,7 @@ def ask_trials(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     progress: bool = False,
+    report: bool = False,
 ) -> list[Results]:
     """Ask the finished trials of a sweep, or of all sweeps of a storage, and return what is there then.
 
@@ -73,6 +74,7 @@ def ask_trials(
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         progress: print what the command would print on the way.
+        report: write each sweep's report at the end; its sentences are in the results.
 
     Raises:
         ConfigError: no sweep there, a probe that there is not, or a mistake found before anything was started.
@@ -86,6 +88,7 @@ def ask_trials(
         address=address,
         tracking_uri=tracking_uri,
         experiment=experiment,
+        report=report,
     )
     asked = Asked(check_probes(probes), baseline, retry_failed)
     store, names = sweeps_at(location)

@@ -81,6 +81,16 @@ class Interrupts:
             thread.join(timeout=5)
             self._leave_terminal()
 
+    @contextmanager
+    def skippable(self) -> Iterator[None]:
+        """Let the first signal raise KeyboardInterrupt while the block runs; afterwards all is as it was before."""
+        before = self._stop, self._closing, self._count
+        self._stop, self._closing, self._count = None, False, 0
+        try:
+            yield
+        finally:
+            self._stop, self._closing, self._count = before
+
     def _leave_terminal(self) -> None:
         """Print to nowhere from now on where a terminal was closed: a write to it would fail."""
         if not self._hung_up:

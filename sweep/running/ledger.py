@@ -32,12 +32,14 @@ from sweep.records.askings import asks_of, split
 from sweep.records.manifest import manifest_stages
 from sweep.records.names import ModelNames
 from sweep.records.record import Origin, Record, begin_record, complete_record, timestamp
+from sweep.records.starts import told_start
 from sweep.records.steering import NOTHING_ASKED, Steering
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RESERVED, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
+from sweep.running.starts import WaitingStarts
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.patience import patiently
 from trainables.trial.asking import Asking, label_of
@@ -129,7 +131,8 @@ class Ledger:
         self._queue: list[Pack] = []
         self._jobs: dict[str, Job] = {}
         self._later: dict[str, list[Point]] = {}
-        self._records = Records(index, store, retry_failed)
+        self._records = Records(index, store, retry_failed, plan.wanted)
+        self._starts = WaitingStarts(self._records, say)
         self._running: dict[str, set[str]] = {}
         self._begun: dict[str, Record] = {}
         self._claims = store.claims(name)
@@ -184,6 +187,9 @@ class Ledger:
         for point in job.points:
             origin = Origin(self.name, point.spec.stage, pack, point.labels)
             begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
+            if point.spec.start_from:
+                start = self._index.training(point.spec.start_from)
+                begun[point.id]["start"] = told_start(start, point.identity, point.spec.data)
         return begun
 
     @property
@@ -223,7 +229,9 @@ class Ledger:
         """Return the job that a point leads as a worker gets it, its places made absolute."""
         job = self._jobs[point.training]
         folder, checkpoint = self.store.full(self._folder_of(job)), self.store.full(self.checkpoint(point.training))
-        return TrialTask(point.training, self.plan.spec_to_run(point), folder, checkpoint, job.askings, job.asks)
+        start = () if job.asks or not point.spec.start_from else self._records.start(point).files
+        files = tuple(map(self.store.full, start))
+        return TrialTask(point.training, self.plan.spec_to_run(point), folder, checkpoint, job.askings, job.asks, files)
 
     def trials_of(self, training: str) -> tuple[str, ...]:
         """Return the ids of the trials that a training under way gives a result to."""
@@ -454,6 +462,7 @@ class Ledger:
         training = result["id"]
         job = self._jobs.pop(training)
         self._write(job, result)
+        self._records.wanted.pop(training, None)
         self.policy.forget(training)
         if result["status"] != "failed" and training not in self._stopped_trainings():
             patiently(self.store.delete, self.checkpoint(training))
@@ -571,6 +580,8 @@ class Ledger:
         Args:
             anew: look at every stage, also where nothing has been settled: the plan is another one.
         """
+        ready = self._starts.take_ready()
+        self._queue += self._packs(self._leads(ready), self.packing.size, self.packing.slots)
         before = len(self._settled)
         for key, question in list(self._open.items()):
             self._try_to_settle(key, question)
@@ -597,7 +608,7 @@ class Ledger:
     def _leads(self, points: Iterable[Point]) -> list[Point]:
         """Make jobs of what some trials lack, one for each training, and return their first trials.
 
-        A trial whose training is under way waits for it.
+        A trial whose training is under way waits for it, and one that starts from weights that are not there for those.
         """
         dues: dict[str, list[tuple[Point, Due]]] = {}
         for point in points:
@@ -606,7 +617,7 @@ class Ledger:
                 self.statuses[point.id] = self._index[point.id].status
             if due is not None and point.training in self._jobs:
                 self._later.setdefault(point.training, []).append(point)
-            elif due is not None:
+            elif due is not None and not (due.trains and self._starts.waits(point)):
                 dues.setdefault(point.training, []).append((point, due))
         self._tasks |= {point.id: point for found in dues.values() for point, _ in found}
         for training, found in dues.items():
@@ -722,7 +733,8 @@ class Ledger:
     def waiting_lines(self) -> list[str]:
         """Return a line for each reason why trials that were tried have no result."""
         reasons = Counter(f"{failure.kind}: {failure.message[:300]}" for failure in self.waiting.values())
-        return [f"{count} without a result ({told}); the same command tries again" for told, count in reasons.items()]
+        tried = [f"{count} without a result ({told}); the same command tries again" for told, count in reasons.items()]
+        return tried + self._starts.lines()
 
     def outcome(self) -> dict[str, int]:
         """Count the sweep's trials by status; `missing` have no record."""

@@ -31,6 +31,7 @@ class RunOptions:
         experiment: MLflow experiment.
         cache_bytes: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
+        report: write the report at the end.
         verbose: say every trial that ends and every failure, with its traceback.
         notify: a command for the end, a new kind of failure and a choice; empty for none.
     """
@@ -48,6 +49,7 @@ class RunOptions:
     experiment: str | None = None
     cache_bytes: int | None = None
     lock: bool = True
+    report: bool = False
     verbose: bool = False
     notify: str = ""
 

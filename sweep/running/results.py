@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,10 @@ class Results:
         choices: what earlier stages decided: `field`, `value`, `metric`, `group`, `runners_up`, … by question key.
         failures: one line for each kind of failure, with its count.
         notes: what a person was told on the way, a line each.
-        paths: full paths of the sweep's `folder`, and in it `plan`, `choices` and `results` (a Parquet table).
+        paths: full paths of the sweep's `folder`, and in it `plan`, `choices`, `results` (a Parquet table), and
+            `report` (its page) where that was asked for.
+        conclusions: what the statistics say, where a report was asked for: sentences by the question they answer.
+        report_trouble: why no report was written; empty where it was, or was not asked for.
         tracking_uri: MLflow's address.
         tracking_trouble: why MLflow lacks something that `python -m sweep.publish` can complete; empty if it does not.
         on_sample_world: whether trials ran on the generated models, which say nothing about real ones.
@@ -55,6 +58,8 @@ class Results:
     on_sample_world: bool
     seconds: float
     store: Store = field(repr=False)
+    conclusions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    report_trouble: str = ""
 
     @cached_property
     def rows(self) -> pd.DataFrame:

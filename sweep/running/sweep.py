@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -32,15 +31,19 @@ from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
 from sweep.records.mend import mend
 from sweep.records.names import ModelNames
+from sweep.records.starts import START
 from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
+from sweep.records.table import RESULTS
+from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.made import Made
 from sweep.running.notify import CHOICE, END, FAILURE, Notifier
 from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import Display
@@ -82,6 +85,7 @@ def run_sweep(
     probes: Sequence[str] = (),
     baseline: bool = True,
     notify: str = "",
+    report: bool = False,
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -113,6 +117,7 @@ def run_sweep(
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
         baseline: with the pretrained models to compare with.
         notify: a command for the end, a new kind of failure and a choice, as after `--notify`.
+        report: write the report at the end; its sentences are in the results.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -134,6 +139,7 @@ def run_sweep(
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
         notify=notify,
+        report=report,
     )
     found = asked_space(
         space,
@@ -254,8 +260,9 @@ class SweepRun:
 
     def run(self) -> Results:
         """Do it."""
-        # All that the end needs is imported at the start: sources may be updated while a long run goes on.
-        import sweep.records.table  # noqa: F401
+        if self._plan.num_left:
+            # All that the end needs is imported at the start: sources may be updated while a long run goes on.
+            import sweep.report.at_end  # noqa: F401
 
         options = self._options
         self._check_hub_models()
@@ -269,7 +276,9 @@ class SweepRun:
         to_ask = f", {plan.num_to_ask} to ask" if plan.num_to_ask else ""
         self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._store.full(self._name)}")
         for why, count in plan.trained_again.items():
-            self._say(f"note: {count} trials are trained again, to be asked: {why}")
+            self._say(f"note: {count} trials are trained again: {why}")
+        for why, count in plan.blocked.items():
+            self._say(f"note: {count} trials cannot start: {why}")
         self._say_notes(moved_notes(plan, self._commits, self._index))
         executor = executor_for(options) if plan.num_left or self._is_asked_for_more() else None
         if executor:
@@ -435,7 +444,10 @@ class SweepRun:
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]
-        return [{**asdict(point.spec), "model": models.named(point.card).name} for point in points]
+        return [
+            {**vars(p.spec), "model": models.named(p.card).name, START: p.start.spec.stage if p.start else None}
+            for p in points
+        ]
 
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""
@@ -444,23 +456,21 @@ class SweepRun:
         for stage in self._plan.stages:
             ids |= set(drawn.get(stage.name, ())) if stage.stage.sampling else {point.id for point in stage.points}
         found = Counter(self._index[trial].status for trial in ids if trial in self._index)
+        found["missing"] = sum(self._plan.blocked.values())
         return {status: found[status] for status in ("done", "stopped", "diverged", "failed", "missing")}
 
     def _close(self, stopped: str, counts: dict[str, int]) -> Results:
-        """Write the table and bring MLflow up to date."""
-        from sweep.records.table import write_results
-        from sweep.report.findings import publish
-        from sweep.tracking.client import TrackingError
-
-        trouble = ""
-        if self._plan.num_to_run or self._num_ended:
-            self._say("writing the results table and bringing MLflow up to date")
-        table = self._storing(lambda: write_results(self._store, self._name, self._index))
+        """Write the table and the report, bring MLflow up to date, unless all that is there as the last run left it."""
+        report, report_trouble, trouble = None, "", ""
+        files = (RESULTS, *((f"{REPORT_FOLDER}/{PAGE_FILE}",) if self._options.report else ()))
+        made = Made(self._store, self._name, self._index, self._tracking, files)
+        if not self._plan.num_left and made.is_there():
+            report = kept_report(self._store, self._name) if self._options.report else None
+        else:
+            report, report_trouble, trouble = self._make_all(stopped)
+            if not (stopped or self._trouble or report_trouble or trouble):
+                self._storing(made.note)
         stopped = stopped or self._trouble
-        try:
-            publish(self._store, [self._name], self._tracking, index=self._index)
-        except TrackingError as error:
-            trouble = str(error)
         code = EXIT_FAILED if stopped or counts["missing"] or counts["failed"] else 0
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         ended = f"{told}; {stopped}" if stopped else told
@@ -480,13 +490,48 @@ class SweepRun:
             notes=tuple(self._notes),
             paths={
                 "folder": full(self._name),
-                "results": full(table or f"{self._name}/results.parquet"),
+                "results": full(f"{self._name}/{RESULTS}"),
                 "plan": full(f"{self._name}/plan.json"),
                 "choices": full(f"{self._name}/choices.json"),
+                **({"report": report.page} if report else {}),
             },
             tracking_uri=self._tracking.uri,
             tracking_trouble=trouble,
             on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
             seconds=time.monotonic() - self._started,
             store=self._store,
+            conclusions=report.conclusions if report else {},
+            report_trouble=report_trouble,
         )
+
+    def _make_all(self, stopped: str) -> tuple[SweepReport | None, str, str]:
+        """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
+        from sweep.records.table import write_results
+        from sweep.report.findings import publish
+        from sweep.tracking.client import TrackingError
+
+        if self._plan.num_left or self._num_ended:
+            self._say("writing the results table and bringing MLflow up to date")
+        self._storing(lambda: write_results(self._store, self._name, self._index))
+        report, report_trouble = self._report(stopped)
+        try:
+            publish(self._store, [self._name], self._tracking, index=self._index)
+        except TrackingError as error:
+            return report, report_trouble, str(error)
+        return report, report_trouble, ""
+
+    def _report(self, stopped: str) -> tuple[SweepReport | None, str]:
+        """Write the report, if it is asked for, before MLflow gets it; or say why there is none."""
+        if not self._options.report or not self._index:
+            return None, ""
+        if stopped == INTERRUPTED:
+            return None, "the run was interrupted"
+        from sweep.report.at_end import report_of_sweep
+
+        try:
+            with self._interrupts.skippable():
+                return report_of_sweep(self._store, self._name, self._index, self._say), ""
+        except KeyboardInterrupt:
+            return None, "it was interrupted"
+        except Exception as error:  # the trials have run: whatever is wrong with the report, the run ends as it would
+            return None, f"{type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from typing import Any
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
 from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
+from sweep.records.starts import START, start_text
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
 from trainables.adapters.registry import ADAPTERS
@@ -46,7 +47,9 @@ def describe_trial(
         sweep_link: address of the sweep's own run, relative to the UI's page.
         has_file: whether all changed answers are an artifact of the run.
     """
-    lines = [_in_words(record), ""]
+    model = record["model"]
+    stated = {**record["identity"], START: start_text(record)}
+    lines = [in_words(stated, model["name"], model["num_blocks"], record["data"]["given"]), ""]
     error = record.get("error") or {}
     if error:
         lines += [f"**{record['status']}**: {error.get('class')}: {error.get('message')}", ""]
@@ -56,6 +59,10 @@ def describe_trial(
         lines += _compared(finding)
         lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
+    if record.get("start"):
+        lines.append(
+            f"- its weights started as those of trial `{record['start'].get('trial', record['start']['training'])}`"
+        )
     if record["status"] == "done":
         below = answers_below(record)
         lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
@@ -99,31 +106,36 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|") or "–"
 
 
-def _in_words(record: Record) -> str:
-    stated, model = record["identity"], record["model"]
+def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) -> str:
+    """Say what a trial is in a sentence.
+
+    Args:
+        stated: its identity, what it started from in words (`start_text`).
+        model: its model's name.
+        num_blocks: of the model.
+        data: as the user named it.
+    """
     shots = "1 shot" if stated["num_shots"] == 1 else f"{stated['num_shots']} shots"
     asked = f"{', '.join(stated['probes'])}, {shots}" if stated["probes"] else "nothing"
-    where = (
-        f"data {record['data']['given']}, {stated['num_documents']} documents; asked: {asked}; seed {stated['seed']}"
-    )
+    where = f"data {data}, {stated['num_documents']} documents; asked: {asked}; seed {stated['seed']}"
     if stated["method"] == "pretrained":
-        return f"The pretrained model {model['name']} as it comes; {where}."
+        return f"The pretrained model {model} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
+    if stated.get(START) is not None:
+        training += f", starting from the weights of a trial with {stated[START]}"
     if stated["method"] == "full_update":
-        return f"All weights of {model['name']} trained ({stated['method']}) on {training}; {where}."
+        return f"All weights of {model} trained ({stated['method']}) on {training}; {where}."
     if stated["method"] != "memory":
         what = " ".join(ADAPTERS[stated["method"]].words(stated)) if stated["method"] in ADAPTERS else stated["method"]
-        return f"{what} of {model['name']}; trained on {training}; {where}."
-    layer = (
-        f"layer {stated['layer']} of {model['num_blocks']} (depth {(stated['layer'] + 1) / model['num_blocks']:.2f})"
-    )
+        return f"{what} of {model}; trained on {training}; {where}."
+    layer = f"layer {stated['layer']} of {num_blocks} (depth {(stated['layer'] + 1) / num_blocks:.2f})"
     if stated["mode"] == "hard":
         kind = f"allocation {stated['allocation']} as a hard mask"
     elif stated["allocation"] == "none":
         kind = "no structure (plain memorising)"
     else:
         kind = f"allocation {stated['allocation']}, inductive loss with alpha {stated['alpha']:g}"
-    memory = f"A memory of {stated['memory_dim']} entries at {layer} of {model['name']}"
+    memory = f"A memory of {stated['memory_dim']} entries at {layer} of {model}"
     return f"{memory}; {kind}; trained on {training}; {where}."
 
 
@@ -135,6 +147,7 @@ def describe_sweep(
     naming: Naming,
     links: Mapping[str, str],
     figures: Sequence[tuple[str, str]] = (),
+    conclusions: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> str:
     """Say what a sweep asked and what came out.
 
@@ -146,9 +159,11 @@ def describe_sweep(
         naming: how its trials are named.
         links: addresses by what they lead to, relative to the UI's page.
         figures: heading and address of pictures.
+        conclusions: questions, and the sentences that answer them.
     """
     parts = [f"## {plan.get('title') or plan.get('space') or 'Sweep'}"]
     parts.append(" · ".join(f"[{what}]({address})" for what, address in links.items()))
+    parts += [f"**{question}** {' '.join(map(_cell, sentences))}" for question, sentences in conclusions]
     parts.append(_counts(plan, records))
     chosen = _choices(choices)
     if chosen:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
+from sweep.records.starts import START, start_text
 from sweep.tracking.naming import Naming
 from trainables.trial.spec import STATED_DEFAULTS, unused_fields
 
@@ -155,6 +156,8 @@ def run_params(record: Record) -> dict[str, str]:
             value = model["name"]
         elif name == "data":
             value = record["data"]["given"]
+        elif name == START:
+            value = start_text(record)
         elif name == "num_clusters":
             value = value or stated["num_documents"]
         text = _param(value)
@@ -203,6 +206,8 @@ def run_tags(record: Record, storage: str, members: Mapping[str, str]) -> dict[s
         **{f"label.{name}": str(value) for name, value in record.get("labels", {}).items()},
         **member_tags(members),
     }
+    if record.get("start"):
+        tags[START] = record["start"].get("trial", "")
     if record.get("error"):
         tags["error"] = f"{record['error'].get('class')}: {record['error'].get('message')}"
     if (record.get("timings") or {}).get("pack_size"):

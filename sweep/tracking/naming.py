@@ -15,6 +15,7 @@ from itertools import permutations
 from typing import Any
 
 from sweep.records.record import Record
+from sweep.records.starts import START
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.fields import Part
 from trainables.trial.spec import FIELDS
@@ -22,10 +23,11 @@ from trainables.trial.spec import FIELDS
 WIDTH = 18
 """Characters of a name that MLflow's tables and legends show at their default width (3.17, counted on the screen)."""
 _FIELDS = (
-    "alpha", "allocation", "num_documents", "layer", "model", "content", "num_clusters", "memory_dim", "num_shots",
+    "alpha", "allocation", "num_documents", "layer", "model", "content", "start_from", "num_clusters", "memory_dim",
+    "num_shots",
     "rank", "lora_alpha", "lora_targets", "virtual_tokens", "template_layer", "activation", "negatives",
     "guidance_target", "guidance_alpha", "key_dim", "epochs", "lr", "weight_decay", "entries_per_group",
-    "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
+    "grouping", "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
 )  # fmt: skip
 _LETTERS = {
     "num_documents": "n", "layer": "L", "num_clusters": "g", "memory_dim": "m", "num_shots": "k", "epochs": "e",
@@ -106,7 +108,10 @@ _BRIEF |= {f"simset{k}-token": f"sim{k}t" for k in (1, 2, 3)}
 
 def values_of(record: Record) -> dict[str, Any]:
     """Return a trial's fields by its record, model and data by the names that people gave them."""
-    return {**record["identity"], "model": record["model"]["name"], "data": record["data"]["given"]}
+    found = {**record["identity"], "model": record["model"]["name"], "data": record["data"]["given"]}
+    if record.get("start"):
+        found[START] = record["start"].get("stage")  # its id says nothing to people
+    return found
 
 
 def _stated(name: str, values: Values) -> str:
@@ -126,6 +131,8 @@ def _stated(name: str, values: Values) -> str:
         return f"{value}-token" if values.get("granularity") == "token" and value.startswith("simset") else str(value)
     if not _uses(method, name):
         return ""
+    if name == START:
+        return f"from-{value}"
     if name == "norm_and_gate":
         return "" if value else "no-norm"
     if name == "data":

@@ -40,11 +40,13 @@ class Extras:
         findings: how trials compare with others, by trial id.
         pictures: draws the pictures of a sweep, by its name; called where its run needs them.
         changed: makes the table of all answers of a trial that differ from its reference's, by trial id.
+        conclusions: what a sweep comes to, by its name: questions, and the sentences that answer them.
     """
 
     findings: Mapping[str, Finding] = field(default_factory=dict)
     pictures: Callable[[str], Sequence[Picture]] = lambda sweep: ()
     changed: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    conclusions: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,13 @@ class _Publisher:
             for _ in threads.map(self._do, todo):
                 progress(next(steps), len(heads))
         for name, sweep_run in self._own.items():
-            self.counts[sweep_run.complete(self.extras.findings, self._namings[name], self.extras.pictures)] += 1
+            outcome = sweep_run.complete(
+                self.extras.findings,
+                self._namings[name],
+                self.extras.pictures,
+                self.extras.conclusions.get(name, ()),
+            )
+            self.counts[outcome] += 1
             self.counts["removed"] += sweep_run.removed
         for (sweep, _), remnants in present.items():
             if sweep in self.stages:

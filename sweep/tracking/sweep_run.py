@@ -81,7 +81,11 @@ class SweepRun:
         return any(params.get(name, value) != value for name, value in self._params.items())
 
     def complete(
-        self, findings: Mapping[str, Finding], naming: Naming, pictures: Callable[[str], Sequence[Picture]]
+        self,
+        findings: Mapping[str, Finding],
+        naming: Naming,
+        pictures: Callable[[str], Sequence[Picture]],
+        conclusions: Sequence[tuple[str, Sequence[str]]] = (),
     ) -> str:
         """Send what the run lacks; return `created`, `completed` or `unchanged`."""
         metrics = {value.name for record in self._records for value in metric_values(record)}
@@ -93,7 +97,7 @@ class SweepRun:
         parts = [*files.values(), *sorted(self._marks[record["id"]].encode() for record in self._records)]
         parts += [findings[r["id"]].mark.encode() for r in self._records if r["id"] in findings]
         read = _data_sets(self._records)
-        mark = _mark([*parts, naming_text(naming), repr(read).encode()])
+        mark = _mark([*parts, naming_text(naming), repr(read).encode(), repr(conclusions).encode()])
         if self._kept and self._kept.complete == mark:
             return "unchanged"
         files["results.parquet"] = table_bytes(self._store, self._sweep, self._index)
@@ -110,7 +114,7 @@ class SweepRun:
                 self._runs.attach(self.run, [path], "figures")
         now = _now_ms()
         values = [MetricValue(metric, value, 0, now) for metric, value in totals(self._records).items()]
-        note = self._note(findings, naming, views, drawn)
+        note = self._note(findings, naming, views, drawn, conclusions)
         tags = {**self._tags(), NOTE: note, "complete": mark}
         for each in read:
             self._runs.log_data(self.run, each)
@@ -137,13 +141,18 @@ class SweepRun:
         return tags | ({"mlflow.source.git.commit": max(commits)} if len(commits) == 1 else {})
 
     def _note(
-        self, findings: Mapping[str, Finding], naming: Naming, views: Sequence[View], drawn: Sequence[Picture]
+        self,
+        findings: Mapping[str, Finding],
+        naming: Naming,
+        views: Sequence[View],
+        drawn: Sequence[Picture],
+        conclusions: Sequence[tuple[str, Sequence[str]]],
     ) -> str:
         experiment = self._runs.experiment_id
         links = {view.title: view_path(experiment, self._view_id(view), view.charts) for view in views}
         links["report"] = run_path(experiment, self.run, REPORT)
         figures = [(picture.heading, artifact_path(self.run, f"figures/{picture.name}.png")) for picture in drawn]
-        note = describe_sweep(self._plan, self._choices, self._records, findings, naming, links, figures)
+        note = describe_sweep(self._plan, self._choices, self._records, findings, naming, links, figures, conclusions)
         return note if len(note) <= _NOTE_CHARS else note[: note.rfind("\n", 0, _NOTE_CHARS)] + "\n\n_… cut off_"
 
     def _view_id(self, view: View) -> str:

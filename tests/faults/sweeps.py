@@ -109,6 +109,7 @@ class Sweep:
         if "--pack-size" not in words:
             words += ("--pack-size", "1")
         where = ("--storage", str(self.storage or self.folder / "out"))
+        words = (*words, "--no-report")
         run = [sys.executable, "-m", module, str(self.folder / "small.py"), *where, "--device", "cpu", *words]
         # files, not pipes: a pipe would be waited for until the last process that inherited it had ended
         with (self.folder / "output.txt").open("w") as out, (self.folder / "errors.txt").open("w") as err:

@@ -28,13 +28,14 @@ NUMBERS = {
     "memory_content": (72, 72, [("baseline", 12, 0), ("memory", 72, 0)]),
     "full_update": (4, 4, [("baseline", 2, 0), ("full_update", 4, 0)]),
     "adapters": (
-        12,
-        12,
+        15,
+        15,
         [
             ("baseline", 3, 0),
             ("memory", 3, 0),
             ("lora", 3, 0),
             ("prompt", 3, 0),
+            ("prefix", 3, 0),
             ("full_update", 3, 0),
             ("prompt_flops", 3, 0),
             ("full_update_flops", 3, 0),
@@ -46,13 +47,28 @@ NUMBERS = {
         [("baseline", 2, 0), ("activations", 6, 0), ("negatives", 8, 2), ("guidance", 12, 2), ("key_dim", 6, 2)],
     ),
     "two_memories": (3, 3, [("baseline", 3, 0), ("alone", 6, 0), ("shared", 6, 0), ("separate", 9, 0)]),
+    "use_memory": (
+        3,
+        3,
+        [
+            ("baseline", 3, 0),
+            ("document", 3, 0),
+            ("template", 6, 0),
+            ("together", 6, 0),
+            ("on_top", 6, 0),
+            ("trained_on", 3, 0),
+            ("longer", 3, 0),
+        ],
+    ),
     "structure": (32, 24, [("baseline", 2, 0), ("structure", 24, 0)]),
     "layers": (64, 64, [("baseline", 2, 0), ("layers", 64, 0)]),
     "clustering": (120, 82, [("clustering", 82, 0)]),
     "memory_size": (64, 40, [("memory_size", 40, 0)]),
     "formation": (200, 128, [("formation", 128, 0)]),
     "entries": (48, 26, [("entries", 26, 0)]),
+    "scale": (48, 32, [("sets", 24, 0), ("memory", 32, 0)]),
     "counterfact": (12, 8, [("baseline", 2, 0), ("counterfact", 8, 0)]),
+    "facts": (18, 18, [("baseline", 6, 0), ("trained", 18, 0)]),
     "own_data": (4, 4, [("baseline", 2, 0), ("memory", 4, 0)]),
     "tune_alpha": (20, 20, [("layer_selection", 20, 0), ("tune", 64, 0)]),
 }
@@ -119,7 +135,7 @@ def test_adapters_are_compared_at_equal_parameters_and_at_equal_flops() -> None:
     points = {stage.name: stage.points[0] for stage in plan.stages}
     plans = {name: (adapter_plan(vars(point.spec)), point) for name, point in points.items()}
     params = {name: plan.stored_params(point.card) for name, (plan, point) in plans.items()}
-    for name in ("lora", "prompt"):
+    for name in ("lora", "prompt", "prefix"):
         assert 0.95 < params[name] / params["memory"] < 1.05
     flops = {
         name: plan.train_flops(point.card, 256.0, 1.0) * point.spec.epochs
@@ -128,6 +144,17 @@ def test_adapters_are_compared_at_equal_parameters_and_at_equal_flops() -> None:
     }
     for name in ("lora", "prompt_flops", "full_update_flops"):
         assert 0.93 < flops[name] / flops["memory"] < 1.07, name
+
+
+def test_what_is_stored_is_used_by_trials_of_the_same_seed_beside_their_counterparts_alone() -> None:
+    plan = build_plan(space_of("use_memory"))
+    documents = {point.training: point.spec.seed for point in plan.stage("document").points}
+    for name in ("on_top", "trained_on", "longer"):
+        for point in plan.stage(name).points:
+            assert documents[str(point.spec.start_from)] == point.spec.seed and point.start
+    alone = {(point.spec.layer, point.spec.seed) for point in plan.stage("template").points}
+    on_top = {(p.spec.template_layer or p.spec.layer, p.spec.seed) for p in plan.stage("on_top").points}
+    assert alone == on_top and {p.spec.layer for p in plan.stage("on_top").points} == {22}
 
 
 def test_the_first_table_has_all_twelve_models() -> None:

@@ -43,6 +43,17 @@ def test_what_a_part_of_the_driver_imports(code: str, needed: set[str]) -> None:
     assert imported_by(code) <= needed
 
 
+def test_a_run_with_nothing_to_do_imports_neither_mlflow_nor_what_makes_a_report(tmp_path: Path) -> None:
+    call = f"['sample', '--small', '--executor', 'local', '--stage', 'layer_selection', '--storage', '{tmp_path}']"
+    code = (
+        "from sweep.run import app; from typer.testing import CliRunner\n"
+        f"done = CliRunner().invoke(app, {call})\n"
+        "assert done.exit_code == 0 and 'report.html' in done.output, done.output\n"
+    )
+    assert "mlflow" in imported_by(code)
+    assert imported_by(f"{code}assert 'nothing to run' in done.output") == set()
+
+
 def test_what_a_worker_tells_needs_no_torch_to_be_read() -> None:
     from trainables.pack.worker import library_versions
 

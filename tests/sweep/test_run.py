@@ -48,7 +48,7 @@ def write_space(folder: Path, tiny_models, sample_data, epochs: int = 2, text: s
     return path
 
 
-ONE_PACK = [sys.executable, "-m", "sweep.run", "--max-concurrent", "1"]
+ONE_PACK = [sys.executable, "-m", "sweep.run", "--max-concurrent", "1", "--no-report"]
 
 
 def command(*args: object) -> list[str]:
@@ -96,6 +96,14 @@ def test_a_staged_sweep_runs_to_its_end(finished):
     assert len(found) == TRIALS
     assert {r["status"] for r in found.values()} == {"done"}
     assert "Traceback" not in done.stdout + done.stderr
+    told = json.loads((storage / "tiny" / "report" / "conclusions.json").read_text())["conclusions"]
+    answer = next(iter(told.values()))
+    printed = done.stdout.splitlines()
+    place = printed.index(f"answer:   {answer[0]}")
+    assert [line.strip() for line in printed[place + 1 : place + len(answer[:2])]] == answer[1:2]
+    assert f"report:   {storage}/tiny/report/report.html" in printed and any("MLflow:" in line for line in printed)
+    page = (storage / "tiny" / "report" / "report.html").read_text()
+    assert all(part in page for part in ("Does memorising help?", answer[0].split(":")[0]))
     table = pq.read_table(storage / "tiny" / "results.parquet")
     assert table.num_rows == TRIALS
     choices = json.loads((storage / "tiny" / "choices.json").read_text())

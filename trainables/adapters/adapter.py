@@ -186,6 +186,18 @@ class Adapter(ABC, Generic[PlanT]):
             DataError: files that are not of this adapter and shape.
         """
 
+    def start(self, member: int, files: Mapping[str, bytes]) -> None:
+        """Take over the weights that an earlier training has stored, before any of this one; its optimiser starts anew.
+
+        Args:
+            member: which.
+            files: what `stored` gave there, of a training that `plan.check_start` has let pass.
+
+        Raises:
+            DataError: files that are not of this adapter and shape.
+        """
+        self.load_stored(member, files)
+
     def findings(self) -> list[Findings]:
         """Return what is worth noting about each member; metrics are finite for active ones."""
         return [Findings() for _ in self.plans]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
 from trainables.registry import Plan
 
@@ -33,11 +34,15 @@ class AdapterPlan(Plan, ABC):
             a pack agree in all fields that are not marked as free within a pack.
         trains: whether there are epochs at all.
         has_error: whether a memorisation error is measured; else only what the adapter finds, and what it is asked.
+        files: what a finished training leaves of its weights beside its record, by name.
+        starts: the methods whose stored weights it can start from, each with the fields that must then be the same.
     """
 
     packs: ClassVar[bool]
     trains: ClassVar[bool] = True
     has_error: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ()
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @abstractmethod
     def trunk_layer(self, card: ModelCard) -> int | None:
@@ -62,6 +67,20 @@ class AdapterPlan(Plan, ABC):
         Raises:
             ConfigError: names the field and what to do.
         """
+
+    def check_start(self, earlier: AdapterPlan) -> None:
+        """Refuse to start from the weights of an earlier training that do not fit.
+
+        Raises:
+            ConfigError: another method than those of `starts`, or another shape.
+        """
+        if earlier.name not in self.starts:
+            told = f"only from those of {' or '.join(self.starts)}" if self.starts else "nor from any others"
+            raise ConfigError(f"method={self.name}: cannot start from the weights of a {earlier.name}, {told}")
+        for name in self.starts[earlier.name]:
+            own, other = getattr(self, name), getattr(earlier, name)
+            if own != other:
+                raise ConfigError(f"{name}={own}: the weights to start from are of {name}={other}; set it to that")
 
     def added_params(self, card: ModelCard) -> int:
         """Return the parameters that come on top of the model's, in every forward pass."""

@@ -11,6 +11,7 @@ from trainables.adapters.full_update.plan import FullUpdatePlan
 from trainables.adapters.lora.plan import LoraPlan
 from trainables.adapters.memory.plan import MemoryPlan
 from trainables.adapters.plan import AdapterPlan
+from trainables.adapters.prefix.plan import PrefixPlan
 from trainables.adapters.pretrained.plan import PretrainedPlan
 from trainables.adapters.prompt.plan import PromptPlan
 from trainables.adapters.two_memories.plan import TwoMemoriesPlan
@@ -24,6 +25,7 @@ ADAPTERS: Registry[AdapterPlan] = Registry(
     AllocatePlan,
     LoraPlan,
     PromptPlan,
+    PrefixPlan,
     DocGuidancePlan,
     TwoMemoriesPlan,
 )

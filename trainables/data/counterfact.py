@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.data.corpus import subject_of
 from trainables.data.jsonl import checked_text, require
 from trainables.data.sources import resolve_sources
 from trainables.data.tables import read_table
-from trainables.errors import DataError
+from trainables.errors import ConfigError, DataError
 
 SUBJECT_PLACE = "{}"
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts")
@@ -61,6 +63,53 @@ def load_counterfact(data: str) -> list[CounterfactRecord]:
             "--data counterfact"
         )
     return [record for path in files for record in read_records(path)]
+
+
+def facts_to_train(
+    records: Sequence[CounterfactRecord], titles: Collection[str], count: int
+) -> list[CounterfactRecord]:
+    """Return the records whose prompts are trained on, so that the form of question is known before others are asked.
+
+    None is about a document: what a trial memorises from its pages alone stays apart. The order is that of a hash of
+    the subjects, so that it does not follow the file's order, by which the probe asks.
+
+    Args:
+        records: all there are.
+        titles: of the trial's documents.
+        count: how many.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    known = {subject_of(title) for title in titles}
+    apart = [record for record in records if subject_of(record.subject) not in known]
+    if len(apart) < count:
+        raise ConfigError(
+            f"template_facts={count:,}: there are {len(apart):,} CounterFact records about subjects other than the "
+            "documents; lower it"
+        )
+    return sorted(apart, key=lambda record: hashlib.blake2b(subject_of(record.subject).encode()).digest())[:count]
+
+
+def facts_to_ask(
+    records: Sequence[CounterfactRecord], titles: Collection[str], trained: int
+) -> list[CounterfactRecord]:
+    """Return the records that may be asked: those about a document first, none about a subject trained on.
+
+    Args:
+        records: all there are.
+        titles: of the trial's documents.
+        trained: how many are trained on (see `facts_to_train`).
+
+    Raises:
+        ConfigError: there are fewer than are to be trained on, or none is left.
+    """
+    known = {subject_of(title) for title in titles}
+    taken = {subject_of(record.subject) for record in facts_to_train(records, titles, trained)} if trained else set()
+    left = [record for record in records if subject_of(record.subject) not in taken]
+    if records and not left:
+        raise ConfigError(f"template_facts={trained:,}: no CounterFact record is left to be asked; lower it")
+    return sorted(left, key=lambda record: subject_of(record.subject) not in known)
 
 
 def read_records(path: Path) -> list[CounterfactRecord]:

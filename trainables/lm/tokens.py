@@ -23,7 +23,7 @@ def load_tokenizer(card: ModelCard) -> Any:
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of a text, as `tokenizer(text)` does but for what that puts behind it (never EOS)."""
-    return _start(tokenizer) + _plain(tokenizer, text)
+    return text_start(tokenizer) + _plain(tokenizer, text)
 
 
 def end_tokens(tokenizer: Any) -> frozenset[int]:
@@ -57,11 +57,26 @@ def segments(tokenizer: Any, text: str, segment_tokens: int, max_segments: int) 
     Raises:
         ValueError: `segment_tokens` has no room for text.
     """
-    start, tokens = _start(tokenizer), _plain(tokenizer, text)
+    return segments_of(text_start(tokenizer), _plain(tokenizer, text), segment_tokens, max_segments)
+
+
+def segments_of(start: list[int], tokens: list[int], segment_tokens: int, max_segments: int) -> list[list[int]]:
+    """Cut a text's tokens into segments (see `segments`).
+
+    Args:
+        start: what the tokenizer puts before a text (`text_start`).
+        tokens: of the text, without that.
+        segment_tokens: most tokens of a segment, `start` included.
+        max_segments: the tokens beyond are left out.
+
+    Raises:
+        ValueError: `segment_tokens` has no room for text.
+    """
     step = segment_tokens - len(start)
     if step < 1:
         raise ValueError(f"segments of {segment_tokens} tokens have no room for text after BOS")
-    cut = [start + tokens[at : at + step] for at in range(0, len(tokens), step)][:max_segments]
+    ends = range(0, min(len(tokens), step * max_segments), step)
+    cut = [start + tokens[at : at + step] for at in ends]
     return [segment for segment in cut if len(segment) > 1]
 
 
@@ -70,7 +85,7 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _start(tokenizer: Any) -> list[int]:
+def text_start(tokenizer: Any) -> list[int]:
     """Return what the tokenizer puts before a text: `[BOS]`, more than that, or nothing.
 
     Its post-processor may do it without naming a BOS, so a text is encoded with and without.

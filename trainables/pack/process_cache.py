@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from trainables.data.corpus import load_corpus
+from trainables.data.counterfact import facts_to_train, load_counterfact
 from trainables.data.documents import Document
 from trainables.lm.card import ModelCard, model_card
 from trainables.lm.hidden import HiddenStates
@@ -28,6 +29,7 @@ from trainables.node.cache_dir import cache_dir
 from trainables.pack.texts import (
     check_lengths,
     document_texts,
+    fact_texts,
     question_texts,
     select_documents,
     template_texts,
@@ -205,6 +207,10 @@ class ProcessCache:
             )
             asked_with = (spec.data, spec.num_shots, spec.seed, spec.allow_missing_pages)
             train += question_texts(documents, tokenizer, *asked_with, answer_loss_only=answer_only)
+            if spec.template_facts:
+                titles = [document.title for document in documents]
+                facts = facts_to_train(load_counterfact(spec.data), titles, spec.template_facts)
+                train += fact_texts(facts, tokenizer, answer_loss_only=answer_only)
         made = {plan: plan.load().make(plan, documents, tokenizer) for plan in plans}
         found = StudyTexts(
             documents=documents,

@@ -11,6 +11,8 @@ from trainables.adapters.adapter import Adapter, MemberState, PackTexts
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError, DataError
 from trainables.node.addresses import shown
+from trainables.node.patience import patiently
+from trainables.node.storage import read_bytes
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, write_checkpoint
 from trainables.pack.metric_log import MetricLog
 from trainables.pack.process_cache import ProcessCache
@@ -47,6 +49,7 @@ class PackRun:
 
     Raises:
         ConfigError: there is nothing to train on.
+        DataError: weights to start from that are missing or broken.
         UnfitCheckpoint: a checkpoint is not of a trial of this shape.
     """
 
@@ -78,6 +81,7 @@ class PackRun:
         self.epoch = 0
         for k, found in enumerate(checkpoints):
             if found is None:
+                self._start(k)
                 continue
             self.epoch = found.epoch
             try:
@@ -91,6 +95,24 @@ class PackRun:
         self._eval_epochs = self._questions.epochs.union(*(task.spec.eval_epochs for task in tasks))
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
+
+    def _start(self, member: int) -> None:
+        """Let a member that begins take over the weights of an earlier training, if it is to."""
+        task, files = self.tasks[member], {}
+        if task.spec.start_from is not None and not task.start:
+            raise DataError(f"start_from={task.spec.start_from}: its weights were not handed in")
+        for path in task.start:
+            try:
+                files[path.rpartition("/")[2]] = patiently(read_bytes, path)
+            except FileNotFoundError:
+                raise DataError(
+                    f"{shown(path)}: missing; what trial {task.id} starts from has to be trained again"
+                ) from None
+        if files:
+            try:
+                self.adapter.start(member, files)
+            except DataError as error:
+                raise DataError(f"{shown(task.start[0])}: {error}") from None
 
     @property
     def done(self) -> bool:

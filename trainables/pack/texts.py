@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainables.data.corpus import Corpus, with_subject_pages
-from trainables.data.counterfact import load_counterfact
+from trainables.data.counterfact import CounterfactRecord, load_counterfact
 from trainables.data.documents import Document, Selection
 from trainables.data.own import training_pool
 from trainables.data.prompts import choose_examples, render_prompt, render_template
@@ -14,7 +14,7 @@ from trainables.data.sources import resolve_sources
 from trainables.data.template import read_templates
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
-from trainables.lm.texts import TrainingText
+from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
 from trainables.probes.choices.probe import choose_questions
@@ -94,13 +94,31 @@ def template_texts(
     for index, document in enumerate(documents):
         for claim in document.train_claims:
             examples = choose_examples(document, num_shots, seed, notes_labels=notes_labels, exclude=(claim.text,))
-            tokens = encode(tokenizer, render_template(examples, claim.text, claim.letter))
-            first = 1
-            if answer_loss_only:
-                prompt = encode(tokenizer, render_prompt(examples, claim.text))
-                first = max(1, _common_prefix(prompt, tokens))
-            texts.append(TrainingText(TokenTree.chain(tokens), index, first))
+            whole = render_template(examples, claim.text, claim.letter)
+            prompt = render_prompt(examples, claim.text) if answer_loss_only else ""
+            texts.append(_template_text(tokenizer, whole, prompt, index))
     return texts
+
+
+def fact_texts(
+    records: Sequence[CounterfactRecord], tokenizer: Any, answer_loss_only: bool = False
+) -> list[TrainingText]:
+    """Write CounterFact's prompts with their true answers, about none of the trial's documents.
+
+    Args:
+        records: what to train on.
+        tokenizer: of the language model.
+        answer_loss_only: only the answer's tokens carry loss, else the whole text.
+    """
+    return [
+        _template_text(
+            tokenizer,
+            f"{record.question} {record.target_true.strip()}",
+            record.question if answer_loss_only else "",
+            NO_DOCUMENT,
+        )
+        for record in records
+    ]
 
 
 def question_texts(
@@ -131,10 +149,16 @@ def question_texts(
     for index, document in enumerate(documents):
         for question in document.train_questions:
             prompt = template.prompt(question, choose_questions(question, document, pool, num_shots, seed))
-            tokens = encode(tokenizer, prompt + template.answered(question, question.answer))
-            first = max(1, _common_prefix(encode(tokenizer, prompt), tokens)) if answer_loss_only else 1
-            texts.append(TrainingText(TokenTree.chain(tokens), index, first))
+            whole = prompt + template.answered(question, question.answer)
+            texts.append(_template_text(tokenizer, whole, prompt if answer_loss_only else "", index))
     return texts
+
+
+def _template_text(tokenizer: Any, whole: str, prompt: str, document: int) -> TrainingText:
+    """Return a text of which the tokens after `prompt` carry loss; without a prompt, all of them."""
+    tokens = encode(tokenizer, whole)
+    first = max(1, _common_prefix(encode(tokenizer, prompt), tokens)) if prompt else 1
+    return TrainingText(TokenTree.chain(tokens), document, first)
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

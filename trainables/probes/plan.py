@@ -57,11 +57,13 @@ class ProbePlan(Plan, ABC):
 
     Attributes:
         name: as in the trial field `probes`, and the part of its metrics' names before the slash.
+        main_setting: the setting whose value may stand alone behind the probe's name; empty for none.
         version: raised whenever the same settings ask something else than before.
         metrics: name -> lowest and highest possible value.
         answers: column of one answer -> its type, as Arrow names them, or `list<TYPE>`.
     """
 
+    main_setting: ClassVar[str] = ""
     version: ClassVar[int] = 1
     metrics: ClassVar[Mapping[str, tuple[float, float]]]
     answers: ClassVar[Mapping[str, str]]

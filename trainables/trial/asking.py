@@ -105,6 +105,8 @@ def added_asking(text: str, stated: Mapping[str, Any], data_key: str) -> Asking:
 def parse_probe(text: str) -> tuple[str, dict[str, Any]]:
     """Read `NAME[:key=value,...]`: a probe and those of its settings that are not to be the trial's own.
 
+    Where a probe has a setting that says what it is above all, its value may stand alone: `lm_eval:arc_easy`.
+
     Raises:
         ConfigError: no such probe, no such setting, or a value that it cannot have.
     """
@@ -113,7 +115,9 @@ def parse_probe(text: str) -> tuple[str, dict[str, Any]]:
     settings: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
+        if not equals and PROBES[name.strip()].main_setting:
+            key, value = PROBES[name.strip()].main_setting, key
+        elif not equals:
             raise ConfigError(f"probe {text!r}: {part!r} is no setting; write NAME:key=value,key=value")
         if key not in known:
             raise ConfigError(f"probe {text!r}: {name} has no setting {key!r}{nearest(key, known)} ({_told(known)})")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from typing import Any
 
 from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
 from trainables.adapters.lora.targets import without_repetition
-from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
+from trainables.adapters.memory.setting import ALLOCATIONS, GROUPINGS, MOST_COMPLETE, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.data.general_text import general_text_key
 from trainables.data.sources import data_key as key_of_data
@@ -82,6 +83,10 @@ class TrialSpec:
     template_loss: str = declare(
         "full", "template tokens that carry the loss", _TRAINING, Part.TEMPLATES, choices=("full", "answer")
     )
+    template_facts: int = declare(
+        0, "CounterFact prompts about subjects that are not asked, trained on as templates with their true answers",
+        _BOTH, Part.TEMPLATES | Part.COUNTERFACT, costs=True, low=0,
+    )  # fmt: skip
     num_documents: int = declare(10, "top pages of the ranking (N_top)", _BOTH, Part.PAGES, costs=True, low=1)
     page_order: str = declare(
         "claims", "ranking of pages: by claims asked, or CounterFact's subjects first", _BOTH, Part.PAGES, costs=True,
@@ -90,6 +95,10 @@ class TrialSpec:
     num_clusters: int | None = declare(
         None, "groups of documents; default one each", _TRAINING, Part.ENTRY_SETS, may_differ=True, low=1
     )
+    grouping: str = declare(
+        "complete", "how fewer groups than documents are found: from all pairs, or from near ones (lsh)", _TRAINING,
+        Part.ENTRY_SETS, may_differ=True, choices=GROUPINGS,
+    )  # fmt: skip
     segment_tokens: int = declare(256, "tokens per segment", _BOTH, Part.SEGMENTS | _ASKED, costs=True, low=2)
     max_segments: int = declare(10, "segments per document", _BOTH, Part.SEGMENTS, costs=True, low=1)
     # The memory.
@@ -156,6 +165,10 @@ class TrialSpec:
     )
     guidance_alpha: float = declare(0.1, "weight of the guidance loss", _TRAINING, Part.MEMORY, may_differ=True, low=0)
     # The training.
+    start_from: str | None = declare(
+        None, "training whose weights this one starts from, by its id; a stage says it by its start_from", _TRAINING,
+        Part.SCHEDULE, may_differ=True,
+    )  # fmt: skip
     epochs: int = declare(25, "passes over the texts", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     batch_size: int = declare(4, "texts per step", _TRAINING, Part.SCHEDULE, costs=True, low=1)
     lr: float = declare(1e-3, "peak learning rate", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
@@ -253,14 +266,29 @@ class TrialSpec:
             raise ConfigError(
                 f"num_clusters={self.num_clusters}: must not exceed num_documents={self.num_documents}; lower it"
             )
+        if "allocation" in used and self.allocation != "none" and self.grouping == "complete":
+            if self.groups < self.num_documents > MOST_COMPLETE:
+                raise ConfigError(
+                    f"num_clusters={self.num_clusters}: to find groups from all pairs of {self.num_documents:,} "
+                    f"documents takes {self.num_documents**2 * 24 / 2**30:,.0f} GiB; set grouping=lsh, which takes "
+                    "near pairs only"
+                )
         if "allocation" in used and self.allocation in ("random", "partitioned"):
             if self.memory_dim < self.groups:
                 raise ConfigError(
                     f"memory_dim={self.memory_dim}: {self.allocation} needs at least one entry for each of "
                     f"{self.groups} groups; raise memory_dim or lower num_clusters"
                 )
-        if self.method == "two_memories" and self.content != "document+template":
-            raise ConfigError(f"content={self.content}: two memories need both kinds; set content=document+template")
+        if self.method == "two_memories" and self.content != "document+template" and self.start_from is None:
+            raise ConfigError(
+                f"content={self.content}: two memories need both kinds; set content=document+template, or start from a "
+                "stage that has trained the other kind (start_from)"
+            )
+        if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
+            raise ConfigError(
+                f"start_from={self.start_from!r}: must be the id of a training, 16 hex digits; for those of an earlier "
+                "stage write Stage(..., start_from=NAME)"
+            )
         if "lora_targets" in used and not self.lora_targets:
             raise ConfigError("lora_targets=: names no linear map; write all, attention, mlp, or names such as q_proj")
         for name in self.leakage_sets:
@@ -413,8 +441,9 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
 
 
 def uses_counterfact(spec: TrialSpec) -> bool:
-    """Say whether a trial asks for CounterFact records: to ask them, or to order its pages by their subjects."""
-    return spec.page_order == "subjects" or "counterfact" in spec.probes
+    """Say whether a trial needs CounterFact records: to ask them, to train on them, or to order its pages by them."""
+    trained = spec.template_facts > 0 and spec.content != "document" and ADAPTERS[spec.method].trains
+    return spec.page_order == "subjects" or "counterfact" in spec.probes or trained
 
 
 def uses_questions(spec: TrialSpec) -> bool:

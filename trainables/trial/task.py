@@ -21,6 +21,7 @@ class TrialTask:
         checkpoint: where its checkpoint is, path or URI.
         askings: what is asked; None for what the spec's own fields say.
         stored: nothing is trained: the weights in the folder are asked.
+        start: the files whose weights it starts from, paths or URIs; none where it starts anew.
     """
 
     id: str
@@ -29,6 +30,7 @@ class TrialTask:
     checkpoint: str
     askings: tuple[Asking, ...] | None = None
     stored: bool = False
+    start: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[Asking, ...]:
@@ -38,7 +40,7 @@ class TrialTask:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as it travels to a worker."""
         askings = None if self.askings is None else [asking.to_dict() for asking in self.askings]
-        return {**asdict(self), "askings": askings}
+        return {**asdict(self), "askings": askings, "start": list(self.start)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialTask:
@@ -46,4 +48,5 @@ class TrialTask:
         told = plain.get("askings")
         askings = None if told is None else tuple(Asking.from_dict(asking) for asking in told)
         spec, stored = make_spec(plain["spec"]), bool(plain.get("stored"))
-        return cls(plain["id"], spec, plain["folder"], plain["checkpoint"], askings, stored)
+        start = tuple(plain.get("start") or ())
+        return cls(plain["id"], spec, plain["folder"], plain["checkpoint"], askings, stored, start)

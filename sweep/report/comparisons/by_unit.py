@@ -70,7 +70,7 @@ class UnitComparison:
 
 def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES) -> list[UnitComparison]:
     """Compare every trial with the pretrained model, where both were asked the same."""
-    asked = asked_trials(study, probe.name)
+    asked = asked_trials(study, probe)
     baselines: dict[str, list[Trial]] = {}
     for trial in filter(is_baseline, asked):
         baselines.setdefault(_key(trial, probe.name), []).append(trial)
@@ -78,7 +78,7 @@ def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES
 
     def units_of(trial: Trial) -> list[Unit]:
         if trial.id not in units:
-            units[trial.id] = [probe.unit(row) for row in answer_rows(study, trial, probe.name)]
+            units[trial.id] = [probe.unit(row) for row in answer_rows(study, trial, probe)]
         return units[trial.id]
 
     found: list[UnitComparison] = []
@@ -116,9 +116,10 @@ def unit_table(probe: AskedProbe, comparisons: Sequence[UnitComparison]) -> Tabl
         )
         for c in shown
     )
+    ids = tuple(c.trial.id for c in shown)
     columns = ("questions", "pages", "before", "after", "difference", "95 % interval", "p", "p (Holm)", "result")
     mixed = mixed_versions([(c.trial, c.reference) for c in comparisons], probe.name)
-    return Table(slug, "Before and after training", (*labels, "score"), columns, rows, (LEGEND, *left_out, *mixed))
+    return Table(slug, "Before and after training", (*labels, "score"), columns, rows, (LEGEND, *left_out, *mixed), ids)
 
 
 def unit_records(comparisons: Sequence[UnitComparison]) -> list[dict[str, Any]]:

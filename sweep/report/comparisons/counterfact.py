@@ -136,9 +136,10 @@ def counterfact_table(comparisons: Sequence[RateComparison]) -> Table | None:
         )
         for c in shown
     )
+    ids = tuple(c.trial.id for c in shown)
     columns = ("records", "pretrained", "trial", "difference", "95 % interval", "p", "p (Holm)", "result")
     title = "Sampled answers against the pretrained model's"
-    return Table(SLUG, title, (*labels, "records about subjects", "score"), columns, rows, (LEGEND, *left_out))
+    return Table(SLUG, title, (*labels, "records about subjects", "score"), columns, rows, (LEGEND, *left_out), ids)
 
 
 def counterfact_records(comparisons: Sequence[RateComparison]) -> list[dict[str, Any]]:

@@ -1,67 +1,63 @@
-"""Figures over alpha, allocation and documents: heat maps, and how fast memorising is (note 002)."""
+"""Figures over alpha, allocation and documents: results with their intervals, and how fast memorising is (note 002)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from numpy.typing import NDArray
 
-from sweep.report.figures.drawing import (
-    MAP,
-    MAX_PANELS,
-    Figure,
-    colour_of,
-    finish,
-    heat_map,
-    marker_of,
-    panels,
-)  # fmt: skip
-from sweep.report.figures.layers import Curve, mean_curve, nll_curve
+from sweep.report.comparisons.fever import Comparison
+from sweep.report.figures.drawing import MAX_PANELS, Figure, colour_of, finish, legend_below, marker_of, panels
+from sweep.report.figures.layers import Curve, interval_around, mean_curve, nll_curve, seed_interval
 from sweep.report.naming import ACCURACY, LEAKAGE, NLL, SEEDS, allocation_name
 from sweep.report.references import References, is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
-from sweep.report.tables.of_the_study import leakage_of_plain, set_name
 
 MAX_ALPHAS = 12
 MAX_MODELS = 3
 """Models side by side; more go into further figures."""
 TARGET_SHARE = 0.8
 """The default target: 80 % of the fall that plain memorising reaches in all its epochs (ours)."""
+PLAIN = "plain memorising (alpha 0)"
+DODGE = 0.09
+"""How far lines stand apart, of the distance between two alphas, so that their intervals can be told apart."""
 Panel = dict[tuple[str, float], list[Trial]]
 Grid = dict[tuple[str, int], Panel]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One kind of heat map: its metric, file name, heading, decimals in the cells and colour map."""
+    """One kind of figure over alpha: its metric, file name and heading, and which end is best."""
 
     metric: str
     slug: str
     name: str
-    digits: int
-    colours: str
+    better: str
 
 
 PICTURES = (
-    Picture(NLL, "nll", "memorisation error (NLL per token)", 2, f"{MAP}_r"),
-    Picture(ACCURACY, "accuracy", "FEVER accuracy", 3, MAP),
-    Picture(LEAKAGE, "leakage", "leakage (share of energy outside the entries)", 2, f"{MAP}_r"),
+    Picture(ACCURACY, "accuracy", "FEVER accuracy", "higher"),
+    Picture(NLL, "nll", "memorisation error (NLL per token)", "lower"),
+    Picture(LEAKAGE, "leakage", "leakage (share of energy outside the entries)", "lower"),
 )
 
 
-def alpha_figures(trials: Sequence[Trial], references: References, target: float | None = None) -> Iterator[Figure]:
-    """Draw the heat maps and the speed figure for trials with the inductive loss, each as it is asked for.
+def alpha_figures(
+    trials: Sequence[Trial],
+    references: References,
+    comparisons: Mapping[str, Comparison],
+    target: float | None = None,
+) -> Iterator[Figure]:
+    """Draw results over alpha and the speed figure for trials with the inductive loss, each as it is asked for.
 
     Args:
         trials: all trials.
         references: for plain memorising, the alpha 0 of every allocation.
+        comparisons: of trials with plain memorising, by trial id.
         target: NLL per token to be reached; default a share of what plain memorising reaches, per panel.
     """
     own = [t for t in trials if is_structured(t) and t.get("mode") == "inductive" and t.metric(NLL) is not None]
@@ -71,8 +67,8 @@ def alpha_figures(trials: Sequence[Trial], references: References, target: float
         if len({alpha for panel in grid.values() for _, alpha in panel}) > MAX_ALPHAS:
             continue
         suffix = f"_{part + 1}" if part else ""
-        maps = (_heat_maps(grid, references, picture, suffix) for picture in PICTURES)
-        yield from (figure for figure in maps if figure)
+        drawn = (_over_alpha(grid, references, comparisons, picture, suffix) for picture in PICTURES)
+        yield from (figure for figure in drawn if figure)
         speed = _epochs_to_target(grid, references, target, suffix)
         if speed:
             yield speed
@@ -135,54 +131,63 @@ def _mean(values: Sequence[float | None]) -> float:
     return float(np.mean(kept)) if kept else math.nan
 
 
-def _heat_maps(grid: Grid, references: References, picture: Picture, suffix: str) -> Figure | None:
-    tables = {key: _values(grid, key, references, picture.metric) for key in grid}
+def _over_alpha(
+    grid: Grid, references: References, comparisons: Mapping[str, Comparison], picture: Picture, suffix: str
+) -> Figure | None:
+    """Draw one line per allocation over alpha, with intervals; plain memorising is a dashed line across."""
     allocations, alphas = _axes_of(grid)
     models, counts = _models_and_counts(grid)
-    if all(np.isnan(table).all() for table in tables.values()):
-        return None
-    width, height = 1.4 + 0.46 * len(alphas), 0.9 + 0.3 * len(allocations)
-    with panels(len(counts), len(models), width=width, height=height, share_y=False) as (canvas, axes):
-        for model, column in zip(models, axes.T, strict=True):
-            norm = _norm([table for (m, _), table in tables.items() if m == model])
-            for documents, ax in zip(counts, column, strict=True):
-                if (model, documents) not in tables:
-                    ax.set_axis_off()
-                    continue
-                labels = [f"{alpha:g}" for alpha in alphas]
-                shades = (picture.colours, norm)
-                heat_map(ax, tables[model, documents], allocations, labels, shades, picture.digits)
-                ax.set(title=f"{model}, {documents} documents", xlabel="alpha")
-            bar = canvas.colorbar(ScalarMappable(norm, picture.colours), ax=list(column), pad=0.02, aspect=40)
-            bar.outline.set_visible(False)
-        caption = (
-            "Brighter is better: higher accuracy, lower error and leakage. One colour scale per model. "
-            "Hatched: no result. Alpha 0 is plain memorising, the same trial for every allocation."
+    place = {alpha: i for i, alpha in enumerate(alphas[1:])}
+    drawn = False
+    with panels(len(counts), len(models), width=4.8, height=2.6, share_y=False) as (canvas, axes):
+        for (i, j), ax in np.ndenumerate(axes):
+            key = (models[j], counts[i])
+            points = _points(grid.get(key, {}), picture.metric, comparisons)
+            if not points:
+                ax.set_axis_off()
+                continue
+            drawn = True
+            for index, allocation in enumerate(allocations):
+                own = [(place[alpha], *points[name, alpha]) for name, alpha in sorted(points) if name == allocation]
+                shift = (index - (len(allocations) - 1) / 2) * DODGE
+                style: Any = {"color": colour_of(index), "linewidth": 1.0}
+                ax.plot(
+                    [x + shift for x, *_ in own], [y for _, y, _ in own], marker=marker_of(index), markersize=5,
+                    label=allocation, **style,
+                )  # fmt: skip
+                for x, _, span in own:
+                    if span:
+                        ax.vlines(x + shift, *span, alpha=0.45, **style)
+            plain = _mean([t.metric(picture.metric) for t in _plain(grid[key], references)])
+            if not math.isnan(plain):
+                ax.axhline(plain, color="#555555", linestyle="--", label=PLAIN)
+            ax.set_xticks(range(len(place)), [f"{alpha:g}" for alpha in place])
+            ax.set(title=f"{key[0]}, {key[1]} documents", xlabel="alpha", ylabel=picture.name.split(" (")[0])
+        if not drawn:
+            return None
+        legend_below(canvas, axes)
+        bars = (
+            "over seeds where there are several, else of the paired difference from plain memorising (bootstrap over "
+            "pages), drawn around the trial's own value"
+            if picture.metric == ACCURACY
+            else "over seeds, where there are several"
         )
+        caption = f"{picture.better.capitalize()} is better. Bars: 95 % interval {bars}."
         slug = f"alpha_allocation_{picture.slug}{suffix}"
         return finish(canvas, slug, f"Alpha x allocation: {picture.name}", caption)
 
 
-def _values(grid: Grid, key: tuple[str, int], references: References, metric: str) -> NDArray[np.float64]:
-    """Return one panel's means, `[allocations, alphas]`, NaN where there is none."""
-    allocations, alphas = _axes_of(grid)
-    plain = _plain(grid[key], references)
-    values = np.full((len(allocations), len(alphas)), math.nan)
-    for i, allocation in enumerate(allocations):
-        if metric == LEAKAGE:
-            own = {set_name(t): t for (name, _), found in grid[key].items() if name == allocation for t in found}
-            values[i, 0] = _mean([leakage_of_plain(t, other) for t in own.values() for other in plain])
-        else:
-            values[i, 0] = _mean([t.metric(metric) for t in plain])
-        for j, alpha in enumerate(alphas[1:], start=1):
-            values[i, j] = _mean([t.metric(metric) for t in grid[key].get((allocation, alpha), ())])
-    return values
-
-
-def _norm(tables: Sequence[NDArray[np.float64]]) -> Normalize:
-    found = np.concatenate([table[~np.isnan(table)] for table in tables])
-    low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
-    return Normalize(low, high if high > low else low + 1)
+def _points(
+    panel: Panel, metric: str, comparisons: Mapping[str, Comparison]
+) -> dict[tuple[str, float], tuple[float, tuple[float, float] | None]]:
+    """Return the mean of each cell of a panel and its interval, where there is one."""
+    found = {}
+    for cell, own in panel.items():
+        values = [value for t in own if (value := t.metric(metric)) is not None]
+        if values:
+            paired = interval_around(own, comparisons) if metric == ACCURACY else None
+            found[cell] = float(np.mean(values)), seed_interval(values) or paired
+    return found
 
 
 def _models_and_counts(grid: Grid) -> tuple[list[str], list[int]]:
@@ -221,10 +226,7 @@ def _epochs_to_target(grid: Grid, references: References, target: float | None, 
             ax.set(title=f"{models[j]}, {counts[i]} documents: NLL {goal:.2f}", xlabel="alpha", ylabel="epochs")
         if not drawn:
             return None
-        found = [ax.get_legend_handles_labels() for ax in axes.flat]
-        handles = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
-        fit = int(canvas.get_figwidth() / (0.6 + 0.085 * max(map(len, handles), default=1)))  # inches a letter
-        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, max(1, fit)))
+        legend_below(canvas, axes)
         caption = (
             f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the "
             "fall that plain memorising has over all its epochs). Crosses at the top: not reached."
@@ -249,7 +251,7 @@ def _draw_speed(
         points = [
             (alpha, epochs_to(curves[allocation, alpha], goal)) for alpha in alphas if curves.get((allocation, alpha))
         ]
-        shift = (index - (len(allocations) - 1) / 2) * 0.09
+        shift = (index - (len(allocations) - 1) / 2) * DODGE
         reached = [(place[alpha] + shift, epoch) for alpha, epoch in points if epoch is not None]
         ax.plot(
             [x for x, _ in reached], [y for _, y in reached], color=colour_of(index), marker=marker_of(index),
@@ -259,7 +261,7 @@ def _draw_speed(
         ax.scatter(never, [last * 1.04] * len(never), color=colour_of(index), marker="x", s=26)
     reached_by_plain = epochs_to(plain, goal)
     if reached_by_plain is not None:
-        ax.axhline(reached_by_plain, color="#555555", linestyle="--", label="plain memorising (alpha 0)")
+        ax.axhline(reached_by_plain, color="#555555", linestyle="--", label=PLAIN)
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     ax.set_ylim(bottom=0)
     return goal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,20 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from sweep.report.comparisons.fever import Comparison
+from sweep.report.comparisons.fever import Comparison, spread
 from sweep.report.figures.drawing import (
     MAX_PANELS,
     Figure,
     colour_of,
     finish,
     hide_unused,
+    legend_below,
     ordered_colours,
     panels,
     whole_numbers,
     wrapped,
 )  # fmt: skip
-from sweep.report.naming import ACCURACY, NLL, SEEDS
-from sweep.report.references import References, is_plain
+from sweep.report.naming import ACCURACY, NLL
+from sweep.report.references import References, plain_by_layer
 from sweep.report.study import Trial
 
 MAX_LABELS = 11
@@ -34,10 +36,11 @@ def layer_figures(
     trials: Sequence[Trial], references: References, comparisons: Mapping[str, Comparison]
 ) -> list[Figure]:
     """Return the figures that the plain document memories of at least two layers allow."""
-    by_model = plain_by_layer(trials)
+    by_model = dict(list(plain_by_layer(trials).items())[:MAX_PANELS])
     if not by_model:
         return []
     figures = [
+        by_layer(by_model, references, comparisons),
         curves_by_layer(
             by_model,
             "nll_over_epochs",
@@ -45,8 +48,7 @@ def layer_figures(
             "NLL per token",
             error_curve,
         ),
-        accuracy_by_layer(by_model, references, comparisons),
-        error_and_accuracy(by_model, references),
+        error_and_accuracy(by_model, references, comparisons),
         curves_by_layer(
             by_model,
             "accuracy_over_epochs",
@@ -56,32 +58,6 @@ def layer_figures(
         ),
     ]
     return [figure for figure in figures if figure]
-
-
-def plain_by_layer(trials: Sequence[Trial]) -> dict[str, dict[int, list[Trial]]]:
-    """Return model -> layer -> trials of plain document memories, at each model's most documents.
-
-    Where other fields vary too, the most frequent combination is taken, so that lines differ by layer alone.
-    """
-    found = {}
-    for model in dict.fromkeys(t.model for t in trials):
-        own = [t for t in trials if t.model == model and is_plain(t) and t.get("content") == "document"]
-        own = [t for t in own if t.metric(NLL) is not None]
-        groups: dict[str, list[Trial]] = {}
-        for t in own:
-            rest = {n: v for n, v in t.point.items() if n not in ("layer", *SEEDS)}
-            groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(t)
-        best = max(
-            groups.values(),
-            key=lambda g: (len({t.get("layer") for t in g}), g[0].get("num_documents")),
-            default=[],
-        )
-        layers: dict[int, list[Trial]] = {}
-        for t in sorted(best, key=lambda t: t.get("layer")):
-            layers.setdefault(t.get("layer"), []).append(t)
-        if len(layers) > 1:
-            found[model] = layers
-    return dict(list(found.items())[:MAX_PANELS])
 
 
 def nll_curve(trial: Trial) -> Curve:
@@ -171,53 +147,68 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return [(epoch, float(np.mean([table[epoch] for table in tables]))) for epoch in shared]
 
 
-def accuracy_by_layer(
+def by_layer(
+    models: Mapping[str, Mapping[int, Sequence[Trial]]],
+    references: References,
+    comparisons: Mapping[str, Comparison],
+) -> Figure:
+    """Draw memorisation error over layers and, below, FEVER accuracy with the pretrained line, a column per model."""
+    answered = any(t.metric(ACCURACY) is not None for layers in models.values() for own in layers.values() for t in own)
+    with panels(2 if answered else 1, len(models), share_y=False, height=2.6) as (canvas, axes):
+        for column, (model, layers) in zip(axes.T, models.items(), strict=True):
+            for ax, metric, unit in zip(column, (NLL, ACCURACY), ("NLL per token", "FEVER accuracy"), strict=False):
+                found = {layer: _values(own, metric) for layer, own in layers.items()}
+                found = {layer: values for layer, values in found.items() if values}
+                ax.plot(
+                    list(found), [float(np.mean(v)) for v in found.values()], color=colour_of(0), marker="o",
+                    label="memory at this layer",
+                )  # fmt: skip
+                spans = {layer: seed_interval(values) for layer, values in found.items()}
+                if metric == ACCURACY:
+                    spans = {layer: spans[layer] or interval_around(layers[layer], comparisons) for layer in spans}
+                for layer, span in spans.items():
+                    if span:
+                        ax.vlines(layer, *span, color=colour_of(0), alpha=0.5)
+                ax.set(xlabel="layer", ylabel=unit)
+                whole_numbers(ax)
+            column[0].set_title(model)
+            if answered:
+                baseline = pretrained_accuracy([t for own in layers.values() for t in own], references)
+                if baseline is not None:
+                    column[1].axhline(baseline, color=colour_of(1), linestyle="--", label="pretrained")
+        legend_below(canvas, axes)
+        caption = (
+            "Plain memories, after training: upper row, lower is better; lower row, higher is better. "
+            "Bars: 95 % t-interval over seeds, where there are several; else, for the accuracy, the paired bootstrap "
+            "interval of its difference from the pretrained model: where it crosses that model's line, none was found."
+        )
+        return finish(canvas, "by_layer", "Memorisation error and FEVER accuracy by layer", caption)
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % t-interval of the mean over seeds; None with a single one."""
+    over = spread(values) if len(values) > 1 else None
+    return (over.low, over.high) if over else None
+
+
+def interval_around(trials: Sequence[Trial], comparisons: Mapping[str, Comparison]) -> tuple[float, float] | None:
+    """Return the interval of a single trial's paired difference in accuracy, moved to stand around the trial's own."""
+    found = comparisons.get(trials[0].id) if len(trials) == 1 else None
+    if found is None or math.isnan(found.accuracy_interval[0]):
+        return None
+    base = found.accuracy - found.accuracy_difference
+    return base + found.accuracy_interval[0], base + found.accuracy_interval[1]
+
+
+def _values(trials: Iterable[Trial], metric: str) -> list[float]:
+    return [value for t in trials if (value := t.metric(metric)) is not None]
+
+
+def error_and_accuracy(
     by_model: Mapping[str, Mapping[int, Sequence[Trial]]],
     references: References,
     comparisons: Mapping[str, Comparison],
 ) -> Figure | None:
-    """Draw accuracy over layers with the pretrained line; bars are the paired intervals, put at that line."""
-    drawn = {
-        m: ls for m, ls in by_model.items() if any(t.metric(ACCURACY) is not None for ts in ls.values() for t in ts)
-    }
-    if not drawn:
-        return None
-    with panels(*wrapped(len(drawn)), share_y=False) as (canvas, axes):
-        for ax, (model, layers) in zip(axes.flat, drawn.items(), strict=False):
-            points = [(layer, _mean(own, ACCURACY), own) for layer, own in layers.items()]
-            ax.plot(
-                [p[0] for p in points],
-                [p[1] for p in points],
-                color=colour_of(0),
-                marker="o",
-                label="memory at this layer",
-            )
-            single = [
-                (layer, comparisons[own[0].id])
-                for layer, _, own in points
-                if len(own) == 1 and own[0].id in comparisons
-            ]
-            for layer, c in single:
-                base = c.accuracy - c.accuracy_difference
-                ax.vlines(
-                    layer,
-                    base + c.accuracy_interval[0],
-                    base + c.accuracy_interval[1],
-                    color=colour_of(0),
-                    alpha=0.5,
-                )
-            baseline = pretrained_accuracy([t for own in layers.values() for t in own], references)
-            if baseline is not None:
-                ax.axhline(baseline, color=colour_of(1), linestyle="--", label="pretrained")
-            ax.set(title=model, xlabel="layer", ylabel="FEVER accuracy")
-            whole_numbers(ax)
-            ax.legend(fontsize=8)
-        hide_unused(axes, len(drawn))
-        caption = "Bars: 95 % paired bootstrap interval of the difference from pretrained, clustered by page."
-        return finish(canvas, "accuracy_by_layer", "FEVER accuracy by layer", caption)
-
-
-def error_and_accuracy(by_model: Mapping[str, Mapping[int, Sequence[Trial]]], references: References) -> Figure | None:
     """Draw memorisation error against accuracy, one numbered point per layer."""
     drawn = {
         m: ls for m, ls in by_model.items() if any(t.metric(ACCURACY) is not None for ts in ls.values() for t in ts)
@@ -231,6 +222,9 @@ def error_and_accuracy(by_model: Mapping[str, Mapping[int, Sequence[Trial]]], re
             ax.plot([p[1] for p in points], [p[2] for p in points], color="#c4c4c4", linewidth=0.8, zorder=1)
             labelled = _worth_a_label(points)
             for layer, error, accuracy in points:
+                span = seed_interval(_values(layers[layer], ACCURACY)) or interval_around(layers[layer], comparisons)
+                if span:
+                    ax.vlines(error, *span, color=shades.to_rgba(layer), alpha=0.5, zorder=1)
                 ax.scatter(error, accuracy, color=shades.to_rgba(layer), s=44, zorder=2)
                 if layer in labelled:
                     place = {"xytext": (6, 4), "textcoords": "offset points"}
@@ -243,7 +237,10 @@ def error_and_accuracy(by_model: Mapping[str, Mapping[int, Sequence[Trial]]], re
             ax.margins(0.12)
             _layer_bar(canvas, ax, shades, list(layers))
         hide_unused(axes, len(drawn))
-        caption = "One point per layer, joined in the order of layers; up and to the left is better."
+        caption = (
+            "One point per layer, joined in the order of layers; up and to the left is better. Bars: 95 % interval of "
+            "the accuracy, over seeds where there are several, else of its paired difference from the pretrained model."
+        )
         return finish(canvas, "layer_error_accuracy", "Layer, memorisation error and accuracy in one", caption)
 
 
@@ -255,7 +252,7 @@ def pretrained_accuracy(trials: Sequence[Trial], references: References) -> floa
 
 
 def _mean(trials: Sequence[Trial], metric: str) -> float:
-    values = [v for t in trials if (v := t.metric(metric)) is not None]
+    values = _values(trials, metric)
     return float(np.mean(values)) if values else float("nan")
 
 

@@ -46,13 +46,14 @@ def comparison_table(comparisons: Sequence[Comparison], slug: str, title: str) -
         "p",
         "p (Holm)",
         "commonest answer",
+        *(["notes", "ours − notes"] if with_notes else []),
         "result",
     ]
-    columns += ["notes", "ours − notes"] if with_notes else []
     rows = tuple((label_texts(c.trial, labels), _cells(c, with_notes)) for c in shown)
     pairs = [(c.trial, c.reference) for c in comparisons]
     mixed = (*mixed_versions(pairs, "fever"), *mixed_code(pairs))
-    return Table(slug, title, labels, tuple(columns), rows, (METHOD, *mixed, *left_out))
+    ids = tuple(c.trial.id for c in shown)
+    return Table(slug, title, labels, tuple(columns), rows, (METHOD, *mixed, *left_out), ids)
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -136,7 +137,6 @@ def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
         Cell(c.p, p_text(c.p)),
         Cell(c.p_holm, p_text(c.p_holm)),
         Cell(None, f"{_letter(c.commonest)} {c.commonest_share:.0%}"),
-        Cell(c.verdict, c.verdict, best=c.verdict in ("better", "worse")),
     ]
     if with_notes:
         note = note_value(c.trial)
@@ -145,7 +145,7 @@ def _cells(c: Comparison, with_notes: bool) -> tuple[Cell, ...]:
             Cell(note.accuracy if note else None, number(note.accuracy if note else None)),
             Cell(apart, number(apart, sign=True)),
         ]
-    return tuple(cells)
+    return (*cells, Cell(c.verdict, c.verdict, best=c.verdict in ("better", "worse")))
 
 
 def _letter(code: int) -> str:

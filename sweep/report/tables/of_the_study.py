@@ -356,7 +356,8 @@ def trial_table(trials: Sequence[Trial], most: int, metrics: Sequence[str], slug
         (label_texts(trial, labels), tuple(Cell(trial.metric(n), number(trial.metric(n))) for n in metrics))
         for trial in trials[:most]
     ]
-    return Table(slug, title, labels, tuple(n.split("/")[-1] for n in metrics), tuple(rows))
+    ids = tuple(trial.id for trial in trials[:most])
+    return Table(slug, title, labels, tuple(n.split("/")[-1] for n in metrics), tuple(rows), trials=ids)
 
 
 def _measures(question: Question) -> list[Measure]:

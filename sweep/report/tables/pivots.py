@@ -171,7 +171,8 @@ def _cell(trials: Sequence[Trial], layout: Layout) -> Cell:
         for status in ("diverged", "stopped", "failed"):
             if any(trial.status == status for trial in trials):
                 return Cell(status, status)
-    return _summary(values, layout.digits)
+    cell = _summary(values, layout.digits)
+    return replace(cell, trial=trials[0].id) if values and len(trials) == 1 else cell
 
 
 def _by_seed(trials: Iterable[Trial], value_of: Callable[[Trial], float | None]) -> list[float]:

@@ -21,7 +21,7 @@ ASKED_OF = {"model", "revision", "dtype"}
 CLAIMS = {
     "data", "detokenize", "num_documents", "page_order", "seed", "num_shots", "notes_labels", "claims_per_page",
 }  # fmt: skip
-ENTRY_SETS = {"num_clusters", "mode", "allocation", "granularity", "entries_per_group", "mem_seed", "alpha"}
+ENTRY_SETS = {"num_clusters", "grouping", "mode", "allocation", "granularity", "entries_per_group", "mem_seed", "alpha"}
 NOT_TOLD = {"revision", "seed", "mem_seed", "probes"}
 
 

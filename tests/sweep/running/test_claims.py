@@ -221,7 +221,8 @@ def test_two_commands_at_once_record_every_trial_once(
     space = tmp_path / "space.py"
     space.write_text(FILE % {"model": str(tiny_models["llama"]), "data": str(sample_data)})
     run = [sys.executable, "-m", "sweep.run", str(space), "--executor", "local", "--device", "cpu", "--cpus-per-trial",
-           "1", "--storage", str(tmp_path / "out"), "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]  # fmt: skip
+           "1", "--no-report", "--storage", str(tmp_path / "out"),
+           "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]  # fmt: skip
     both = []
     for name in ("one", "two"):
         both.append(subprocess.Popen([*run, "--name", name], cwd=ROOT, stdout=subprocess.PIPE, text=True))

@@ -161,7 +161,18 @@ def test_a_stage_whose_choice_is_open_draws_nothing_and_loses_nothing(tmp_path: 
 
 def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sweep.run", str(space), "--storage", str(storage), "--max-concurrent", "2", *args],
+        [
+            sys.executable,
+            "-m",
+            "sweep.run",
+            str(space),
+            "--storage",
+            str(storage),
+            "--max-concurrent",
+            "2",
+            "--no-report",
+            *args,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -24,6 +24,8 @@ from trainables.lm.token_tree import TokenTree
 class ShiftPlan(TrainingPlan):
     name: ClassVar[str] = "shift"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("shift.safetensors",)
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"shift": ("layer",)}
 
     layer: int
 

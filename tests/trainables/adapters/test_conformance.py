@@ -15,6 +15,7 @@ import torch
 
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.registry import ADAPTERS, adapter_plan
+from trainables.errors import ConfigError
 from trainables.lm.card import model_card
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
@@ -36,6 +37,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         {"layer": 1, "lr": 1e-2, "rank": 4, "weight_decay": 0.5},
     ],
     "prompt": [{"virtual_tokens": 3, "lr": 1e-2}],
+    "prefix": [{"virtual_tokens": 3, "lr": 1e-2}],
     "docguidance": [
         {"layer": 1, "lr": 1e-2},
         {"layer": 1, "lr": 3e-3, "guidance_alpha": 1.0},
@@ -53,6 +55,7 @@ WILD: dict[str, dict[str, Any]] = {
     "full_update": {"lr": 1e30, "warmup_steps": 0},
     "lora": {"lr": 1e30, "warmup_steps": 0},
     "prompt": {"lr": 1e38, "warmup_steps": 0},
+    "prefix": {"lr": 1e38, "warmup_steps": 0},
     "docguidance": {"lr": 1e30, "warmup_steps": 0, "activation": "relu"},
     "two_memories": {"lr": 1e30, "warmup_steps": 0, "norm_and_gate": False},
     "shift": {"lr": 3e37},
@@ -329,3 +332,25 @@ def test_what_is_stored_is_what_was_trained(method: str, specs: Any, build: Buil
         other.load_stored(k, files)
     assert other.nll(other.texts.segments) == adapter.nll(adapter.texts.segments)
     assert answers(other) == answers(adapter)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_training_starts_where_an_earlier_one_ended(method: str, specs: Any, build: Build) -> None:
+    earlier, plan = build(*specs(method)), adapter_plan(vars(specs(method)[0]))
+    assert set(earlier.stored(0)) == set(plan.files), "a plan names what is stored"
+    if method not in plan.starts:
+        assert not plan.files, "what is stored can be started from"
+        with pytest.raises(ConfigError, match=f"method={method}: cannot start from the weights of a {method}"):
+            plan.check_start(plan)
+        return
+    plan.check_start(plan)
+    train(earlier, 2)
+    later = build(*[replace(spec, start_from="0" * 16, epochs=1) for spec in specs(method)])
+    for k in range(earlier.num_members):
+        later.start(k, earlier.stored(k))
+    assert later.nll(later.texts.segments) == earlier.nll(earlier.texts.segments)
+    before = [flat(later, k) for k in range(later.num_members)]
+    assert all(torch.equal(flat(earlier, k), weights) for k, weights in enumerate(before))
+    train(later, 1)
+    for k, weights in enumerate(before):
+        assert later.active[k] and not torch.equal(flat(later, k), weights)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainables.data.counterfact import CounterfactRecord, load_counterfact
-from trainables.errors import DataError
+from trainables.data.counterfact import CounterfactRecord, facts_to_ask, facts_to_train, load_counterfact
+from trainables.errors import ConfigError, DataError
 
 REWRITE = {
     "prompt": "The mother tongue of {} is",
@@ -128,3 +128,34 @@ def test_records_of_nested_columns_are_read(tmp_path: Path, form: str) -> None:
     other.mkdir()
     (expected,) = load_counterfact(write(other, [FULL]))
     assert full == expected and short.paraphrase_prompts == ()
+
+
+def records_about(*subjects: str) -> list[CounterfactRecord]:
+    return [
+        CounterfactRecord(case_id, "{} speaks", subject, "French", "English")
+        for case_id, subject in enumerate(subjects)
+    ]
+
+
+def test_prompts_trained_on_are_about_neither_documents_nor_subjects_asked() -> None:
+    subjects = [f"Person {number // 2}" for number in range(40)]  # two records each
+    records = records_about(*subjects, "Alan Bates (actor)", "Marseille")
+    titles = ["Alan_Bates_-LRB-actor-RRB-", "Person_3"]
+    trained = facts_to_train(records, titles, 9)
+    asked = facts_to_ask(records, titles, 9)
+    assert len(trained) == 9
+    assert not {record.subject for record in trained} & {record.subject for record in asked}
+    assert not {record.subject for record in trained} & {"Alan Bates (actor)", "Person 3"}
+    assert [record.subject for record in asked[:3]] == ["Person 3", "Person 3", "Alan Bates (actor)"]
+    assert len(asked) == 42 - 2 * 5, "the fifth subject's second record is not trained on, and not asked either"
+    turned = facts_to_train(list(reversed(records)), titles, 9)
+    assert [record.subject for record in turned] == [record.subject for record in trained], "not the file's order"
+    assert facts_to_ask(records, [], 0) == records
+
+
+def test_too_many_prompts_to_train_on_are_refused() -> None:
+    records = records_about("Ada", "Bo")
+    with pytest.raises(ConfigError, match="template_facts=2: there are 1 CounterFact records about subjects other"):
+        facts_to_train(records, ["Ada"], 2)
+    with pytest.raises(ConfigError, match="template_facts=2: no CounterFact record is left to be asked"):
+        facts_to_ask(records, [], 2)

@@ -41,7 +41,15 @@ HUB_ONLY = ("revision", "allow_missing_pages")
 """Fields that mean something for models or data of the hub only, which no test here asks."""
 TEXT_FIELDS = [name for name in FIELDS if not FIELDS[name].parts & Part.MODEL and name not in HUB_ONLY]
 """All but those of the model: another tokenizer makes other tokens of the same texts."""
+STARTED = "start_from"
+"""Means the weights of another training, which a run is handed: test_starts.py."""
 Weights = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def few_documents_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups are found from near pairs however few documents there are, so that it matters how they are found."""
+    monkeypatch.setattr("trainables.adapters.memory.grouping.ALL_PAIRS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +166,14 @@ SAME = 1e-5
 """Largest difference that another order of sums makes; other training differs by 1e-4 and more."""
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in (*HUB_ONLY, "method")])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in (*HUB_ONLY, "method", STARTED)])
 def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(weights_of, name):
     """Another method trains another thing."""
     far = distance(weights_of(like=name), weights_of(name))
     assert (far > SAME) == bool(FIELDS[name].role & Role.TRAINING), far
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ])
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ and name != STARTED])
 def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, weights_of, name):
     packed = trained(cache, trial(like=name), trial(name))
     assert max(map(distance, packed, [weights_of(like=name), weights_of(name)])) < SAME
@@ -242,7 +250,16 @@ MATTERS = {
     "hidden": ("model", "dtype", "layer"),
     "tokenizer": ("model",),
     "states": ("model", "dtype", "layer", "num_documents", "num_shots"),
-    "entry_set": ("memory_dim", "mem_seed", "granularity", "num_clusters", "allocation", "entries_per_group", "data"),
+    "entry_set": (
+        "memory_dim",
+        "mem_seed",
+        "granularity",
+        "num_clusters",
+        "grouping",
+        "allocation",
+        "entries_per_group",
+        "data",
+    ),
 }
 
 
@@ -255,7 +272,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != STARTED])
 def test_a_process_never_hands_a_trial_what_it_keeps_for_another(trial, cache, name):
     fresh, spec = ProcessCache(CPU, 10**9), trial(name)
     for kind, look in KEPT.items():

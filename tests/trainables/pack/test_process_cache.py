@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from trainables.data.counterfact import facts_to_train, load_counterfact
+from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
+from trainables.trial.spec import canonical, make_spec
 
 
 def test_a_second_is_counted_for_one_part_only(monkeypatch):
@@ -27,8 +30,6 @@ def test_a_second_is_counted_for_one_part_only(monkeypatch):
 
 
 def test_loading_the_tokenizer_is_not_counted_as_reading_data(tiny_models, sample_data):
-    from trainables.trial.spec import canonical, make_spec
-
     spec = canonical(make_spec({"model": str(tiny_models["llama"]), "data": str(sample_data), "layer": 0}))
     cache = ProcessCache(torch.device("cpu"), None)
     cache.texts(spec)
@@ -47,9 +48,35 @@ def test_another_setting_of_a_probe_makes_it_anew(small_trial, process_cache):
 
 def test_a_hub_model_is_taken_at_the_commit_that_the_sweep_began_with():
     from trainables.lm.card import model_card
-    from trainables.trial.spec import canonical, make_spec
 
     began = model_card("pythia-70m", "main", "c" * 40)
     spec = canonical(make_spec({"model": "pythia-70m", "layer": 0}), began)
     card = ProcessCache(torch.device("cpu"), None).card(spec)
     assert (card.key, card.commit) == (began.key, "c" * 40) and began.key == f"EleutherAI/pythia-70m@{'c' * 40}"
+
+
+def test_prompts_about_other_subjects_are_texts_of_no_document_with_their_answers(tiny_models):
+    stated = {"model": str(tiny_models["llama"]), "data": "sample", "layer": 0, "num_documents": 8}
+    stated |= {"page_order": "subjects", "template_facts": 5, "template_loss": "answer", "probes": ("counterfact",)}
+    cache = ProcessCache(torch.device("cpu"), None)
+
+    def texts(**more):
+        spec = canonical(make_spec(stated | more))
+        return cache.texts(spec), cache.tokenizer(spec)
+
+    without, _ = texts(content="template", template_facts=0)
+    found, tokenizer = texts(content="template")
+    facts = found.train[len(without.train) :]
+    assert len(facts) == 5 and all(text.document == NO_DOCUMENT for text in facts)
+    chosen = facts_to_train(load_counterfact("sample"), [document.title for document in found.documents], 5)
+    for text, record in zip(facts, chosen, strict=True):
+        assert tokenizer.decode(text.tree.tokens) == f"{record.question} {record.target_true}"
+        assert tokenizer.decode(text.tree.tokens[text.first_target :]).strip() == record.target_true
+    whole, _ = texts(content="template", template_loss="full")
+    assert [text.first_target for text in whole.train[-5:]] == [1] * 5
+    pages, _ = texts(content="document")
+    assert len(pages.train) == len(pages.segments), "only pages are trained on"
+    asked = next(iter(pages.asked.values()))
+    assert asked.counts == next(iter(found.asked.values())).counts
+    both = {record.subject for record in chosen} & {record.subject for record in asked._records}
+    assert not both, "nothing is asked about their subjects, whatever is trained on"

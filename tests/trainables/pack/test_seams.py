@@ -27,6 +27,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         {"layer": 1, "content": "document+template"},
     ],
     "prompt": [{"lr": 1e-2}, {"virtual_tokens": 2}],
+    "prefix": [{"lr": 1e-2}, {"virtual_tokens": 2}],
     "lora": [{"layer": 1, "lr": 1e-2}, {"layer": 1, "lora_alpha": 1.0}],
     "shift": [{"layer": 2, "lr": 0.1}, {"depth": 0.75, "lr": 0.3}],
 }

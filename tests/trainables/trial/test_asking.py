@@ -13,7 +13,7 @@ from trainables.errors import ConfigError
 from trainables.lm.card import model_card
 from trainables.probes.registry import PROBES
 from trainables.trial.asking import Asking, added_asking, check_probes, own_askings, parse_probe
-from trainables.trial.fields import Role
+from trainables.trial.fields import Part, Role
 from trainables.trial.spec import FIELDS, canonical, identity, make_spec, training_id, trial_id
 
 USUAL: dict[str, Any] = {"model": "pythia-70m", "data": "sample", "layer": 1, "memory_dim": 32}
@@ -22,6 +22,10 @@ USUAL: dict[str, Any] = {"model": "pythia-70m", "data": "sample", "layer": 1, "m
 def stated(**values: Any) -> dict[str, Any]:
     spec = make_spec({**USUAL, **values})
     return identity(canonical(spec))
+
+
+OWN = Part.MEMORY | Part.ENTRY_SETS
+"""Parts of a trial that some methods have and others have not."""
 
 
 @pytest.mark.parametrize(
@@ -44,8 +48,10 @@ def test_trials_that_only_ask_differently_share_a_training(asked: dict[str, Any]
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.role is Role.TRAINING])
 def test_what_is_trained_decides_the_training(name: str, other_values: Callable[..., dict[str, Any]]) -> None:
     base = {"content": "document+template", "allocation": "simset2", "alpha": 1.0, "num_shots": 3}
-    users = [method for method in ADAPTERS if name in ADAPTERS[method].uses()]
+    users = [method for method in ADAPTERS if name in ADAPTERS[method].uses() and FIELDS[name].parts & OWN]
     base |= {"method": "memory" if "memory" in users or not users else users[0]}
+    if name == "grouping":
+        base["num_clusters"] = 2  # fewer groups than documents
     changed = {**USUAL, **base, name: other_values(name)[name]}
     if name == "depth":
         del changed["layer"]
@@ -120,6 +126,7 @@ def test_a_probe_comes_back_from_its_plain_form(name: str) -> None:
         ("fevr", "did you mean 'fever'"),
         ("fever:num_shot=5", "no setting 'num_shot'"),
         ("fever:num_shots", "is no setting"),
+        ("lm_eval:piqa,arc_easy", "lm_eval_tasks is stated twice"),
         ("fever:num_shots=9", "must be at most 5"),
         ("fever:num_shots=1,num_shots=2", "stated twice"),
         ("fever:data=elsewhere", "no setting 'data'"),
@@ -136,3 +143,5 @@ def test_probes_are_spelled_in_one_way_and_once() -> None:
     texts = ["fever: seed=1, num_shots=05", "fever:num_shots=5,seed=1", "counterfact", "fever:claims_per_page=none"]
     assert check_probes(texts) == ("fever:num_shots=5,seed=1", "counterfact", "fever:claims_per_page=none")
     assert parse_probe("fever:claims_per_page=none") == ("fever", {"claims_per_page": None})
+    tasks = {"lm_eval_tasks": ["arc_easy", "piqa"], "lm_eval_limit": 3}
+    assert parse_probe("lm_eval:arc_easy+piqa,lm_eval_limit=3") == ("lm_eval", tasks), "its tasks may stand alone"

@@ -25,6 +25,7 @@ class AllocatePlan(AdapterPlan):
         entries_per_group: hash functions of simset; None for a default by `memory_dim`.
         mem_seed: seed of the allocation.
         num_clusters: groups of documents; None for one each.
+        grouping: how groups are found where there are fewer than documents.
         num_documents: documents asked for.
         micro_batch_tokens: tokens in one forward pass, should the model be asked.
     """
@@ -40,6 +41,7 @@ class AllocatePlan(AdapterPlan):
     entries_per_group: int | None
     mem_seed: int
     num_clusters: int | None
+    grouping: str
     num_documents: int
     micro_batch_tokens: int
 

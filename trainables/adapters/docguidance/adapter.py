@@ -125,14 +125,14 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file; the keys follow from the seed."""
-        try:
-            found = load(files[STORED])
-        except (KeyError, SafetensorError, RuntimeError, ValueError) as error:
-            raise DataError(f"{STORED}: missing or not readable ({error}); train the trial again") from None
-        keys = found.pop("keys", None)
+        state, keys = _read(files)
         if keys is None or keys.shape != self.keys.shape or not torch.equal(keys, self.keys.cpu()):
             raise DataError(f"{STORED}: its document vectors are others")
-        self.guided.load_member_state(member, found)
+        self.guided.load_member_state(member, state)
+
+    def start(self, member: int, files: Mapping[str, bytes]) -> None:
+        """Take over a memory, also of more or fewer documents: the same seed gives the first ones the same keys."""
+        self.guided.load_member_state(member, _read(files)[0])
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell that a member asked about a document has that document's key."""
@@ -187,3 +187,16 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
             if who.start in (0, None):
                 tokens += torch.bincount(of_token, minlength=len(tokens))
         return (gates * sums / tokens.clamp(min=1)[None, :, None]).cpu()
+
+
+def _read(files: Mapping[str, bytes]) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return a memory's weights and its documents' keys.
+
+    Raises:
+        DataError: they are missing or broken.
+    """
+    try:
+        found = load(files[STORED])
+    except (KeyError, SafetensorError, RuntimeError, ValueError) as error:
+        raise DataError(f"{STORED}: missing or not readable ({error}); train the trial again") from None
+    return found, found.pop("keys", None)

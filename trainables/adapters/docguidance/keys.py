@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.lm.texts import TrainingText
+from trainables.lm.texts import NO_DOCUMENT, TrainingText
 
 PERTURBATION = 0.5
 """Standard deviation of what is added to a key to perturb it; keys themselves have 1 (ours)."""
@@ -36,10 +36,13 @@ def negative_keys(texts: Sequence[TrainingText], keys: Tensor, kind: str, seed: 
     found = torch.zeros(len(texts), keys.shape[1])
     for row, text in enumerate(texts):
         draw = np.random.default_rng([seed, 2, epoch, int(text.tree.digest()[:8], 16)])
-        if kind == "other":
+        if kind == "other" and text.document == NO_DOCUMENT:
+            found[row] = keys[int(draw.integers(len(keys)))]
+        elif kind == "other":
             other = int(draw.integers(len(keys) - 1))
             found[row] = keys[other + (other >= text.document)]
         elif kind != "zero":
             drawn = torch.from_numpy(draw.standard_normal(keys.shape[1]).astype(np.float32))
-            found[row] = drawn if kind == "random" else keys[text.document].cpu() + PERTURBATION * drawn
+            own = 0.0 if text.document == NO_DOCUMENT else keys[text.document].cpu()
+            found[row] = drawn if kind == "random" else own + PERTURBATION * drawn
     return found.to(keys.device)

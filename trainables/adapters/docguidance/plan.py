@@ -34,6 +34,10 @@ class DocGuidancePlan(TrainingPlan):
 
     name: ClassVar[str] = "docguidance"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("docguidance.safetensors",)
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "docguidance": ("layer", "memory_dim", "key_dim", "activation", "seed")
+    }
 
     layer: int
     memory_dim: int

@@ -28,6 +28,8 @@ class LoraPlan(TrainingPlan):
 
     name: ClassVar[str] = "lora"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("adapter_model.safetensors", "adapter_config.json")
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"lora": ("layer", "rank", "lora_alpha", "lora_targets")}
 
     layer: int
     rank: int

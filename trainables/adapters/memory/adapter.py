@@ -16,7 +16,7 @@ from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_ma
 from trainables.adapters.memory.io import memory_bytes, read_memory
 from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.memory.masked import attached_with_mask
-from trainables.adapters.memory.plan import MemoryPlan
+from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.split import member_nll
 from trainables.adapters.stacked import StackedAdapter
@@ -26,8 +26,6 @@ from trainables.lm.batches import TextBatch
 from trainables.lm.reference import WholeModel
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.lm.token_tree import TokenTree
-
-STORED = "memory.safetensors"
 
 
 class MemoryAdapter(StackedAdapter[MemoryPlan]):
@@ -73,11 +71,11 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
     def stored(self, member: int) -> dict[str, bytes]:
         """Return the memory as a file that `load_memory` reads."""
         state = self.bank.member_state(member)
-        return {STORED: memory_bytes(state, layer=self.layer, model=self.parts.card.key)}
+        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key)}
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file."""
-        self.bank.load_member_state(member, read_memory(files[STORED], STORED).memory.state_dict())
+        self.bank.load_member_state(member, read_memory(files[MEMORY_FILE], MEMORY_FILE).memory.state_dict())
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries: in hard mode, whatever the document."""

@@ -14,8 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.adapters.memory.shingles import HashFamily, mix64, seeded_keys, shingle_ids, shingle_set
+from trainables.adapters.memory.entry_lists import Drawn, EntryLists, EveryEntry, Listed, Stretches
+from trainables.adapters.memory.grouped_tokens import GroupedTokens
+from trainables.adapters.memory.shingles import HashFamily, shingle_ids
+from trainables.adapters.memory.simset import TokenLists, signatures_of
 from trainables.errors import ConfigError, nearest
+from trainables.lm.corpus_tokens import CorpusTokens
 from trainables.lm.token_tree import TokenTree
 
 GroupSequences = Sequence[Sequence[Sequence[int]]]
@@ -29,14 +33,13 @@ _CHEAP_FUNCTIONS = 64  # with so few hash functions, hashing a token again costs
 
 @dataclass(frozen=True)
 class Allocation:
-    """The entries of every group, and the masks made of them.
+    """The entries of every group, and the masks made of them for the texts of a step.
 
     Attributes:
         name: `none`, `random`, `partitioned`, `simset1`, `simset2` or `simset3`.
         memory_dim: Number of entries of the memory.
         entries_per_group: Mean entries per group of `partitioned`; for SimSet its n, the hash functions.
-        table: `[groups, memory_dim]` bool, True where an entry belongs to a group. With token granularity: to
-            any token of the group's texts.
+        lists: The entries of each group. With token granularity: those of any token of the group's texts.
         signatures: `[groups, n]` the entry each hash function gives each group; SimSet with granularity
             `dim`.
         addresses: What gives each token its entries; SimSet with granularity `token`.
@@ -45,8 +48,8 @@ class Allocation:
     name: str
     memory_dim: int
     entries_per_group: int
-    table: NDArray[np.bool_]
-    signatures: NDArray[np.int64] | None = None
+    lists: EntryLists
+    signatures: NDArray[np.int32] | None = None
     addresses: TokenAddresses | None = None
 
     @property
@@ -59,9 +62,20 @@ class Allocation:
         """Tokens per shingle; 1 for allocations that do not look at the text."""
         return _SHINGLE_WIDTHS.get(self.name, 1)
 
+    @property
+    def table(self) -> NDArray[np.bool_]:
+        """All sets as `[groups, memory_dim]` bool: for a few groups, since it is groups times entries."""
+        return self._rows(range(len(self.lists.sizes)))
+
     def entries(self, group: int) -> NDArray[np.int64]:
         """Return the entries of one group, ascending."""
-        return np.flatnonzero(self.table[group])
+        return self.lists.of(group)
+
+    def _rows(self, groups: Sequence[int]) -> NDArray[np.bool_]:
+        rows = np.zeros((len(groups), self.memory_dim), dtype=np.bool_)
+        for row, group in zip(rows, groups, strict=True):
+            row[self.lists.of(group)] = True
+        return rows
 
     def mask(
         self, groups: Sequence[int], trees: Sequence[TokenTree], device: torch.device | str = "cpu"
@@ -80,7 +94,7 @@ class Allocation:
             return None
         lengths = [len(tree) for tree in trees]
         if self.addresses is None:
-            sets = torch.from_numpy(self.table[np.asarray(groups, dtype=np.int64)]).to(device)
+            sets = torch.from_numpy(self._rows(groups)).to(device)
             return sets.repeat_interleave(torch.tensor(lengths, device=device), dim=0, output_size=sum(lengths))
         rows = np.zeros((sum(lengths), self.memory_dim), dtype=np.bool_)
         for tree, part in zip(trees, np.split(rows, np.cumsum(lengths[:-1])), strict=True):
@@ -121,18 +135,11 @@ class TokenAddresses:
             self._kept[tree.digest()] = np.packbits(out, axis=1)
             self._free_bytes -= self._kept[tree.digest()].nbytes
 
-    def group_entries(self, segments: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Return the entries that any token of these segments addresses, `[memory_dim]` bool."""
-        ids = [shingle_ids(tokens, range(-1, len(tokens) - 1), self._width) for tokens in segments]
-        found = np.zeros(self._family.memory_dim, dtype=np.bool_)
-        found[self._family.addresses(np.unique(np.concatenate(ids)))] = True
-        return found
-
 
 def build_allocation(
     name: str,
     granularity: str,
-    group_sequences: GroupSequences,
+    group_sequences: GroupSequences | GroupedTokens,
     memory_dim: int,
     mem_seed: int = 0,
     entries_per_group: int | None = None,
@@ -147,7 +154,8 @@ def build_allocation(
     Args:
         name: The allocation.
         granularity: `dim` or `token`; matters for SimSet only.
-        group_sequences: Group -> segments of its documents -> token ids. Shingles do not span segments.
+        group_sequences: Documents in groups, or group -> segments of its documents -> token ids. Shingles do not span
+            segments.
         memory_dim: Number of entries.
         mem_seed: Seed of `random` and of SimSet's hash functions; `partitioned` is the same for all.
         entries_per_group: SimSet's n; default the mean entries per group of `partitioned`, at least 1.
@@ -158,30 +166,32 @@ def build_allocation(
     """
     if name not in _NAMES:
         raise ConfigError(f"allocation {name!r} is unknown{nearest(name, _NAMES)}; one of {', '.join(_NAMES)}")
-    num_groups = len(group_sequences)
-    lengths = [sum(len(segment) for segment in segments) for segments in group_sequences]
+    grouped = as_grouped(group_sequences)
+    num_groups, lengths = grouped.num_groups, grouped.lengths.tolist()
     if 0 in lengths:
         raise ConfigError(f"group {lengths.index(0)} has no tokens: leave out its empty documents")
     mean_entries = max(1, round(memory_dim / num_groups))
     if name == "none":
-        everything = np.ones((num_groups, memory_dim), dtype=np.bool_)
-        return Allocation(name, memory_dim, memory_dim, everything)
+        return Allocation(name, memory_dim, memory_dim, EveryEntry(num_groups, memory_dim))
     if name in ("random", "partitioned"):
         _require_entries(name, memory_dim, num_groups)
         sizes = partition_sizes(lengths, memory_dim)
-        table = _partitioned(sizes) if name == "partitioned" else _random(sizes, mem_seed)
-        return Allocation(name, memory_dim, mean_entries, table)
+        parts = Stretches(sizes) if name == "partitioned" else Drawn(sizes, mem_seed)
+        return Allocation(name, memory_dim, mean_entries, parts)
 
     width, functions = _SHINGLE_WIDTHS[name], entries_per_group or mean_entries
     family = HashFamily.seeded(mem_seed, functions, memory_dim)
     if granularity == "token":
-        addresses = TokenAddresses(width, family)
-        table = np.stack([addresses.group_entries(segments) for segments in group_sequences])
-        return Allocation(name, memory_dim, functions, table, addresses=addresses)
-    signatures = np.stack([family.signature(shingle_set(segments, width)) for segments in group_sequences])
-    table = np.zeros((num_groups, memory_dim), dtype=np.bool_)
-    np.put_along_axis(table, signatures, True, axis=1)
-    return Allocation(name, memory_dim, functions, table, signatures=signatures)
+        token_lists = TokenLists(grouped, width, family)
+        return Allocation(name, memory_dim, functions, token_lists, addresses=TokenAddresses(width, family))
+    signatures = signatures_of(grouped, width, family)
+    lists = Listed.of_rows(signatures, memory_dim)
+    return Allocation(name, memory_dim, functions, lists, signatures=signatures)
+
+
+def as_grouped(groups: GroupSequences | GroupedTokens) -> GroupedTokens:
+    """Return documents in groups; of nested sequences, each group as one document."""
+    return groups if isinstance(groups, GroupedTokens) else GroupedTokens(CorpusTokens.of_documents(groups))
 
 
 def partition_sizes(lengths: Sequence[int], memory_dim: int) -> list[int]:
@@ -236,19 +246,3 @@ def _require_entries(name: str, memory_dim: int, num_groups: int) -> None:
             f"allocation {name!r} gives every group an entry, but memory_dim is {memory_dim} and there are "
             f"{num_groups} groups: raise memory_dim to {num_groups} or lower num_clusters"
         )
-
-
-def _partitioned(sizes: Sequence[int]) -> NDArray[np.bool_]:
-    """Return contiguous blocks of entries, `[groups, sum(sizes)]`."""
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    blocks: NDArray[np.bool_] = owner[None, :] == np.arange(len(sizes))[:, None]
-    return blocks
-
-
-def _random(sizes: Sequence[int], mem_seed: int) -> NDArray[np.bool_]:
-    """Return for every group the `size` entries with the smallest hash of (seed, group, entry)."""
-    entry_keys = seeded_keys(mem_seed, 3, sum(sizes))
-    table = np.zeros((len(sizes), sum(sizes)), dtype=np.bool_)
-    for group, (size, key) in enumerate(zip(sizes, seeded_keys(mem_seed, 4, len(sizes)), strict=True)):
-        table[group, np.argsort(mix64(entry_keys ^ key))[:size]] = True
-    return table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from trainables.adapters.memory.allocation import Allocation, build_allocation, stack_masks
 from trainables.adapters.memory.analysis import allocation_report
-from trainables.adapters.memory.grouping import group_documents
+from trainables.adapters.memory.grouped_tokens import GroupedTokens
+from trainables.adapters.memory.grouping import group_documents, group_near_documents
 from trainables.adapters.memory.setting import SetSetting
+from trainables.lm.corpus_tokens import CorpusTokens
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 
@@ -20,18 +23,16 @@ class EntrySets:
     """Builds allocations over the same documents, each different one once.
 
     Args:
-        texts: the documents' segments; shingles and lengths come from these.
+        texts: the documents' segments, or the tokens of these; shingles and lengths come from them.
         num_documents: documents there are, with or without text.
         memory_dim: entries of the memory.
     """
 
-    def __init__(self, texts: Sequence[TrainingText], num_documents: int, memory_dim: int) -> None:
+    def __init__(self, texts: Sequence[TrainingText] | CorpusTokens, num_documents: int, memory_dim: int) -> None:
         """Collect the segments of each document."""
-        self._segments: list[list[list[int]]] = [[] for _ in range(num_documents)]
-        for text in texts:
-            self._segments[text.document].append(list(text.tree.tokens))
+        self._tokens = texts if isinstance(texts, CorpusTokens) else CorpusTokens.of_texts(texts, num_documents)
         self._memory_dim = memory_dim
-        self._groups: dict[int, list[int]] = {}
+        self._groups: dict[tuple[int, str], Groups] = {}
         self._built: dict[SetSetting, EntrySet] = {}
 
     def of(self, setting: SetSetting) -> EntrySet:
@@ -45,27 +46,48 @@ class EntrySets:
         return self._built[setting]
 
     def _build(self, setting: SetSetting) -> EntrySet:
-        num_documents = len(self._segments)
-        groups = self.groups(min(setting.num_clusters or num_documents, num_documents))
-        sequences: list[list[list[int]]] = [[] for _ in range(max(groups) + 1)]
-        for document, group in enumerate(groups):
-            sequences[group] += self._segments[document]
+        num_documents = len(self._tokens)
+        groups = self.groups(min(setting.num_clusters or num_documents, num_documents), setting.grouping)
+        grouped = GroupedTokens(self._tokens, groups.of_document)
         built = build_allocation(
             setting.allocation,
             setting.granularity,
-            sequences,
+            grouped,
             self._memory_dim,
             setting.mem_seed,
             setting.entries_per_group,
         )
-        return EntrySet(built, groups, sequences)
+        return EntrySet(built, groups, grouped)
 
-    def groups(self, num_clusters: int) -> list[int]:
+    def groups(self, num_clusters: int, grouping: str = "complete") -> Groups:
         """Return the group of every document."""
-        if num_clusters not in self._groups:
-            tokens = [[t for segment in segments for t in segment] for segments in self._segments]
-            self._groups[num_clusters] = group_documents(tokens, num_clusters)
-        return self._groups[num_clusters]
+        key = num_clusters, grouping
+        if key not in self._groups:
+            self._groups[key] = self._grouped(num_clusters, grouping)
+        return self._groups[key]
+
+    def _grouped(self, num_clusters: int, grouping: str) -> Groups:
+        if grouping == "lsh":
+            found = group_near_documents(self._tokens, num_clusters)
+            told = {"near_pairs": found.near_pairs, "groups_by_similarity": found.by_similarity}
+            return Groups(found.groups.tolist(), told)
+        if num_clusters == len(self._tokens):
+            return Groups(list(range(num_clusters)))
+        documents = [self._tokens.document(document) for document in range(len(self._tokens))]
+        return Groups(group_documents(documents, num_clusters))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of documents.
+
+    Attributes:
+        of_document: the group of each, by place.
+        told: how they came about, for the analysis.
+    """
+
+    of_document: list[int]
+    told: Mapping[str, int] = field(default_factory=dict)
 
 
 class EntrySet:
@@ -74,25 +96,24 @@ class EntrySet:
     Attributes:
         allocation: which entries each group, or each token, uses.
         groups: the group of every document.
-        sequences: group -> segments -> token ids.
     """
 
-    def __init__(self, allocation: Allocation, groups: list[int], sequences: list[list[list[int]]]) -> None:
+    def __init__(self, allocation: Allocation, groups: Groups, grouped: GroupedTokens) -> None:
         """Keep the parts together."""
         self.allocation = allocation
-        self.groups = groups
-        self.sequences = sequences
+        self.groups = groups.of_document
+        self._told, self._grouped = groups.told, grouped
         self._analysis: dict[str, Any] | None = None
 
     def analysis(self) -> dict[str, Any]:
         """Return the allocation's analysis (`allocation_report`), made once."""
         if self._analysis is None:
-            self._analysis = allocation_report(self.allocation, self.sequences)
+            self._analysis = allocation_report(self.allocation, self._grouped)
         return self._analysis
 
     def described(self) -> dict[str, Any]:
         """Return the analysis as a trial's `analysis.json` holds it, with the group of each document by its rank."""
-        return {"allocation": self.analysis(), "group_of_document": list(self.groups)}
+        return {"allocation": self.analysis(), "group_of_document": list(self.groups), **self._told}
 
     def mask(self, documents: Sequence[int], trees: Sequence[TokenTree], device: torch.device) -> Tensor | None:
         """Return the entries allowed: bool `[nodes of all trees, memory_dim]`; None when every entry is.

@@ -13,7 +13,9 @@ from trainables.lm.card import ModelCard
 if TYPE_CHECKING:
     from trainables.adapters.memory.adapter import MemoryAdapter
 
-__all__ = ["ALLOCATIONS", "MemoryPlan"]
+__all__ = ["ALLOCATIONS", "MEMORY_FILE", "MemoryPlan"]
+
+MEMORY_FILE = "memory.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +33,15 @@ class MemoryPlan(TrainingPlan):
         entries_per_group: hash functions of simset; None for a default by `memory_dim`.
         mem_seed: seed of the allocation.
         num_clusters: groups of documents; None for one each.
+        grouping: how groups are found where there are fewer than documents.
         num_documents: documents asked for.
         leakage_sets: names of further entry sets under which a memory without one has its leakage measured.
     """
 
     name: ClassVar[str] = "memory"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = (MEMORY_FILE,)
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"memory": ("layer", "memory_dim", "norm_and_gate")}
 
     layer: int | None
     memory_dim: int
@@ -48,6 +53,7 @@ class MemoryPlan(TrainingPlan):
     entries_per_group: int | None
     mem_seed: int
     num_clusters: int | None
+    grouping: str
     num_documents: int
     leakage_sets: tuple[str, ...]
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
+Numbers = Sequence[int] | NDArray[np.integer[Any]]
+
+Number = TypeVar("Number", bound=np.generic)
 
 _WEYL = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -42,7 +46,7 @@ def scale_to(values: U64, size: int) -> NDArray[np.int64]:
     return scaled.astype(np.int64)
 
 
-def shingle_ids(tokens: Sequence[int], parents: Sequence[int], width: int) -> U64:
+def shingle_ids(tokens: Numbers, parents: Numbers, width: int) -> U64:
     """Return the id of the shingle that ends at each node of a token tree.
 
     The shingle is the node's token and its `width - 1` ancestors; nearer the root it is shorter. Its id
@@ -68,19 +72,27 @@ def shingle_ids(tokens: Sequence[int], parents: Sequence[int], width: int) -> U6
     return ids
 
 
-def shingle_set(segments: Sequence[Sequence[int]], width: int) -> U64:
+def shingle_set(segments: Sequence[Numbers], width: int) -> U64:
     """Return the ids of all different shingles of some segments, sorted.
 
     Shingles do not span segments; a segment shorter than `width` counts as one shingle (ours).
     """
     lengths = np.array([len(segment) for segment in segments], dtype=np.int64)
-    tokens = [token for segment in segments for token in segment]
+    tokens = np.concatenate([np.asarray(segment, dtype=np.int64) for segment in segments])
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     position = np.arange(len(tokens)) - starts
     parents = np.where(position > 0, np.arange(len(tokens)) - 1, -1)
-    ids = shingle_ids(tokens, parents.tolist(), width)
+    ids = shingle_ids(tokens, parents, width)
     is_last = position == np.repeat(lengths, lengths) - 1
-    return np.unique(ids[(position >= width - 1) | is_last])
+    return distinct(ids[(position >= width - 1) | is_last])
+
+
+def distinct(values: NDArray[Number]) -> NDArray[Number]:
+    """Return different numbers, ascending: `numpy.unique` by sorting, a quarter of the time of its hash table."""
+    ordered = np.sort(values)
+    is_new = np.ones(len(ordered), dtype=np.bool_)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_new]
 
 
 @dataclass(frozen=True)
@@ -104,12 +116,19 @@ class HashFamily:
 
     def signature(self, shingles: U64) -> NDArray[np.int64]:
         """Return `slot_i(min over shingles s of hash_i(s))` for every i, `[n]` (MinHash, Broder 1997)."""
-        minima = np.empty(len(self.keys), dtype=np.uint64)
-        rows = max(1, _BLOCK // len(shingles))
-        for start in range(0, len(self.keys), rows):
-            keys = self.keys[start : start + rows, None]
-            minima[start : start + rows] = mix64(shingles[None, :] ^ keys).min(axis=1)
-        return self._slots(minima)
+        return self.slots(self.minima(shingles, np.zeros(1, dtype=np.int64))[0])
+
+    def minima(self, shingles: U64, starts: NDArray[np.int64]) -> U64:
+        """Return the least hash of some sets, `[sets, n]`; one that has a shingle twice has the same.
+
+        Args:
+            shingles: the sets' shingles, set after set.
+            starts: where each set begins, none of them empty.
+        """
+        found = np.empty((len(starts), len(self.keys)), dtype=np.uint64)
+        for place, key in enumerate(self.keys):
+            found[:, place] = np.minimum.reduceat(mix64(shingles ^ key), starts)
+        return found
 
     def addresses(self, shingles: U64) -> NDArray[np.int64]:
         """Return `slot_i(hash_i(s))` for every shingle s and every i, `[len(shingles), n]`."""
@@ -117,10 +136,11 @@ class HashFamily:
         rows = max(1, _BLOCK // len(self.keys))
         for start in range(0, len(shingles), rows):
             block = shingles[start : start + rows, None]
-            found[start : start + rows] = self._slots(mix64(block ^ self.keys))
+            found[start : start + rows] = self.slots(mix64(block ^ self.keys))
         return found
 
-    def _slots(self, hashes: U64) -> NDArray[np.int64]:
+    def slots(self, hashes: U64) -> NDArray[np.int64]:
+        """Return the entry to which each function maps a hash: `[..., n]`."""
         return scale_to(mix64(hashes ^ self.slot_keys), self.memory_dim)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +29,14 @@ class PromptAdapter(TrainedWholeModel[PromptPlan]):
 
     Raises:
         ConfigError: the vectors leave too few positions for a text.
+
+    Attributes:
+        model_type: what puts the vectors before the model.
+        what: the vectors, for messages.
     """
+
+    model_type: ClassVar[type[PromptedModel]] = PromptedModel
+    what: ClassVar[str] = "vectors of a prompt"
 
     def __init__(self, plans: Sequence[PromptPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Put the vectors before the shared model."""
@@ -41,7 +49,7 @@ class PromptAdapter(TrainedWholeModel[PromptPlan]):
                 f"that {card.name} takes; lower virtual_tokens, segment_tokens or num_shots"
             )
         super().__init__(plans, parts, texts, whole, plan.batch_size)
-        self._prompted = PromptedModel(whole, plan.virtual_tokens, plan.seed)
+        self._prompted = self.model_type(whole, card, plan.virtual_tokens, plan.seed)
         self.whole = self._prompted
         self.train_these({_NAME: self._prompted.vectors})
 
@@ -67,7 +75,7 @@ class PromptAdapter(TrainedWholeModel[PromptPlan]):
         except (KeyError, SafetensorError, RuntimeError, ValueError) as error:
             raise DataError(f"{WEIGHTS}: missing or not readable ({error}); train the trial again") from None
         own = self._prompted.vectors.detach()
-        check_same({name: value.to(own.device) for name, value in found.items()}, {_NAME: own}, "vectors of a prompt")
+        check_same({name: value.to(own.device) for name, value in found.items()}, {_NAME: own}, self.what)
         with torch.no_grad():
             self._prompted.vectors.copy_(found[_NAME])
 

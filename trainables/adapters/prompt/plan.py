@@ -23,6 +23,8 @@ class PromptPlan(TrainingPlan):
 
     name: ClassVar[str] = "prompt"
     packs: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ("adapter_model.safetensors", "adapter_config.json")
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"prompt": ("virtual_tokens",)}
 
     virtual_tokens: int
 

@@ -14,15 +14,13 @@ from trainables.adapters.memory.io import memory_bytes, read_memory
 from trainables.adapters.split import member_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
-from trainables.adapters.two_memories.banks import KINDS, Kind, TwoBanks
-from trainables.adapters.two_memories.plan import TwoMemoriesPlan
+from trainables.adapters.two_memories.banks import TwoBanks
+from trainables.adapters.two_memories.plan import FILES, KINDS, Kind, TwoMemoriesPlan
 from trainables.errors import DataError
 from trainables.lm.batches import TextBatch
 from trainables.lm.cut import find_blocks
 from trainables.lm.reference import WholeModel
 from trainables.lm.token_tree import TokenTree
-
-STORED: dict[Kind, str] = {"document": "memory.safetensors", "template": "template_memory.safetensors"}
 
 
 class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
@@ -30,7 +28,8 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
 
     At one block both read its output, and both are added. At two blocks the lower one is added to what the upper
     blocks begin with, the other within them. In training both act on every text, as they do when asked, and each
-    learns from texts of its kind (ours): what a text of the other kind asks of it is left aside.
+    learns from texts of its kind (ours): what a text of the other kind asks of it is left aside. Where one kind alone
+    is trained on, the other memory is that of an earlier training, and stays as it is.
 
     Raises:
         ConfigError: no such block.
@@ -43,7 +42,8 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
         self._layers = dict(zip(KINDS, first.layers, strict=True))
         self._documents = {text.tree.digest() for text in texts.segments}
         seeds = [plan.seed for plan in plans]
-        self.banks = TwoBanks(parts.card.model_dim, first.memory_dim, first.norm_and_gate, seeds, parts.device)
+        sizes = parts.card.model_dim, first.memory_dim, first.norm_and_gate
+        self.banks = TwoBanks(*sizes, seeds, parts.device, first.learning)
         self._learning: Kind | None = None
         self.train_these(self.banks)
 
@@ -98,16 +98,26 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
         key = self.parts.card.key
         return {
             name: memory_bytes(self.banks.bank(kind).member_state(member), layer=self._layers[kind], model=key)
-            for kind, name in STORED.items()
+            for kind, name in FILES.items()
         }
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set both memories from their files."""
-        for kind, name in STORED.items():
+        for kind, name in FILES.items():
             if name not in files:
                 raise DataError(f"{name}: missing; train the trial again")
-            state = read_memory(files[name], name).memory.state_dict()
-            self.banks.bank(kind).load_member_state(member, state)
+            self._load(member, kind, files[name], name)
+
+    def start(self, member: int, files: Mapping[str, bytes]) -> None:
+        """Take over both memories, or a single one."""
+        if len(files) == 1:
+            ((name, content),) = files.items()
+            self._load(member, self.plans[member].taken, content, name)
+        else:
+            self.load_stored(member, files)
+
+    def _load(self, member: int, kind: Kind, content: bytes, name: str) -> None:
+        self.banks.bank(kind).load_member_state(member, read_memory(content, name).memory.state_dict())
 
     @contextmanager
     def attached(self, member: int, document: int | None = None) -> Iterator[WholeModel]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.shapes import check_same
 from trainables.adapters.stacks import ParameterStacks
+from trainables.adapters.two_memories.plan import KINDS, Kind
 
-Kind = Literal["document", "template"]
-KINDS: tuple[Kind, Kind] = ("document", "template")
 SECOND_SEED = 1_000_003
 """Added to the seed for the templates' memory, so that the two start differently (ours)."""
 
@@ -27,16 +25,23 @@ class TwoBanks(ParameterStacks):
         norm_and_gate: whether LayerNorm and gate are there.
         seeds: one for each member.
         device: where they live.
+        learning: the memories that are trained; the others keep their values.
     """
 
     what = "weights of two memories"
 
     def __init__(
-        self, model_dim: int, memory_dim: int, norm_and_gate: bool, seeds: Sequence[int], device: torch.device
+        self,
+        model_dim: int,
+        memory_dim: int,
+        norm_and_gate: bool,
+        seeds: Sequence[int],
+        device: torch.device,
+        learning: Sequence[Kind] = KINDS,
     ) -> None:
         """Draw both memories of every member."""
         nn.Module.__init__(self)
-        self.num_members = len(seeds)
+        self.num_members, self._learning = len(seeds), tuple(learning)
         shifts = (0, SECOND_SEED)
         self.banks = nn.ModuleDict(
             {
@@ -60,9 +65,19 @@ class TwoBanks(ParameterStacks):
         assert isinstance(found, MemoryBank)
         return found
 
+    @property
+    def member_size(self) -> int:
+        """Numbers that one member trains."""
+        return sum(view.numel() for view in self.member_parameters(0).values())
+
+    def member_parameters(self, member: int) -> dict[str, nn.Parameter]:
+        """Return what of one member is trained, by name; its state has both memories."""
+        views = self._views[member]
+        return {name: view for name, view in views.items() if name.partition(".")[0] in self._learning}
+
     def bind_grads(self) -> None:
-        """Bind the gradients of both banks; of one that met no text of its kind they are zero."""
-        for kind in KINDS:
+        """Bind the gradients of what is trained; of a memory that met no text of its kind they are zero."""
+        for kind in self._learning:
             bank = self.bank(kind)
             for stack in bank.parameters():
                 stack.grad = torch.zeros_like(stack) if stack.grad is None else stack.grad

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainables.adapters.plan import TrainingPlan
+from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
+from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
 
 if TYPE_CHECKING:
     from trainables.adapters.two_memories.adapter import TwoMemoriesAdapter
+
+Kind = Literal["document", "template"]
+KINDS: tuple[Kind, Kind] = ("document", "template")
+FILES: Mapping[Kind, str] = {"document": MEMORY_FILE, "template": "template_memory.safetensors"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +28,39 @@ class TwoMemoriesPlan(TrainingPlan):
         template_layer: that of the templates' memory; None for the same.
         memory_dim: entries of each.
         norm_and_gate: LayerNorm and gate after the second linear map.
+        content: what is trained on. A memory whose kind is not in it stays as the training to start from has left it.
     """
 
     name: ClassVar[str] = "two_memories"
     packs: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = tuple(FILES.values())
+    starts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "memory": ("memory_dim", "norm_and_gate"),
+        "two_memories": ("layer", "template_layer", "memory_dim", "norm_and_gate"),
+    }
 
     layer: int
     template_layer: int | None
     memory_dim: int
     norm_and_gate: bool
+    content: str
+
+    @property
+    def learning(self) -> tuple[Kind, ...]:
+        """The memories that are trained."""
+        return tuple(kind for kind in KINDS if kind in self.content.split("+"))
+
+    @property
+    def taken(self) -> Kind:
+        """The memory that a single earlier one becomes: the one that is not trained; the documents' if both are."""
+        return "document" if "template" in self.learning else "template"
+
+    def check_start(self, earlier: AdapterPlan) -> None:
+        """Refuse a single memory of another block than that of the memory that it becomes."""
+        super().check_start(earlier)
+        layer, name = self.layers[KINDS.index(self.taken)], "layer" if self.taken == "document" else "template_layer"
+        if isinstance(earlier, MemoryPlan) and earlier.layer != layer:
+            raise ConfigError(f"{name}={layer}: the memory to start from is of layer={earlier.layer}; set it to that")
 
     @property
     def layers(self) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class CounterfactPlan(ProbePlan):
     Attributes:
         data: the sources, joined by commas.
         counterfact_records: records asked.
+        template_facts: records trained on as templates; their subjects are not asked about.
         num_answers: answers sampled per prompt.
         answer_tokens: tokens per answer; a target that needs more can never be named.
         temperature: of the sampling, above 0.
@@ -56,6 +57,7 @@ class CounterfactPlan(ProbePlan):
     answer_tokens: int
     temperature: float
     seed: int
+    template_facts: int = 0
 
     def reading(self, sizes: TextSizes, num_documents: int) -> Reading:
         """Return prompts and answers, token by token."""

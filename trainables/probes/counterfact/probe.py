@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainables.data.corpus import subject_of
-from trainables.data.counterfact import CounterfactRecord, load_counterfact
+from trainables.data.counterfact import CounterfactRecord, facts_to_ask, load_counterfact
 from trainables.data.documents import Document
 from trainables.lm.members import ModelMembers
 from trainables.lm.tokens import encode
@@ -61,10 +61,11 @@ class CounterfactProbe(Probe[CounterfactPlan]):
         """Read the records: those about a document first, in file order, `plan.counterfact_records` of them.
 
         Raises:
+            ConfigError: none is left beside those that are trained on.
             DataError: no source has any, or a file is broken.
         """
-        subjects = {subject_of(document.title) for document in documents}
-        known = sorted(load_counterfact(plan.data), key=lambda record: subject_of(record.subject) not in subjects)
+        titles = [document.title for document in documents]
+        known = facts_to_ask(load_counterfact(plan.data), titles, plan.template_facts)
         return cls(plan, known[: plan.counterfact_records], tokenizer, documents)
 
     @property

@@ -36,6 +36,7 @@ class LmEvalPlan(ProbePlan):
     """
 
     name: ClassVar[str] = "lm_eval"
+    main_setting: ClassVar[str] = "lm_eval_tasks"
     answers: ClassVar = {
         "task": "string",
         "doc_id": "int64",

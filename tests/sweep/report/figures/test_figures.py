@@ -9,10 +9,11 @@ import pytest
 
 from sweep.records.store import Store
 from sweep.report.figures.alpha import default_target, epochs_to
-from sweep.report.figures.drawing import finish, heat_map, panels
+from sweep.report.figures.drawing import finish, panels
 from sweep.report.figures.guidance import guidance_figures, words_table
-from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, plain_by_layer, pretrained_error
+from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, pretrained_error
 from sweep.report.figures.simset import analyses
+from sweep.report.references import plain_by_layer
 from sweep.report.study import load_study
 
 FALL = [(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)]
@@ -80,18 +81,6 @@ def test_one_analysis_per_allocation_with_the_most_documents(storage):
     found = analyses(study.store, study.trials)
     assert [a.name for a in found] == ["partitioned", "random", "simset1-dim", "simset2-dim", "simset3-dim"]
     assert all(len(a.report["entries"]) == 20 for a in found)
-
-
-def test_a_missing_cell_of_a_heat_map_stays_empty():
-    import numpy as np
-    from matplotlib.colors import Normalize
-
-    values = np.array([[0.1, float("nan")], [0.3, 0.4]])
-    with panels(1, 1) as (canvas, axes):
-        heat_map(axes[0, 0], values, ["a", "b"], ["0", "1"], ("viridis", Normalize(0, 1)), 2)
-        assert sorted(text.get_text() for text in axes[0, 0].texts) == ["0.10", "0.30", "0.40"]
-        figure = finish(canvas, "slug", "Title", "Caption")
-    assert figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg
 
 
 def test_figures_leave_matplotlib_as_it_was():

@@ -122,6 +122,10 @@ def test_wrong_keys_are_wrong_and_depend_on_text_and_epoch_alone() -> None:
     drawn = negative_keys(texts, keys, "random", 0, 0)
     assert torch.equal(drawn[7:9], negative_keys(texts[7:9], keys, "random", 0, 0))
     assert not torch.equal(drawn, negative_keys(texts, keys, "random", 0, 1))
+    apart = [replace(text, document=NO_DOCUMENT) for text in texts]  # their own key is zero
+    others = negative_keys(apart, keys, "other", 0, 0)
+    assert {tuple(row) for row in others.tolist()} == {tuple(row) for row in keys.tolist()}, "any document's"
+    torch.testing.assert_close(negative_keys(apart, keys, "perturbed", 0, 0), noise, atol=1e-6, rtol=0)
     assert len(drawn.unique(dim=0)) == 40
 
 

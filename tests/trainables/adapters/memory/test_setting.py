@@ -11,6 +11,7 @@ from trainables.adapters.memory.setting import SetSetting
         (SetSetting("random"), "random"),
         (SetSetting("simset2", "token", 50, 8, 1), "simset2-token_g50_n8_s1"),
         (SetSetting("partitioned", num_clusters=2), "partitioned_g2"),
+        (SetSetting("simset1", num_clusters=50, mem_seed=2, grouping="lsh"), "simset1_g50-lsh_s2"),
         (SetSetting("simset3", mem_seed=12), "simset3_s12"),
     ],
 )

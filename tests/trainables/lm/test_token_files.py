@@ -1,0 +1,69 @@
+"""Tokens on disk are those in memory, whichever way they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from trainables.lm import token_files
+from trainables.lm.card import model_card
+from trainables.lm.corpus_tokens import CorpusTokens
+from trainables.lm.token_files import MappedTokens, map_tokens, write_tokens
+from trainables.lm.tokens import load_tokenizer, segments
+
+TEXTS = [
+    "Mira Talven is a painter in Orsk.", "", "x", "Two words. " * 40, "A page with an ending of its own", "Mira " * 30
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize("model", ["llama", "gpt_neox"])
+def test_a_file_has_the_segments_of_every_text(tiny_models, tmp_path: Path, monkeypatch, rows: int, model: str) -> None:
+    monkeypatch.setattr(token_files, "ROWS", rows)
+    monkeypatch.setattr(token_files, "BATCH_DOCUMENTS", 2)
+    tokenizer = load_tokenizer(model_card(str(tiny_models[model])))
+    found = write_tokens(tmp_path / "tokens.arrow", iter(TEXTS), tokenizer, 12, 3)
+    expected = [segments(tokenizer, text, 12, 3) for text in TEXTS]
+    assert [[s.tolist() for s in found.segments(place)] for place in range(len(TEXTS))] == expected
+    assert found.lengths().tolist() == [sum(map(len, parts)) for parts in expected] and expected[1] == []
+    plain = CorpusTokens.of_documents(expected)
+    for places in ([0, 1, 2], [5, 0, 3], [3], [1], [5, 4, 3, 2, 1, 0], list(range(6))):
+        one, other = found.take(np.array(places)), plain.take(np.array(places))
+        assert one.tokens[:].tolist() == other.tokens[:].tolist()
+        assert one.segment_ends.tolist() == other.segment_ends.tolist()
+        assert one.document_ends.tolist() == other.document_ends.tolist()
+    again = Dataset.from_file(str(tmp_path / "tokens.arrow"))
+    assert again[3]["tokens"] == [token for part in expected[3] for token in part]
+    assert again[3]["segment_lengths"] == list(map(len, expected[3]))
+
+
+def test_nothing_at_all_is_a_file_too(tiny_models, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model_card(str(tiny_models["llama"])))
+    found = write_tokens(tmp_path / "tokens.arrow", [], tokenizer, 12, 3)
+    assert len(found) == 0 and len(found.tokens) == 0
+
+
+def test_a_mapped_file_may_be_deleted_and_is_not_read_into_memory(tiny_models, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model_card(str(tiny_models["llama"])))
+    path = tmp_path / "tokens.arrow"
+    first = write_tokens(path, TEXTS, tokenizer, 12, 3)
+    found = map_tokens(path)
+    assert any(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+    path.unlink()
+    assert found.document(3).tolist() == first.document(3).tolist()
+    assert not found.segments(3)[0].flags.owndata and not found.segments(3)[0].flags.writeable
+
+
+def test_several_arrays_are_read_as_one() -> None:
+    parts = [np.arange(0, 4), np.arange(4, 4), np.arange(4, 9), np.arange(9, 10)]
+    tokens = MappedTokens([part.astype(np.int32) for part in parts])
+    whole = np.arange(10)
+    assert len(tokens) == 10
+    for start in range(11):
+        for stop in range(start, 12):
+            assert tokens[start:stop].tolist() == whole[start:stop].tolist()
+    places = np.array([9, 0, 5, 4, 3])
+    assert tokens[places].tolist() == whole[places].tolist()
