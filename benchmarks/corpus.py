@@ -48,6 +48,7 @@ def grow(counts: Sequence[int], settings: Mapping[str, Any], plain_up_to: int) -
         "tokens": [size["tokens"] for size in sizes],
         "token_file_bytes": [size["token_file_bytes"] for size in sizes],
         "seconds": seconds,
+        "wall_s": [sum(size["wall_s"][part] for part in PARTS) for size in sizes],
         "peak_bytes": [max(size["peak_bytes"].values()) for size in sizes],
         "start_bytes": [size["peak_bytes"]["start"] for size in sizes],
         "fits": {part: fit(list(counts), values) for part, values in seconds.items()},
@@ -75,7 +76,7 @@ def draw(table: Table, path: Path) -> None:
             )  # fmt: skip
         all_pairs = [sum(found["seconds"].values()) for found in plain.values()]
         axes[0, 0].plot(list(plain), all_pairs, "x--", color="#888888", label="all pairs: group, analyse one kind")
-        axes[0, 0].set_ylabel("seconds")
+        axes[0, 0].set_ylabel("seconds of processor time")
         peaks = {"blocks and near pairs": (x, table["peak_bytes"])}
         peaks["all pairs"] = list(plain), [max(found["peak_bytes"].values()) for found in plain.values()]
         for place, (label, (counts, values)) in enumerate(peaks.items()):
@@ -97,9 +98,13 @@ def lines(table: Table) -> list[str]:
     """Return the table as text."""
     settings = table["settings"]
     told = ", ".join(f"{name} {value:,}" for name, value in settings.items())
-    shown = [f"documents made up ({told})", _row("documents", [*PARTS, "all", "peak GiB"])]
+    shown = [
+        f"documents made up ({told}); seconds of processor time",
+        _row("documents", [*PARTS, "all", "by clock", "peak GiB"]),
+    ]
     for place, count in enumerate(table["documents"]):
         values = [f"{table['seconds'][part][place]:,.2f}" for part in (*PARTS, "all")]
+        values.append(f"{table['wall_s'][place]:,.1f}")
         shown.append(_row(f"{count:,}", [*values, f"{table['peak_bytes'][place] / GIB:.2f}"]))
     for part, line in table["fits"].items():
         power = "" if line["exponent"] is None else f", power {line['exponent']:.2f}"

@@ -25,6 +25,7 @@ COMMANDS = {
     "ctl": ("sweep.ctl:app", "Steer a sweep while it runs: pause, resume, stop a trial, add points, finish early."),
     "report": ("sweep.report.__main__:app", "Write tables, figures and statistics on what is recorded."),
     "compare": ("sweep.compare:app", "Compare two sweeps on the settings that they share, in pairs."),
+    "export": ("sweep.export:app", "Write results as CSV or Parquet tables."),
     "new": ("sweep.new:app", "Write a commented search space to start from."),
     "doctor": ("sweep.doctor:app", "Check versions, devices, cluster, storage, MLflow, models and data."),
     "fields": ("sweep.fields:app", "List the fields of a trial: type, default, role, meaning."),

@@ -137,6 +137,7 @@ OTHER: dict[str, Any] = {
     "memory_dim": 40, "norm_and_gate": False, "mode": "hard", "allocation": "random", "granularity": "token",
     "entries_per_group": 4, "mem_seed": 1, "alpha": 0.5, "epochs": 2, "batch_size": 64, "lr": 0.02,
     "weight_decay": 0.5, "warmup_steps": 0, "grad_clip": 1.0, "seed": 1, "num_shots": 4, "notes_labels": True,
+    "epoch_order": "shards",
     "claims_per_page": 1, "eval_epochs": (), "probes": ("fever",), "counterfact_records": 2, "num_answers": 1,
     "answer_tokens": 1, "temperature": 0.5, "micro_batch_tokens": 64, "checkpoint_every_s": 0.0, "keep_memory": False,
     "keep_epochs": False,

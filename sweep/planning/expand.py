@@ -48,9 +48,9 @@ class StagePlan:
         dues: what each of these lacks, by trial id.
         waits_for: the stage whose choice is still open, if any.
         questions: what it takes, one question for every group.
-        products: what it is made of: its own axes and those that were added, each with the questions that it asks.
         blocked: trials that cannot start, since the weights that they start from will not come, by id, with the reason.
         wants: trainings of earlier stages that have to be run again for their weights, with the reason.
+        products: what it is made of: its own axes and those that were added, each with the questions that it asks.
     """
 
     stage: ResolvedStage
@@ -64,9 +64,9 @@ class StagePlan:
     questions: tuple[Question, ...]
     to_ask: tuple[Point, ...] = ()
     dues: Mapping[str, Due] = field(default_factory=dict)
-    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
     blocked: Mapping[str, str] = field(default_factory=dict)
     wants: Mapping[str, str] = field(default_factory=dict)
+    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -435,11 +435,11 @@ def _plan_stage(
     for point in (point for group, _ in groups for point in group):
         points.setdefault(point.id, point)
     copies, combinations = stage.copies, len(points)
-    if stage.given is None and stage.start is None:
+    if stage.start is None:
         combinations = sum(
-            maker.count(part.base, part.axes)
+            maker.count(part.base, part.axes) if part.given is None else len(part.given)
             for part, _ in products
-            if part is stage or (part.base, part.axes) != (stage.base, stage.axes)
+            if part is stage or part.given is not None or (part.base, part.axes) != (stage.base, stage.axes)
         )
     if stage.sampling:
         check_metric(stage.sampling.metric, points.values(), f"stage {stage.name}: sampled by")

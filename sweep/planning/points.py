@@ -52,8 +52,8 @@ class Point:
         data_key: fingerprint of the data that it uses.
         added: what it is asked besides what its own fields say, such as `fever:num_shots=5`.
         all_data_key: fingerprint of all its data, also of what its own fields do not use.
-        labels: where it comes from, if it was added while the sweep ran; its record will say so.
         start: the trial whose weights it starts from, where it is one of the same plan.
+        labels: where it comes from, if it was added while the sweep ran; its record will say so.
     """
 
     id: str
@@ -62,8 +62,8 @@ class Point:
     data_key: str
     added: tuple[str, ...] = ()
     all_data_key: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
     start: Point | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

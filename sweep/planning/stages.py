@@ -29,10 +29,10 @@ class ResolvedStage:
         sampling: further fields, sampled.
         probes: what its trials are asked besides what their fields say.
         given: its trials, where they are no product of axes; None where they are.
-        parts: further products that belong to it, which were added while the sweep ran.
-        labels: of such a part: what the records of its trials say of where they come from.
         start: the earlier stage whose weights its trials take over, if any.
         stated: the fields that the stage itself says something about; what else differs in `start` it has from there.
+        parts: further products that belong to it, which were added while the sweep ran.
+        labels: of such a part: what the records of its trials say of where they come from.
     """
 
     name: str
@@ -43,10 +43,10 @@ class ResolvedStage:
     sampling: Sampling | None = None
     probes: tuple[str, ...] = ()
     given: tuple[Point, ...] | None = None
-    parts: tuple[ResolvedStage, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
     start: ResolvedStage | None = None
     stated: frozenset[str] = frozenset()
+    parts: tuple[ResolvedStage, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copies(self) -> int:

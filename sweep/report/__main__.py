@@ -36,6 +36,9 @@ def report(
         typer.Option(help="NLL per token of the figure on speed; default 80 % of the fall of plain memorising."),
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap samples.")] = 2000,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Write all answers, too, as lm-evaluation-harness writes its samples.")
+    ] = False,
     mlflow: Annotated[bool, typer.Option(help="Log the folder to each sweep's run in MLflow.")] = True,
     tracking_uri: TrackingUriOption = None,
     experiment: ExperimentOption = None,
@@ -55,6 +58,11 @@ def report(
         names = [sweep.name for sweep in study.sweeps]
         for line in log_report(store, names, folder, tracking_uri, experiment) if mlflow else ():
             typer.echo(line, err=True)
+    if samples:
+        from sweep.report.sample_files import store_samples
+
+        count, place = store_samples(study, out and out / "samples")
+        typer.echo(f"{count:,} files of answers: {place}")
 
 
 if __name__ == "__main__":

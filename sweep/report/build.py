@@ -100,12 +100,17 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
-    sections.append(Section("Asked of the sweeps while they ran", texts=_asked(study)))
     later, rows_of_later = asking_tables(study, options.resamples)
     sections += [Section(SECTION, later)] if later else []
     ended, matters = failures(study.trials), importance_table(study.trials)
     sections += [Section("Which field matters", [matters])] if matters else []
     sections += [Section("Without a result", [ended])] if ended else []
+    asked = [
+        f"{sweep.name}: {wish.line}."
+        for sweep in study.sweeps
+        for wish in read_steering(study.store, sweep.name).wishes
+    ]
+    sections += [Section("Asked of the sweeps while they ran", texts=asked)]
     tables = [
         *_by_sweep(study, against_baseline, AGAINST_PRETRAINED),
         *_by_sweep(study, against_plain, AGAINST_PLAIN),
@@ -240,12 +245,6 @@ def _statistics(
         Section("Statistics", [table for table in tables if table]),
         Section("Beside the study's notes", [notes] if notes else [], texts=[] if notes else beside),
     ]
-
-
-def _asked(study: Study) -> list[str]:
-    """Return a line for each thing that people asked of the sweeps while they ran."""
-    found = ((sweep.name, wish) for sweep in study.sweeps for wish in read_steering(study.store, sweep.name).wishes)
-    return [f"{name}: {wish.line}." for name, wish in found]
 
 
 def _with_choices(sections: list[Section], study: Study) -> list[Section]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sweep.records.starts import START
 from sweep.report.answers import UNPARSED, Answers, Questions
 from sweep.report.changed import changed_samples, claim_words
 from sweep.report.comparisons.fever import Comparison
@@ -133,7 +134,7 @@ def _page(
 ) -> dict[str, Any]:
     stated = {**STATED_DEFAULTS, **trial.point}
     page: dict[str, Any] = {
-        "words": in_words(stated, trial.model, trial.num_blocks, trial.data),
+        "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START)),
         "folder": study.store.full(trial.folder),
         "fields": {n: show(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},

@@ -183,7 +183,7 @@ class Ledger:
 
     def _begin(self, job: Job, pack: str) -> dict[str, Record]:
         """Return the begun records of a job's trials."""
-        begun = {}
+        begun: dict[str, Record] = {}
         for point in job.points:
             origin = Origin(self.name, point.spec.stage, pack, point.labels)
             begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)

@@ -15,7 +15,7 @@ from typing import Any
 from sweep.records.record import record_hash, versions
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import RecordIndex, Store
-from sweep.records.sweep_files import CHOICES
+from sweep.records.sweep_files import CHOICES, STEERING
 from sweep.tracking.address import Tracking, sqlite_file
 
 FILE = "made.json"
@@ -68,7 +68,7 @@ class Made:
         of_code = versions()
         parts = [str(of_code.get("memory-sweep")), str(of_code.get("commit"))]
         parts += sorted(record_hash(head.record()) for head in self.index.values())
-        parts += [self._text(file) for file in (MANIFEST, CHOICES)]
+        parts += [self._text(file) for file in (MANIFEST, CHOICES, STEERING)]
         return {
             "made_from": hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest(),
             "database": [str(database.absolute()), found.st_size, found.st_mtime_ns],

@@ -84,8 +84,8 @@ def run_sweep(
     progress: bool = False,
     probes: Sequence[str] = (),
     baseline: bool = True,
-    notify: str = "",
     report: bool = False,
+    notify: str = "",
 ) -> Results:
     """Run every trial of a space that has no record yet, stage after stage, and return what is there then.
 
@@ -116,8 +116,8 @@ def run_sweep(
         progress: print what the command would print on the way.
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
         baseline: with the pretrained models to compare with.
-        notify: a command for the end, a new kind of failure and a choice, as after `--notify`.
         report: write the report at the end; its sentences are in the results.
+        notify: a command for the end, a new kind of failure and a choice, as after `--notify`.
 
     Raises:
         LockLost: another run has taken the sweep over, as this one had not been heard of for a minute.
@@ -138,8 +138,8 @@ def run_sweep(
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
         lock=lock,
-        notify=notify,
         report=report,
+        notify=notify,
     )
     found = asked_space(
         space,
@@ -464,7 +464,7 @@ class SweepRun:
         report, report_trouble, trouble = None, "", ""
         files = (RESULTS, *((f"{REPORT_FOLDER}/{PAGE_FILE}",) if self._options.report else ()))
         made = Made(self._store, self._name, self._index, self._tracking, files)
-        if not self._plan.num_left and made.is_there():
+        if not (self._plan.num_left or self._num_ended) and made.is_there():
             report = kept_report(self._store, self._name) if self._options.report else None
         else:
             report, report_trouble, trouble = self._make_all(stopped)

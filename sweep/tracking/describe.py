@@ -9,7 +9,7 @@ from typing import Any
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
 from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
-from sweep.records.starts import START, start_text
+from sweep.records.starts import start_text
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
 from trainables.adapters.registry import ADAPTERS
@@ -48,8 +48,9 @@ def describe_trial(
         has_file: whether all changed answers are an artifact of the run.
     """
     model = record["model"]
-    stated = {**record["identity"], START: start_text(record)}
-    lines = [in_words(stated, model["name"], model["num_blocks"], record["data"]["given"]), ""]
+    earlier = start_text(record)
+    start = None if earlier is None else f"{record.get('start', {}).get('trial', 'another')} ({earlier})"
+    lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start), ""]
     error = record.get("error") or {}
     if error:
         lines += [f"**{record['status']}**: {error.get('class')}: {error.get('message')}", ""]
@@ -59,10 +60,6 @@ def describe_trial(
         lines += _compared(finding)
         lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
-    if record.get("start"):
-        lines.append(
-            f"- its weights started as those of trial `{record['start'].get('trial', record['start']['training'])}`"
-        )
     if record["status"] == "done":
         below = answers_below(record)
         lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
@@ -106,14 +103,15 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|") or "–"
 
 
-def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) -> str:
+def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str, start: str | None = None) -> str:
     """Say what a trial is in a sentence.
 
     Args:
-        stated: its identity, what it started from in words (`start_text`).
+        stated: its identity.
         model: its model's name.
         num_blocks: of the model.
         data: as the user named it.
+        start: what it started from, in words; None where it started anew.
     """
     shots = "1 shot" if stated["num_shots"] == 1 else f"{stated['num_shots']} shots"
     asked = f"{', '.join(stated['probes'])}, {shots}" if stated["probes"] else "nothing"
@@ -121,8 +119,8 @@ def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str) 
     if stated["method"] == "pretrained":
         return f"The pretrained model {model} as it comes; {where}."
     training = f"{stated['content']}, {stated['epochs']} epochs, learning rate {stated['lr']:g}"
-    if stated.get(START) is not None:
-        training += f", starting from the weights of a trial with {stated[START]}"
+    if start is not None:
+        training += f", starting from the weights of {start}"
     if stated["method"] == "full_update":
         return f"All weights of {model} trained ({stated['method']}) on {training}; {where}."
     if stated["method"] != "memory":

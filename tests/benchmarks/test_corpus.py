@@ -31,6 +31,7 @@ def test_every_part_is_measured_and_the_plain_way_gives_the_same() -> None:
     table = {
         "documents": [60, 120], "tokens": [2400, 4800], "settings": settings, "plain": {"60": plain},
         "seconds": {part: [1.0, 2.0] for part in (*corpus.PARTS, "all")}, "peak_bytes": [2**30, 2**31],
+        "wall_s": [1.5, 2.5],
         "fits": {part: corpus.fit([60, 120], [1.0, 2.0]) for part in (*corpus.PARTS, "all")},
         "found": [measured["found"]] * 2,
     }  # fmt: skip

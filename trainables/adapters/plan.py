@@ -144,6 +144,7 @@ class TrainingPlan(AdapterPlan):
         warmup_steps: of the cosine schedule.
         grad_clip: largest gradient norm.
         seed: of initial values and of the order of texts.
+        epoch_order: how the texts of an epoch are ordered (`trainables.lm.batches.epoch_order`).
         micro_batch_tokens: tokens, over all members, in one forward pass.
     """
 
@@ -154,6 +155,7 @@ class TrainingPlan(AdapterPlan):
     warmup_steps: int
     grad_clip: float
     seed: int
+    epoch_order: str = "shuffled"
     micro_batch_tokens: int
 
     def metrics(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.adapters.adapter import Adapter, ModelParts, PackTexts, PlanT
-from trainables.lm.batches import TextBatch, TextBatches, pass_tokens, similar_lengths
+from trainables.lm.batches import SHARD_TEXTS, TextBatch, TextBatches, pass_tokens, similar_lengths
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import Batch, TokenTree, collate
 from trainables.lm.upper import Upper
@@ -171,11 +171,18 @@ def text_states(parts: ModelParts, texts: PackTexts, layer: int, max_tokens: int
         max_tokens: tokens in one forward pass of the blocks above.
     """
     train = [] if texts.train is texts.segments else texts.train
-    trees = [*(text.tree for text in texts.segments), *(text.tree for text in train), *texts.prompts]
+    count, source = len(texts.segments), parts.hidden_states()
     with parts.timing("trunk_s"):
-        found = parts.hidden_states().get(trees, layer, texts.trunk_layers)
-    first, last = len(texts.segments), len(texts.segments) + len(train)
-    segments = TextBatches(texts.segments, found[:first], parts.device)
+        states: list[Tensor] = []
+        # Many documents go shard by shard, so that neither their trees nor their states are held at a time.
+        for start in range(0, count - SHARD_TEXTS, SHARD_TEXTS):
+            shard = [text.tree for text in texts.segments[start : start + SHARD_TEXTS]]
+            states += source.get(shard, layer, texts.trunk_layers)
+        rest = [text.tree for text in texts.segments[len(states) :]]
+        trees = [*rest, *(text.tree for text in train), *texts.prompts]
+        found = source.get(trees, layer, texts.trunk_layers)
+    first, last = len(rest), len(rest) + len(train)
+    segments = TextBatches(texts.segments, states + found[:first], parts.device)
     upper = parts.upper(layer)
     with parts.timing("measure_s"), torch.no_grad():
         total = torch.zeros(1, dtype=torch.float64)

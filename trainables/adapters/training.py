@@ -91,7 +91,7 @@ class PackTraining:
         """Set up the optimiser; the schedule spans all epochs."""
         first = plans[0]
         self._batches, self._stacks, self._losses = batches, stacks, losses
-        self._batch_size, self._seed = first.batch_size, first.seed
+        self._batch_size, self._seed, self._order = first.batch_size, first.seed, first.epoch_order
         self.active = [True] * len(plans)
         self.micro_batch_tokens = first.micro_batch_tokens
         steps = -(-len(batches) // first.batch_size)
@@ -113,7 +113,7 @@ class PackTraining:
             OutOfMemory: one text of one member does not fit.
         """
         sums = EpochSums(len(self.active))
-        order = epoch_order(len(self._batches), self._seed, epoch)
+        order = epoch_order(len(self._batches), self._seed, epoch, self._order)
         for batch in self._batches.steps(order, self._batch_size):
             self._step(batch, sums)
             if not any(self.active):

@@ -99,7 +99,7 @@ class TrainedWholeModel(WholeModelAdapter[TrainingPlanT]):
         """Train one epoch; a loss that is not finite ends it."""
         plan, texts = self.plans[0], self.texts.train
         total_nll, targets, losses = 0.0, 0, []
-        order = epoch_order(len(texts), plan.seed, epoch)
+        order = epoch_order(len(texts), plan.seed, epoch, plan.epoch_order)
         for first in range(0, len(order), plan.batch_size):
             batch = [texts[i] for i in order[first : first + plan.batch_size]]
             loss, count = self._train_step(batch)

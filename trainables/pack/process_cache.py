@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -67,17 +68,22 @@ class StudyTexts:
         documents: the pages memorised, in rank order.
         counts: N_full, N_top, N_trunc and the row counts.
         segments: the documents' segments, on which the memorisation error is evaluated.
-        num_bytes: of the segments' text.
+        tokenizer: whose tokens they are.
         train: texts that are trained on; the segments themselves where only documents are memorised.
         asked: what is asked, by its plan; one that has nothing to ask about these documents is left out.
     """
 
     documents: tuple[Document, ...]
     counts: dict[str, int]
-    segments: list[TrainingText]
-    num_bytes: int
-    train: list[TrainingText]
+    segments: Sequence[TrainingText]
+    tokenizer: Any
+    train: Sequence[TrainingText]
     asked: dict[ProbePlan, Probe[Any]]
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of the segments' text."""
+        return text_bytes(self.segments, self.tokenizer)
 
     @property
     def probes(self) -> dict[str, Probe[Any]]:
@@ -216,11 +222,11 @@ class ProcessCache:
             documents=documents,
             counts=dict(selection.counts),
             segments=segments,
-            num_bytes=text_bytes(segments, tokenizer),
+            tokenizer=tokenizer,
             train=segments if spec.content == "document" else train,
             asked={plan: probe for plan, probe in made.items() if probe is not None},
         )
-        check_lengths(card, [*found.segments, *found.train], found.asked.values())
+        check_lengths(card, (found.segments, found.train), found.asked.values())
         return found
 
 

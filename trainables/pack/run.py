@@ -10,6 +10,7 @@ from typing import Any
 from trainables.adapters.adapter import Adapter, MemberState, PackTexts
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError, DataError
+from trainables.lm.segment_texts import target_count
 from trainables.node.addresses import shown
 from trainables.node.patience import patiently
 from trainables.node.storage import read_bytes
@@ -90,8 +91,6 @@ class PackRun:
                 raise UnfitCheckpoint(tasks[k].id, f"{shown(tasks[k].checkpoint)}: not used ({error})") from None
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
-        num_targets = sum(text.num_targets for text in self._texts.segments)
-        self._tokens_per_byte = num_targets / max(1, self._texts.num_bytes)
         self._eval_epochs = self._questions.epochs.union(*(task.spec.eval_epochs for task in tasks))
         self._last_checkpoint = time.monotonic()
         self._train_s = 0.0
@@ -206,9 +205,10 @@ class PackRun:
         """Evaluate the memorisation error and what else the adapter finds, ask the probes, and keep the weights."""
         with self._cache.timing("measure_s"):
             errors = self.adapter.nll(self._texts.segments) if self._has_error else []
+            per_byte = target_count(self._texts.segments) / max(1, self._texts.num_bytes) if errors else 0.0
             for k, nll in enumerate(errors):
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
-                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * self._tokens_per_byte})
+                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * per_byte})
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from trainables.data.corpus import Corpus, with_subject_pages
@@ -14,11 +17,17 @@ from trainables.data.sources import resolve_sources
 from trainables.data.template import read_templates
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
+from trainables.lm.segment_texts import SegmentTexts, text_lengths
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
+from trainables.lm.token_files import write_tokens
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
+from trainables.node.cache_dir import cache_dir
 from trainables.probes.choices.probe import choose_questions
 from trainables.probes.probe import Probe
+
+HELD_DOCUMENTS = 10_000
+"""Documents up to which texts are held as Python objects, 20 kB each at 400 tokens; more lie on disk (ours)."""
 
 
 def select_documents(
@@ -52,8 +61,19 @@ def select_documents(
 
 def document_texts(
     documents: Sequence[Document], tokenizer: Any, segment_tokens: int, max_segments: int
-) -> list[TrainingText]:
-    """Cut the documents' texts into segments of `segment_tokens`, at most `max_segments` each, no overlap (ours)."""
+) -> Sequence[TrainingText]:
+    """Cut the documents' texts into segments of `segment_tokens`, at most `max_segments` each, no overlap (ours).
+
+    Of more than `HELD_DOCUMENTS` the tokens go to a file of this machine's cache folder that has no name any more once
+    it is mapped: it goes when the process ends, however it ends.
+    """
+    if len(documents) > HELD_DOCUMENTS:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="tokens-") as folder:
+            every = (document.text for document in documents)
+            return SegmentTexts(
+                write_tokens(Path(folder) / "tokens.arrow", every, tokenizer, segment_tokens, max_segments)
+            )
     texts = []
     for index, document in enumerate(documents):
         for part in segments(tokenizer, document.text, segment_tokens, max_segments):
@@ -62,13 +82,15 @@ def document_texts(
 
 
 def text_bytes(texts: Sequence[TrainingText], tokenizer: Any) -> int:
-    """Return the UTF-8 bytes of the text that some segments are tokens of, so that tokenizers can be compared."""
-    tokens: dict[int, list[int]] = {}
-    for text in texts:
-        tokens.setdefault(text.document, []).extend(text.tree.tokens)
-    decoded = (
-        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in tokens.values()
-    )
+    """Return the UTF-8 bytes of the text that some segments are tokens of, so that tokenizers can be compared.
+
+    Args:
+        texts: segments, those of a document next to each other.
+        tokenizer: whose tokens they are.
+    """
+    of_document = groupby(texts, key=lambda text: text.document)
+    tokens = ([token for text in own for token in text.tree.tokens] for _, own in of_document)
+    decoded = (tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in tokens)
     return sum(len(text.encode()) for text in decoded)
 
 
@@ -170,7 +192,7 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return count
 
 
-def check_lengths(card: ModelCard, texts: Iterable[TrainingText], probes: Iterable[Probe[Any]]) -> None:
+def check_lengths(card: ModelCard, texts: Iterable[Sequence[TrainingText]], probes: Iterable[Probe[Any]]) -> None:
     """Refuse texts, prompts and answers that are longer than a model takes.
 
     Raises:
@@ -178,7 +200,7 @@ def check_lengths(card: ModelCard, texts: Iterable[TrainingText], probes: Iterab
     """
     if card.positions is None:
         return
-    trained = max((len(text.tree) for text in texts), default=0)
+    trained = max(int(text_lengths(some).max(initial=0)) for some in texts)
     kinds = {"a text that is trained on": (trained, "lower segment_tokens or num_shots")}
     kinds |= {f"a prompt of {probe.plan.name} with its answer": probe.longest_text for probe in probes}
     for name, (tokens, remedy) in kinds.items():

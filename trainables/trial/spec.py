@@ -179,6 +179,10 @@ class TrialSpec:
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
         Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
     )  # fmt: skip
+    epoch_order: str = declare(
+        "shuffled", "order of texts in an epoch: any, or shards of neighbours one after the other (many documents)",
+        _TRAINING, Part.SCHEDULE, choices=("shuffled", "shards"),
+    )  # fmt: skip
     # The questions.
     num_shots: int = declare(1, "few-shot examples in a prompt", _BOTH, _IN_PROMPTS | _ASKED, costs=True, low=0, high=5)
     notes_labels: bool = declare(

@@ -48,8 +48,9 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(autouse=True)
 def few_documents_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups are found from near pairs however few documents there are, so that it matters how they are found."""
+    """Groups come from near pairs, and an epoch has several shards, however few documents there are."""
     monkeypatch.setattr("trainables.adapters.memory.grouping.ALL_PAIRS", 1)
+    monkeypatch.setattr("trainables.lm.batches.SHARD_TEXTS", 4)
 
 
 @pytest.fixture(scope="module")

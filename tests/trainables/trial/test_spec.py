@@ -57,6 +57,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "num_documents": st.integers(20, 2000),
     "num_clusters": st.none() | st.integers(1, 49),
     "grouping": st.just("lsh"),
+    "epoch_order": st.just("shards"),
     "segment_tokens": st.integers(2, 4096),
     "max_segments": st.integers(1, 100),
     "layer": st.integers(0, 23),

@@ -15,6 +15,7 @@ from trainables.adapters.memory.grouped_tokens import GroupedTokens
 from trainables.adapters.memory.grouping import group_documents, group_near_documents
 from trainables.adapters.memory.setting import SetSetting
 from trainables.lm.corpus_tokens import CorpusTokens
+from trainables.lm.segment_texts import SegmentTexts
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 
@@ -23,14 +24,14 @@ class EntrySets:
     """Builds allocations over the same documents, each different one once.
 
     Args:
-        texts: the documents' segments, or the tokens of these; shingles and lengths come from them.
+        texts: the documents' segments; shingles and lengths come from these.
         num_documents: documents there are, with or without text.
         memory_dim: entries of the memory.
     """
 
-    def __init__(self, texts: Sequence[TrainingText] | CorpusTokens, num_documents: int, memory_dim: int) -> None:
+    def __init__(self, texts: Sequence[TrainingText], num_documents: int, memory_dim: int) -> None:
         """Collect the segments of each document."""
-        self._tokens = texts if isinstance(texts, CorpusTokens) else CorpusTokens.of_texts(texts, num_documents)
+        self._tokens = texts.tokens if isinstance(texts, SegmentTexts) else CorpusTokens.of_texts(texts, num_documents)
         self._memory_dim = memory_dim
         self._groups: dict[tuple[int, str], Groups] = {}
         self._built: dict[SetSetting, EntrySet] = {}
