@@ -244,6 +244,8 @@ class Control:
     def _clone(self, trial: str, settings: Sequence[str]) -> Wish:
         index = self._store.index(set_aside=False)
         source = self._point(self._meant(trial), index)
+        if source.spec.start_from:
+            raise ConfigError(f"clone: trial {source.id} starts from another's weights; run the space again")
         values, commits = override_values(settings), kept_commits(self._store, self._name)
         points = []
         for combination in product(*values.values()):

@@ -66,6 +66,12 @@ def with_additions(
             clones += [_clones(addition, clones_name(resolved), maker)]
             continue
         _check_stage(space, addition.stage)
+        starting = [stage.name for stage in resolved.stages if stage.start is not None]
+        if starting:
+            raise ConfigError(
+                f"stage {starting[0]}: starts from the weights of another stage, and such a space is given points by "
+                "running it again with other values"
+            )
         other = resolve(apply_overrides(space, addition.settings), until_stage)
         for number, part in enumerate(other.stages):
             old = resolved.stages[number]

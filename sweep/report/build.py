@@ -247,12 +247,6 @@ def _statistics(
     ]
 
 
-def _asked(study: Study) -> list[str]:
-    """Return a line for each thing that people asked of the sweeps while they ran."""
-    found = ((sweep.name, wish) for sweep in study.sweeps for wish in read_steering(study.store, sweep.name).wishes)
-    return [f"{name}: {wish.line}." for name, wish in found]
-
-
 def _with_choices(sections: list[Section], study: Study) -> list[Section]:
     table = choices_table(study)
     if table is None:
