@@ -13,8 +13,8 @@ from trainables.adapters.memory.shingles import U64, HashFamily, distinct, mix64
 
 _NOTHING = np.uint64(2**64 - 1)
 _MANY_FUNCTIONS = 64
-"""Hash functions from which on it pays to leave out a group's repeated shingles first: finding them costs as much as
-twenty functions, and every other token of a page is repeated (measured on blocks of Wikipedia articles)."""
+"""Hash functions from which on a group's repeated shingles are left out first: that is a sort of the block, which costs
+as much as some twenty functions if half of the shingles are repeated (an estimate, ours)."""
 
 
 def signatures_of(grouped: GroupedTokens, width: int, family: HashFamily) -> NDArray[np.int32]:
