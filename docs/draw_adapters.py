@@ -82,12 +82,19 @@ def draw_use(trials: Sequence[Row], compared: Sequence[Row]) -> str:
 
 
 def main(storage: Path) -> None:
-    """Draw both."""
-    done = [row for row in rows_of(storage, "adapters", "trials") if row["status"] == "done"]
-    (DOCS / "adapters_forgetting.svg").write_text(draw_forgetting(done), encoding="utf-8")
-    done = [row for row in rows_of(storage, "use_memory", "trials") if row["status"] == "done"]
-    picture = draw_use(done, rows_of(storage, "use_memory", "against_pretrained"))
-    (DOCS / "use_memory.svg").write_text(picture, encoding="utf-8")
+    """Draw what there is a report on."""
+    there = [sweep for sweep in ("adapters", "use_memory") if (storage / sweep / "report").is_dir()]
+    if not there:
+        raise SystemExit(
+            f"{storage}: no report on adapters or use_memory; make one: python -m sweep.report STORAGE/NAME"
+        )
+    for sweep in there:
+        done = [row for row in rows_of(storage, sweep, "trials") if row["status"] == "done"]
+        if sweep == "adapters":
+            (DOCS / "adapters_forgetting.svg").write_text(draw_forgetting(done), encoding="utf-8")
+        else:
+            picture = draw_use(done, rows_of(storage, sweep, "against_pretrained"))
+            (DOCS / "use_memory.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
