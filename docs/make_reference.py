@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 
 from sweep.main import COMMANDS
 from sweep.planning.metrics import MEMORISATION
-from sweep.records import askings, parts, record, steering, table
+from sweep.records import askings, parts, record, steering
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.registry import PROBES
-from trainables.trial.spec import FIELDS, IDENTITY_FIELDS
 
 DOCS = Path(__file__).resolve().parent
 MEASURED = {
@@ -33,26 +32,6 @@ MEASURED = {
     "train/flops": "floating-point operations of training",
 }
 """What the metrics mean that no probe reports."""
-COLUMNS = {
-    "id": "the trial",
-    "sweep": "which sweep ran it",
-    "stage": "the first stage of this sweep that asks for it",
-    "stages": "all of them, joined by `+`",
-    "status": "`done`, `stopped`, `diverged` or `failed`",
-    "maths": "version of the arithmetic, where it is not the first",
-    "model": "name of the model, as people read it",
-    "data": "the sources, as they were given",
-    "model_key": "what the model contains",
-    "data_key": "what the data contain",
-    "depth": "(layer + 1) / blocks, from 0 to 1",
-    "groups": "groups of documents: `num_clusters`, else `num_documents`",
-    "flops": "floating-point operations of training",
-    "host": "machine that ran it",
-    "started_at": "ISO 8601, UTC",
-    "finished_at": "ISO 8601, UTC",
-    "error": "class and message of a failure",
-    "folder": "where its files lie in the storage",
-}
 MADE = "<!-- written by docs/make_reference.py from the code; change the code -->\n\n"
 
 
@@ -83,24 +62,6 @@ def metrics_page() -> str:
         lines += ["", "Columns of `answers.parquet`:", ""]
         lines += [*_table(("column", "type"), [(f"`{column}`", kind) for column, kind in plan.answers.items()]), ""]
     return "\n".join(lines)
-
-
-def columns_page() -> str:
-    """Return the page on the columns of the results table."""
-    doc = inspect.getdoc(table) or ""
-    lines = [MADE + "# Columns of the results table", "", doc.partition("\n\n")[0], ""]
-    lines += ["`results.parquet` and `load_results` have them. One row is one trial.", ""]
-    fields = {
-        name: f"{FIELDS[name].type_name}: {FIELDS[name].meaning}" for name in IDENTITY_FIELDS if name not in COLUMNS
-    }
-    lines += [*_table(("column", "meaning"), _code_rows(COLUMNS)), "", "## Fields of the trial", ""]
-    lines += [*_table(("column", "type: meaning"), _code_rows(fields)), "", "## Measured", ""]
-    measured = {
-        "NAME/METRIC": "every [metric](metrics.md); asked otherwise: `fever:num_shots=5/accuracy`",
-        "count/…": "of pages, claims, segments and tokens: `n_full`, `n_top`, `n_trunc`, …",
-        "time/…": "seconds by part, this trial's share of its pack; `time/pack_size` is the number of trials in it",
-    }
-    return "\n".join([*lines, *_table(("column", "meaning"), _code_rows(measured)), ""])
 
 
 def record_page() -> str:
@@ -145,7 +106,6 @@ def help_of(app: typer.Typer, name: str) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
-    "columns.md": columns_page,
     "record.md": record_page,
     "command_line.md": command_page,
 }
