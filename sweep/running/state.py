@@ -187,6 +187,7 @@ class SweepProgress:
         self._epochs: dict[str, float] = {}  # of trials under way
         self._ended_epochs: dict[str, float] = {}  # of trials that ended, by stage
         self._outcomes: dict[str, str] = {}  # of trials that ended
+        self._places: dict[str, str] = {}  # the stage of this run's plan in which a trial is
         self._side_by_side = 1  # packs, when the latest was handed out
         self._best: _Best | None = None
         if plan:
@@ -211,6 +212,7 @@ class SweepProgress:
                 known.trials, known.epochs = trials + ended, epochs + self._ended_epochs.get(stage.name, 0.0)
             elif trials:
                 self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=stage.waits_for or ""))
+            self._places |= {point.id: stage.name for point in (*stage.to_run, *stage.to_ask)}
             self._flops_left += share * sum(self._cost.work(point).total for point in stage.to_run)
             self._flops_left += sum(self._cost.work(point).evaluation for point in stage.to_ask)
 
@@ -248,7 +250,7 @@ class SweepProgress:
         )
         self._side_by_side = len(self._packs)
         for point in points:
-            stage = self._stage(point.spec.stage)
+            stage = self._stage_of(point.id, point.spec.stage)
             if stage:
                 stage.waits_for = ""
         self.phase("running")
@@ -285,7 +287,7 @@ class SweepProgress:
             epochs = 1 if running.asks else trial_epochs(point.spec)
             work = self._cost.work(point)
             self._flops_left -= work.evaluation if running.asks else work.total
-        stage = self._stage(point.spec.stage if point else record["stage"])
+        stage = self._stage_of(record["id"], point.spec.stage if point else record["stage"])
         if stage:
             before = self._outcomes.get(record["id"])
             if before:  # it was stopped and has been resumed
@@ -327,11 +329,15 @@ class SweepProgress:
     def _stage(self, name: str) -> StageState | None:
         return next((stage for stage in self.state.stages if stage.name == name), None)
 
+    def _stage_of(self, trial: str, own: str) -> StageState | None:
+        """Return the stage in which the plan has a trial: those that are only asked are all in one, whatever their own."""
+        return self._stage(self._places.get(trial, own))
+
     def _set_epochs(self, point: Point | None, epochs: float) -> None:
         """Note how far a trial is; one that starts over goes back."""
         if point is None:
             return
-        stage = self._stage(point.spec.stage)
+        stage = self._stage_of(point.id, point.spec.stage)
         if stage:
             stage.epochs_done += epochs - self._epochs.get(point.id, 0.0)
             self._epochs[point.id] = epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_trial_that_ends_early_is_whole_and_one_that_starts_over_goes_back(
     state = progress.snapshot()
     assert state.stages[0].epochs_done == EPOCHS + 2
     assert state.ended == {"diverged": 1} and state.running == 2
+
+
+def test_trials_that_are_asked_count_where_the_plan_has_them(plan: Plan, clock: Clock) -> None:
+    layers = plan.stage("layers")
+    asked = replace(layers, stage=replace(layers.stage, name="evaluate"), to_run=(), to_ask=layers.to_run)
+    progress = SweepProgress("two", replace(plan, stages=(asked,)), lambda record: "a trial", clock)
+    first = asked.to_ask[0]
+    assert first.spec.stage == "layers"
+    progress.begin("p", (first,), asks=True)
+    progress.finish("p", record(first))
+    (stage,) = progress.snapshot().stages
+    assert (stage.name, stage.ended, stage.epochs_done, stage.trials) == ("evaluate", {"done": 1}, 1, 3)
 
 
 def test_the_best_stands_beside_the_pretrained_model(
