@@ -330,7 +330,7 @@ class SweepProgress:
         return next((stage for stage in self.state.stages if stage.name == name), None)
 
     def _stage_of(self, trial: str, own: str) -> StageState | None:
-        """Return the stage in which the plan has a trial: those that are only asked are all in one, whatever their own."""
+        """Return the stage in which the plan has a trial: those only asked are all in one, whatever their own."""
         return self._stage(self._places.get(trial, own))
 
     def _set_epochs(self, point: Point | None, epochs: float) -> None:
