@@ -147,6 +147,7 @@ def recorded_plan(store: Store, name: str, index: RecordIndex, asked: Asked) -> 
     records = Records(index, store, asked.retry_failed)
     heads = [head for head in sweep_heads(store, name, index) if head.status == "done"]
     points = [replace(maker.recorded(head.record()), added=asked.probes) for head in heads]
+    points.sort(key=lambda point: point.trains)  # pretrained ones first: what is asked by then can be compared
     seen = {point.id for point in points}
     plain = baseline_stage(points, maker, seen, ()) if asked.baseline else ResolvedStage("", {}, {}, given=())
     found = [_stage(ResolvedStage(STAGE, {}, {}, probes=asked.probes, given=tuple(points)), records)]
