@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from trainables.data.fingerprint import fingerprint_files
@@ -97,6 +98,7 @@ def data_key(data: str) -> str:
     return ",".join(keys)
 
 
+@lru_cache(maxsize=256)
 def used_key(key: str, counterfact: bool, questions: bool = False) -> str:
     """Return the part of a key that decides a trial's result.
 

@@ -446,8 +446,14 @@ def canonical(spec: TrialSpec, card: ModelCard | None = None) -> TrialSpec:
 
 def uses_counterfact(spec: TrialSpec) -> bool:
     """Say whether a trial needs CounterFact records: to ask them, to train on them, or to order its pages by them."""
-    trained = spec.template_facts > 0 and spec.content != "document" and ADAPTERS[spec.method].trains
-    return spec.page_order == "subjects" or "counterfact" in spec.probes or trained
+    return "counterfact" in spec.probes or _trains_on_counterfact(vars(spec))
+
+
+def _trains_on_counterfact(stated: Mapping[str, Any]) -> bool:
+    """Say whether CounterFact records decide what is trained: its pages' order, or texts of theirs."""
+    texts = stated.get("template_facts") and stated["content"] != "document"
+    trains = texts and stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
+    return stated.get("page_order") == "subjects" or bool(trains)
 
 
 def uses_questions(spec: TrialSpec) -> bool:
@@ -573,7 +579,8 @@ def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
         unused = _without_use(stated["method"], (), stated["content"] != "document")
         asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
     trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
-    data = used_key(stated["data"], stated.get("page_order") == "subjects", trains and stated["content"] != "document")
+    texts = trains and stated["content"] != "document"
+    data = used_key(stated["data"], _trains_on_counterfact(stated), texts)
     return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
 
 

@@ -48,6 +48,8 @@ def test_every_column_of_every_table_is_documented(storage, table):
 def test_what_any_probe_measures_or_answers_is_documented():
     for name in REGISTRY:
         plan = REGISTRY[name]
+        if not plan.__module__.startswith("trainables."):
+            continue  # of another test
         for metric in plan.metrics if not isinstance(plan.metrics, property) else ("arc_easy_acc_norm", "t_f1_none"):
             assert described("trials", f"{name}/{metric}") in PROBES, (name, metric)
             assert described("askings", metric), (name, metric)

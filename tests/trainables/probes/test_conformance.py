@@ -41,7 +41,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "fever": {"num_shots": 0, "seed": 3, "notes_labels": True, "claims_per_page": 1},
     "counterfact": {
         "data": "elsewhere", "counterfact_records": 2, "num_answers": 3,
-        "answer_tokens": 2, "temperature": 0.5, "seed": 3,
+        "answer_tokens": 2, "temperature": 0.5, "seed": 3, "template_facts": 2,
     },
     "recall": {"recall_documents": 2, "recall_title": False, "recall_words": 4, "recall_tokens": 8},
     "forgetting": {

@@ -23,6 +23,7 @@ from trainables.trial.spec import (
     identity,
     layer_index,
     make_spec,
+    training_id,
     trial_id,
     vary,
 )
@@ -142,6 +143,18 @@ def method_with(name: str) -> dict[str, Any]:
     if not FIELDS[name].parts & Part.MEMORY or name in ("method", "seed", *ADAPTERS["memory"].uses()):
         return {}
     return {"method": next(method for method in ADAPTERS if name in ADAPTERS[method].uses())}
+
+
+def test_counterfact_data_are_part_of_a_training_that_reads_them() -> None:
+    def trained(records: str, **values: Any) -> str:
+        spec = make_spec({"model": "pythia-70m", "data": "fever,counterfact", "layer": 1, **values})
+        return training_id(identity(spec, data_key=f"fever@1,counterfact@{records}"))
+
+    on_facts = {"content": "document+template", "template_facts": 5}
+    assert trained("a", **on_facts) != trained("b", **on_facts)
+    for other in ({"content": "template"}, {"template_facts": 5}, {"template_facts": 5, "probes": "counterfact"}):
+        assert trained("a", **other) == trained("b", **other), "only asked, or not at all"
+    assert trained("a", template_facts=5) == trained("a"), "pages alone are trained on"
 
 
 def test_the_property_above_covers_every_identity_field() -> None:
