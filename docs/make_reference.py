@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from sweep.planning.metrics import MEMORISATION
 from sweep.records import askings, parts, record, steering
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.registry import PROBES
+from trainables.registry import Registry
 
 DOCS = Path(__file__).resolve().parent
 MEASURED = {
@@ -35,6 +37,11 @@ MEASURED = {
 MADE = "<!-- written by docs/make_reference.py from the code; change the code -->\n\n"
 
 
+def _shipped(registry: Registry[Any]) -> list[str]:
+    """Return what comes with this software, not what whoever runs this has registered besides."""
+    return [name for name in registry if registry[name].__module__.startswith("trainables.")]
+
+
 def metrics_page() -> str:
     """Return the page on every metric."""
     lines = [
@@ -49,9 +56,9 @@ def metrics_page() -> str:
         "",
     ]
     lines += ["## Of the adapters", "", "What each method (`method=`) reports besides.", ""]
-    rows = [(f"`{name}`", _first_line(ADAPTERS[name])) for name in ADAPTERS]
+    rows = [(f"`{name}`", _first_line(ADAPTERS[name])) for name in _shipped(ADAPTERS)]
     lines += [*_table(("method", "what it is"), rows), ""]
-    for name in PROBES:
+    for name in _shipped(PROBES):
         plan = PROBES[name]
         lines += [f"## `{name}`", "", _first_line(plan), ""]
         metrics = plan.metrics if isinstance(plan.metrics, Mapping) else {}  # those of lm_eval follow from its tasks
