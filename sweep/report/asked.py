@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.report.naming import variant
@@ -63,6 +63,10 @@ class AskedProbe:
     def asking(self) -> str:
         """The label of what was asked: the trials' own asking has the probe's name."""
         return self.label or self.name
+
+    def under(self, label: str) -> AskedProbe:
+        """Return this probe as it is asked under a label."""
+        return replace(self, label="" if label == self.name else label)
 
 
 def _recall_unit(row: Row) -> Unit:
@@ -161,6 +165,13 @@ ASKED: tuple[AskedProbe, ...] = (
         _lm_eval_example,
     ),
 )
+
+
+def later_askings(trials: Sequence[Trial]) -> dict[str, list[str]]:
+    """Return probe -> the labels under which it was asked, its own first; only of probes that were asked again."""
+    labels = dict.fromkeys(label for t in trials if t.status == "done" for label in sorted(t.answers))
+    probes = dict.fromkeys(label.partition(":")[0] for label in labels if ":" in label)
+    return {probe: sorted(label for label in labels if label.partition(":")[0] == probe) for probe in probes}
 
 
 def asked_trials(study: Study, probe: AskedProbe) -> list[Trial]:

@@ -14,8 +14,8 @@ from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
 from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.records.steering import read_steering
 from sweep.report.answers import read_answers
-from sweep.report.asked import ASKED, AskedProbe, answer_rows, asked_trials, print_examples
-from sweep.report.comparisons.by_unit import UnitComparison, slug_of, unit_comparisons, unit_records, unit_table
+from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
+from sweep.report.comparisons.by_unit import UnitComparisons, slug_of, unit_records, unit_table
 from sweep.report.comparisons.counterfact import (
     SLUG,
     counterfact_comparisons,
@@ -40,7 +40,7 @@ from sweep.report.render import Answer, Report, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
 from sweep.report.table import MISSING, Cell, Table, number, show
-from sweep.report.tables.of_askings import SECTION, asking_tables, later_askings
+from sweep.report.tables.of_askings import SECTION, asking_tables
 from sweep.report.tables.of_comparisons import (
     beside_the_notes,
     comparison_records,
@@ -91,16 +91,14 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     sections += [
         Section(heading, tables_of_figures.get(heading, ()), drawn) for heading, drawn in figures.items() if drawn
     ]
-    compared = {probe: unit_comparisons(everyone, probe, options.resamples) for probe in ASKED}
+    units = UnitComparisons(everyone, options.resamples)
+    compared = {probe: units.of(probe) for probe in ASKED}
     rates = counterfact_comparisons(everyone, options.resamples)
-    evidence = Evidence(
-        "", study.trials, references, answers, against_baseline, against_plain, rates,
-        {probe.name: found or _asked_later(everyone, probe, options.resamples) for probe, found in compared.items()},
-    )  # fmt: skip
+    evidence = Evidence("", study.trials, references, answers, against_baseline, against_plain, rates, units.by_probe())
     before_after = {probe.heading: table for probe, found in compared.items() if (table := unit_table(probe, found))}
     sections = [replace(s, tables=[*s.tables, *filter(None, [before_after.get(s.heading)])]) for s in sections]
     sections = _with_choices(sections, study)
-    later, rows_of_later = asking_tables(study, options.resamples)
+    later, rows_of_later = asking_tables(study, options.resamples, units)
     sections += [Section(SECTION, later)] if later else []
     ended, matters = failures(study.trials), importance_table(study.trials)
     sections += [Section("Which field matters", [matters])] if matters else []
@@ -134,13 +132,6 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
         data={slug: rows for slug, rows in data.items() if rows},
         page=page_data(study, references, answers, of_sweeps) if study.trials else None,
     )
-
-
-def _asked_later(study: Study, probe: AskedProbe, resamples: int) -> list[UnitComparison]:
-    """Compare the answers to a probe that was asked otherwise than the trials themselves say, the first that can be."""
-    labels = later_askings(study.trials).get(probe.name, [])
-    found = (unit_comparisons(study, replace(probe, label=label), resamples) for label in labels)
-    return next(filter(None, found), [])
 
 
 def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Figure]) -> list[Answer]:

@@ -13,9 +13,8 @@ from sweep.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, 
 from sweep.records.files import damaged_files
 from sweep.records.store import RecordIndex, Store
 from sweep.report.answers import Answers, read_answers
-from sweep.report.asked import ASKED
 from sweep.report.changed import all_changed, changed_answers, changed_samples
-from sweep.report.comparisons.by_unit import unit_comparisons
+from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.counterfact import ALL, RateComparison, counterfact_comparisons
 from sweep.report.comparisons.fever import Comparison, compare_all
 from sweep.report.conclusions import HELPS, Conclusion, Evidence, conclude
@@ -99,8 +98,8 @@ class _Findings:
         whole = replace(study, trials=tuple(everyone))
         rates = counterfact_comparisons(whole)
         self._add_rates(study, rates, own)
-        units = {probe.name: unit_comparisons(whole, probe) for probe in ASKED}
         from_pretrained, from_plain = compared
+        units = UnitComparisons(whole).by_probe()
         self.evidence = Evidence("", trials, references, answers, from_pretrained, from_plain, rates, units)
 
     def all(self) -> dict[str, Finding]:

@@ -15,7 +15,7 @@ import numpy as np
 from sweep.questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.counterfact import paired_difference
-from sweep.report.comparisons.fever import Comparison, compare_all, holm_corrected
+from sweep.report.comparisons.fever import Comparison, compare_all, holm_corrected, sign_found
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Study, Trial
@@ -52,10 +52,10 @@ class Overall:
     @property
     def verdict(self) -> str:
         """Say in a word whether B is better."""
-        low, high = self.interval
-        if self.pairs < MIN_PAIRS or self.p_holm >= 0.05 or not (low > 0 or high < 0):
+        sign = sign_found(self.interval, self.p_holm)
+        if self.pairs < MIN_PAIRS or not sign:
             return "no difference found"
-        return "better" if (low > 0) != self.quality.lower_is_better else "worse"
+        return "better" if (sign > 0) != self.quality.lower_is_better else "worse"
 
 
 @dataclass(frozen=True)

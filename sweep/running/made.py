@@ -41,14 +41,12 @@ class Made:
 
     def is_there(self) -> bool:
         """Tell whether everything was made from the same records by the same code, and nothing has changed since."""
-        state = self._state()
-        if state is None:
-            return False
         try:
             kept = json.loads(self.store.read(f"{self.name}/{FILE}"))
         except (FileNotFoundError, ValueError):
             return False
-        return kept == state and all(self.store.exists(f"{self.name}/{file}") for file in self.files)
+        is_same = isinstance(kept, dict) and kept == self._state()
+        return is_same and all(self.store.exists(f"{self.name}/{file}") for file in self.files)
 
     def note(self) -> None:
         """Write down that everything has been made."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.report.asked import AskedProbe, Unit, answer_rows, asked_trials
+from sweep.report.asked import ASKED, AskedProbe, Unit, answer_rows, asked_trials, later_askings
 from sweep.report.comparisons.counterfact import paired_difference
-from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected
+from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected, sign_found
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import is_baseline, mixed_versions
 from sweep.report.study import Study, Trial
@@ -62,10 +62,8 @@ class UnitComparison:
     @property
     def verdict(self) -> str:
         """`better`, `worse` or `no difference found`."""
-        low, high = self.interval
-        if self.p_holm < 1 - LEVEL and (low > 0 or high < 0):
-            return "better" if (low > 0) != self.lower else "worse"
-        return "no difference found"
+        sign = sign_found(self.interval, self.p_holm)
+        return "no difference found" if not sign else "better" if (sign > 0) != self.lower else "worse"
 
 
 def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES) -> list[UnitComparison]:
@@ -89,6 +87,32 @@ def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES
             found += _compare(probe, trial, reference, units_of(trial), units_of(reference), resamples)
     corrected = holm_corrected([c.p for c in found])
     return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
+
+
+class UnitComparisons:
+    """What the trials of a study answered against the pretrained model; each asking is compared once.
+
+    Args:
+        study: its trials, those of other sweeps that serve as references included.
+        resamples: drawn.
+    """
+
+    def __init__(self, study: Study, resamples: int = RESAMPLES) -> None:
+        """Compare nothing yet."""
+        self._study, self._resamples = study, resamples
+        self._found: dict[AskedProbe, list[UnitComparison]] = {}
+
+    def of(self, probe: AskedProbe) -> list[UnitComparison]:
+        """Return the comparisons of one asking."""
+        if probe not in self._found:
+            self._found[probe] = unit_comparisons(self._study, probe, self._resamples)
+        return self._found[probe]
+
+    def by_probe(self) -> dict[str, list[UnitComparison]]:
+        """Return those of the trials' own asking of each probe, or of the first other one that can be compared."""
+        later = later_askings(self._study.trials)
+        askings = {p.name: (p, *map(p.under, later.get(p.name, ()))) for p in ASKED}
+        return {name: next(filter(None, map(self.of, asked)), []) for name, asked in askings.items()}
 
 
 def unit_table(probe: AskedProbe, comparisons: Sequence[UnitComparison]) -> Table | None:

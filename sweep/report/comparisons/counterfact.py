@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected
+from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected, sign_found
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import is_baseline
 from sweep.report.samples import samples_of
@@ -92,10 +92,7 @@ class RateComparison:
     @property
     def verdict(self) -> str:
         """`higher`, `lower` or `no difference found`."""
-        low, high = self.interval
-        if self.p_holm < 1 - LEVEL and (low > 0 or high < 0):
-            return "higher" if low > 0 else "lower"
-        return "no difference found"
+        return {1: "higher", -1: "lower", 0: "no difference found"}[sign_found(self.interval, self.p_holm)]
 
 
 def counterfact_comparisons(study: Study, resamples: int = RESAMPLES) -> list[RateComparison]:

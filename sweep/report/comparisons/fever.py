@@ -113,6 +113,14 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=p) for c, p in zip(comparisons, corrected, strict=True)]
 
 
+def sign_found(interval: tuple[float, float], p_holm: float) -> int:
+    """Return the sign of a difference that is found: interval without 0, corrected p below `1 - LEVEL`; else 0."""
+    low, high = interval
+    if p_holm >= 1 - LEVEL:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
 def holm_corrected(values: Sequence[float]) -> list[float]:
     """Return p values after Holm's correction over all of them."""
     from statsmodels.stats.multitest import multipletests

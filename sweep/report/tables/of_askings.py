@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from sweep.report.answers import FEVER, read_answers
-from sweep.report.asked import ASKED
-from sweep.report.comparisons.by_unit import unit_comparisons
+from sweep.report.asked import ASKED, later_askings
+from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.fever import RESAMPLES, compare_all, spread
 from sweep.report.conclusions import Difference, of_fever
 from sweep.report.naming import label_texts, labels_of
@@ -29,19 +29,21 @@ COMPARED = (
 )
 
 
-def later_askings(trials: Sequence[Trial]) -> dict[str, list[str]]:
-    """Return probe -> the labels under which it was asked, its own first; only of probes that were asked again."""
-    labels = dict.fromkeys(label for t in trials if t.status == "done" for label in sorted(t.answers))
-    probes = dict.fromkeys(label.partition(":")[0] for label in labels if ":" in label)
-    return {probe: sorted(label for label in labels if label.partition(":")[0] == probe) for probe in probes}
+def asking_tables(
+    study: Study, resamples: int = RESAMPLES, units: UnitComparisons | None = None
+) -> tuple[list[Table], dict[str, list[dict[str, object]]]]:
+    """Return the tables of all probes that were asked again, and the rows of their files, by slug.
 
-
-def asking_tables(study: Study, resamples: int = RESAMPLES) -> tuple[list[Table], dict[str, list[dict[str, object]]]]:
-    """Return the tables of all probes that were asked again, and the rows of their files, by slug."""
+    Args:
+        study: the trials.
+        resamples: bootstrap samples.
+        units: the comparisons of the study, where the caller has them.
+    """
+    units = units or UnitComparisons(replace(study, trials=study.everyone), resamples)
     tables: list[Table] = []
     data: dict[str, list[dict[str, object]]] = {}
     for probe, labels in later_askings(study.trials).items():
-        summary = _summary(study, probe, labels, resamples)
+        summary = _summary(study, probe, labels, resamples, units)
         each, rows = _each(study.trials, probe, labels)
         tables += [table for table in (summary, each) if table]
         if each:
@@ -49,7 +51,7 @@ def asking_tables(study: Study, resamples: int = RESAMPLES) -> tuple[list[Table]
     return tables, data
 
 
-def _differences(study: Study, probe: str, label: str, resamples: int) -> list[Difference]:
+def _differences(study: Study, probe: str, label: str, resamples: int, units: UnitComparisons) -> list[Difference]:
     """Compare the answers to one asking with the pretrained model's to the same, by the probe's main metric."""
     if probe == FEVER:
         answers = read_answers(study.store, study.everyone, label=label)
@@ -58,8 +60,7 @@ def _differences(study: Study, probe: str, label: str, resamples: int) -> list[D
     known = next((asked for asked in ASKED if asked.name == probe), None)
     if known is None or probe not in MAIN:
         return []
-    everyone = replace(study, trials=study.everyone)
-    found = unit_comparisons(everyone, replace(known, label=label), resamples)
+    found = units.of(known.under(label))
     signs = {"better": 1, "worse": -1}
     return [
         Difference(c.trial, c.after - c.before, c.interval, c.p_holm, signs.get(c.verdict, 0))
@@ -68,14 +69,14 @@ def _differences(study: Study, probe: str, label: str, resamples: int) -> list[D
     ]
 
 
-def _summary(study: Study, probe: str, labels: Sequence[str], resamples: int) -> Table | None:
+def _summary(study: Study, probe: str, labels: Sequence[str], resamples: int, units: UnitComparisons) -> Table | None:
     rows = []
     for label in labels:
         name = f"{label}/{MAIN.get(probe, '')}"
         values = {t.id: v for t in study.everyone if (v := t.metric(name)) is not None}
         plain = [values[t.id] for t in study.everyone if t.id in values and is_baseline(t)]
         trained = [values[t.id] for t in study.trials if t.id in values and not is_baseline(t)]
-        found = _differences(study, probe, label, resamples)
+        found = _differences(study, probe, label, resamples, units)
         counts = [sum(d.verdict == sign for d in found) for sign in (1, -1, 0)]
         cells = (
             Cell(float(len(trained)), f"{len(trained):,}"), _mean(plain), _mean(trained),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
@@ -9,6 +11,7 @@ from scipy.stats import ttest_rel
 from sweep.records.store import Store
 from sweep.report.asked import ASKED
 from sweep.report.build import Options, build_report
+from sweep.report.comparisons import by_unit
 from sweep.report.comparisons.by_unit import grouped_difference, unit_comparisons
 from sweep.report.render import markdown_text
 from sweep.report.study import load_study
@@ -136,3 +139,21 @@ def test_what_memorising_costs_is_told_apart_by_kind(storage):
     assert costs["accuracy"].after == 1 / 8 and "label: SUPPORTS, answered ' (a)': right" in markdown_text(
         build_report(study, Options(resamples=100)), embed=False
     )
+
+
+def test_each_asking_is_compared_once_and_a_later_one_stands_in_for_what_was_not_asked(monkeypatch):
+    calls = []
+
+    def compare(study, probe, resamples):
+        calls.append(probe.asking)
+        return ["found"] if probe.asking == "forgetting:heldout_claims=1" else []
+
+    monkeypatch.setattr(by_unit, "unit_comparisons", compare)
+    asked = SimpleNamespace(status="done", answers={"forgetting:heldout_claims=1": "", "recall": ""})
+    units = by_unit.UnitComparisons(SimpleNamespace(trials=[asked]))
+    found = units.by_probe()
+    assert found["forgetting"] == ["found"] and found["recall"] == []
+    (forgetting,) = (probe for probe in ASKED if probe.name == "forgetting")
+    assert units.of(forgetting.under("forgetting:heldout_claims=1")) == ["found"]
+    assert units.of(forgetting.under("forgetting")) == [] and units.by_probe() == found
+    assert len(calls) == len(set(calls)), "each once"
