@@ -19,6 +19,7 @@ from sweep.report.comparisons.fever import (
     mcnemar_p,
     page_sums,
     scores,
+    sign_found,
     spread,
 )
 from sweep.report.references import References
@@ -216,3 +217,17 @@ def test_labels_are_those_of_the_data():
     from trainables.data.documents import LABELS as theirs
 
     assert theirs == LABELS
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_holm", "sign"),
+    [
+        ((0.1, 0.2), 0.01, 1),
+        ((-0.2, -0.1), 0.01, -1),
+        ((0.1, 0.2), 0.2, 0),
+        ((-0.1, 0.2), 0.01, 0),
+        ((0.0, 0.2), 0.01, 0),
+    ],
+)
+def test_a_difference_is_found_where_interval_and_p_agree(interval, p_holm, sign):
+    assert sign_found(interval, p_holm) == sign
