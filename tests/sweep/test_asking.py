@@ -228,6 +228,8 @@ def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     assert (rows["method"] == "pretrained").sum() == 2
     again = plan_sweep(make_space("second"), storage).plan
     assert again.num_left == 0, "another sweep has it already"
+    (asked,) = evaluation_plan(Store(str(storage)), "first", Asked((LATER,))).plan.stages
+    assert [point.trains for point in asked.to_ask] == [False] * 2 + [True] * 4, "so that the rest can be compared"
 
 
 def test_the_command_asks_and_says_what_it_did(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
