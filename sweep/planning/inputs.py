@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.planning.expand import Plan
@@ -146,6 +146,19 @@ def download_models(cards: Iterable[ModelCard]) -> None:
         download_model(card)
 
 
+def check_points(points: Sequence[Point]) -> list[str]:
+    """Refuse what would fail in every worker: models, texts and all that the trials are asked; return notes.
+
+    Raises:
+        ConfigError: a value at odds with the model, or with what is asked.
+        DataError: a model's file, or one of a question's, that is missing or broken.
+    """
+    from trainables.pack.check import check_trials
+
+    added = (asking.plan(point.spec) for point in points for asking in point.added_askings)
+    return check_trials(((point.spec, point.card) for point in points), added)
+
+
 def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
     """Check the trials that one plan of a sweep has more than another, as those of a new sweep are.
 
@@ -161,8 +174,6 @@ def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
         ConfigError: a value at odds with its model, too few documents, a model that is not there.
         DataError: data or a model file that is missing or broken.
     """
-    from trainables.pack.check import check_trials
-
     known = {point.id for stage in before.stages for point in stage.points}
     new = [point for point in points_to_run(after) if point.id not in known]
     models = {point.card.key for stage in before.stages for point in stage.points}
@@ -171,7 +182,7 @@ def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
             from trainables.lm.download import find_model
 
             find_model(card)
-    notes = check_trials((point.spec, point.card) for point in new)
+    notes = check_points(new)
     names = {name for point in new for name in point.spec.data.split(",")}
     is_here = all(_has(name) for name in names if name in OFFICIAL_NAMES) and not any(map(is_hub, names))
     return notes + (read_data(new) if download or is_here else [])

@@ -14,6 +14,7 @@ from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
     check_added,
     check_hub_models,
+    check_points,
     data_to_read,
     download_models,
     keep_commits,
@@ -342,8 +343,6 @@ class SweepRun:
 
     def _prepare_inputs(self) -> None:
         """Read data and check models now, so that a mistake in them is said before anything starts."""
-        from trainables.pack.check import check_trials
-
         self._say("reading data and checking models")
         self._say_notes(read_data(points_to_run(self._plan)))
         samples = {p.card.name for s in self._plan.stages for p in s.left if p.card.is_sample}
@@ -351,7 +350,7 @@ class SweepRun:
             from trainables.lm.sample.models import ensure_sample_models
 
             ensure_sample_models(sorted(samples))
-        self._say_notes(check_trials((point.spec, point.card) for point in points_to_run(self._plan)))
+        self._say_notes(check_points(points_to_run(self._plan)))
 
     def _execute(self, executor: Executor) -> tuple[str, dict[str, int]]:
         """Run the trials; return why it stopped early, if it did, and the counts by status."""

@@ -24,7 +24,7 @@ from sweep.space import ALL, Space, Stage
 from trainables.adapters.training import PackTraining
 from trainables.data.corpus import load_corpus
 from trainables.data.prompts import choose_examples_for, render_prompt
-from trainables.errors import DataError
+from trainables.errors import ConfigError, DataError
 from trainables.pack.ask import AskRun
 from trainables.probes.answers import parse_answer
 from trainables.probes.fever.plan import FeverPlan
@@ -268,3 +268,11 @@ def test_data_without_the_records_that_are_asked_are_the_users_mistake_before_an
     monkeypatch.setattr("trainables.data.counterfact.load_counterfact", none)
     with pytest.raises(DataError, match="no CounterFact records"):
         ask_trials(storage, ["counterfact"], executor="local", tracking_uri="http://127.0.0.1:9")
+
+
+def test_what_cannot_be_asked_is_the_users_mistake_before_anything_starts(storage: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra lm-eval")
+    before = (storage / "first" / "status.json").read_bytes()
+    with pytest.raises(ConfigError, match="lm_eval_tasks: empty"):
+        ask_trials(storage, ["lm_eval"], executor="local", tracking_uri="http://127.0.0.1:9")
+    assert (storage / "first" / "status.json").read_bytes() == before

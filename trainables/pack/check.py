@@ -8,6 +8,7 @@ from pathlib import Path
 from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, is_known_model
+from trainables.probes.plan import ProbePlan
 from trainables.probes.registry import probe_plans
 from trainables.trial.spec import TrialSpec
 
@@ -15,11 +16,12 @@ SHORT_POSITIONS = 2048
 """A model that takes less is asked about every text before anything starts: a prompt of five shots may be too long."""
 
 
-def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
+def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]], added: Iterable[ProbePlan] = ()) -> list[str]:
     """Refuse models and texts that would fail in every worker.
 
     Args:
         trials: those that are to run, with their models.
+        added: what they are asked besides what their own fields say.
 
     Returns:
         Notes on what is odd.
@@ -48,7 +50,8 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]]) -> list[str]:
                 f"{card.positions - plan.added_tokens} tokens{before}; lower segment_tokens"
             )
         plan.check(card)
-    for probe in dict.fromkeys(plan for spec, _ in trials for plan in probe_plans(vars(spec))):
+    own = (plan for spec, _ in trials for plan in probe_plans(vars(spec)))
+    for probe in dict.fromkeys((*own, *added)):
         probe.check()
     _check_short([(s, card) for s, card in trials if card.positions is not None and card.positions < SHORT_POSITIONS])
     return notes
