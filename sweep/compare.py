@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from sweep.cli import user_errors
-from sweep.records.store import Store, split_location
+from sweep.records.store import Store, one_sweep
 from sweep.report.comparisons.fever import RESAMPLES
 from sweep.report.render import Report, Section, html_page
 from sweep.report.study import Study, load_study
@@ -73,11 +73,8 @@ def main(
 def _study(location: str, storage: str | None) -> Study:
     if storage is not None:
         return load_study(Store(storage), [location])
-    store, name = split_location(location)
-    names = [name] if name else store.sweeps()
-    if len(names) > 1:
-        raise ConfigError(f"{location}: holds several sweeps; give one of {', '.join(store.full(n) for n in names)}")
-    return load_study(store, names)
+    store, name = one_sweep(location)
+    return load_study(store, [name])
 
 
 def _grid(table: Table) -> Grid:

@@ -36,12 +36,12 @@ from sweep.records.steering import (
     waiting_wishes,
     write_wish,
 )
-from sweep.records.store import RecordIndex, Store, split_location
+from sweep.records.store import RecordIndex, Store, one_sweep
 from sweep.records.sweep_files import CHOICES, read_sweep_file
-from sweep.running.state import STATE_FILE, SweepState
+from sweep.running.state import read_state
 from sweep.space import aliases
 from trainables.errors import ConfigError, nearest
-from trainables.node.checksums import read_plain_json
+from trainables.trial.asking import plain_value
 from trainables.trial.spec import make_spec
 
 HELP = """Steer a sweep while it runs; takes effect within an epoch, on every node and with both executors.
@@ -98,7 +98,7 @@ def main(
 ) -> None:
     """Steer a sweep while it runs."""
     with user_errors():
-        store, name = _sweep(location)
+        store, name = one_sweep(location)
         _check_words(command, trial, settings or (), stage)
         control = Control(store, name)
         if command == STOP and trial is None:
@@ -109,14 +109,6 @@ def main(
             return
         write_wish(store, name, wish)
         raise typer.Exit(control.answer(wish, wait_s))
-
-
-def _sweep(location: str) -> tuple[Store, str]:
-    store, name = split_location(location)
-    names = [name] if name else store.sweeps()
-    if len(names) != 1:
-        raise ConfigError(f"{location}: holds several sweeps; give one: {', '.join(map(store.full, names))}")
-    return store, names[0]
 
 
 def _check_words(command: str, trial: str | None, settings: Sequence[str], stage: str | None) -> None:
@@ -146,7 +138,7 @@ class Control:
     def __init__(self, store: Store, name: str) -> None:
         """Read what was asked before, and who works on it."""
         self._store, self._name = store, name
-        self._state = _state(store, name)
+        self._state = read_state(store, name)
         self._who = who_holds(store, name)
         state = self._state
         if not self._who and state and not state.locked and state.phase != "ended":
@@ -229,7 +221,7 @@ class Control:
         index = self._store.index(set_aside=False)
         before = self._planned(self._steering, index)
         after = self._planned(self._steering.having(wish), index)
-        new = _trainings(after) - _trainings(before)
+        new = after.trials - before.trials
         if not new:
             sampled = [stage.name for stage in after.stages if stage.stage.sampling]
             why = f"; {', '.join(sampled)} is sampled, for more of it run again with --set num_samples=…" * bool(
@@ -254,7 +246,7 @@ class Control:
             spec = make_spec({**fields, **changed})
             _check_used(source, PointMaker(commits).point(spec), changed)
             points.append({**asdict(spec), "stage": CLONES})
-        plain = tuple({name: _plain(value) for name, value in fields.items()} for fields in points)
+        plain = tuple({name: plain_value(value) for name, value in fields.items()} for fields in points)
         return self._checked(
             new_wish(CLONE, trial=source.id, settings=tuple(settings), points=plain, added=source.added)
         )
@@ -285,21 +277,6 @@ def _check_used(source: Point, clone: Point, changed: Mapping[str, Any]) -> None
 def _same(changed: Mapping[str, Any]) -> set[str]:
     """Return the fields that some values replace, a block's depth by its index and the other way round."""
     return {alias for name in changed for alias in aliases(name)}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _trainings(plan: Plan) -> set[str]:
-    return {point.id for stage in plan.stages for point in stage.points if point.trains}
-
-
-def _state(store: Store, name: str) -> SweepState | None:
-    try:
-        return SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from sweep.records.locks import who_holds
 from sweep.records.manifest import manifest_stages
 from sweep.records.store import RecordIndex, Store, split_location
 from sweep.running.render import duration, one_line, view
-from sweep.running.state import STATE_FILE, StageState, SweepState
-from trainables.node.checksums import read_plain_json
+from sweep.running.state import StageState, SweepState, read_state
 
 HELP = """Say how far a sweep is: what runs and what has ended, how long the rest takes, what failed.
 
@@ -66,7 +65,7 @@ def look(store: Store, names: list[str]) -> list[tuple[SweepState, str]]:
     index = None
     found = []
     for name in names:
-        state = _written(store, name)
+        state = read_state(store, name)
         if state is None:
             index = store.index(set_aside=False) if index is None else index
             state = recorded_state(store, name, index)
@@ -85,14 +84,6 @@ def recorded_state(store: Store, name: str, index: RecordIndex) -> SweepState:
         done = sum(ended.values())
         state.stages.append(StageState(stage, len(trials), len(trials), done, ended=ended))
     return state
-
-
-def _written(store: Store, name: str) -> SweepState | None:
-    """Return what the driver said last; None where it said nothing, or nothing that can be read."""
-    try:
-        return SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 def _note(state: SweepState, who: str) -> str:

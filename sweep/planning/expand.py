@@ -165,6 +165,11 @@ class Plan:
         asked = (question for stage in self.stages for question in stage.questions)
         return tuple({question.key: question for question in asked}.values())
 
+    @property
+    def trials(self) -> set[str]:
+        """The ids of all trials, the pretrained models that they are compared with left out."""
+        return {point.id for stage in self.stages for point in stage.points if point.trains}
+
     def stage(self, name: str) -> StagePlan:
         """Return the plan of a stage; KeyError where there is none of this name."""
         return {stage.name: stage for stage in self.stages}[name]

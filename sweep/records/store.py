@@ -343,3 +343,16 @@ def split_location(location: str) -> tuple[Store, str | None]:
     if store.sweeps():
         return store, None
     raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
+
+
+def one_sweep(location: str) -> tuple[Store, str]:
+    """Return the storage and the name of the only sweep that `STORAGE` or `STORAGE/NAME` means.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    store, name = split_location(location)
+    names = [name] if name else store.sweeps()
+    if len(names) != 1:
+        raise ConfigError(f"{location}: holds several sweeps; give one of {', '.join(map(store.full, names))}")
+    return store, names[0]

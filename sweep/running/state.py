@@ -18,7 +18,9 @@ from sweep.planning.expand import Plan
 from sweep.planning.flops import CostModel
 from sweep.planning.points import Point
 from sweep.records.record import Record
+from sweep.records.store import Store
 from sweep.running.pace import Pace, Work
+from trainables.node.checksums import read_plain_json
 from trainables.trial.spec import TrialSpec
 
 P = ParamSpec("P")
@@ -156,6 +158,14 @@ def _locked(method: Callable[P, T]) -> Callable[P, T]:
 def trial_epochs(spec: TrialSpec) -> int:
     """Return what a trial counts: its epochs; 1 where it trains nothing."""
     return max(1, spec.epochs)
+
+
+def read_state(store: Store, name: str) -> SweepState | None:
+    """Return what a sweep's driver said last; None where it said nothing, or nothing that can be read."""
+    try:
+        return SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 class SweepProgress:

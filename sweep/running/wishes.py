@@ -154,7 +154,7 @@ class Wishes:
     def _added(self, wish: Wish) -> Wish:
         """Plan a wish's points and have the ledger go on with them."""
         assert self._more_points is not None and wish.command in (ADD, CLONE)
-        before = _trials(self._ledger.plan)
+        before = self._ledger.plan.trials
         try:
             plan = self._more_points(self._ledger.steering.having(wish))
         except LockLost:
@@ -162,7 +162,7 @@ class Wishes:
         except Exception as error:  # whatever is wrong with what somebody asks must not end the sweep
             is_told = isinstance(error, (ConfigError, DataError))
             raise ConfigError(str(error) if is_told else f"{type(error).__name__}: {error}") from error
-        new = _trials(plan) - before
+        new = plan.trials - before
         if not new:
             raise ConfigError("all its points are in the sweep already")
         wish = replace(wish, outcome=f"{len(new)} trials more")
@@ -172,8 +172,3 @@ class Wishes:
     def _told(self, line: str) -> str:
         self._say(line)
         return line
-
-
-def _trials(plan: Plan) -> set[str]:
-    """Return the ids of a plan's trials, the pretrained models that they are compared with left out."""
-    return {point.id for stage in plan.stages for point in stage.points if point.trains}
