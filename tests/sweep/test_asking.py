@@ -221,6 +221,7 @@ def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     (stage,) = [stage for stage in plan.stages if stage.name == "pretrained"]
     assert stage.num_points == 2, "one for each seed, since that chooses the examples; none for each alpha"
     assert {point.spec.method for point in stage.points} == {"pretrained"}
+    assert plan.trials == {point.id for point in plan.stage("all").points}, "these are no trials of one's own"
     assert [stage.name for stage in plan_sweep(make_space(), storage, baseline=False).plan.stages] == ["all"]
     results = run(make_space(), storage)
     assert results.exit_code == 0 and results.counts["done"] == 6

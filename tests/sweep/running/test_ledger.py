@@ -11,6 +11,7 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import costed_plan, plan_of
 from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
+from sweep.records.steering import STOP, new_wish
 from sweep.records.storage_id import MANIFEST
 from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
@@ -273,3 +274,13 @@ def test_trials_that_share_a_training_are_one_job_and_each_keeps_its_own_answers
     again = store.index()
     assert again.keys() == begun.keys(), "the plan says which trials there are"
     assert {r.record()["metrics"]["fever/accuracy"] for r in again.values()} == {0.0, 0.1, 0.3}
+
+
+def test_a_stopped_trial_whose_pack_is_cut_off_is_recorded_though_the_sweep_stops(tmp_path):
+    ledger, _ = open_ledger(tmp_path)
+    (pack, begun), *rest = take(ledger)
+    ledger.steer(ledger.steering.having(new_wish(STOP, trial=begun["id"])))
+    ledger.stop("interrupted")
+    (record,) = ledger.end_pack(pack, {"host": "here"})
+    assert (record["id"], record["status"], record["host"]) == (begun["id"], "stopped", "here")
+    assert rest and all(ledger.end_pack(other) == [] for other, _ in rest), "others wait for a later run"
