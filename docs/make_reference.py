@@ -15,25 +15,12 @@ from typer.testing import CliRunner
 from sweep.main import COMMANDS
 from sweep.planning.metrics import MEMORISATION
 from sweep.records import askings, parts, record, steering
+from sweep.records.columns import METRICS
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.registry import PROBES
 from trainables.registry import Registry
 
 DOCS = Path(__file__).resolve().parent
-MEASURED = {
-    "memory/nll": "mean negative log-likelihood of a document's token, nats, after the last epoch",
-    "memory/nll_before": "the same of the model without what is trained",
-    "memory/nll_per_byte": "the same by byte of text, which models with different tokens can be compared by",
-    "memory/nll_untrained": "the same with what is added, before training",
-    "train/nll": "mean over the epoch's batches, nats a token; a curve",
-    "train/loss": "what is minimised; a curve",
-    "train/leakage": "mean over the epoch's batches; a curve",
-    "train/grad_norm": "before clipping; a curve",
-    "memory/leakage": "share of the memory's activation on entries that the document may not use, 0 to 1",
-    "train/params": "numbers that are trained",
-    "train/flops": "floating-point operations of training",
-}
-"""What the metrics mean that no probe reports."""
 MADE = "<!-- written by docs/make_reference.py from the code; change the code -->\n\n"
 
 
@@ -50,7 +37,8 @@ def metrics_page() -> str:
         "Names as in the results table, in MLflow and after `--select-by`. NLL is in nats a token.",
         "",
     ]
-    lines += ["## Of training and memorising", "", *_table(("metric", "meaning"), _code_rows(MEASURED)), ""]
+    measured = [(f"`{column.name}`", column.unit, column.meaning) for column in METRICS]
+    lines += ["## Of training and memorising", "", *_table(("metric", "unit", "meaning"), measured), ""]
     lines += [
         f"{', '.join(f'`{name}`' for name in MEMORISATION)} are there for every trial that has an error to measure.",
         "",
