@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.planning.expand import Plan, build_plan, sampled_point, stage_points
+from sweep.planning.expand import build_plan, sampled_point, stage_points
 from sweep.planning.inputs import keep_commits
 from sweep.planning.overrides import apply_overrides
 from sweep.planning.packs import make_packs
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point, PointMaker
 from sweep.records.store import Store
 from sweep.records.sweep_files import COMMITS, read_sweep_file
