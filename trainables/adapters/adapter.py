@@ -65,6 +65,7 @@ class PackTexts:
         num_documents: documents there are, with or without text.
         prompts: what probes will read first; worth a place in the same trunk pass.
         trunk_layers: layers of the model that other packs will want; their hidden states are made along.
+        titles: gives the documents' titles, in order, where a document has to be found again by its name.
     """
 
     train: Sequence[TrainingText]
@@ -72,6 +73,7 @@ class PackTexts:
     num_documents: int
     prompts: Sequence[TokenTree] = ()
     trunk_layers: tuple[int, ...] = ()
+    titles: Callable[[], Sequence[str]] = tuple
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class PackRun:
             len(self._texts.documents),
             self._questions.prompts(self._texts),
             tuple(trunk_layers),
+            self._titles,
         )
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
         self.epoch = 0
@@ -190,6 +191,9 @@ class PackRun:
                 files = {f"{EPOCHS}/{self.epoch}/{name}": content for name, content in self.adapter.stored(k).items()}
                 self.log.kept[k] |= write_member_files(task.folder, files)
 
+    def _titles(self) -> list[str]:
+        return [document.title for document in self._texts.documents]
+
     def _measure_untrained(self) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.
 
@@ -212,8 +216,7 @@ class PackRun:
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:
-                    titles = [document.title for document in self._texts.documents]
-                    self.log.add_json(k, "analysis.json", {"titles": titles, **found.analysis})
+                    self.log.add_json(k, "analysis.json", {"titles": self._titles(), **found.analysis})
                 self.log.files[k].update(found.files)
         with self._cache.timing("evaluate_s"):
             self._questions.ask(self.adapter, self._texts, self.log, self.epoch, at_end)

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from trainables.adapters.adapter import Findings, ModelParts, PackTexts
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
-from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.bank import Memory, MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
 from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
 from trainables.adapters.memory.leakage import leakage
-from trainables.adapters.memory.masked import attached_with_mask
+from trainables.adapters.memory.masked import ConfinedMemory, confined
 from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
+from trainables.adapters.memory.stored_sets import StoredSets
 from trainables.adapters.split import member_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
@@ -69,9 +70,10 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         ]
 
     def stored(self, member: int) -> dict[str, bytes]:
-        """Return the memory as a file that `load_memory` reads."""
-        state = self.bank.member_state(member)
-        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key)}
+        """Return the memory as a file that `load_memory` reads, in hard mode with its entry sets."""
+        state, own = self.bank.member_state(member), self._hard[member]
+        sets = None if own is None else StoredSets(own.allocation, own.groups, self.texts.titles())
+        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key, sets=sets)}
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file."""
@@ -86,11 +88,10 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """Attach a copy of the memory to the whole model by a hook; masked where a document is named, in hard mode."""
         whole = self.parts.whole_model()
         memory, entry_set = self.bank.single(member).to(self.parts.device), self._hard[member]
-        if document is None or entry_set is None:
-            with whole.with_memory(memory, self.layer):
-                yield whole
-            return
-        with attached_with_mask(whole, memory, self.layer, entry_set, document):
+        added: Memory | ConfinedMemory = memory
+        if document not in (None, NO_DOCUMENT) and entry_set is not None:
+            added = confined(memory, entry_set.allocation, entry_set.groups[document])
+        with whole.with_memory(added, self.layer):
             yield whole
 
     def findings(self) -> list[Findings]:

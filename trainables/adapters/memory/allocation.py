@@ -60,7 +60,12 @@ class Allocation:
     @property
     def shingle_width(self) -> int:
         """Tokens per shingle; 1 for allocations that do not look at the text."""
-        return _SHINGLE_WIDTHS.get(self.name, 1)
+        return self.width_of(self.name)
+
+    @staticmethod
+    def width_of(name: str) -> int:
+        """Return an allocation's `shingle_width` by its name."""
+        return _SHINGLE_WIDTHS.get(name, 1)
 
     @property
     def table(self) -> NDArray[np.bool_]:
@@ -107,6 +112,9 @@ class TokenAddresses:
 
     Equal shingles address equal entries whatever the document. The first `width - 1` tokens of a text use the
     shorter shingle that ends there (ours).
+
+    Attributes:
+        family: hash functions and their maps onto entries.
     """
 
     def __init__(self, width: int, family: HashFamily) -> None:
@@ -116,7 +124,7 @@ class TokenAddresses:
             width: Tokens per shingle.
             family: Hash functions and their maps onto entries.
         """
-        self._width, self._family = width, family
+        self._width, self.family = width, family
         self._kept: dict[str, NDArray[np.uint8]] = {}
         self._free_bytes = _KEPT_BYTES
 
@@ -130,8 +138,8 @@ class TokenAddresses:
             out[:] = np.unpackbits(kept, axis=1, count=out.shape[1]).view(np.bool_)
             return
         shingles = shingle_ids(tree.tokens, tree.parents, self._width)
-        np.put_along_axis(out, self._family.addresses(shingles), True, axis=1)
-        if len(self._family.keys) > _CHEAP_FUNCTIONS and out.size // 8 <= self._free_bytes:
+        np.put_along_axis(out, self.family.addresses(shingles), True, axis=1)
+        if len(self.family.keys) > _CHEAP_FUNCTIONS and out.size // 8 <= self._free_bytes:
             self._kept[tree.digest()] = np.packbits(out, axis=1)
             self._free_bytes -= self._kept[tree.digest()].nbytes
 
