@@ -49,6 +49,11 @@ class TextBatch:
         return [len(text.tree) for text in self.texts]
 
     @property
+    def num_targets(self) -> int:
+        """How many tokens are predicted."""
+        return len(self.labels)
+
+    @property
     def tokens(self) -> Tensor:
         """The texts' token ids, int64 `[tokens]`."""
         return torch.tensor([token for text in self.texts for token in text.tree.tokens], device=self.hidden.device)
@@ -97,6 +102,21 @@ class TextBatch:
         )
 
 
+def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions, targets and labels of texts that stand one after the other, as a `TextBatch` has them."""
+    starts = np.cumsum([0, *[len(text.tree) for text in texts]])
+    targets = [
+        np.arange(start + text.first_target - 1, end - 1)
+        for text, start, end in zip(texts, starts, starts[1:], strict=False)
+    ]
+    labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in texts]
+
+    def to_device(parts: Sequence[NDArray[np.int64]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device)
+
+    return to_device([text.tree.positions for text in texts]), to_device(targets), to_device(labels)
+
+
 class TextBatches:
     """Makes batches of the same texts again and again.
 
@@ -128,23 +148,8 @@ class TextBatches:
         """Return the texts at `indices` as one batch, by length: attention takes texts of one length together."""
         order = sorted(indices, key=self._lengths.__getitem__)
         chosen = [self.texts[i] for i in order]
-        starts = np.cumsum([0, *[len(text.tree) for text in chosen]])
-        targets = [
-            np.arange(start + text.first_target - 1, end - 1)
-            for text, start, end in zip(chosen, starts, starts[1:], strict=False)
-        ]
-        labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in chosen]
-
-        def to_device(parts: Sequence[NDArray[np.int64]]) -> Tensor:
-            return torch.from_numpy(np.concatenate(parts)).to(self.device)
-
-        return TextBatch(
-            texts=chosen,
-            hidden=torch.cat([self.hidden[i] for i in order]).to(self.device, non_blocking=True),
-            positions=to_device([text.tree.positions for text in chosen]),
-            targets=to_device(targets),
-            labels=to_device(labels),
-        )
+        hidden = torch.cat([self.hidden[i] for i in order]).to(self.device, non_blocking=True)
+        return TextBatch(chosen, hidden, *text_marks(chosen, self.device))
 
     def steps(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
         """Yield the texts of each step, in the order given; the last step may have fewer.

@@ -162,9 +162,9 @@ class PackRun:
             written.append(self.log.kept[k] | write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        flops = self.adapter.train_flops(self.epoch)
-        for metrics in self.log.metrics:
-            metrics |= {"train/params": float(self.adapter.trained_params), "train/flops": flops}
+        flops = self._flops()
+        for k, metrics in enumerate(self.log.metrics):
+            metrics |= {"train/params": float(self.adapter.trained_params(k)), "train/flops": flops[k]}
         results = self.log.results(counts, timings, flops)
         asked_s = timings.get("evaluate_s", 0.0)
         told = [self._questions.told(k, self._texts, asked_s) for k in range(len(self.tasks))]
@@ -177,9 +177,13 @@ class PackRun:
         """Return what some members that are stopped have come to; one that has diverged says so."""
         if not trials:
             return []
-        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self.adapter.train_flops(self.epoch))
+        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self._flops())
         ended = [replace(result, status="stopped") if result.status == "done" else result for result in found]
         return [replace(result, files=self.log.kept[k]) for k, result in enumerate(ended) if self.tasks[k].id in trials]
+
+    def _flops(self) -> list[float]:
+        """Return the FLOPs of each member's training so far."""
+        return [self.adapter.train_flops(self.epoch, k) for k in range(len(self.tasks))]
 
     def _is_kept(self, member: int) -> bool:
         return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trainables.adapters.memory.entry_lists import Drawn, EntryLists, EveryEntry, Listed, Stretches
 from trainables.adapters.memory.grouped_tokens import GroupedTokens
@@ -229,12 +230,13 @@ def partition_sizes(lengths: Sequence[int], memory_dim: int) -> list[int]:
     return sizes
 
 
-def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
+def stack_masks(masks: Sequence[Tensor | None], memory_dim: int) -> Tensor | None:
     """Combine the members' masks of the same texts into the bank's.
 
     Args:
-        masks: Per member `[tokens, memory_dim]`, or None for every entry. Members with one allocation should pass
+        masks: Per member `[tokens, entries]`, or None for every entry. Members with one allocation should pass
             the same tensor: it is then not copied.
+        memory_dim: Entries of the largest memory. What a member has not got is not used, whatever is said of it.
 
     Returns:
         `[1 | K, tokens, memory_dim]`, or None when no member has a mask.
@@ -242,10 +244,12 @@ def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None
+    wide = {id(mask): pad(mask, (0, memory_dim - mask.shape[1])) for mask in given if mask.shape[1] < memory_dim}
+    given = [wide.get(id(mask), mask) for mask in given]
     if all(mask is masks[0] for mask in masks):
         return given[0].unsqueeze(0)
     everything = torch.ones((1, 1), dtype=torch.bool, device=given[0].device).expand_as(given[0])
-    return torch.stack([everything if mask is None else mask for mask in masks])
+    return torch.stack([everything if mask is None else wide.get(id(mask), mask) for mask in masks])
 
 
 def _require_entries(name: str, memory_dim: int, num_groups: int) -> None:
