@@ -198,10 +198,9 @@ def optimiser(cache: ProcessCache, spec: TrialSpec) -> Contenders:
     def set_gradients() -> None:
         for name, parameter in bank.named_parameters():
             parameter.grad = gradients[name].clone()
-        bank.bind_grads()
 
     set_gradients()
-    separate = [[p.grad.clone() for p in bank.member_parameters(k).values() if p.grad is not None] for k in range(PACK)]
+    separate = [[gradient[k].clone() for gradient in bank.gradients().values()] for k in range(PACK)]
 
     def ours() -> None:
         set_gradients()

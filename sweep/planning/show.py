@@ -10,9 +10,9 @@ from typing import Any
 
 from sweep.planning.choices import tie_text
 from sweep.planning.costs import A100, Estimate
-from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_ask_packs, make_packs
+from sweep.planning.plan import Plan
 from sweep.planning.simset_notes import simset_lines, simset_notes
 
 _COUNTS = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run", "num_to_ask")

@@ -10,8 +10,9 @@ from typing import Literal
 from sweep.heartbeat import Heartbeat
 from sweep.planning.costs import estimate
 from sweep.planning.due import Records
-from sweep.planning.expand import Plan, StagePlan, baseline_stage
+from sweep.planning.expand import baseline_stage
 from sweep.planning.inputs import kept_commits
+from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage

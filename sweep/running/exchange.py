@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.expand import Plan
+from sweep.planning.plan import Plan
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display

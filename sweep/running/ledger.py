@@ -24,8 +24,9 @@ from sweep.planning.choices import (
     reopened,
 )
 from sweep.planning.due import Due, Records
-from sweep.planning.expand import Plan, stage_points
+from sweep.planning.expand import stage_points
 from sweep.planning.packs import LARGEST, Pack, make_ask_packs, make_packs
+from sweep.planning.plan import Plan
 from sweep.planning.plan_of import lose_stopped
 from sweep.planning.points import Point
 from sweep.records.askings import asks_of, split

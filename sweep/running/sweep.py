@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sweep.heartbeat import Heartbeat
-from sweep.planning.expand import Plan
 from sweep.planning.inputs import (
     check_added,
     check_hub_models,
@@ -28,6 +27,7 @@ from sweep.planning.inputs import (
 from sweep.planning.kept_space import keep_space
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
+from sweep.planning.plan import Plan
 from sweep.planning.plan_of import plan_of
 from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
+from sweep.planning.plan import Plan
 from sweep.planning.points import PointMaker
 from sweep.space import Space
 from trainables.adapters.registry import ADAPTERS, adapter_plan

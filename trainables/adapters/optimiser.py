@@ -1,8 +1,7 @@
-"""AdamW, cosine schedule and gradient clipping for a pack: one step call, every member exactly on its own."""
+"""AdamW, cosine schedule and gradient clipping for a pack: every member exactly on its own, nothing read back."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,17 +12,20 @@ from trainables.adapters.shapes import check_moments
 from trainables.adapters.stacks import ParameterStacks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_BETAS, _EPS = (0.9, 0.999), 1e-8
+"""The defaults of `torch.optim.AdamW`, which the notes leave as they are."""
+_CLIP_EPS = 1e-6
+"""What `torch.nn.utils.clip_grad_norm_` adds to a norm before it divides by it."""
 
 
 class PackOptimiser:
     """Trains the members of a pack, each as if it were alone (note 000: AdamW, cosine, clipping).
 
-    One `torch.optim.AdamW` holds one parameter group per member: views of the stacks. Learning rate,
-    weight decay, gradient clipping, step count and moments are the member's own. A member that is not active
-    in a step keeps its parameters, moments and place in the schedule.
-
-    Attributes:
-        steps: Steps taken so far, per member.
+    Gradient norms are taken for all members at once, stack by stack. The step is one call a member of the kernel
+    behind `torch.optim.AdamW(fused=True)`, which also divides the gradient by what clipping asks for, and does nothing
+    where a flag on the device says so: neither norms nor flags are ever read by the host. Learning rate, weight decay,
+    clipping, step count and moments are the member's own. A member that is not active in a step keeps its parameters,
+    moments and place in the schedule.
     """
 
     def __init__(
@@ -46,67 +48,99 @@ class PackOptimiser:
             grad_clips: Largest gradient norm per member, over all its parameters.
         """
         self._stacks = stacks
-        self._lrs, self._grad_clips = list(lrs), list(grad_clips)
+        self._lrs, self._weight_decays = list(lrs), list(weight_decays)
         self._warmup_steps, self._total_steps = warmup_steps, total_steps
         self._members = [stacks.member_parameters(k) for k in range(stacks.num_members)]
-        self._adamw = torch.optim.AdamW(
-            [
-                {"params": list(parameters.values()), "lr": lr, "weight_decay": weight_decay}
-                for parameters, lr, weight_decay in zip(self._members, lrs, weight_decays, strict=True)
-            ],
-            fused=True,
-        )
-        self.steps = [0] * stacks.num_members
+        self._moments = [
+            {moment: {name: torch.zeros_like(value) for name, value in member.items()} for moment in _MOMENTS}
+            for member in self._members
+        ]
+        self._grad_clips = torch.tensor(list(grad_clips), dtype=torch.float32, device=stacks.device)
+        self._steps = torch.zeros(stacks.num_members, device=stacks.device)
+        self._planned = [0] * stacks.num_members  # steps as the host counts them: not those that a flag has stopped
+        self._active = [True] * stacks.num_members
+        self._goes_on = torch.ones(stacks.num_members, device=stacks.device)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps taken so far, per member; reading them waits for the device."""
+        self._planned = [round(steps) for steps in self._steps.tolist()]
+        return list(self._planned)
 
     def zero_grad(self) -> None:
         """Forget the gradients of the stacks."""
         self._stacks.zero_grad(set_to_none=True)
-        self._stacks.bind_grads()
 
-    def step(self, active: Sequence[bool]) -> Tensor:
-        """Take one step of every active member from the gradients in the stacks.
+    @torch.no_grad()
+    def step(self, active: Sequence[bool], finite: Tensor | None = None) -> Tensor:
+        """Take one step of every active member from the gradients in the stacks, which it scales.
 
         Args:
             active: One flag per member; False freezes it (it has diverged or finished).
+            finite: Bool `[K]` on the device: False freezes a member of which the host does not know yet. Such a
+                member must stay frozen until `steps` has been read. None: all go on.
 
         Returns:
-            Gradient norm of each member before clipping, `[K]` float32; NaN for inactive members.
+            Gradient norm of each member before clipping, `[K]` float32, of frozen ones too.
         """
-        self._stacks.bind_grads()
-        device = self._stacks.device
-        norms = [torch.tensor(math.nan, device=device)] * self._stacks.num_members
-        for member, group in enumerate(self._adamw.param_groups):
-            if not active[member]:
-                for parameter in group["params"]:
-                    parameter.grad = None
+        if list(active) != self._active:
+            self._active = list(active)
+            self._goes_on = torch.tensor(self._active, dtype=torch.float32, device=self._stacks.device)
+        goes_on = self._goes_on if finite is None else self._goes_on * finite
+        self._steps += goes_on
+        stops = (1 - goes_on).unbind()
+        gradients = self._stacks.gradients()
+        of_stacks = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in gradients.values()]
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(of_stacks), dim=0)
+        scales = ((norms + _CLIP_EPS) / self._grad_clips).clamp(min=1).unbind()
+        of_members = zip(*(grad.unbind() for grad in gradients.values()), strict=True)
+        steps = self._steps.unbind()
+        for k, own in enumerate(of_members):
+            if not active[k]:
                 continue
-            factor = cosine_with_warmup(self.steps[member], self._warmup_steps, self._total_steps)
-            group["lr"] = self._lrs[member] * factor
-            norms[member] = torch.nn.utils.clip_grad_norm_(group["params"], self._grad_clips[member])
-            self.steps[member] += 1
-        self._adamw.step()
-        return torch.stack(norms)
+            factor = cosine_with_warmup(self._planned[k], self._warmup_steps, self._total_steps)
+            self._planned[k] += 1
+            first, second = ([self._moments[k][moment][name] for name in gradients] for moment in _MOMENTS)
+            torch._fused_adamw_(  # torch.optim.AdamW calls it with one learning rate and scale for all groups
+                [self._members[k][name] for name in gradients],
+                list(own),
+                first,
+                second,
+                [],
+                [steps[k]] * len(own),
+                lr=self._lrs[k] * factor,
+                weight_decay=self._weight_decays[k],
+                grad_scale=scales[k],
+                found_inf=stops[k],
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                eps=_EPS,
+                amsgrad=False,
+                maximize=False,
+            )
+        return norms
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return CPU copies of one member's moments and step count; continuing from them is bit-identical."""
-        state = {"step": torch.tensor(self.steps[member])}
-        for name, parameter in self._members[member].items():
-            held = self._adamw.state.get(parameter, {})
-            state |= {f"{moment}.{name}": held[moment].clone().cpu() for moment in _MOMENTS if moment in held}
+        steps = self.steps[member]
+        state = {"step": torch.tensor(steps)}
+        for name in self._members[member] if steps else ():
+            state |= {f"{moment}.{name}": self._moments[member][moment][name].clone().cpu() for moment in _MOMENTS}
         return state
 
     def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Set one member's moments and step count from what `member_state` returned.
+        """Set one member's moments and step count from what `member_state` returned; at step 0 it starts anew.
 
         Raises:
             DataError: names, types or shapes differ.
         """
         check_moments(state, self._members[member], _MOMENTS)
-        self.steps[member] = int(state["step"])
-        for name, parameter in self._members[member].items():
-            self._adamw.state.pop(parameter, None)
-            if self.steps[member] == 0:
-                continue
-            moments = {moment: state[f"{moment}.{name}"].to(parameter.device, copy=True) for moment in _MOMENTS}
-            step = torch.tensor(float(self.steps[member]), device=parameter.device)
-            self._adamw.state[parameter] = {"step": step, **moments}
+        steps = int(state["step"])
+        self._planned[member] = steps
+        self._steps[member] = steps
+        for moment, values in self._moments[member].items():
+            for name, value in values.items():
+                if steps:
+                    value.copy_(state[f"{moment}.{name}"])
+                else:
+                    value.zero_()

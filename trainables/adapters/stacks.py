@@ -59,12 +59,10 @@ class ParameterStacks(nn.Module):
         """
         return self._views[member]
 
-    def bind_grads(self) -> None:
-        """Make every member view's `.grad` the view of its stack's `.grad` (None where there is none)."""
-        for name in self._names:
-            grad = self.stack(name).grad
-            for member, views in enumerate(self._views):
-                views[name].grad = None if grad is None else grad[member]
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the stacks' gradients `[K, ...]` by name; a stack that took no part in the pass has none."""
+        found = {name: self.stack(name).grad for name in self._names}
+        return {name: grad for name, grad in found.items() if grad is not None}
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return a CPU copy of one member's parameters."""

@@ -40,34 +40,29 @@ Losses = Callable[[TextBatch, slice, TextBatch], StepLosses]
 
 
 class EpochSums:
-    """Sums over one epoch, `[members]` each, float64 on the CPU."""
+    """Sums over one epoch, `[members]` each, float64, on the device: they are read once, by `means`."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, members: int, device: torch.device) -> None:
         """Start empty."""
-        self.nll, self.loss = torch.zeros(2, members, dtype=torch.float64)
-        self.more: dict[str, tuple[Tensor, float]] = {}
-        self.targets = self.steps = 0
+        self._sums = {name: torch.zeros(members, dtype=torch.float64, device=device) for name in ("nll", "loss")}
+        self._counts: dict[str, float] = {"nll": 0.0, "loss": 0.0}
 
-    def add(self, nll: Tensor, loss: Tensor, more: Mapping[str, tuple[Tensor, float]], targets: int) -> None:
+    def add(self, found: StepLosses, targets: int) -> None:
         """Add a step."""
-        self.nll += nll.double().cpu()
-        self.loss += loss.double().cpu()
+        more = {"nll": (found.nll, targets), "loss": (found.objective, 1), **found.more}
         for name, (total, count) in more.items():
-            before, number = self.more.get(name, (torch.zeros_like(self.nll), 0.0))
-            self.more[name] = (before + total.double().cpu(), number + count)
-        self.targets += targets
-        self.steps += 1
+            if name in self._sums:
+                self._sums[name] += total
+            else:
+                self._sums[name] = total.double()
+            self._counts[name] = self._counts.get(name, 0.0) + count
 
     def means(self) -> list[dict[str, float]]:
         """Return each member's means: NLL per target token, loss per step, and what else there is."""
-        return [
-            {
-                "train/nll": float(self.nll[k] / max(1, self.targets)),
-                "train/loss": float(self.loss[k] / max(1, self.steps)),
-                **{name: float(total[k] / (count or 1)) for name, (total, count) in self.more.items()},
-            }
-            for k in range(len(self.nll))
-        ]
+        names = [f"train/{name}" if name in ("nll", "loss") else name for name in self._sums]
+        sums = torch.stack(list(self._sums.values())).T.tolist()
+        counts = [count or 1 for count in self._counts.values()]
+        return [{n: total / count for n, total, count in zip(names, own, counts, strict=True)} for own in sums]
 
 
 class PackTraining:
@@ -93,6 +88,7 @@ class PackTraining:
         self._batches, self._stacks, self._losses = batches, stacks, losses
         self._batch_size, self._seed, self._order = first.batch_size, first.seed, first.epoch_order
         self.active = [True] * len(plans)
+        self._ones = torch.ones(len(plans), device=batches.device)
         self.micro_batch_tokens = first.micro_batch_tokens
         steps = -(-len(batches) // first.batch_size)
         self.optimiser = PackOptimiser(
@@ -107,20 +103,30 @@ class PackTraining:
     def run_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train epoch number `epoch` and return each member's means over it.
 
-        A member whose loss is not finite stops being updated; the others go on.
+        A member whose loss is not finite stops being updated; the others go on. The host learns of it at the end.
 
         Raises:
             OutOfMemory: one text of one member does not fit.
         """
-        sums = EpochSums(len(self.active))
+        sums = EpochSums(len(self.active), self._batches.device)
+        finite = torch.ones(len(self.active), dtype=torch.bool, device=self._batches.device)
         order = epoch_order(len(self._batches), self._seed, epoch, self._order)
         for batch in self._batches.steps(order, self._batch_size):
-            self._step(batch, sums)
-            if not any(self.active):
-                break
+            found = self.step(batch, finite)
+            sums.add(found, len(batch.labels))
+        self.active = [a and f for a, f in zip(self.active, finite.tolist(), strict=True)]
         return sums.means()
 
-    def _step(self, batch: TextBatch, sums: EpochSums) -> None:
+    def step(self, batch: TextBatch, finite: Tensor) -> StepLosses:
+        """Take one step; return what each member loses in it, `[members]` each. Nothing is read from the device.
+
+        Args:
+            batch: the texts.
+            finite: bool `[members]` on the device, set to False where a loss is not a number: there it is the last.
+
+        Raises:
+            OutOfMemory: one text of one member does not fit.
+        """
         while True:
             try:
                 found = self._gradients(batch)
@@ -129,25 +135,31 @@ class PackTraining:
                 if failure_kind(error) != "memory":
                     raise
                 self.micro_batch_tokens = _halve(self.micro_batch_tokens, max(batch.lengths), error)
-        finite = torch.isfinite(found.objective).tolist()
-        self.active = [a and f for a, f in zip(self.active, finite, strict=True)]
-        self.optimiser.step(self.active)
-        sums.add(found.nll, found.objective, found.more, len(batch.labels))
+        finite &= torch.isfinite(found.objective)
+        self.optimiser.step(self.active, finite)
+        return found
 
     def _gradients(self, batch: TextBatch) -> StepLosses:
         """Accumulate the gradients of one step; return what each member loses in it, `[members]` each."""
-        self._stacks.zero_grad(set_to_none=True)
-        count = len(self.active)
-        loss, nll = torch.zeros(2, count, device=self._batches.device)
-        more: dict[str, tuple[Tensor, float]] = {}
-        for who, texts in slices(count, batch.lengths, self.micro_batch_tokens):
+        self.optimiser.zero_grad()
+        parts = []
+        for who, texts in slices(len(self.active), batch.lengths, self.micro_batch_tokens):
             part = self._losses(batch.part(texts), who, batch)
-            part.objective.sum().backward()  # type: ignore[no-untyped-call]
-            loss[who] += part.objective.detach()
-            nll[who] += part.nll.detach()
+            part.objective.backward(self._ones[who])  # type: ignore[no-untyped-call]
+            more = {name: (total.detach(), number) for name, (total, number) in part.more.items()}
+            parts.append((who, StepLosses(part.objective.detach(), part.nll.detach(), more)))
+        return parts[0][1] if len(parts) == 1 else self._joined(parts)
+
+    def _joined(self, parts: Sequence[tuple[slice, StepLosses]]) -> StepLosses:
+        """Add up what the parts of a step found, each of some members on some texts."""
+        loss, nll = torch.zeros(2, len(self.active), device=self._batches.device)
+        more: dict[str, tuple[Tensor, float]] = {}
+        for who, part in parts:
+            loss[who] += part.objective
+            nll[who] += part.nll
             for name, (total, number) in part.more.items():
                 sums, counted = more.get(name, (torch.zeros_like(loss), 0.0))
-                sums[who] += total.detach()
+                sums[who] += total
                 more[name] = sums, counted + (number if who.start == 0 else 0.0)
         return StepLosses(loss, nll, more)
 

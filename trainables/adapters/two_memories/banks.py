@@ -75,13 +75,14 @@ class TwoBanks(ParameterStacks):
         views = self._views[member]
         return {name: view for name, view in views.items() if name.partition(".")[0] in self._learning}
 
-    def bind_grads(self) -> None:
-        """Bind the gradients of what is trained; of a memory that met no text of its kind they are zero."""
-        for kind in self._learning:
-            bank = self.bank(kind)
-            for stack in bank.parameters():
-                stack.grad = torch.zeros_like(stack) if stack.grad is None else stack.grad
-            bank.bind_grads()
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients of what is trained; of a memory that met no text of its kind they are zero."""
+        trained = {
+            f"{kind}.{name}": self.bank(kind).stack(name)
+            for kind in self._learning
+            for name in self.bank(kind).member_parameters(0)
+        }
+        return {name: torch.zeros_like(stack) if stack.grad is None else stack.grad for name, stack in trained.items()}
 
     def added(self, kind: Kind, hidden: Tensor, who: slice, learns: bool) -> Tensor:
         """Return what one memory adds to states `[1 or members, n, model_dim]`.
