@@ -55,8 +55,8 @@ def answer_figures(
     what, found = differences_from_pretrained(evidence)
     structured = [of_fever(c) for c in evidence.against_plain]
     figures = dict(shown)
-    if found:
-        figures[HELPS] = _sorted_differences(what, found, f"differences{suffix}")
+    if helps := differences_figure(evidence, suffix):
+        figures[HELPS] = helps
     by_model = dict(list(plain_by_layer(evidence.trials).items())[:MAX_PANELS])
     if by_model and LAYER not in shown:
         comparisons = {c.trial.id: c for c in evidence.against_pretrained}
@@ -65,6 +65,12 @@ def answer_figures(
         figures[STRUCTURE] = _sorted_differences(FEVER, structured, f"structure{suffix}", "plain memorising")
     cost, reach = _cost(evidence, found, what, suffix), _reach(what or FEVER, found or structured, suffix)
     return figures | ({COST: cost} if cost else {}) | ({SURE: reach} if reach else {})
+
+
+def differences_figure(evidence: Evidence, suffix: str = "") -> Figure | None:
+    """Return every trial's difference from the pretrained model; None where nothing was compared with it."""
+    what, found = differences_from_pretrained(evidence)
+    return _sorted_differences(what, found, f"differences{suffix}") if found else None
 
 
 def _sorted_differences(
