@@ -74,7 +74,9 @@ def draw_use(trials: Sequence[Row], compared: Sequence[Row]) -> str:
                 axes[0, 0].axvline(accuracy, color="#999999", linewidth=0.8, linestyle="--")
             axes[0, 1].plot([float(row["memory/nll"])], [place], "o", color=colour)
             block = row["template_layer"] or row["layer"]
-            names.append(f"{STAGES[row['stage']]}{f', block {block}' if block else ''}")
+            sizes = {other["memory_dim"] for other in order if other["stage"] == row["stage"]}
+            told = [STAGES[row["stage"]], *([f"block {block}"] if block else [])]
+            names.append(", ".join([*told, *([f"{row['memory_dim']} entries"] if len(sizes) > 1 else [])]))
         axes[0, 0].set_yticks(range(len(order)), names)
         axes[0, 0].set_xlabel("FEVER accuracy, 95 % interval of\nthe difference from the pretrained model")
         axes[0, 1].set_xlabel("error on the documents\n(nats per token)")

@@ -17,10 +17,25 @@ def test_every_finished_trial_is_in_its_picture(tmp_path: Path, monkeypatch) -> 
     shared = {"status": "done", "memory/nll": 3.0, "fever/accuracy": 0.5, "forgetting/nll": 3.5, "train/params": 0.0}
     methods = [{**shared, "method": "pretrained"}, {**shared, "method": "lora", "train/params": 1234.0}]
     stages = [
-        {**shared, "trial": stage, "stage": stage, "layer": "22", "template_layer": "26" if stage == "on_top" else ""}
+        {
+            **shared,
+            "trial": stage,
+            "stage": stage,
+            "layer": "22",
+            "memory_dim": "128",
+            "template_layer": "26" if stage == "on_top" else "",
+        }
         for stage in draw_adapters.STAGES
     ]
-    lost = {**shared, "trial": "x", "stage": "document", "layer": "9", "template_layer": "", "status": "diverged"}
+    lost = {
+        **shared,
+        "trial": "x",
+        "stage": "document",
+        "layer": "9",
+        "memory_dim": "128",
+        "template_layer": "",
+        "status": "diverged",
+    }
     compared = [
         {"trial": row["trial"], "accuracy_difference": 0.1, "accuracy_low": -0.1, "accuracy_high": 0.2}
         for row in stages[1:]
