@@ -122,7 +122,7 @@ def _train(
     entries: EntrySet | None = None
     if spec.allocation != "none":
         plan = MemoryPlan.from_fields(vars(spec))
-        entries = EntrySets(texts.segments, len(texts.documents), spec.memory_dim).of(plan.setting)
+        entries = EntrySets(texts.segments, len(texts.documents)).of(plan.setting, spec.memory_dim)
     optimiser = torch.optim.AdamW(memory.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
     steps = -(-len(texts.train) // spec.batch_size) * spec.epochs
     schedule = get_cosine_schedule_with_warmup(optimiser, spec.warmup_steps, steps)

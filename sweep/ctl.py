@@ -13,10 +13,10 @@ import typer
 from sweep import completion
 from sweep.cli import LocationArgument, user_errors
 from sweep.planning.additions import CLONES
-from sweep.planning.expand import Plan
 from sweep.planning.inputs import check_added, kept_commits
 from sweep.planning.kept_space import kept_space
 from sweep.planning.overrides import override_values
+from sweep.planning.plan import Plan
 from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point, PointMaker
 from sweep.records.locks import who_holds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Annotated
@@ -9,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
+from sweep.heartbeat import Heartbeat
 from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.store import split_location
 from sweep.records.table import write_results
@@ -27,6 +30,8 @@ Examples:
   python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
   python -m sweep.publish outputs/inductive --register best
 """
+EVERY_S = 30.0
+"""Seconds between two lines that say how far it is, where there is no terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -50,17 +55,21 @@ def main(
             raise ConfigError(f"{location}: --register takes one sweep; give STORAGE/NAME")
         names = [name] if name else store.sweeps()
         tracking = resolve_tracking(store, tracking_uri, experiment)
-        with ExitStack() as locks:
+        with ExitStack() as locks, Heartbeat(True, sys.stderr) as beat:
             for each in names:
                 locks.enter_context(store.lock(each, without=no_lock))
+            beat.say("reading what is recorded")
             index = store.index()
             notes = [*index.warnings, *mend_storage_file(store)]
             notes += [line for each in names for line in problems_of(store, each, index)]
             for line in notes:
-                typer.echo(f"note: {shown(line)}", err=True)
+                beat.say(f"note: {shown(line)}")
             for each in names:
-                typer.echo(f"wrote {store.full(write_results(store, each, index))}")
-            with shown_progress() as progress:
+                place = store.full(write_results(store, each, index))
+                with beat.paused():
+                    typer.echo(f"wrote {place}")
+            beat.say(f"bringing MLflow up to date with {len(index):,} records")
+            with shown_progress(beat) as progress:
                 counts = publish(store, names, tracking, progress, index)
         typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
         if register and name:
@@ -72,14 +81,25 @@ def main(
 
 
 @contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """Show on stderr, where that is a terminal, how many records have been dealt with and how long the rest takes."""
+def shown_progress(beat: Heartbeat) -> Iterator[Progress]:
+    """Show on stderr how many records have been dealt with: a bar on a terminal, elsewhere a line every 30 s."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    if not sys.stderr.isatty():
+        last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= EVERY_S:
+                last = time.monotonic()
+                beat.say(f"{done:,} of {total:,} records")
+
+        yield tell
+        return
     columns = (TextColumn("MLflow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with beat.paused(), Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("MLflow", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

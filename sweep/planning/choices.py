@@ -45,6 +45,10 @@ class Undecided(SweepError):
     kind = "choice"
 
 
+Choices = Mapping[str, Mapping[str, Any]]
+"""Choices by the keys of their questions."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked for one group of trials.

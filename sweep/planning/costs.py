@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from sweep.planning.expand import Plan
 from sweep.planning.flops import CostModel, device_bytes, disk_bytes, merge_alike, train_token_flops
 from sweep.planning.packs import auto_pack_size
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.plan import TextSizes

@@ -6,173 +6,29 @@ points of a stage for the groups whose choice is known, and `sampled_point` thos
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from sweep.planning.additions import Addition, with_additions
-from sweep.planning.choices import Question, make_question, settled
+from sweep.planning.choices import Choices, settled
 from sweep.planning.due import Due
-from sweep.planning.leakage_sets import compared_sets, told_sets
+from sweep.planning.groups import Products, awaited, groups_of, joint_products
+from sweep.planning.known import Drawn, Listed, State, drawn_of
+from sweep.planning.leakage_sets import compared_sets
 from sweep.planning.metrics import check_metric
+from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
-from sweep.planning.starts import Member, Start, members
+from sweep.planning.starts import Start
 from sweep.space import EVERY_LAYER, Space, without
 from trainables.errors import ConfigError
 from trainables.trial.spec import TrialSpec, coerce, make_spec, twin
 
-Choices = Mapping[str, Mapping[str, Any]]
 BASELINE = "pretrained"
 """Stage of the pretrained models that every plan adds; nothing is trained in it."""
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage, as far as it is known.
-
-    Attributes:
-        stage: what it shares, varies, takes and samples.
-        combinations: product of its axes, equivalents counted.
-        points: its different points; with a stand-in value where a choice is still open, and one with
-            middling values for every `copies` trials of a sampled stage.
-        equivalent: how many are points of an earlier stage.
-        done: how many of the others have a record that says they ended, diverged or were stopped.
-        failed: how many have failed; they are run again on request only.
-        to_run: those that are left to be trained, of `points`.
-        to_ask: those whose weights are stored, or trained for another of the plan's trials, and that lack an answer.
-        dues: what each of these lacks, by trial id.
-        waits_for: the stage whose choice is still open, if any.
-        questions: what it takes, one question for every group.
-        blocked: trials that cannot start, since the weights that they start from will not come, by id, with the reason.
-        wants: trainings of earlier stages that have to be run again for their weights, with the reason.
-        products: what it is made of: its own axes and those that were added, each with the questions that it asks.
-    """
-
-    stage: ResolvedStage
-    combinations: int
-    points: tuple[Point, ...]
-    equivalent: int
-    done: int
-    failed: int
-    to_run: tuple[Point, ...]
-    waits_for: str | None
-    questions: tuple[Question, ...]
-    to_ask: tuple[Point, ...] = ()
-    dues: Mapping[str, Due] = field(default_factory=dict)
-    blocked: Mapping[str, str] = field(default_factory=dict)
-    wants: Mapping[str, str] = field(default_factory=dict)
-    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the stage."""
-        return self.stage.name
-
-    @property
-    def copies(self) -> int:
-        """Trials that each of `points` stands for."""
-        return self.stage.copies
-
-    @property
-    def num_points(self) -> int:
-        """Number of different trials."""
-        return len(self.points) * self.copies
-
-    @property
-    def num_to_run(self) -> int:
-        """Number of trials left to be trained (or, where nothing is trained, to be run)."""
-        return self.num_points - self.equivalent - self.done - self.failed - self.num_to_ask - len(self.blocked)
-
-    @property
-    def num_to_ask(self) -> int:
-        """Number of trials left of which nothing has to be trained."""
-        return len(self.to_ask)
-
-    @property
-    def left(self) -> tuple[Point, ...]:
-        """All that are left, of `points`."""
-        return (*self.to_run, *self.to_ask)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A space expanded.
-
-    Attributes:
-        space: as overridden, everything filled in.
-        grid_points: product of the full grid's axes, as the notes count.
-        grid: its different points.
-        arithmetic: the product written out.
-        stages: in order.
-        maker: makes further points with the models and data looked up already.
-        leakage_sets: names of the space's entry sets by number of documents, for plain memories (`leakage_sets`).
-        wanted: trainings that are run again since others start from their weights, each with the reason.
-    """
-
-    space: ResolvedSpace
-    grid_points: int
-    grid: tuple[Point, ...]
-    arithmetic: str
-    stages: tuple[StagePlan, ...]
-    maker: PointMaker
-    leakage_sets: Mapping[int, tuple[str, ...]]
-    wanted: Mapping[str, str] = field(default_factory=dict)
-
-    def spec_to_run(self, point: Point) -> TrialSpec:
-        """Return a point's trial as it is run: a plain memory knows the entry sets that it will be compared under."""
-        return told_sets(point.spec, self.leakage_sets)
-
-    @property
-    def num_to_run(self) -> int:
-        """Trials left to be trained in all stages."""
-        return sum(stage.num_to_run for stage in self.stages)
-
-    @property
-    def num_to_ask(self) -> int:
-        """Trials left in all stages that are only asked."""
-        return sum(stage.num_to_ask for stage in self.stages)
-
-    @property
-    def num_left(self) -> int:
-        """Trials left in all stages."""
-        return self.num_to_run + self.num_to_ask
-
-    @property
-    def trained_again(self) -> dict[str, int]:
-        """Why trials that have been trained would be trained again, and how many."""
-        why = (stage.dues[p.id].again for stage in self.stages for p in stage.to_run if p.id in stage.dues)
-        return dict(Counter(filter(None, why)))
-
-    @property
-    def blocked(self) -> dict[str, int]:
-        """Why trials cannot start from the weights that they are to start from, and how many."""
-        lines = (f"stage {stage.name}: {why}" for stage in self.stages for why in stage.blocked.values())
-        return dict(Counter(lines))
-
-    @property
-    def shortages(self) -> list[str]:
-        """Which sampled stages have fewer trials than are asked for, and why."""
-        return [stage.stage.shortage for stage in self.stages if stage.stage.shortage]
-
-    @property
-    def questions(self) -> tuple[Question, ...]:
-        """All that is chosen between stages, each question once."""
-        asked = (question for stage in self.stages for question in stage.questions)
-        return tuple({question.key: question for question in asked}.values())
-
-    @property
-    def trials(self) -> set[str]:
-        """The ids of all trials, the pretrained models that they are compared with left out."""
-        return {point.id for stage in self.stages for point in stage.points if point.trains}
-
-    def stage(self, name: str) -> StagePlan:
-        """Return the plan of a stage; KeyError where there is none of this name."""
-        return {stage.name: stage for stage in self.stages}[name]
 
 
 def build_plan(
@@ -207,8 +63,8 @@ def build_plan(
     maker = PointMaker(commits, {stage.name: stage.probes for stage in resolved.stages})
     if additions:
         resolved = with_additions(resolved, space, until_stage, additions, maker)
-    products = _products(maker, resolved.stages)
-    state = records or _Listed(frozenset(done), frozenset(failed))
+    products = joint_products(maker, resolved.stages)
+    state = records or Listed(frozenset(done), frozenset(failed))
     wanted: dict[str, str] = {}
     state.want(wanted)
     while True:  # what is wanted of earlier stages is known after later ones, and may want something itself
@@ -242,7 +98,7 @@ def _plan_stages(
     trained: set[str] = set()
     blocked: dict[str, str] = {}
     for stage in resolved.stages:
-        drawn = _drawn(maker, stage, sampled.get(stage.name, ()), done, failed, records)
+        drawn = drawn_of(maker, stage, sampled.get(stage.name, ()), done, failed, records)
         plan = _plan_stage(maker, products[stage.name], seen, state, choices, drawn, trained, blocked)
         plans[stage.name] = plan
         seen |= {point.id for point in plan.points}
@@ -250,7 +106,7 @@ def _plan_stages(
         baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
         if baseline.given:
             given = ((baseline, ()),)
-            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, _Drawn(), trained, blocked)
+            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, Drawn(), trained, blocked)
     return plans
 
 
@@ -288,7 +144,7 @@ def stage_points(plan: Plan, stage: str, choices: Choices = _NOTHING) -> list[Po
     found = plan.stage(stage)
     if found.stage.sampling:
         return []
-    groups = _groups(plan.maker, found.products or ((found.stage, found.questions),), choices)
+    groups = groups_of(plan.maker, found.products or ((found.stage, found.questions),), choices)
     points: dict[str, Point] = {}
     for point in (point for group, known in groups if known for point in group):
         points.setdefault(point.id, point)
@@ -320,102 +176,13 @@ def sampled_point(plan: Plan, stage: str, values: Mapping[str, Any], choices: Ch
     return plan.maker.point(make_spec({**found.stage.base, **stated}))
 
 
-class State(Protocol):
-    """Says of trials what there is of them."""
-
-    def due(self, point: Point) -> Due | None:
-        """Return what a trial lacks; None where it has a result or has failed."""
-
-    def has_failed(self, point: Point) -> bool:
-        """Say whether it has failed."""
-
-    def recorded(self, maker: PointMaker, trial: str) -> Point | None:
-        """Return a trial that has been trained; None where nothing says what it is."""
-
-    def start(self, point: Point) -> Start:
-        """Say what there is of the weights that a trial starts from."""
-
-    def want(self, trainings: Mapping[str, str]) -> None:
-        """Take note of trainings that are due again since others start from their weights, with the reasons."""
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What there is of the trials that a sampled stage has drawn: how many are done, have failed, lack answers."""
-
-    done: int = 0
-    failed: int = 0
-    to_ask: tuple[tuple[Point, Due], ...] = ()
-
-
-def _drawn(
-    maker: PointMaker,
-    stage: ResolvedStage,
-    drawn: Collection[str],
-    done: Collection[str],
-    failed: Collection[str],
-    state: State | None,
-) -> _Drawn:
-    to_ask = {}
-    for trial in drawn if state and (stage.probes or not set(drawn) <= set(done)) else ():
-        point = state.recorded(maker, trial) if state else None
-        due = state.due(point) if state and point else None
-        if point and due and not due.trains:
-            to_ask[trial] = point, due
-    counted = [trial for trial in drawn if trial not in to_ask]
-    return _Drawn(sum(i in done for i in counted), sum(i in failed for i in counted), tuple(to_ask.values()))
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """What a list of ids says."""
-
-    done: frozenset[str]
-    failed: frozenset[str]
-
-    def due(self, point: Point) -> Due | None:
-        return None if point.id in self.done else Due(point.askings)
-
-    def has_failed(self, point: Point) -> bool:
-        return point.id in self.failed
-
-    def recorded(self, maker: PointMaker, trial: str) -> Point | None:
-        return None
-
-    def start(self, point: Point) -> Start:
-        return Start()
-
-    def want(self, trainings: Mapping[str, str]) -> None:
-        pass
-
-
-Products = tuple[tuple[ResolvedStage, tuple[Question, ...]], ...]
-
-
-def _products(maker: PointMaker, stages: Sequence[ResolvedStage]) -> dict[str, Products]:
-    """Return what each stage is made of, with the questions asked.
-
-    The same question is asked of the candidates of all products together: an added one competes too.
-    """
-    found = {stage.name: [(part, _questions(maker, part)) for part in (stage, *stage.parts)] for stage in stages}
-    joint: dict[str, Question] = {}
-    for question in (q for parts in found.values() for _, questions in parts for q in questions):
-        known = joint.get(question.key)
-        candidates = {point.id: point for point in (*(known.candidates if known else ()), *question.candidates)}
-        joint[question.key] = replace(known or question, candidates=tuple(candidates.values()))
-    return {
-        name: tuple((part, tuple(joint[question.key] for question in questions)) for part, questions in parts)
-        for name, parts in found.items()
-    }
-
-
 def _plan_stage(
     maker: PointMaker,
     products: Products,
     seen: Collection[str],
     state: State,
     choices: Choices,
-    drawn: _Drawn,
+    drawn: Drawn,
     trained: set[str],
     blocked: dict[str, str],
 ) -> StagePlan:
@@ -433,7 +200,7 @@ def _plan_stage(
     """
     stage = products[0][0]
     questions = tuple({question.key: question for _, asked in products for question in asked}.values())
-    groups = list(_groups(maker, products, choices))
+    groups = list(groups_of(maker, products, choices))
     wants: dict[str, str] = {}
     stuck: dict[str, str] = {}
     points: dict[str, Point] = {}
@@ -486,7 +253,7 @@ def _plan_stage(
         done=num_done - num_failed,
         failed=num_failed,
         to_run=tuple(point for key, point in left.items() if key not in asked),
-        waits_for=_awaited(stage) if is_open else None,
+        waits_for=awaited(stage) if is_open else None,
         questions=questions,
         to_ask=tuple(to_ask),
         dues=dues,
@@ -509,75 +276,6 @@ def _start(name: str, state: State, point: Point) -> Start:
             "(keep_memory=false); set keep_memory=true there"
         )
     return start
-
-
-def _awaited(stage: ResolvedStage | None) -> str | None:
-    """Return the stage on whose choice the trials of a stage wait."""
-    if stage is None:
-        return None
-    return stage.take.stage if stage.take else _awaited(stage.start)
-
-
-def _groups(maker: PointMaker, products: Products, choices: Choices) -> Iterator[tuple[list[Point], bool]]:
-    """Yield each group's points, and whether its choice is known; the middle value stands in for it."""
-    for stage, questions in products:
-        for points, known in _groups_of_one(maker, stage, questions, choices):
-            yield [replace(point, labels=stage.labels) for point in points] if stage.labels else points, known
-
-
-def _groups_of_one(
-    maker: PointMaker, stage: ResolvedStage, questions: Sequence[Question], choices: Choices
-) -> Iterator[tuple[list[Point], bool]]:
-    if stage.given is not None:
-        yield list(stage.given), True
-        return
-    if stage.start is not None:
-        found = list(_members(maker, stage, choices))
-        for known in (True, False):
-            yield list({m.point.id: m.point for m in found if m.known == known}.values()), known
-        return
-    for base, axes, known in _parts(stage, questions, choices):
-        yield maker.expand(base, axes), known
-
-
-def _parts(
-    stage: ResolvedStage, questions: Sequence[Question], choices: Choices
-) -> Iterator[tuple[dict[str, Any], dict[str, tuple[Any, ...]], bool]]:
-    """Yield base and axes of each group of a stage, and whether what it takes has been chosen."""
-    if stage.take is None:
-        yield dict(stage.base), stage.typical_axes, True
-        return
-    for question in questions:
-        value = settled(question, choices)
-        known = value is not None
-        taken = value if known else sorted(question.values)[len(question.values) // 2]
-        group = {name: (value,) for name, value in question.group.items()}
-        yield {**stage.base, stage.take.field: taken}, stage.typical_axes | group, known
-
-
-def _members(maker: PointMaker, stage: ResolvedStage, choices: Choices) -> Iterator[Member]:
-    """Yield the trials of a stage with what tells them apart, each of those that it starts from with one of its own."""
-    earlier = list(_members(maker, stage.start, choices)) if stage.start else []
-    for base, axes, known in _parts(stage, _questions(maker, stage), choices):
-        yield from members(maker, stage, base, axes, known, earlier)
-
-
-def _questions(maker: PointMaker, stage: ResolvedStage) -> tuple[Question, ...]:
-    """Return what a stage takes: one question for each group."""
-    take, source = stage.take, stage.source
-    if take is None or source is None:
-        return ()
-    questions = []
-    for values in product(*(stage.axes[name] for name in take.per)):
-        group = dict(zip(take.per, values, strict=True))
-        strange = [name for name, value in group.items() if value not in source.axes[name]]
-        if strange:
-            name = strange[0]
-            raise ConfigError(f"stage {stage.name}: {name}={group[name]} is not among those of {take.stage}")
-        candidates = maker.expand(source.base, {**source.axes, **{name: (value,) for name, value in group.items()}})
-        check_metric(take.by, candidates, f"stage {stage.name}: {take.field} is chosen among {take.stage} by")
-        questions.append(make_question(take, group, tuple(candidates)))
-    return tuple(questions)
 
 
 def _grid(maker: PointMaker, space: ResolvedSpace, plans: Mapping[str, StagePlan]) -> tuple[Point, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweep.planning.expand import Plan
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.names import moved_branches
 from sweep.records.store import RecordIndex, Store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -36,8 +36,15 @@ class Pack:
     asks: bool = False
 
 
-def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[Pack]:
+PackSize = Callable[[Point], int]
+"""Members that a pack with a trial may have at most."""
+
+
+def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 1) -> list[Pack]:
     """Put trials that may share a forward pass into packs of about equal size.
+
+    Trials of one size stand together, since a pack takes the room of its largest; so do those of one seed, which see
+    the same texts in every step.
 
     Args:
         points: trials to run.
@@ -47,17 +54,19 @@ def make_packs(points: Sequence[Point], pack_size: int, slots: int = 1) -> list[
     Returns:
         Packs ordered by model and layer, so that a worker keeps its model.
     """
-    size = max(1, min(pack_size, -(-len(points) // max(1, slots))))
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         alike.setdefault(point.pack_key, []).append(point)
     packs = []
     for members in sorted(alike.values(), key=_place):
-        packs += [_pack(part) for part in _cut(members, size)]
+        members.sort(key=lambda point: (point.spec.memory_dim, point.spec.seed))
+        packs += [_pack(part) for part in _cut(members, pack_size, _share(len(points), slots))]
     return packs
 
 
-def make_ask_packs(points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size: int, slots: int = 1) -> list[Pack]:
+def make_ask_packs(
+    points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size: int | PackSize, slots: int = 1
+) -> list[Pack]:
     """Put stored trainings that are asked the same into packs, whatever their losses, entry sets and seeds.
 
     Args:
@@ -65,23 +74,34 @@ def make_ask_packs(points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size
         pack_size: members of a pack at most.
         slots: packs that can run at once.
     """
-    size = max(1, min(pack_size, -(-len(points) // max(1, slots))))
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point, askings in points:
         asked = tuple(sorted((asking.id, asking.epochs) for asking in askings))
         alike.setdefault((point.ask_key, asked), []).append(point)
     packs = []
     for members in sorted(alike.values(), key=_place):
-        packs += [_pack(part, asks=True) for part in _cut(members, size)]
+        members.sort(key=lambda point: point.spec.memory_dim)
+        packs += [_pack(part, asks=True) for part in _cut(members, pack_size, _share(len(points), slots))]
     return packs
 
 
-def _cut(members: Sequence[Point], size: int) -> Iterator[Sequence[Point]]:
-    """Yield parts of about equal size; trials of adapters that do not pack one by one."""
-    most = size if ADAPTERS[members[0].spec.method].packs else 1
-    number = -(-len(members) // most)
-    cuts = [round(i * len(members) / number) for i in range(number + 1)]
-    yield from (members[start:end] for start, end in pairwise(cuts))
+def _share(number: int, slots: int) -> int:
+    """Return the members of a pack with which all slots have something to do."""
+    return max(1, -(-number // max(1, slots)))
+
+
+def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Sequence[Sequence[Point]]:
+    """Return as few parts of about equal size as fit; trials of adapters that do not pack one by one."""
+    if not ADAPTERS[members[0].spec.method].packs:
+        return [[point] for point in members]
+    sizes = [pack_size] * len(members) if isinstance(pack_size, int) else [pack_size(point) for point in members]
+    most = [max(1, min(size, share)) for size in sizes]
+    number = -(-len(members) // max(most))
+    while True:
+        cuts = [round(i * len(members) / number) for i in range(number + 1)]
+        if all(end - start <= min(most[start:end]) for start, end in pairwise(cuts)):
+            return [members[start:end] for start, end in pairwise(cuts)]
+        number += 1
 
 
 def _place(members: Sequence[Point]) -> tuple[str, int]:

@@ -11,9 +11,10 @@ from sweep.planning.additions import Addition
 from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.due import Records
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
 from sweep.planning.inputs import kept_commits, moved_notes
 from sweep.planning.load import asked_space
+from sweep.planning.plan import Plan
 from sweep.planning.show import CostedPlan
 from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads

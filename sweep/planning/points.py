@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from operator import itemgetter
 from types import MappingProxyType
@@ -17,12 +17,13 @@ from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, hub_id, model_card
 from trainables.trial.asking import Asking, added_asking, own_askings
 from trainables.trial.fields import Part
-from trainables.trial.parts import PACK_FIELDS, fields_of
+from trainables.trial.parts import fields_of, may_differ, pack_fields
 from trainables.trial.spec import (
     FIELDS,
     TrialSpec,
     canonical,
     canonical_identity,
+    draws_texts,
     layer_index,
     make_spec,
     training_id,
@@ -33,11 +34,7 @@ from trainables.trial.spec import (
 )
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_shared_fields = itemgetter(*PACK_FIELDS)
 _ASKED = fields_of(Part.MODEL | Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.MEMORY)
-_asked_fields = itemgetter(
-    *(name for name in _ASKED if name != "seed" and not FIELDS[name].may_differ), "epochs", "micro_batch_tokens"
-)
 Axes = Mapping[str, tuple[Any, ...]]
 
 
@@ -99,12 +96,25 @@ class Point:
     @cached_property
     def pack_key(self) -> tuple[Any, ...]:
         """What members of one pack share."""
-        return self.card.key, self.data_key, _shared_fields(vars(self.spec)), self.added
+        shared = _shared_fields(self.spec.method, draws_texts(self.spec))
+        return self.card.key, self.data_key, shared(vars(self.spec)), self.added
 
     @cached_property
     def ask_key(self) -> tuple[Any, ...]:
         """What trainings share that can be asked in one pass, however they were trained."""
-        return self.card.key, self.data_key, _asked_fields(vars(self.spec))
+        return self.card.key, self.data_key, _asked_fields(self.spec.method)(vars(self.spec))
+
+
+@cache
+def _shared_fields(method: str, draws: bool) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    return itemgetter(*pack_fields(method, draws))
+
+
+@cache
+def _asked_fields(method: str) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    free = ADAPTERS[method].unequal
+    names = (name for name in _ASKED if name != "seed" and not may_differ(name, free))
+    return itemgetter(*names, "epochs", "micro_batch_tokens")
 
 
 class PointMaker:

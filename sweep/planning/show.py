@@ -10,9 +10,10 @@ from typing import Any
 
 from sweep.planning.choices import tie_text
 from sweep.planning.costs import A100, Estimate
-from sweep.planning.expand import Plan
 from sweep.planning.inputs import input_notes
 from sweep.planning.packs import auto_pack_size, make_ask_packs, make_packs
+from sweep.planning.plan import Plan
+from sweep.planning.points import Point
 from sweep.planning.simset_notes import simset_lines, simset_notes
 
 _COUNTS = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run", "num_to_ask")
@@ -55,8 +56,7 @@ def count_packs(plan: Plan) -> int:
     total = 0
     for stage in plan.stages:
         if stage.to_run:
-            size = auto_pack_size(stage.to_run[0], A100.memory_bytes)
-            total += len(make_packs(stage.to_run, size)) * stage.copies
+            total += len(make_packs(stage.to_run, _pack_size)) * stage.copies
     return total
 
 
@@ -65,8 +65,11 @@ def count_ask_packs(plan: Plan) -> int:
     left = {p.training: (p, stage.dues[p.id].askings) for stage in plan.stages for p in stage.to_ask}
     if not left:
         return 0
-    size = auto_pack_size(next(iter(left.values()))[0], A100.memory_bytes)
-    return len(make_ask_packs(list(left.values()), size))
+    return len(make_ask_packs(list(left.values()), _pack_size))
+
+
+def _pack_size(point: Point) -> int:
+    return auto_pack_size(point, A100.memory_bytes)
 
 
 def asked_counts(plan: Plan) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweep.planning.expand import Plan
+from sweep.planning.plan import Plan
 from trainables.adapters.memory.expectation import ENOUGH, entries_for, typical_expectation
 
 

@@ -12,7 +12,7 @@ import getpass
 import socket
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -84,6 +84,21 @@ class Wish:
         """What the records of trials that it added say of it."""
         origin = {"cloned_from": self.trial} if self.command == CLONE else {}
         return {**origin, "added_by": self.by, "added_at": self.at, "added_as": self.asked}
+
+
+def origin_text(labels: Mapping[str, str], named: Callable[[str], str] = str) -> str:
+    """Say by whom, when and how a trial was added to its sweep (`Wish.labels`); empty where its space has it.
+
+    Args:
+        labels: of its record.
+        named: prints the trial that it is a clone of.
+    """
+    if "added_by" not in labels:
+        return ""
+    source = labels.get("cloned_from")
+    lead = f"A clone of trial {named(source)}, added" if source else "Added"
+    when = str(labels.get("added_at", ""))[:16].replace("T", " ")
+    return f"{lead} to the sweep by {labels['added_by']}, {when} UTC (ctl {labels.get('added_as', '')})."
 
 
 @dataclass(frozen=True)

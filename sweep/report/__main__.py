@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
+from sweep.heartbeat import Heartbeat
 
 EXAMPLES = """
 Examples:
@@ -50,19 +52,25 @@ def report(
     from sweep.tracking.report_artifacts import log_report
 
     store, only = split_location(location)
-    study = load_study(store, [only] if only else name or [])
-    for line in study.unreadable:
-        typer.echo(f"note: {line}", err=True)
-    with written(study, build_report(study, Options(target_nll, resamples)), out) as (folder, page):
-        typer.echo(f"{len(study.trials):,} trials, {study.missing:,} points missing: {page}")
-        names = [sweep.name for sweep in study.sweeps]
-        for line in log_report(store, names, folder, tracking_uri, experiment) if mlflow else ():
-            typer.echo(line, err=True)
-    if samples:
-        from sweep.report.sample_files import store_samples
+    with Heartbeat(True, sys.stderr) as beat:
+        beat.say("reading what is recorded")
+        study = load_study(store, [only] if only else name or [])
+        for line in study.unreadable:
+            beat.say(f"note: {line}")
+        beat.say(f"comparing and drawing {len(study.trials):,} trials")
+        with written(study, build_report(study, Options(target_nll, resamples)), out) as (folder, page):
+            with beat.paused():
+                typer.echo(f"{len(study.trials):,} trials, {study.missing:,} points missing: {page}")
+            names = [sweep.name for sweep in study.sweeps]
+            for line in log_report(store, names, folder, tracking_uri, experiment) if mlflow else ():
+                beat.say(line)
+        if samples:
+            from sweep.report.sample_files import store_samples
 
-        count, place = store_samples(study, out and out / "samples")
-        typer.echo(f"{count:,} files of answers: {place}")
+            beat.say("writing all answers")
+            count, place = store_samples(study, out and out / "samples")
+            with beat.paused():
+                typer.echo(f"{count:,} files of answers: {place}")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Fig
     found = []
     for sweep, own in zip(study.sweeps, evidence, strict=True):
         several = len(study.sweeps) > 1
-        drawn = {**({} if several else shown), **answer_figures(own, f"_{sweep.name}" if several else "")}
+        drawn = answer_figures(own, f"_{sweep.name}" if several else "", {} if several else shown)
         found += [
             Answer(f"{sweep.name}: {c.question}" if several else c.question, c.sentences, drawn.get(c.key))
             for c in conclude(own)

@@ -139,11 +139,14 @@ def differences_from_pretrained(evidence: Evidence) -> tuple[str, list[Differenc
     ):
         own = [c for c in evidence.units.get(probe, ()) if c.score == score]
         if own:
-            signs = {"better": 1, "worse": -1}
-            return name, [
-                Difference(c.trial, c.after - c.before, c.interval, c.p_holm, signs.get(c.verdict, 0)) for c in own
-            ]
+            return name, of_units(own)
     return "", []
+
+
+def of_units(found: Sequence[UnitComparison]) -> list[Difference]:
+    """Return comparisons of other answers as differences."""
+    signs = {"better": 1, "worse": -1}
+    return [Difference(c.trial, c.after - c.before, c.interval, c.p_holm, signs.get(c.verdict, 0)) for c in found]
 
 
 def of_fever(found: Comparison) -> Difference:
@@ -363,6 +366,15 @@ def _sure(evidence: Evidence) -> Conclusion:
         if few:
             which = "all of them" if few == count else f"{few:,} of them"
             sentences.append(f"In {which} there are fewer than {MIN_PAGES} pages: too few to call any difference real.")
+    else:
+        what, found = differences_from_pretrained(evidence)
+        if found:
+            reach = median((d.interval[1] - d.interval[0]) / 2 for d in found)
+            sentences.append(
+                f"{len(found):,} {'comparison' if len(found) == 1 else 'comparisons'} of the {what}, each with its "
+                f"pretrained model; the median interval reaches {number(reach)} to either side: smaller ones could "
+                "hardly be found."
+            )
     sentences.append(_seeds(evidence.trained))
     lost = [
         f"{count:,} {word}"

@@ -17,7 +17,7 @@ from sweep.report.changed import all_changed, changed_answers, changed_samples
 from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.counterfact import ALL, RateComparison, counterfact_comparisons
 from sweep.report.comparisons.fever import Comparison, compare_all
-from sweep.report.conclusions import HELPS, Conclusion, Evidence, conclude
+from sweep.report.conclusions import Conclusion, Evidence, conclude
 from sweep.report.references import References, is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial, load_study
@@ -145,13 +145,13 @@ class _Findings:
 def _pictures(evidence: Evidence) -> list[Picture]:
     """Draw what shows a sweep's main results: how its trials compare; alpha and allocation, or else the layers."""
     from sweep.report.figures.alpha import alpha_figures
-    from sweep.report.figures.answers import answer_figures
+    from sweep.report.figures.answers import differences_figure
     from sweep.report.figures.layers import layer_figures
 
     from_pretrained, from_plain = (
         {c.trial.id: c for c in found} for found in (evidence.against_pretrained, evidence.against_plain)
     )
-    figures = [figure for key, figure in answer_figures(evidence).items() if key == HELPS]
+    figures = [figure for figure in [differences_figure(evidence)] if figure]
     more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), FIGURES))
     more = more or layer_figures(evidence.trials, evidence.references, from_pretrained)
     return [Picture(f.slug, f.title, _narrow(f.png)) for f in [*figures, *more][:FIGURES]]

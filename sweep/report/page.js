@@ -251,6 +251,7 @@
     const link = (i, text) => (list[i] === undefined ? null : make("a", { href: `#trial-${data.rows[list[i]][0]}`, textContent: text }));
     const parts = [make("p", { className: "nav" }, make("a", { href: "#trials", textContent: "← all trials" }), " ", link(here - 1, "previous"), " ", here < 0 ? null : link(here + 1, "next")),
       make("h1", { textContent: `Trial ${id}` }), make("p", { textContent: page.words })];
+    if (page.origin) parts.push(make("p", {}, page.origin, " ", page.parent ? make("a", { href: `#trial-${page.parent}`, textContent: "the trial it is a clone of" }) : null));
     if (page.error) parts.push(make("p", { className: "worse", textContent: `${at("status")}: ${page.error}` }));
     else if (at("status") !== "done") parts.push(make("p", { className: "worse", textContent: at("status") }));
     if (typeof at("difference") === "number")
@@ -260,7 +261,8 @@
       parts.push(make("p", {}, `FEVER accuracy, against plain memorising: ${number(page.plain.difference, 1)} [${page.plain.interval.map((v) => number(v, 1)).join(", ")}], corrected p ${printed(page.plain.p, { kind: "number", name: "p" })}: `,
         make("strong", { className: verdictClass(page.plain.verdict), textContent: page.plain.verdict }), ". ", make("a", { href: `#trial-${page.plain.trial}`, textContent: "plain memorising" })));
     const curves = Object.entries(page.curves || {});
-    if (curves.length) parts.push(make("h2", { textContent: "Curves" }), make("div", { className: "curves" }, ...curves.map(([name, points], i) => curve(name, points, i))));
+    if (curves.length) parts.push(make("h2", { textContent: "Curves" }), make("div", { className: "curves" }, ...curves.map(([name, points], i) => curve(name, points, i))),
+      make("p", { className: "count", textContent: "This one training, epoch by epoch: no interval. Lines over seeds, with theirs, are in the report's figures." }));
     if (page.changed?.answers) parts.push(make("h2", { textContent: "Answers that changed from the reference" }), ...changedAnswers(page, data));
     else if (page.changed) parts.push(make("p", { textContent: "The answers that changed are left out of this page, which would be too large; they lie in the trial's folder." }));
     if (page.samples) parts.push(make("h2", { textContent: "Sampled answers that changed" }),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.records.starts import START
+from sweep.records.steering import origin_text
 from sweep.report.answers import UNPARSED, Answers, Questions
 from sweep.report.changed import changed_samples, claim_words
 from sweep.report.comparisons.fever import Comparison
@@ -141,6 +142,8 @@ def _page(
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},
         "curves": {n: _curve(trial.curves[n]) for n in CURVES if len(trial.curves.get(n, ())) > 1},
     }
+    if origin := origin_text(trial.labels):
+        page["origin"], page["parent"] = origin, trial.labels.get("cloned_from")
     if trial.error:
         page["error"] = trial.error
     if against_plain:

@@ -21,7 +21,8 @@ from sweep.report.templates import PAGE, REPORT
 SCRIPT, STYLE = ((Path(__file__).parent / name).read_text(encoding="utf-8").strip() for name in ("page.js", "page.css"))
 PARALLEL = (
     "One line a trial, through its settings and results; colours from dark (low) to light (high accuracy, or else the "
-    "last axis). A gap: the field means nothing for that trial. The table's filter holds here, too."
+    "last axis). A gap: the field means nothing for that trial. Intervals are in the table above; its filter "
+    "holds here, too."
 )
 """The first page's sentences as data; the last file of a report that is written."""
 

@@ -50,6 +50,7 @@ class Trial:
         damaged: files that are not what the record says; they are not read.
         answers: where the answers to what it was asked lie in the storage, by the askings' labels.
         error: what it failed of, its class and message; empty for others.
+        labels: what its record says of where it comes from.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Trial:
     damaged: frozenset[str] = frozenset()
     answers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def answers_problem(self, label: str) -> str:
         """Say why the answers to an asking are not to be read; empty where they may be."""
@@ -302,4 +304,5 @@ def _trial(record: Record, head: RecordHead, names: Mapping[str, str], damaged: 
         damaged=damaged,
         answers=answers_paths(record, head.folder),
         error=": ".join(filter(None, ((record.get("error") or {}).get(part) for part in ("class", "message")))),
+        labels=record.get("labels") or {},
     )

@@ -14,8 +14,8 @@ import numpy as np
 
 from sweep.questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
 from sweep.report.answers import read_answers
-from sweep.report.comparisons.counterfact import paired_difference
 from sweep.report.comparisons.fever import Comparison, compare_all, holm_corrected, sign_found
+from sweep.report.comparisons.paired import paired_difference
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Study, Trial
@@ -164,7 +164,7 @@ def _overall(quality: Quality, pairs: Sequence[tuple[Trial, Trial]], resamples: 
     values = np.array([pair for pair in both if None not in pair], dtype=np.float64)
     if len(values) < 2:
         return None
-    interval, p = paired_difference(values[:, 1], values[:, 0], resamples)
+    interval, p = paired_difference(values[:, 1], values[:, 0], len(QUALITIES), resamples)
     return Overall(quality, len(values), float(values[:, 0].mean()), float(values[:, 1].mean()), interval, p)
 
 

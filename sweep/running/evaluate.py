@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from sweep.heartbeat import Heartbeat
 from sweep.planning.costs import estimate
 from sweep.planning.due import Records
-from sweep.planning.expand import Plan, StagePlan, baseline_stage
+from sweep.planning.expand import baseline_stage
 from sweep.planning.inputs import kept_commits
+from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
@@ -18,7 +20,6 @@ from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
 from sweep.records.steering import Steering
 from sweep.records.store import RecordIndex, Store, split_location
-from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.options import RunOptions
 from sweep.running.results import Results

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.expand import Plan
+from sweep.planning.plan import Plan
 from sweep.records.record import Record
 from sweep.running.ledger import Ledger
 from sweep.running.progress import Display
@@ -101,6 +101,7 @@ class PackExchange:
         }
         names = {trial: self._display.progress.label(record) for trial, record in begun.items()}
         self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks, names)
+        self._display.begin()
         self._heard[pack.id] = time.monotonic()
         sampled = first.training if self._ledger.is_sampled(first.id) else ""
         trainings = [point.training for point in pack.points]
@@ -151,6 +152,7 @@ class PackExchange:
             self._display.say(f"note: {note}")
         where = f"{told['host']} {told['device']}".strip()
         self._display.progress.report(pack, report["epoch"], self._by_trial(report["progress"]), where)
+        self._display.step()
         for training, metrics in report["progress"].items():
             for trial in self._ledger.trials_of(training):
                 self._feed.epoch(trial, report["epoch"], metrics)

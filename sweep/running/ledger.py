@@ -24,8 +24,9 @@ from sweep.planning.choices import (
     reopened,
 )
 from sweep.planning.due import Due, Records
-from sweep.planning.expand import Plan, stage_points
-from sweep.planning.packs import LARGEST, Pack, make_ask_packs, make_packs
+from sweep.planning.expand import stage_points
+from sweep.planning.packs import LARGEST, Pack, PackSize, make_ask_packs, make_packs
+from sweep.planning.plan import Plan
 from sweep.planning.plan_of import lose_stopped
 from sweep.planning.points import Point
 from sweep.records.askings import asks_of, split
@@ -405,7 +406,7 @@ class Ledger:
             if len(left) == len(pack.points):
                 self._queue.append(pack)
                 continue
-            self._queue += self._packs(left, lambda _: LARGEST, 1)
+            self._queue += self._packs(left, LARGEST, 1)
             for point in pack.points:
                 if point not in left:
                     self._unbegun += self._record_stopped(point.training)
@@ -531,7 +532,7 @@ class Ledger:
             stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": curves}
             made += self.finish(pack, {**(told or {}), **stopped})
         self._running.pop(pack, None)
-        self._queue[:0] = self._packs(again, lambda _: LARGEST, 1)
+        self._queue[:0] = self._packs(again, LARGEST, 1)
         self._has_ended(pack)
         self.refresh()
         return made
@@ -565,7 +566,7 @@ class Ledger:
             else:
                 points = [self._jobs[training].lead for training in left]
                 half = -(-len(points) // 2) if verdict == "halves" else len(points)
-                self._queue += self._packs(points, lambda point: max(1, half), 1)
+                self._queue += self._packs(points, max(1, half), 1)
             self._running.pop(pack, None)
         self._has_ended(pack)
         self._drop_stopped()
@@ -635,18 +636,16 @@ class Ledger:
             self._jobs[training] = Job(tuple(point for point, _ in found), tuple(asked.values()), asks)
         return [self._jobs[training].lead for training in dues]
 
-    def _packs(self, leads: Iterable[Point], size: Callable[[Point], int], slots: int) -> list[Pack]:
+    def _packs(self, leads: Iterable[Point], size: int | PackSize, slots: int) -> list[Pack]:
         """Put jobs into packs: those that train, and those that only ask."""
-        by_size: dict[tuple[bool, int], list[Point]] = {}
+        to_train, to_ask = [], []
         for point in leads:
-            by_size.setdefault((self._jobs[point.training].asks, size(point)), []).append(point)
-        packs: list[Pack] = []
-        for (asks, most), points in by_size.items():
-            if asks:
-                packs += make_ask_packs([(p, self._jobs[p.training].askings) for p in points], most, slots)
+            job = self._jobs[point.training]
+            if job.asks:
+                to_ask.append((point, job.askings))
             else:
-                packs += make_packs(points, most, slots)
-        return packs
+                to_train.append(point)
+        return [*make_packs(to_train, size, slots), *make_ask_packs(to_ask, size, slots)]
 
     @cached_property
     def _storage_id(self) -> str:
@@ -762,7 +761,7 @@ class Ledger:
     def _next_of_ours(self) -> Pack | None:
         """Return the next pack without the trials that other sweeps in this storage are running or have recorded."""
         if self._elsewhere and time.monotonic() >= self._ask_again:
-            self._queue += self._packs(self._elsewhere, lambda point: 1, 1)
+            self._queue += self._packs(self._elsewhere, 1, 1)
             self._elsewhere = []
             self._ask_again = time.monotonic() + ASK_AGAIN_S
         while True:
@@ -776,7 +775,7 @@ class Ledger:
             ]
             points = [point for point in pack.points if self._is_ours(point, others)]
             if points:
-                return pack if len(points) == len(pack.points) else self._packs(points, lambda _: LARGEST, 1)[0]
+                return pack if len(points) == len(pack.points) else self._packs(points, len(points), 1)[0]
             self.refresh()
 
     def _next_queued(self) -> Pack | None:
@@ -841,7 +840,7 @@ class Ledger:
                 self._curves[point.id] = {}
                 self.members[name] = draws.ids
                 self.write_manifest()
-                packs = self._packs(self._leads([point]), lambda _: 1, 1)
+                packs = self._packs(self._leads([point]), 1, 1)
                 if packs:
                     return packs[0]
                 draws.tell(point.id)  # another trial has had the same training, and it came to nothing to be asked

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from sweep.planning.expand import Choices, Plan, StagePlan, sampled_point
+from sweep.planning.choices import Choices
+from sweep.planning.expand import sampled_point
+from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point
 from sweep.records.store import Store
 from sweep.records.sweep_files import DRAWS, read_sweep_file, write_sweep_file

@@ -10,6 +10,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from sweep.heartbeat import Heartbeat
 from sweep.running.render import one_line, view
 from sweep.running.state import SweepProgress, SweepState
 from trainables.errors import OWN_KINDS, Failure
@@ -28,6 +29,7 @@ class Display:
         every_s: seconds between two such lines.
         verbose: say every failure, with its traceback, and every trial that ends.
         on_failure: hears of each new kind of failure, in a line.
+        beat: prints what is not the live view, and dots until a first step is done.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Display:
         every_s: float = EVERY_S,
         verbose: bool = False,
         on_failure: Callable[[str], None] = lambda line: None,
+        beat: Heartbeat | None = None,
     ) -> None:
         """Show nothing yet."""
+        self._beat, self._has_begun, self._has_stepped = beat, False, False
         self._on_failure = on_failure
         self.progress = progress
         self._stream = stream or sys.stdout
@@ -60,6 +64,8 @@ class Display:
     def __enter__(self) -> Display:
         """Begin to show the live view."""
         if self._live:
+            if self._beat:
+                self._beat.pause()
             self._live.start()
         return self
 
@@ -67,11 +73,15 @@ class Display:
         """Take the live view away."""
         if self._live:
             self._live.stop()
+        if self._beat:
+            self._beat.resume()
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
         if self._live and self._live.is_started:
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif self._beat:
+            self._beat.say(line)
         else:
             print(line, file=self._stream, flush=True)
 
@@ -106,6 +116,22 @@ class Display:
             self._on_failure(line)
         if failure.traceback and (failure.kind == "bug" or self._verbose):
             self.say(failure.traceback.rstrip())
+
+    def begin(self) -> None:
+        """Say that trials begin, where there is no view that shows it; once."""
+        if not self._live and not self._has_begun:
+            self._has_begun = True
+            self.say("trials begin: workers start, load the model and compute its hidden states")
+
+    def step(self) -> None:
+        """Show at once that a first step is done; from then on there is a line now and then, and no dots."""
+        if self._live or self._has_stepped:
+            return
+        self._has_stepped = True
+        if self._beat:
+            self._beat.pause()
+        self._last = time.monotonic()
+        self.say(one_line(self.state))
 
     def show(self, note: str = "") -> None:
         """Print how far the sweep is, if it is time to; the live view changes by itself."""

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sweep.planning.expand import Plan
 from sweep.planning.flops import CostModel
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.record import Record
 from sweep.records.store import Store

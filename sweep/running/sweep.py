@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sweep.planning.expand import Plan
+from sweep.heartbeat import Heartbeat
 from sweep.planning.inputs import (
     check_added,
     check_hub_models,
@@ -27,6 +27,7 @@ from sweep.planning.inputs import (
 from sweep.planning.kept_space import keep_space
 from sweep.planning.load import asked_space
 from sweep.planning.packs import auto_pack_size
+from sweep.planning.plan import Plan
 from sweep.planning.plan_of import plan_of
 from sweep.planning.show import RETRY
 from sweep.records.manifest import manifest_stages
@@ -41,7 +42,6 @@ from sweep.records.table import RESULTS
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
-from sweep.running.heartbeat import Heartbeat
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
 from sweep.running.ledger import Ledger, Packing
 from sweep.running.made import Made
@@ -372,12 +372,12 @@ class SweepRun:
                 stream,
                 verbose=self._options.verbose,
                 on_failure=lambda line: self._notifier.tell(FAILURE, f"{self._name}: {line}"),
+                beat=self._beat,
             )
             wishes = Wishes(ledger, self._say, None if self.amends else self._with_more_points)
             exchange = PackExchange(ledger, feed, display, trunk_layers(self._plan), wishes)
             try:
                 with (
-                    self._beat.paused(),
                     display,
                     self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)),
                 ):
@@ -510,9 +510,11 @@ class SweepRun:
         from sweep.tracking.client import TrackingError
 
         if self._plan.num_left or self._num_ended:
-            self._say("writing the results table and bringing MLflow up to date")
+            self._say("writing the results table")
         self._storing(lambda: write_results(self._store, self._name, self._index))
         report, report_trouble = self._report(stopped)
+        if self._plan.num_left or self._num_ended:
+            self._say("bringing MLflow up to date")
         try:
             publish(self._store, [self._name], self._tracking, index=self._index)
         except TrackingError as error:

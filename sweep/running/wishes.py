@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from sweep.planning.expand import Plan
+from sweep.planning.plan import Plan
 from sweep.records.lease import LockLost
 from sweep.records.record import timestamp
 from sweep.records.steering import (

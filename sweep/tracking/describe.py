@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
 from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.records.starts import start_text
+from sweep.records.steering import origin_text
 from sweep.tracking.layout import Finding, seconds_spent
 from sweep.tracking.naming import Naming
 from trainables.adapters.registry import ADAPTERS
@@ -36,7 +37,12 @@ def telling(records: Iterable[Record], findings: Mapping[str, Finding]) -> set[s
 
 
 def describe_trial(
-    record: Record, folder: str, finding: Finding | None, sweep_link: str, has_file: bool = False
+    record: Record,
+    folder: str,
+    finding: Finding | None,
+    sweep_link: str,
+    has_file: bool = False,
+    run_link: Callable[[str], str | None] = lambda trial: None,
 ) -> str:
     """Say in words what a trial was, how it compares, and where its files are.
 
@@ -46,11 +52,14 @@ def describe_trial(
         finding: its comparison with others; None where there is none.
         sweep_link: address of the sweep's own run, relative to the UI's page.
         has_file: whether all changed answers are an artifact of the run.
+        run_link: gives the address of another trial's run, None where it has none.
     """
     model = record["model"]
     earlier = start_text(record)
     start = None if earlier is None else f"{record.get('start', {}).get('trial', 'another')} ({earlier})"
     lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start), ""]
+    origin = origin_text(record.get("labels", {}), lambda trial: _linked(trial, run_link(trial)))
+    lines += [origin, ""] if origin else []
     error = record.get("error") or {}
     if error:
         lines += [f"**{record['status']}**: {error.get('class')}: {error.get('message')}", ""]
@@ -64,6 +73,10 @@ def describe_trial(
         below = answers_below(record)
         lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
     return "\n".join(lines)
+
+
+def _linked(text: str, address: str | None) -> str:
+    return f"[{text}]({address})" if address else f"`{text}`"
 
 
 def _compared(finding: Finding) -> list[str]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sweep.records.record import Record
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 120.0
 _SILENCE_S = 10.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+MOST_WAITING = 500
+"""Finished trials held while the server is away or slow (a record is 28 KB); further ones are left to publish."""
 _Key = tuple[str, int]
 
 
@@ -55,7 +58,6 @@ class _Live:
     run: str = ""
     create_tried: bool = False
     params_sent: bool = False
-    abandoned: bool = False
     final: Record | None = None
     values: dict[_Key, MetricValue] = field(default_factory=dict)
     sent: set[_Key] = field(default_factory=set)
@@ -68,7 +70,7 @@ class _Live:
 
     @property
     def has_work(self) -> bool:
-        return not self.abandoned and (not self.run or bool(self.final) or bool(self.unsent()))
+        return not self.run or bool(self.final) or bool(self.unsent())
 
 
 class LiveFeed:
@@ -99,9 +101,10 @@ class LiveFeed:
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=capacity)
         self._lossy: set[str] = set()
         self._trials: dict[str, _Live] = {}
+        self._left: dict[str, str] = {}  # trials left to publish, each with the run that it has already, if any
         self._earlier: dict[str, list[RunHead]] = {}
         self._runs: Runs | None = None
-        self._held = self._complete = 0
+        self._held = self._waiting = self._complete = 0
         self._trouble = ""
         self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
         self._closing = threading.Event()
@@ -136,10 +139,11 @@ class LiveFeed:
         self._sent_at = time.monotonic()
         self._deadline = self._sent_at + timeout_s
         self._closing.set()
-        self._put("", lambda: None)  # wakes the thread
+        with suppress(queue.Full):
+            self._queue.put_nowait(lambda: None)  # wakes the thread
         while self._thread.is_alive() and time.monotonic() < min(self._deadline + 1.0, self._sent_at + _SILENCE_S):
             self._thread.join(0.05)
-        left = len(self._trials) + self._queue.qsize()
+        left = len(self._trials) + len(self._left) + self._queue.qsize()
         return FeedReport(self._complete, left, self._trouble)
 
     def _put(self, trial: str, action: Callable[[], None]) -> None:
@@ -180,11 +184,12 @@ class LiveFeed:
             self._abandon(self._lossy.pop())
 
     def _begin(self, begun: Record) -> None:
-        self._trials.setdefault(begun["id"], _Live(begun))
+        if begun["id"] not in self._left:
+            self._trials.setdefault(begun["id"], _Live(begun))
 
     def _add(self, trial: str, values: list[MetricValue]) -> None:
         live = self._trials.get(trial)
-        if live is None or live.abandoned:
+        if live is None:
             return
         for value in values:
             if (value.name, value.step) not in live.values:  # an epoch repeated from a checkpoint is the same
@@ -194,8 +199,12 @@ class LiveFeed:
             self._abandon(trial)
 
     def _finish(self, record: Record) -> None:
-        live = self._trials.setdefault(record["id"], _Live(record))
-        if live.abandoned:
+        self._begin(record)
+        live = self._trials.get(record["id"])
+        if live is None:
+            return
+        if self._waiting >= MOST_WAITING:
+            self._abandon(record["id"])
             return
         values = metric_values(record)
         for value in values:
@@ -211,16 +220,17 @@ class LiveFeed:
         for key in passing:
             del live.values[key]
         self._held -= len(passing)
+        self._waiting += live.final is None
         live.final = record
         self._add(record["id"], values)
 
     def _abandon(self, trial: str) -> None:
-        live = self._trials.get(trial)
-        if live and not live.abandoned:
+        """Leave a trial to publish."""
+        live = self._trials.pop(trial, None)
+        if live:
             self._held -= len(live.values) - len(live.sent)
-            live.abandoned, live.final = True, None
-            live.values.clear()
-            live.sent.clear()
+            self._waiting -= live.final is not None
+        self._left.setdefault(trial, live.run if live else "")
 
     def _send(self) -> None:
         """Send what every trial has to send, until the server fails or time is up.
@@ -261,6 +271,7 @@ class LiveFeed:
             runs.complete(live.run, live.final, values, params, self._members(live))
             del self._trials[trial]
             self._complete += 1
+            self._waiting -= 1
         else:
             runs.log(live.run, values, params)
             live.params_sent = True
@@ -283,11 +294,11 @@ class LiveFeed:
         return self._runs
 
     def _end_open(self) -> None:
-        for live in self._trials.values():
-            if not live.run or self._runs is None or time.monotonic() > self._deadline:
+        for run in [*(live.run for live in self._trials.values()), *self._left.values()]:
+            if not run or self._runs is None or time.monotonic() > self._deadline:
                 continue
             try:
-                self._runs.end(live.run, "KILLED")
+                self._runs.end(run, "KILLED")
             except Exception as error:
                 self._note(error)
                 return

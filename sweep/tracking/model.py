@@ -113,7 +113,8 @@ def _chosen(records: Sequence[Record], which: str, sweep: str) -> Record:
         if _is_hard(found):
             raise ConfigError(
                 f"register={which!r}: a hard memory answers with the entries of each claim's page, which a model that "
-                "is given a prompt does not know; choose a trial with mode=inductive"
+                "is given a prompt does not know; choose a trial with mode=inductive, or attach it yourself: "
+                "load_memory(FILE, document=TITLE)"
             )
         return found
     scored = [r for r in records if r["status"] == "done" and r["metrics"].get(ERROR.metric) is not None]

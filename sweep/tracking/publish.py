@@ -116,6 +116,7 @@ class _Publisher:
         self._own: dict[str, SweepRun] = {}
         self._telling: set[str] = set()
         self._marks: dict[str, str] = {}
+        self._run_of: dict[str, str] = {}  # trial -> its run, once that is whole
 
     def bring_up(self, heads: Sequence[RecordHead], progress: Progress) -> Counts:
         present: dict[tuple[str, str], list[RunHead]] = defaultdict(list)
@@ -130,18 +131,19 @@ class _Publisher:
             self._own[name] = SweepRun(
                 self.runs, self.store, name, self.index, own, present.pop((name, ""), []), self._marks
             )
-        todo: list[_Todo] = []
         steps = count(1)
-        for head in heads:
-            record = records[head.id]
-            left = self._missing(record, head.folder, present.pop((record["sweep"], record["id"]), []))
-            if left:
-                todo.append(left)
-            else:
-                progress(next(steps), len(heads))
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for _ in threads.map(self._do, todo):
-                progress(next(steps), len(heads))
+        for own_heads in _sources_first(heads, records):
+            todo: list[_Todo] = []
+            for head in own_heads:
+                record = records[head.id]
+                left = self._missing(record, head.folder, present.pop((record["sweep"], record["id"]), []))
+                if left:
+                    todo.append(left)
+                else:
+                    progress(next(steps), len(heads))
+            with ThreadPoolExecutor(CONNECTIONS) as threads:
+                for _ in threads.map(self._do, todo):
+                    progress(next(steps), len(heads))
         for name, sweep_run in self._own.items():
             outcome = sweep_run.complete(
                 self.extras.findings,
@@ -180,6 +182,7 @@ class _Publisher:
         tags = {**member_tags(members), **added.tags}
         lacking = {tag: text for tag, text in tags.items() if keep.tags.get(tag) != text}
         self.counts["updated" if lacking else "unchanged"] += 1
+        self._run_of[record["id"]] = keep.run
         if not lacking:
             return None
         changed = Added(lacking, added.values if "compared" in lacking else {})
@@ -197,10 +200,14 @@ class _Publisher:
         if own:
             link = run_path(self.runs.experiment_id, own.run)
             has_file = record["id"] in self._telling
-            tags[NOTE] = describe_trial(record, self.store.full(folder), finding, link, has_file)
+            tags[NOTE] = describe_trial(record, self.store.full(folder), finding, link, has_file, self._run_link)
         if finding:
             tags |= {**finding.tags, "compared": finding.mark}
         return Added(tags, finding.values if finding else {}, self._marks[record["id"]])
+
+    def _run_link(self, trial: str) -> str | None:
+        run = self._run_of.get(trial)
+        return run_path(self.runs.experiment_id, run) if run else None
 
     def _do(self, todo: _Todo) -> None:
         if todo.run:
@@ -209,7 +216,7 @@ class _Publisher:
             run = todo.run
             self.runs.update(run, values, todo.added.tags)
         else:
-            run = self.runs.build(todo.record, todo.members, todo.added)
+            run = self._run_of[todo.record["id"]] = self.runs.build(todo.record, todo.members, todo.added)
         table = self.extras.changed[todo.record["id"]]() if todo.with_answers else b""
         if table:
             self.runs.attach_bytes(run, ANSWERS, table)
@@ -223,3 +230,20 @@ class _Publisher:
     def _remove(self, left: Sequence[RunHead]) -> None:
         self.runs.delete(left)
         self.counts["removed"] += len(left)
+
+
+def _sources_first(heads: Sequence[RecordHead], records: Mapping[str, Record]) -> list[list[RecordHead]]:
+    """Return the trials in groups, a clone in a later one than the trial that it is a clone of: it links to its run."""
+    depths: dict[str, int] = {}
+
+    def depth(trial: str) -> int:
+        if trial not in depths:
+            depths[trial] = 0  # should clones ever name each other
+            source = records[trial].get("labels", {}).get("cloned_from")
+            depths[trial] = 1 + depth(source) if source in records else 0
+        return depths[trial]
+
+    groups: dict[int, list[RecordHead]] = defaultdict(list)
+    for head in heads:
+        groups[depth(head.id)].append(head)
+    return [groups[number] for number in sorted(groups)]

@@ -151,3 +151,5 @@ def test_the_notebook_runs_from_top_to_bottom(worked: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = re.findall(r"NLL ([\d.]+) without the memory, ([\d.]+) with it", done.stdout)[0]
     assert float(after) < float(before)
+    own, others = (re.findall(rf"{name}: NLL ([\d.]+)", done.stdout)[0] for name in ("own entries", "another page's"))
+    assert float(own) < float(others), "a hard memory under its document's entries"

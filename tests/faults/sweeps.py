@@ -157,7 +157,7 @@ class Sweep:
         return max(found, default=0.0)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        found = [head.record() for head in Store(str(self.out)).index(set_aside=False).values()]
+        found = [head.record() for head in Store(str(self.out.parent)).index(set_aside=False).values()]
         assert len({record["id"] for record in found}) == len(found), "a trial is recorded twice"
         return {record["id"]: record for record in found}
 

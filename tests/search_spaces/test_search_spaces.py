@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
+from sweep.planning.plan import Plan
 from sweep.planning.points import PointMaker
+from sweep.planning.show import count_packs
 from sweep.space import Space
 from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.lm.card import ALIASES
@@ -120,6 +122,12 @@ def test_the_small_form_runs_on_the_sample_world_in_seconds(name: str) -> None:
     assert plan.num_to_run <= 30 and all(stage.num_points for stage in plan.stages)
     assert all(not ADAPTERS[spec.method].trains or spec.epochs <= 8 for spec in specs)
     assert [stage.name for stage in plan.stages] == [stage.name for stage in space_of(name).stages]
+
+
+def test_memories_of_all_sizes_share_packs() -> None:
+    plan = build_plan(space_of("memory_size"))
+    assert plan.num_to_run == 40 and count_packs(plan) == 4, "two of a model, as many trials in each as compute at once"
+    assert count_packs(build_plan(small_form(space_of("memory_size")))) == 1
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,30 @@ def test_a_finished_sweep_is_asked_and_nothing_is_trained(
     assert len(answers(storage, LATER)) == 2 and len(answers(storage, f"{LATER},seed=0")) == 2
     (again,) = ask_trials(storage / "first", [f"{LATER},seed=0"], executor="local", baseline=False)
     assert (again.num_run, again.num_asked) == (0, 0), "the same question is never asked twice"
+
+
+@pytest.mark.slow
+def test_twenty_four_trials_are_asked_two_things_more(
+    make_space: Callable[..., Space], counted: Counter[str], tmp_path: Path
+) -> None:
+    grid = {"alpha": [0.5, 1.0, 2.0, 4.0], "allocation": ["random", "simset2"], "seed": [0, 1, 2]}
+    every = (Stage(name="all", axes=dict.fromkeys(grid, ALL), fixed={}),)
+    probes = (LATER, "recall:recall_documents=2")
+
+    def grid_of(**options: Any) -> Space:
+        space = make_space(epochs=1, **options)
+        return replace(space, axes=grid, fixed={k: v for k, v in space.fixed.items() if k not in grid}, stages=every)
+
+    run(grid_of(), tmp_path / "later", baseline=False)
+    trained = counted["epochs"]
+    (results,) = ask_trials(
+        tmp_path / "later", probes, executor="local", tracking_uri="http://127.0.0.1:9", baseline=False
+    )
+    assert (results.num_run, results.num_asked, counted["epochs"]) == (0, 24, trained)
+    run(grid_of(probes=probes), tmp_path / "fresh", baseline=False)
+    for probe in ("fever", *probes):
+        later, fresh = (answers(tmp_path / place, probe) for place in ("later", "fresh"))
+        assert later == fresh and len(later) == 24, probe
 
 
 def test_answers_are_those_of_plain_transformers(storage: Path, make_space: Callable[..., Space]) -> None:

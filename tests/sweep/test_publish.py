@@ -290,3 +290,22 @@ def test_registering_takes_one_sweep_and_a_trial_that_has_a_memory(store, tracki
     assert several.exit_code == 2 and "takes one sweep" in several.stderr
     none = CliRunner().invoke(app, [f"{store.uri}/demo", "--register", "best"])
     assert none.exit_code == 2 and "trained memory" in none.stderr
+
+
+def test_clones_link_to_the_runs_that_they_are_clones_of_at_once(store, tracking, runs, finished, save) -> None:
+    source = finished(seed=0)
+    told = {"added_by": "ada@desk", "added_at": "2026-01-02T03:04:05+00:00", "added_as": "clone --set seed=1"}
+    clone = {**finished(seed=1), "labels": {**told, "cloned_from": source["id"]}}
+    of_clone = {**finished(seed=2), "labels": {**told, "cloned_from": clone["id"]}}
+    for record in (of_clone, clone, source):
+        save(record)
+    publish(store, ["demo"], tracking)
+    heads = {head.trial: head for head in runs.find()}
+    for record, parent in ((clone, source), (of_clone, clone)):
+        note = heads[record["id"]].tags[NOTE]
+        assert f"A clone of trial [{parent['id']}](#/experiments/" in note
+        assert f"/runs/{heads[parent['id']].run}), added to the sweep by ada@desk, 2026-01-02 03:04 UTC" in note
+        assert heads[record["id"]].tags["label.cloned_from"] == parent["id"]
+        assert heads[record["id"]].tags["label.added_by"] == "ada@desk"
+    assert "A clone of" not in heads[source["id"]].tags[NOTE]
+    assert publish(store, ["demo"], tracking)["updated"] == 0, "a repeat changes nothing"

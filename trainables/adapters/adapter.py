@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden import HiddenStates
+from trainables.lm.members import ModelMembers
 from trainables.lm.reference import WholeModel
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
@@ -65,6 +66,7 @@ class PackTexts:
         num_documents: documents there are, with or without text.
         prompts: what probes will read first; worth a place in the same trunk pass.
         trunk_layers: layers of the model that other packs will want; their hidden states are made along.
+        titles: gives the documents' titles, in order, where a document has to be found again by its name.
     """
 
     train: Sequence[TrainingText]
@@ -72,6 +74,7 @@ class PackTexts:
     num_documents: int
     prompts: Sequence[TokenTree] = ()
     trunk_layers: tuple[int, ...] = ()
+    titles: Callable[[], Sequence[str]] = tuple
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,50 @@ class Findings:
     metrics: Mapping[str, float] = field(default_factory=dict)
     analysis: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class SomeMembers:
+    """Some members of an adapter, as `ModelMembers`; the others are asked nothing where the adapter can leave them out.
+
+    Args:
+        adapter: all of them.
+        members: which, ascending.
+    """
+
+    def __init__(self, adapter: Adapter[Any], members: Sequence[int]) -> None:
+        """Keep both."""
+        self._adapter, self._members = adapter, list(members)
+
+    @property
+    def num_members(self) -> int:
+        """How many are asked."""
+        return len(self._members)
+
+    def next_tokens(
+        self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
+    ) -> NDArray[np.int64]:
+        """Return the most likely next tokens (`ModelMembers`)."""
+        with self._adapter.asking(self._members):
+            return self._adapter.next_tokens(trees, documents, nodes)[self._members]
+
+    def nll(self, texts: Sequence[TrainingText]) -> list[float]:
+        """Return each one's mean NLL over some texts (`ModelMembers`)."""
+        with self._adapter.asking(self._members):
+            found = self._adapter.nll(texts)
+        return [found[member] for member in self._members]
+
+    def text_nll(self, texts: Sequence[TrainingText]) -> NDArray[np.float64]:
+        """Return each one's mean NLL of each text (`ModelMembers`)."""
+        with self._adapter.asking(self._members):
+            return self._adapter.text_nll(texts)[self._members]
+
+    def is_masked(self, member: int, document: int) -> bool:
+        """Tell whether one is confined to a document's entries (`ModelMembers`)."""
+        return self._adapter.is_masked(self._members[member], document)
+
+    def attached(self, member: int, document: int | None = None) -> AbstractContextManager[WholeModel]:
+        """Return a context in which the whole model is one of them (`ModelMembers`)."""
+        return self._adapter.attached(self._members[member], document)
 
 
 class Adapter(ABC, Generic[PlanT]):
@@ -152,13 +199,12 @@ class Adapter(ABC, Generic[PlanT]):
         """
         raise NotImplementedError(f"{type(self).__name__} trains nothing")
 
-    @property
-    def trained_params(self) -> int:
-        """Numbers that one member trains."""
-        return sum(value.numel() for value in self.state(0).weights.values())
+    def trained_params(self, member: int) -> int:
+        """Return how many numbers a member trains."""
+        return sum(value.numel() for value in self.state(member).weights.values())
 
-    def train_flops(self, epochs: int) -> float:
-        """Return the FLOPs of one member's training so far: above 0 after one epoch."""
+    def train_flops(self, epochs: int, member: int = 0) -> float:
+        """Return the FLOPs of a member's training so far: above 0 after one epoch."""
         return 0.0
 
     def counts(self) -> dict[str, int]:
@@ -218,6 +264,14 @@ class Adapter(ABC, Generic[PlanT]):
         for place, text in enumerate(texts):
             found[:, place] = self.nll([text])
         return found
+
+    def asking(self, members: Sequence[int]) -> AbstractContextManager[None]:
+        """Return a context in which some members' answers alone matter, ascending; the others' may be anything."""
+        return nullcontext()
+
+    def some(self, members: Sequence[int]) -> ModelMembers:
+        """Return some of the members, to be asked alone."""
+        return self if len(members) == self.num_members else SomeMembers(self, members)
 
     def is_masked(self, member: int, document: int) -> bool:
         """Tell whether a member is confined to a document's entries (`ModelMembers`)."""

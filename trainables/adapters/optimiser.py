@@ -124,8 +124,9 @@ class PackOptimiser:
         """Return CPU copies of one member's moments and step count; continuing from them is bit-identical."""
         steps = self.steps[member]
         state = {"step": torch.tensor(steps)}
-        for name in self._members[member] if steps else ():
-            state |= {f"{moment}.{name}": self._moments[member][moment][name].clone().cpu() for moment in _MOMENTS}
+        for moment in _MOMENTS if steps else ():
+            own = self._stacks.own(member, self._moments[member][moment])
+            state |= {f"{moment}.{name}": value.contiguous().clone().cpu() for name, value in own.items()}
         return state
 
     def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
@@ -134,13 +135,12 @@ class PackOptimiser:
         Raises:
             DataError: names, types or shapes differ.
         """
-        check_moments(state, self._members[member], _MOMENTS)
+        check_moments(state, self._stacks.own(member, self._members[member]), _MOMENTS)
         steps = int(state["step"])
         self._planned[member] = steps
         self._steps[member] = steps
         for moment, values in self._moments[member].items():
-            for name, value in values.items():
-                if steps:
-                    value.copy_(state[f"{moment}.{name}"])
-                else:
-                    value.zero_()
+            for value in values.values():
+                value.zero_()
+            for name, value in self._stacks.own(member, values).items() if steps else ():
+                value.copy_(state[f"{moment}.{name}"])

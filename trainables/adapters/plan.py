@@ -32,6 +32,7 @@ class AdapterPlan(Plan, ABC):
         name: the trial field `method` that means it.
         packs: whether members of one pack may share forward passes; else each trial is a run of its own. Members of
             a pack agree in all fields that are not marked as free within a pack.
+        unequal: those of the fields marked so that only some adapters leave free, and this one does.
         trains: whether there are epochs at all.
         has_error: whether a memorisation error is measured; else only what the adapter finds, and what it is asked.
         files: what a finished training leaves of its weights beside its record, by name.
@@ -39,6 +40,7 @@ class AdapterPlan(Plan, ABC):
     """
 
     packs: ClassVar[bool]
+    unequal: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
     has_error: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,6 +57,25 @@ class SplitAdapter(Adapter[PlanT]):
         self.layer, self.max_tokens = layer, max_tokens
         self.states = parts.keep("states", layer, lambda: text_states(parts, texts, layer, max_tokens))
         self.upper = parts.upper(layer)
+        self._asked = [range(len(plans))]
+
+    @contextmanager
+    def asking(self, members: Sequence[int]) -> Iterator[None]:
+        """Run the others through no pass."""
+        before = self._asked
+        starts = [member for member in members if member - 1 not in members]
+        ends = [member + 1 for member in members if member + 1 not in members]
+        self._asked = [range(start, end) for start, end in zip(starts, ends, strict=True)]
+        try:
+            yield
+        finally:
+            self._asked = before
+
+    def _passes(self, batches: TextBatches) -> Iterator[tuple[TextBatch, slice]]:
+        """Yield texts and members of each forward pass, for those members that are asked."""
+        for some in self._asked:
+            for part, who in passes(batches, len(some), self.max_tokens):
+                yield part, slice(some.start + who.start, some.start + who.stop)
 
     @abstractmethod
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
@@ -94,7 +113,7 @@ class SplitAdapter(Adapter[PlanT]):
             hidden = self.parts.hidden_states().get([text.tree for text in texts], self.layer)
             batches = TextBatches(texts, hidden, self.parts.device)
         total = torch.zeros(self.num_members, dtype=torch.float64)
-        for part, who in passes(batches, self.num_members, self.max_tokens):
+        for part, who in self._passes(batches):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
             with self.acting(who):
                 total[who] += member_nll(self.upper, part, states).double().sum(dim=1).cpu()
@@ -108,7 +127,7 @@ class SplitAdapter(Adapter[PlanT]):
         places: dict[int, list[int]] = {}
         for place, text in enumerate(texts):
             places.setdefault(id(text), []).append(place)
-        for part, who in passes(TextBatches(texts, hidden, self.parts.device), self.num_members, self.max_tokens):
+        for part, who in self._passes(TextBatches(texts, hidden, self.parts.device)):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
             with self.acting(who):
                 nll = member_nll(self.upper, part, states).double()
@@ -122,10 +141,10 @@ class SplitAdapter(Adapter[PlanT]):
         self, trees: Sequence[TokenTree], documents: Sequence[int], nodes: Sequence[Sequence[int]]
     ) -> NDArray[np.int64]:
         """Return the most likely next token at nodes of trees, `[K, nodes in all]` (`ModelMembers`)."""
-        count, device = self.num_members, self.parts.device
+        count, device = sum(map(len, self._asked)), self.parts.device
         hidden = self.parts.hidden_states().get(trees, self.layer)
         starts = np.cumsum([0, *[len(read) for read in nodes]])
-        out = np.zeros((count, int(starts[-1])), dtype=np.int64)
+        out = np.zeros((self.num_members, int(starts[-1])), dtype=np.int64)
         one_more = pass_tokens(self.upper.num_weights, device, count)
         for rows in similar_lengths([len(tree) for tree in trees], self.max_tokens // count, one_more):
             read = [(place, node) for place, row in enumerate(rows) for node in nodes[row]]
@@ -137,8 +156,8 @@ class SplitAdapter(Adapter[PlanT]):
             states = torch.cat([hidden[r] for r in rows]).to(device)[None]
             places = torch.tensor(read, device=device)
             per_pass = max(1, self.max_tokens // batch.tokens.numel())
-            for start in range(0, count, per_pass):
-                who = slice(start, min(count, start + per_pass))
+            for start, end in ((at, min(some.stop, at + per_pass)) for some in self._asked for at in some[::per_pass]):
+                who = slice(start, end)
                 with self.acting(who):
                     found = self._argmax(self.changed(states, about, chosen, who), batch, places)
                 out[who, where] = found.cpu().numpy()
@@ -183,15 +202,19 @@ def text_states(parts: ModelParts, texts: PackTexts, layer: int, max_tokens: int
         found = source.get(trees, layer, texts.trunk_layers)
     first, last = len(rest), len(rest) + len(train)
     segments = TextBatches(texts.segments, states + found[:first], parts.device)
-    upper = parts.upper(layer)
-    with parts.timing("measure_s"), torch.no_grad():
-        total = torch.zeros(1, dtype=torch.float64)
-        for part, _ in passes(segments, 1, max_tokens):
-            total += member_nll(upper, part, part.hidden[None]).double().sum(dim=1).cpu()
+
+    def nll_before() -> float:
+        upper = parts.upper(layer)
+        with parts.timing("measure_s"), torch.no_grad():
+            total = torch.zeros(1, dtype=torch.float64)
+            for part, _ in passes(segments, 1, max_tokens):
+                total += member_nll(upper, part, part.hidden[None]).double().sum(dim=1).cpu()
+        return float(total[0] / segments.num_targets)
+
     return TextStates(
         train=TextBatches(train, found[first:last], parts.device) if train else segments,
         segments=segments,
-        nll_before=float(total[0] / segments.num_targets),
+        nll_before=source.pretrained_nll(texts.segments, nll_before),
     )
 
 

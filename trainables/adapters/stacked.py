@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from trainables.adapters.adapter import MemberState, TrainingPlanT
+from trainables.adapters.own_texts import OwnStep, OwnTexts
 from trainables.adapters.split import SplitAdapter
 from trainables.adapters.stacks import ParameterStacks
 from trainables.adapters.training import PackTraining, StepLosses
@@ -12,7 +13,7 @@ from trainables.lm.batches import TextBatch
 
 
 class StackedAdapter(SplitAdapter[TrainingPlanT]):
-    """K members of one shape, each with an optimiser of its own.
+    """K members, each with an optimiser of its own.
 
     A subclass makes its stacks, hands them to `train_these`, and says what a member loses.
 
@@ -27,7 +28,7 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
     def train_these(self, stacks: ParameterStacks) -> None:
         """Set up the training of some stacks."""
         self.stacks = stacks
-        self.training = PackTraining(self.plans, self.states.train, stacks, self.losses)
+        self.training = PackTraining(self.plans, self.states.train, stacks, self.losses, self.own_losses)
 
     @abstractmethod
     def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
@@ -39,6 +40,16 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
             step: all texts of the step; losses are means over it.
         """
 
+    def own_losses(self, own: OwnTexts, who: slice, step: OwnStep) -> StepLosses:
+        """Return the same where each member has texts of its own: needed where the plan lets seeds differ.
+
+        Args:
+            own: texts of one forward pass.
+            who: which members.
+            step: all texts of the step, of all members.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: members of one pack have one seed")
+
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train one epoch."""
         self.training.active = list(self.active)
@@ -46,23 +57,23 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
         self.active = list(self.training.active)
         return means
 
-    def train_flops(self, epochs: int) -> float:
+    def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
         card, train = self.parts.card, self.states.train
         ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
         blocks = ran * card.active_block_params
-        per_epoch = train.num_tokens * (4 * blocks + 6 * self.num_multiplied) + train.num_targets * 4 * card.head_params
+        per_epoch = (
+            train.num_tokens * (4 * blocks + 6 * self.num_multiplied(member)) + train.num_targets * 4 * card.head_params
+        )
         return float(epochs * per_epoch)
 
-    @property
-    def num_multiplied(self) -> int:
-        """Weights of one member that every token is multiplied by."""
-        return self.plans[0].added_params(self.parts.card)
+    def num_multiplied(self, member: int) -> int:
+        """Return how many weights of a member every token is multiplied by."""
+        return self.plans[member].added_params(self.parts.card)
 
-    @property
-    def trained_params(self) -> int:
-        """Numbers that one member trains."""
-        return self.stacks.member_size
+    def trained_params(self, member: int) -> int:
+        """Return how many numbers a member trains."""
+        return self.stacks.member_size(member)
 
     def state(self, member: int) -> MemberState:
         """Return copies of a member's weights and of its moments."""

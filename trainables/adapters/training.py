@@ -6,13 +6,14 @@ the same code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from trainables.adapters.optimiser import PackOptimiser
+from trainables.adapters.own_texts import OwnStep, OwnTexts
 from trainables.adapters.plan import TrainingPlan
 from trainables.adapters.split import slices
 from trainables.adapters.stacks import ParameterStacks
@@ -28,7 +29,8 @@ class StepLosses:
     Attributes:
         objective: `[members]`, with its gradient: these texts' share of each member's loss of the whole step.
         nll: `[members]`, summed over target tokens.
-        more: further metrics of an epoch, by name: their sums `[members]`, and over how much each is a mean.
+        more: further metrics of an epoch, by name: their sums `[members]`, and over how much each is a mean: in the
+            epoch for all members alike, in a step for the first.
     """
 
     objective: Tensor
@@ -38,6 +40,9 @@ class StepLosses:
 
 Losses = Callable[[TextBatch, slice, TextBatch], StepLosses]
 """Takes texts of one forward pass, which members, and the whole step of which the texts are a part."""
+
+OwnLosses = Callable[[OwnTexts, slice, OwnStep], StepLosses]
+"""The same where each member has texts of its own."""
 
 
 class EpochSums:
@@ -69,11 +74,15 @@ class EpochSums:
 class PackTraining:
     """Trains the members of a pack on the same texts.
 
+    Members whose order of texts is the same share the texts of each step, read once; else each has its own, and still
+    one forward pass serves all.
+
     Args:
         plans: one per member; they agree in all fields but those in which members may differ.
         batches: the texts with their hidden states.
         stacks: what is trained.
         losses: of a forward pass.
+        own_losses: of one in which members have texts of their own.
 
     Attributes:
         optimiser: of all members.
@@ -82,12 +91,18 @@ class PackTraining:
     """
 
     def __init__(
-        self, plans: Sequence[TrainingPlan], batches: TextBatches, stacks: ParameterStacks, losses: Losses
+        self,
+        plans: Sequence[TrainingPlan],
+        batches: TextBatches,
+        stacks: ParameterStacks,
+        losses: Losses,
+        own_losses: OwnLosses,
     ) -> None:
         """Set up the optimiser; the schedule spans all epochs."""
         first = plans[0]
-        self._batches, self._stacks, self._losses = batches, stacks, losses
-        self._batch_size, self._seed, self._order = first.batch_size, first.seed, first.epoch_order
+        self._batches, self._losses, self._own_losses = batches, losses, own_losses
+        self._batch_size, self._order = first.batch_size, first.epoch_order
+        self._seeds = [plan.seed for plan in plans]
         self.active = [True] * len(plans)
         self._ones = torch.ones(len(plans), device=batches.device)
         self.micro_batch_tokens = first.micro_batch_tokens
@@ -111,14 +126,24 @@ class PackTraining:
         """
         sums = EpochSums(len(self.active), self._batches.device)
         finite = torch.ones(len(self.active), dtype=torch.bool, device=self._batches.device)
-        order = epoch_order(len(self._batches), self._seed, epoch, self._order)
-        for batch in self._batches.steps(order, self._batch_size):
+        for batch in self._steps(epoch):
             found = self.step(batch, finite)
-            sums.add(found, len(batch.labels))
+            sums.add(found, batch.num_targets)
         self.active = [a and f for a, f in zip(self.active, finite.tolist(), strict=True)]
         return sums.means()
 
-    def step(self, batch: TextBatch, finite: Tensor) -> StepLosses:
+    def _steps(self, epoch: int) -> Iterator[TextBatch | OwnStep]:
+        """Yield the texts of each step: those of all members, or of each where their orders differ."""
+        orders = {seed: epoch_order(len(self._batches), seed, epoch, self._order) for seed in self._seeds}
+        steps = {seed: self._batches.steps(order, self._batch_size) for seed, order in orders.items()}
+        if len(steps) == 1:
+            yield from steps[self._seeds[0]]
+            return
+        for found in zip(*steps.values(), strict=True):
+            of_seed = dict(zip(steps, found, strict=True))
+            yield OwnStep([of_seed[seed] for seed in self._seeds])
+
+    def step(self, batch: TextBatch | OwnStep, finite: Tensor) -> StepLosses:
         """Take one step; return what each member loses in it, `[members]` each. Nothing is read from the device.
 
         Args:
@@ -134,7 +159,7 @@ class PackTraining:
         self.optimiser.step(self.active, finite)
         return found
 
-    def _gradients_if_they_fit(self, batch: TextBatch) -> StepLosses | None:
+    def _gradients_if_they_fit(self, batch: TextBatch | OwnStep) -> StepLosses | None:
         """Return what `_gradients` does; None where it did not fit, with smaller passes from then on.
 
         What the failed pass held is free once this has returned: while the error is handled, its traceback holds it.
@@ -147,12 +172,20 @@ class PackTraining:
             self.micro_batch_tokens = _half(self.micro_batch_tokens, max(batch.lengths), error)
             return None
 
-    def _gradients(self, batch: TextBatch) -> StepLosses:
+    def _passes(self, batch: TextBatch | OwnStep) -> Iterator[tuple[slice, StepLosses]]:
+        """Yield which members, and what they lose, forward pass by forward pass."""
+        if isinstance(batch, OwnStep):
+            for who, own in batch.passes(self.micro_batch_tokens):
+                yield who, self._own_losses(own, who, batch)
+            return
+        for who, texts in slices(len(self.active), batch.lengths, self.micro_batch_tokens):
+            yield who, self._losses(batch.part(texts), who, batch)
+
+    def _gradients(self, batch: TextBatch | OwnStep) -> StepLosses:
         """Accumulate the gradients of one step; return what each member loses in it, `[members]` each."""
         self.optimiser.zero_grad()
         parts = []
-        for who, texts in slices(len(self.active), batch.lengths, self.micro_batch_tokens):
-            part = self._losses(batch.part(texts), who, batch)
+        for who, part in self._passes(batch):
             part.objective.backward(self._ones[who])  # type: ignore[no-untyped-call]
             more = {name: (total.detach(), number) for name, (total, number) in part.more.items()}
             parts.append((who, StepLosses(part.objective.detach(), part.nll.detach(), more)))

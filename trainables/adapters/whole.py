@@ -35,7 +35,8 @@ class WholeModelAdapter(Adapter[PlanT]):
         """Keep the model and evaluate it before it is trained."""
         super().__init__(plans, parts, texts)
         self.whole, self.batch_size = whole, batch_size
-        self._nll_before = self.nll(texts.segments)[0]
+        source = parts.hidden_states()
+        self._nll_before = source.pretrained_nll(texts.segments, lambda: self.nll(texts.segments)[0])
 
     @property
     def nll_before(self) -> float:
@@ -90,9 +91,8 @@ class TrainedWholeModel(WholeModelAdapter[TrainingPlanT]):
         self._steps = 0
         self._all_steps = -(-len(self.texts.train) // plan.batch_size) * plan.epochs
 
-    @property
-    def trained_params(self) -> int:
-        """Numbers that are trained."""
+    def trained_params(self, member: int) -> int:
+        """Return how many numbers are trained."""
         return sum(parameter.numel() for parameter in self._parameters.values())
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:

@@ -52,6 +52,11 @@ class TextBatch:
         return [len(text.tree) for text in self.texts]
 
     @property
+    def num_targets(self) -> int:
+        """How many tokens are predicted."""
+        return len(self.labels)
+
+    @property
     def tokens(self) -> Tensor:
         """The texts' token ids, int64 `[tokens]`."""
         return sent([token for text in self.texts for token in text.tree.tokens], self.hidden.device)
@@ -109,6 +114,22 @@ class TextBatch:
         )
 
 
+def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions, targets and labels of texts that stand one after the other, as a `TextBatch` has them."""
+    starts = np.cumsum([0, *[len(text.tree) for text in texts]])
+    targets = [
+        np.arange(start + text.first_target - 1, end - 1)
+        for text, start, end in zip(texts, starts, starts[1:], strict=False)
+    ]
+    labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in texts]
+
+    positions = [text.tree.positions for text in texts]
+    sizes = [sum(map(len, each)) for each in (positions, targets, labels)]
+    found = sent(np.concatenate([*positions, *targets, *labels]), device)
+    first, second, third = torch.split(found, sizes)  # type: ignore[no-untyped-call]
+    return first, second, third
+
+
 class TextBatches:
     """Makes batches of the same texts again and again.
 
@@ -140,17 +161,7 @@ class TextBatches:
         """Return the texts at `indices` as one batch, by length: attention takes texts of one length together."""
         order = sorted(indices, key=self._lengths.__getitem__)
         chosen = [self.texts[i] for i in order]
-        starts = np.cumsum([0, *[len(text.tree) for text in chosen]])
-        targets = [
-            np.arange(start + text.first_target - 1, end - 1)
-            for text, start, end in zip(chosen, starts, starts[1:], strict=False)
-        ]
-        labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in chosen]
-
-        positions = [text.tree.positions for text in chosen]
-        sizes = [sum(map(len, each)) for each in (positions, targets, labels)]
-        places = sent(np.concatenate([*positions, *targets, *labels]), self.device)
-        return TextBatch(chosen, self._states(order), *torch.split(places, sizes))  # type: ignore[no-untyped-call]
+        return TextBatch(chosen, self._states(order), *text_marks(chosen, self.device))
 
     def _states(self, indices: Sequence[int]) -> Tensor:
         """Return the states of some texts one after the other, on the device."""

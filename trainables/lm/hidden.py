@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from trainables.errors import failure_kind
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.placement import blocks_fit, free_memory
+from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.lm.trunk import Trunk
 from trainables.lm.weights import model_fingerprint
@@ -72,6 +74,25 @@ class HiddenStates:
                     missing |= self._along(distinct, layer, also_layers)
                     found.update(self._compute(distinct, missing, layer))
         return [found[tree.digest()] for tree in trees]
+
+    def pretrained_nll(self, texts: Sequence[TrainingText], compute: Callable[[], float]) -> float:
+        """Return the model's mean NLL over the target tokens of some texts, computed once per node.
+
+        It is the same at whatever block the model is cut, up to rounding.
+
+        Args:
+            texts: whose error it is; by their content it is found again.
+            compute: computes it, where it is not kept.
+        """
+        told = hashlib.blake2b(digest_size=16)
+        for text in texts:
+            told.update(f"{text.tree.digest()} {text.first_target}\n".encode())
+        group, key = f"{self._model_folder()}/nll", told.hexdigest()
+        kept = self._cache.number(group, key)
+        if kept is None:
+            kept = compute()
+            self._cache.keep_number(group, key, kept)
+        return kept
 
     def _along(self, distinct: dict[str, TokenTree], layer: int, also_layers: Sequence[int]) -> dict[int, set[str]]:
         """Return what else a pass is to make: what is missing of the next layers that fit the cache beside this one."""

@@ -11,11 +11,14 @@ shard deleted meanwhile stays readable for those who hold it.
         ends    [trees]  int64        where each tree's rows end
         digests [trees, 16]  uint8    whose rows they are
         metadata: checksums (crc32) of the rows, and of the two parts of the index
+    ROOT/<model>/<dtype>/nll/<digest of texts>.txt
+        the pretrained model's mean NLL over their target tokens
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import shutil
@@ -206,6 +209,28 @@ class HiddenCache:
         self._add(group, shard)
         self._evict(keep=folder / name)
         return {digest: shard.read(row) for row, digest in enumerate(shard.digests)}
+
+    def number(self, group: str, key: str) -> float | None:
+        """Return a number that was kept beside the hidden states of a group; None where there is none."""
+        try:
+            found = float((self.root / group / f"{key}.txt").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+        return found if math.isfinite(found) else None
+
+    def keep_number(self, group: str, key: str, value: float) -> None:
+        """Keep a number beside the hidden states of a group, whole or not at all; its few bytes are never evicted."""
+        if not math.isfinite(value):
+            return
+        file = self.root / group / f"{key}.txt"
+        unfinished = file.with_name(f"{uuid.uuid4().hex}.tmp")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(repr(value), encoding="ascii")
+            os.replace(unfinished, file)
+        except OSError as error:
+            _unlink(unfinished)
+            self.give_up(error)
 
     def _index(self, group: str) -> Mapping[str, tuple[_Shard, int]]:
         """Return where every digest of a group is, as the folder is now: only shards that are new are looked at."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,13 @@ from trainables.lm.rows import in_rows
 logger = logging.getLogger(__name__)
 
 
-def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) -> RemovableHandle:
+def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) -> Attached:
     """Add `memory(h)` to the output `h` of a block, from now until the handle returned is removed.
 
     Args:
         model: a causal language model of `transformers`.
-        memory: `[batch, seq, model_dim]` to the same shape.
+        memory: `[batch, seq, model_dim]` to the same shape. Where it has a method `read`, that is called before each
+            pass of the model with the tokens, the attention mask and the cache, as they are given to the model.
         layer: 0-based index of the block.
     """
 
@@ -40,8 +41,37 @@ def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) ->
         return hidden + memory(hidden).to(hidden.dtype)
 
     blocks = getattr(model.base_model, "layers", None) or find_blocks(model)[2]
-    handle: RemovableHandle = blocks[layer].register_forward_hook(add)
-    return handle
+    handles = [blocks[layer].register_forward_hook(add)]
+    read = getattr(memory, "read", None)
+    if read is not None:
+
+        def tell(_model: Any, args: Any, given: dict[str, Any]) -> None:
+            tokens = given["input_ids"] if "input_ids" in given else args[0]
+            read(tokens, given.get("attention_mask"), given.get("past_key_values"))
+
+        handles.append(model.register_forward_pre_hook(tell, with_kwargs=True))
+    return Attached(handles)
+
+
+class Attached:
+    """What was attached to a model; also a context that takes it off at its end."""
+
+    def __init__(self, handles: Sequence[RemovableHandle]) -> None:
+        """Take the handles of the hooks."""
+        self._handles = handles
+
+    def remove(self) -> None:
+        """Take it off; once more does nothing."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> Attached:
+        """Begin nothing: it is attached already."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take it off."""
+        self.remove()
 
 
 class WholeModel(nn.Module):
@@ -114,8 +144,5 @@ class WholeModel(nn.Module):
     @contextmanager
     def with_memory(self, memory: Callable[[Tensor], Tensor], layer: int) -> Iterator[None]:
         """Attach a memory for the time of a `with` block."""
-        handle = attach_memory(self.model, memory, layer)
-        try:
+        with attach_memory(self.model, memory, layer):
             yield
-        finally:
-            handle.remove()

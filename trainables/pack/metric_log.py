@@ -67,13 +67,15 @@ class MetricLog:
         """Return trial id -> latest metrics."""
         return {trial: dict(self.metrics[k]) for k, trial in enumerate(self._trials)}
 
-    def results(self, counts: Mapping[str, int], timings: Mapping[str, float], flops: float) -> list[TrialResult]:
+    def results(
+        self, counts: Mapping[str, int], timings: Mapping[str, float], flops: Sequence[float]
+    ) -> list[TrialResult]:
         """Return the members' results; values that are not finite are left out of a diverged one.
 
         Args:
             counts: of pages and rows.
             timings: seconds by part of the whole run; each member gets an equal share.
-            flops: of one member's training.
+            flops: of each member's training.
         """
         found = []
         for k, trial in enumerate(self._trials):
@@ -87,7 +89,7 @@ class MetricLog:
                     curves={n: [p for p in c if math.isfinite(p[1])] for n, c in self.curves[k].items()},
                     counts=dict(counts),
                     timings={n: v / len(self._trials) for n, v in timings.items()} | {"pack_size": len(self._trials)},
-                    flops=flops,
+                    flops=flops[k],
                     host=socket.gethostname(),
                     error=error,
                 )

@@ -41,7 +41,7 @@ from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
 from trainables.trial.fields import Part
 from trainables.trial.parts import fields_of, only
-from trainables.trial.spec import TrialSpec
+from trainables.trial.spec import TrialSpec, draws_texts, twin
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ def texts_key(spec: TrialSpec, plans: Sequence[ProbePlan] | None = None) -> tupl
         spec: the trial, canonical.
         plans: what is asked; None for what its own fields say.
     """
-    return _text_fields(spec), tuple(probe_plans(vars(spec)) if plans is None else plans)
+    trained_on = spec if draws_texts(spec) else twin(spec, {"seed": TrialSpec.seed})
+    return _text_fields(trained_on), tuple(probe_plans(vars(spec)) if plans is None else plans)
 
 
 @dataclass

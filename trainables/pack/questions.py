@@ -1,4 +1,4 @@
-"""What is asked of the members of a pack: each question put to all of them at once, whoever wants to know."""
+"""What is asked of the members of a pack: each question put at once to all that want to know."""
 
 from __future__ import annotations
 
@@ -62,12 +62,11 @@ class PackQuestions:
             if not asking or probe is None:
                 continue
             start = time.perf_counter()
-            findings = probe.ask(adapter)
-            for k in asking:
+            for k, found in zip(asking, probe.ask(adapter.some(asking)), strict=True):
                 own = self._wanted[k][key]
-                log.add(k, epoch, {f"{own.label}/{metric}": v for metric, v in findings[k].metrics.items()})
+                log.add(k, epoch, {f"{own.label}/{metric}": v for metric, v in found.metrics.items()})
                 if at_end:
-                    log.files[k][f"{own.folder}/{ANSWERS}"] = answers_bytes(plan, findings[k].answers)
+                    log.files[k][f"{own.folder}/{ANSWERS}"] = answers_bytes(plan, found.answers)
             self._seconds[key] += time.perf_counter() - start
 
     def told(self, member: int, texts: StudyTexts, evaluate_s: float) -> dict[str, dict[str, Any]]:

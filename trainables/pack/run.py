@@ -77,6 +77,7 @@ class PackRun:
             len(self._texts.documents),
             self._questions.prompts(self._texts),
             tuple(trunk_layers),
+            self._titles,
         )
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
         self.epoch = 0
@@ -161,9 +162,9 @@ class PackRun:
             written.append(self.log.kept[k] | write_member_files(task.folder, files))
         timings = self._cache.take_timings() | {"train_s": self._train_s}
         counts = self._texts.counts | self.adapter.counts()
-        flops = self.adapter.train_flops(self.epoch)
-        for metrics in self.log.metrics:
-            metrics |= {"train/params": float(self.adapter.trained_params), "train/flops": flops}
+        flops = self._flops()
+        for k, metrics in enumerate(self.log.metrics):
+            metrics |= {"train/params": float(self.adapter.trained_params(k)), "train/flops": flops[k]}
         results = self.log.results(counts, timings, flops)
         asked_s = timings.get("evaluate_s", 0.0)
         told = [self._questions.told(k, self._texts, asked_s) for k in range(len(self.tasks))]
@@ -176,9 +177,13 @@ class PackRun:
         """Return what some members that are stopped have come to; one that has diverged says so."""
         if not trials:
             return []
-        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self.adapter.train_flops(self.epoch))
+        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self._flops())
         ended = [replace(result, status="stopped") if result.status == "done" else result for result in found]
         return [replace(result, files=self.log.kept[k]) for k, result in enumerate(ended) if self.tasks[k].id in trials]
+
+    def _flops(self) -> list[float]:
+        """Return the FLOPs of each member's training so far."""
+        return [self.adapter.train_flops(self.epoch, k) for k in range(len(self.tasks))]
 
     def _is_kept(self, member: int) -> bool:
         return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None
@@ -189,6 +194,9 @@ class PackRun:
             if self._is_kept(k) and task.spec.keep_epochs:
                 files = {f"{EPOCHS}/{self.epoch}/{name}": content for name, content in self.adapter.stored(k).items()}
                 self.log.kept[k] |= write_member_files(task.folder, files)
+
+    def _titles(self) -> list[str]:
+        return [document.title for document in self._texts.documents]
 
     def _measure_untrained(self) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.
@@ -212,8 +220,7 @@ class PackRun:
             for k, found in enumerate(self.adapter.findings()):
                 self.log.add(k, self.epoch, found.metrics)
                 if found.analysis is not None:
-                    titles = [document.title for document in self._texts.documents]
-                    self.log.add_json(k, "analysis.json", {"titles": titles, **found.analysis})
+                    self.log.add_json(k, "analysis.json", {"titles": self._titles(), **found.analysis})
                 self.log.files[k].update(found.files)
         with self._cache.timing("evaluate_s"):
             self._questions.ask(self.adapter, self._texts, self.log, self.epoch, at_end)

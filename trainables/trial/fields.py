@@ -92,6 +92,7 @@ class SpecField:
         parts: the parts of a trial that read it.
         costs: whether the estimated cost depends on it.
         may_differ: whether members of one pack may have different values.
+        by_adapter: whether that holds only where the adapter's plan names the field among its `unequal` ones.
         report: see `InReport`.
         choices: the values there are; empty for any.
         low, high: bounds, inclusive; None for none.
@@ -105,6 +106,7 @@ class SpecField:
     parts: Part = NO_PART
     costs: bool = False
     may_differ: bool = False
+    by_adapter: bool = False
     report: InReport = InReport.LABEL
     choices: Collection[Any] = ()
     low: float | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import cast
 
+from trainables.adapters.registry import ADAPTERS
 from trainables.trial.fields import InReport, Part, Role
 from trainables.trial.spec import FIELDS, TrialSpec, twin
 
@@ -26,8 +28,23 @@ def fields_in_report(use: InReport) -> tuple[str, ...]:
     return tuple(name for name in fields_in_role(Role.TRAINING | Role.PROBE) if FIELDS[name].report is use)
 
 
-PACK_FIELDS = tuple(name for name, field in FIELDS.items() if not field.may_differ)
-"""What the members of a pack have in common."""
+@cache
+def pack_fields(method: str, draws: bool) -> tuple[str, ...]:
+    """Return what the members of a pack have in common.
+
+    Args:
+        method: of all of them.
+        draws: whether the seed decides what they are trained on (`draws_texts`).
+    """
+    free = [name for name in ADAPTERS[method].unequal if not (name == "seed" and draws)]
+    return tuple(name for name in FIELDS if not may_differ(name, free))
+
+
+def may_differ(name: str, free: Collection[str]) -> bool:
+    """Say whether members of a pack may differ in a field, given those that their adapter leaves free."""
+    return FIELDS[name].may_differ and (name in free or not FIELDS[name].by_adapter)
+
+
 COST_FIELDS = tuple(name for name, field in FIELDS.items() if field.costs)
 """On what the estimated cost of a trial depends."""
 

@@ -114,10 +114,13 @@ class TrialSpec:
         None, "the same as a share of the depth, in (0, 1]", _TRAINING, Part.MEMORY, report=InReport.HIDDEN,
         above=0, high=1,
     )  # fmt: skip
-    memory_dim: int = declare(128, "entries of the memory", _TRAINING, Part.MEMORY, costs=True, low=1)
-    norm_and_gate: bool = declare(
-        True, "LayerNorm and gate after the memory's second linear map", _TRAINING, Part.MEMORY
+    memory_dim: int = declare(
+        128, "entries of the memory", _TRAINING, Part.MEMORY, costs=True, may_differ=True, by_adapter=True, low=1
     )
+    norm_and_gate: bool = declare(
+        True, "LayerNorm and gate after the memory's second linear map", _TRAINING, Part.MEMORY, may_differ=True,
+        by_adapter=True,
+    )  # fmt: skip
     mode: str = declare(
         "inductive", "how an entry set acts", _TRAINING, Part.ENTRY_SETS, may_differ=True,
         choices=("inductive", "hard"),
@@ -177,7 +180,8 @@ class TrialSpec:
     grad_clip: float = declare(10.0, "largest gradient norm", _TRAINING, Part.SCHEDULE, may_differ=True, above=0)
     seed: int = declare(
         0, "initialisation, order of texts, choice of few-shot examples, sampled answers", _BOTH,
-        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, report=InReport.SEED, low=0,
+        Part.MEMORY | Part.SCHEDULE | _IN_PROMPTS | Part.COUNTERFACT | _ASKED, costs=True, may_differ=True,
+        by_adapter=True, report=InReport.SEED, low=0,
     )  # fmt: skip
     epoch_order: str = declare(
         "shuffled", "order of texts in an epoch: any, or shards of neighbours one after the other (many documents)",
@@ -454,6 +458,11 @@ def _trains_on_counterfact(stated: Mapping[str, Any]) -> bool:
     texts = stated.get("template_facts") and stated["content"] != "document"
     trains = texts and stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
     return stated.get("page_order") == "subjects" or bool(trains)
+
+
+def draws_texts(spec: TrialSpec) -> bool:
+    """Say whether the seed decides what is trained on: the examples of prompts that are."""
+    return spec.content != "document" and spec.num_shots > 0
 
 
 def uses_questions(spec: TrialSpec) -> bool:

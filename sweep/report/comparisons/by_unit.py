@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.report.asked import ASKED, AskedProbe, Unit, answer_rows, asked_trials, later_askings
-from sweep.report.comparisons.counterfact import paired_difference
-from sweep.report.comparisons.fever import LEVEL, RESAMPLES, holm_corrected, sign_found
+from sweep.report.comparisons.fever import RESAMPLES, holm_corrected, sign_found
+from sweep.report.comparisons.paired import flip_p, grouped_difference
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import is_baseline, mixed_versions
 from sweep.report.study import Study, Trial
@@ -79,14 +79,15 @@ def unit_comparisons(study: Study, probe: AskedProbe, resamples: int = RESAMPLES
             units[trial.id] = [probe.unit(row) for row in answer_rows(study, trial, probe)]
         return units[trial.id]
 
-    found: list[UnitComparison] = []
+    found: list[_Paired] = []
     for trial in asked:
         others = [] if is_baseline(trial) else baselines.get(_key(trial, probe.name), [])
         if others:
             reference = max(others, key=lambda other: _shared(units_of(trial), units_of(other)))
             found += _compare(probe, trial, reference, units_of(trial), units_of(reference), resamples)
-    corrected = holm_corrected([c.p for c in found])
-    return [replace(c, p_holm=p) for c, p in zip(found, corrected, strict=True)]
+    ps = _p_values(found)
+    corrected = holm_corrected(ps)
+    return [replace(c.comparison, p=p, p_holm=holm) for c, p, holm in zip(found, ps, corrected, strict=True)]
 
 
 class UnitComparisons:
@@ -174,9 +175,17 @@ def _shared(own: Sequence[Unit], other: Sequence[Unit]) -> int:
     return len({unit.key for unit in own} & {unit.key for unit in other})
 
 
+@dataclass(frozen=True)
+class _Paired:
+    """A comparison without its p, and the differences that p is made of, summed over each group's questions."""
+
+    comparison: UnitComparison
+    differences: NDArray[np.float64]
+
+
 def _compare(
     probe: AskedProbe, trial: Trial, reference: Trial, own: Sequence[Unit], base: Sequence[Unit], resamples: int
-) -> list[UnitComparison]:
+) -> list[_Paired]:
     before = {unit.key: unit.scores for unit in base}
     names = dict.fromkeys(name for unit in own for name in unit.scores)
     found = []
@@ -191,34 +200,21 @@ def _compare(
         sums = np.array([np.sum(pairs, axis=0) for pairs in both.values()])
         sizes = np.array([len(pairs) for pairs in both.values()], dtype=np.float64)
         after, earlier = (float(value) for value in sums.sum(axis=0) / sizes.sum())
-        interval, p = grouped_difference(sums[:, 0], sums[:, 1], sizes, resamples)
+        differences = sums[:, 0] - sums[:, 1]
+        interval = grouped_difference(differences, sizes, resamples)
+        told = int(sizes.sum()), len(both), earlier, after, interval
         found.append(
-            UnitComparison(
-                trial, reference, name, int(sizes.sum()), len(both), earlier, after, interval, p, name in probe.lower
-            )
+            _Paired(UnitComparison(trial, reference, name, *told, p=1.0, lower=name in probe.lower), differences)
         )
     return found
 
 
-def grouped_difference(
-    values: NDArray[np.float64], others: NDArray[np.float64], sizes: NDArray[np.float64], resamples: int = RESAMPLES
-) -> tuple[tuple[float, float], float]:
-    """Return the 95 % interval and the two-sided p of the difference of means, groups drawn or flipped whole.
-
-    Args:
-        values: sums over each group's questions, `[groups]`, two or more.
-        others: the same of the reference.
-        sizes: questions of each group.
-        resamples: drawn.
-    """
-    from scipy.stats import bootstrap
-
-    differences = values - others
-    if not differences.any():
-        return (0.0, 0.0), 1.0
-    low, high = bootstrap(
-        (differences, sizes), lambda d, n, axis: d.sum(axis=axis) / n.sum(axis=axis), paired=True, vectorized=True,
-        n_resamples=resamples, confidence_level=LEVEL, method="percentile", random_state=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    _, p = paired_difference(values, others, resamples)  # its statistic is this one but for a factor
-    return (float(low), float(high)), p
+def _p_values(found: Sequence[_Paired]) -> list[float]:
+    """Return the p of each comparison; those over as many groups as one another share their draws."""
+    p = np.ones(len(found))
+    groups = np.array([len(pair.differences) for pair in found])
+    for count in np.unique(groups):
+        alike = groups == count
+        columns = [pair.differences for pair, chosen in zip(found, alike, strict=True) if chosen]
+        p[alike] = flip_p(np.stack(columns, axis=1), len(found))
+    return [float(value) for value in p]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from sweep.records.store import Store
 from sweep.report.figures.drawing import MAP, Figure, finish, panels
+from sweep.report.figures.resampled import alikeness
 from sweep.report.figures.simset import MAX_ALLOCATIONS, Analysis, read_group_of_document
 from sweep.report.naming import variant
 from sweep.report.references import References
@@ -21,6 +23,21 @@ from trainables.errors import DataError
 ACTIVATIONS = "activations.npy"
 MOST_CELLS = 160
 """Rows and columns of a picture at most; more are averaged."""
+MOST_ALIKE = 256
+"""Documents, evenly chosen, over which it is said how alike two are (ours: 1 GFLOP a picture with 4,096 entries)."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Documents by entries.
+
+    Attributes:
+        cells: `[documents, entries]`, neighbours averaged where there are many.
+        told: how alike two documents are, for the label below.
+    """
+
+    cells: NDArray[np.float64]
+    told: str = ""
 
 
 def activation_figure(store: Store, found: Sequence[Analysis], references: References) -> Figure | None:
@@ -31,7 +48,7 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
         found: from `simset.analyses`.
         references: give the plain memory of a trial.
     """
-    drawn: list[tuple[str, NDArray[np.float64]]] = []
+    drawn: list[tuple[str, Picture]] = []
     plain: dict[str, Trial] = {}
     for analysis in found:
         if len(drawn) == MAX_ALLOCATIONS:
@@ -50,23 +67,25 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
         caption = (
             "Mean activation of an entry over a document's tokens, negative ones as 0, as a share of the document's "
             "largest: bright entries are used. Documents stand group by group, entries by the document that uses them "
-            f"most; above {MOST_CELLS} rows or columns, neighbours are averaged."
+            f"most; above {MOST_CELLS} rows or columns, neighbours are averaged. Below: the mean cosine "
+            "between the rows of two different documents, with its 95 % interval (bootstrap over documents, "
+            f"{MOST_ALIKE} of them at most). Each panel is one training."
         )
         return finish(canvas, "activations", "Which documents use which entries, after training", caption)
 
 
 @contextmanager
-def pictures_drawn(pictures: Sequence[tuple[str, NDArray[np.float64]]]) -> Iterator[Any]:
+def pictures_drawn(pictures: Sequence[tuple[str, Picture]]) -> Iterator[Any]:
     """Draw titled pictures of documents by entries side by side, and yield the canvas."""
     with panels(1, len(pictures), width=3.4, height=3.2, share_y=False) as (canvas, axes):
         for ax, (title, picture) in zip(axes.flat, pictures, strict=True):
-            ax.imshow(picture, aspect="auto", cmap=MAP, interpolation="nearest", vmin=0)
-            ax.set(title=title, xlabel="entries", ylabel="documents", xticks=[], yticks=[])
+            ax.imshow(picture.cells, aspect="auto", cmap=MAP, interpolation="nearest", vmin=0)
+            ax.set(title=title, xlabel=f"entries{picture.told}", ylabel="documents", xticks=[], yticks=[])
             ax.grid(visible=False)
         yield canvas
 
 
-def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> NDArray[np.float64] | None:
+def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> Picture | None:
     """Return a trial's activations as shares of each document's largest, entries by document; None without a file.
 
     Args:
@@ -85,8 +104,16 @@ def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> NDAr
     if groups is not None and len(groups) == len(values):
         values = values[np.argsort(groups, kind="stable")]
     values = values[:, np.argsort(values.argmax(axis=0), kind="stable")]
-    picture: NDArray[np.float64] = _averaged(_averaged(values).T).T
-    return picture
+    return Picture(_averaged(_averaged(values).T).T, _alike(values[:: -(-len(values) // MOST_ALIKE)]))
+
+
+def _alike(values: NDArray[np.float64]) -> str:
+    """Say how alike two documents' activations are."""
+    found = alikeness(values)
+    if found is None:
+        return ""
+    mean, span = found
+    return f"\ncosine of two documents: {mean:.2f}" + (f" [{span[0]:.2f}, {span[1]:.2f}]" if span else "")
 
 
 def _averaged(values: NDArray[np.float64]) -> NDArray[np.float64]:

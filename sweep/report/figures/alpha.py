@@ -161,7 +161,7 @@ def _over_alpha(
             plain = _mean([t.metric(picture.metric) for t in _plain(grid[key], references)])
             if not math.isnan(plain):
                 ax.axhline(plain, color="#555555", linestyle="--", label=PLAIN)
-            ax.set_xticks(range(len(place)), [f"{alpha:g}" for alpha in place])
+            _alpha_axis(ax, list(place))
             ax.set(title=f"{key[0]}, {key[1]} documents", xlabel="alpha", ylabel=picture.name.split(" (")[0])
         if not drawn:
             return None
@@ -170,11 +170,17 @@ def _over_alpha(
             "over seeds where there are several, else of the paired difference from plain memorising (bootstrap over "
             "pages), drawn around the trial's own value"
             if picture.metric == ACCURACY
-            else "over seeds, where there are several"
+            else "over seeds; without a bar: a single training, whose value is taken over all texts"
         )
         caption = f"{picture.better.capitalize()} is better. Bars: 95 % interval {bars}."
         slug = f"alpha_allocation_{picture.slug}{suffix}"
         return finish(canvas, slug, f"Alpha x allocation: {picture.name}", caption)
+
+
+def _alpha_axis(ax: Any, alphas: Sequence[float]) -> None:
+    """Label a place for each alpha, with half a place on either side, also around a single one."""
+    ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+    ax.set_xlim(-0.5, len(alphas) - 0.5)
 
 
 def _points(
@@ -229,7 +235,8 @@ def _epochs_to_target(grid: Grid, references: References, target: float | None, 
         legend_below(canvas, axes)
         caption = (
             f"Epochs until the error named above each panel is first reached (default: {TARGET_SHARE:.0%} of the "
-            "fall that plain memorising has over all its epochs). Crosses at the top: not reached."
+            "fall that plain memorising has over all its epochs). Crosses at the top: not reached. Bars: 95 % interval "
+            "over seeds, where several reach it; without: a single training."
         )
         title = "Epochs to a given memorisation error, by allocation"
         return finish(canvas, f"epochs_to_nll{suffix}", title, caption)
@@ -239,7 +246,8 @@ def _draw_speed(
     ax: Any, panel: Panel, allocations: Sequence[str], references: References, target: float | None
 ) -> float | None:
     """Draw one panel and return the error that it is about, None where nothing can be drawn."""
-    curves = {cell: mean_curve([nll_curve(t) for t in own]) for cell, own in panel.items()}
+    by_seed = {cell: [nll_curve(t) for t in own] for cell, own in panel.items()}
+    curves = {cell: mean_curve(own) for cell, own in by_seed.items()}
     plain = mean_curve([nll_curve(t) for t in _plain(panel, references)])
     goal = target if target is not None else default_target(plain, list(curves.values()))
     last = max((curve[-1][0] for curve in curves.values() if curve), default=None)
@@ -257,11 +265,15 @@ def _draw_speed(
             [x for x, _ in reached], [y for _, y in reached], color=colour_of(index), marker=marker_of(index),
             markersize=5, linewidth=1.0, label=allocation,
         )  # fmt: skip
+        for alpha, epoch in points:
+            span = seed_interval([e for c in by_seed[allocation, alpha] if (e := epochs_to(c, goal)) is not None])
+            if epoch is not None and span:
+                ax.vlines(place[alpha] + shift, *span, color=colour_of(index), linewidth=1.0, alpha=0.45)
         never = [place[alpha] + shift for alpha, epoch in points if epoch is None]
         ax.scatter(never, [last * 1.04] * len(never), color=colour_of(index), marker="x", s=26)
     reached_by_plain = epochs_to(plain, goal)
     if reached_by_plain is not None:
         ax.axhline(reached_by_plain, color="#555555", linestyle="--", label=PLAIN)
-    ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-    ax.set_ylim(bottom=0)
+    _alpha_axis(ax, alphas)
+    ax.set_ylim(0, last * 1.1)
     return goal

@@ -38,7 +38,8 @@ def guidance_figures(store: Store, trials: Sequence[Trial]) -> list[Figure]:
             caption = (
                 "Mean activation of an entry, times the gate that the document's key opens, over the document's "
                 "tokens; negative ones as 0, as a share of the document's largest. Entries stand by the document that "
-                f"uses them most; above {MOST_CELLS} rows or columns, neighbours are averaged."
+                f"uses them most; above {MOST_CELLS} rows or columns, neighbours are averaged. Below: the mean cosine "
+                "between the rows of two different documents, with its 95 % interval (bootstrap over documents)."
             )
             title = "Which documents use which entries, under guidance"
             figures.append(finish(canvas, "guided_entries", title, caption))
@@ -57,7 +58,10 @@ def _errors(trials: Sequence[Trial], titles: Sequence[str]) -> Figure:
             whole_numbers(ax)
         axes.flat[0].set_ylabel("NLL per token, in training")
         axes.flat[0].legend()
-        caption = "The same texts under the key of their own document and under a wrong one, epoch by epoch."
+        caption = (
+            "The same texts under the key of their own document and under a wrong one: means over each epoch's steps "
+            "of a single training, so there is no interval."
+        )
         return finish(canvas, "guidance_errors", "Errors under right and wrong keys", caption)
 
 

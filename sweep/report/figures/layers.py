@@ -103,9 +103,13 @@ def curves_by_layer(
     curve_of: Callable[[Trial], Curve],
 ) -> Figure | None:
     """Draw one line per layer, coloured by layer, one panel per model."""
-    drawn = {
-        model: {layer: curve for layer, own in layers.items() if (curve := mean_curve([curve_of(t) for t in own]))}
+    curves = {
+        model: {layer: [curve_of(t) for t in own] for layer, own in layers.items()}
         for model, layers in by_model.items()
+    }
+    drawn = {
+        model: {layer: curve for layer, own in layers.items() if (curve := mean_curve(own))}
+        for model, layers in curves.items()
     }
     drawn = {model: layers for model, layers in drawn.items() if layers}
     if not drawn:
@@ -120,6 +124,7 @@ def curves_by_layer(
                     linewidth=1.6 if len(layers) <= MAX_LABELS else 0.9,
                     marker="." if len(curve) < 8 else None,
                 )
+                draw_band(ax, curves[model][layer], shades.to_rgba(layer))
             before = pretrained_error(t for own in by_model[model].values() for t in own)
             if curve_of is error_curve and before is not None:
                 ax.axhline(before, color=colour_of(1), linestyle="--", label="pretrained")
@@ -128,7 +133,8 @@ def curves_by_layer(
             whole_numbers(ax)
             _layer_bar(canvas, ax, shades, list(layers))
         hide_unused(axes, len(drawn))
-        caption = "One line per layer, dark (early) to light (late)."
+        all_curves = [own for layers in curves.values() for own in layers.values()]
+        caption = f"One line per layer, dark (early) to light (late). {bands_told(all_curves)}"
         if slug.startswith("nll"):
             caption += (
                 " Dashed: the pretrained model. Epoch 0: the memory before it is trained, where that was measured. "
@@ -147,10 +153,31 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return [(epoch, float(np.mean([table[epoch] for table in tables]))) for epoch in shared]
 
 
+def draw_band(ax: Axes, curves: Sequence[Curve], colour: Any) -> None:
+    """Shade the 95 % t-interval of the mean over seeds, at the epochs that all of several curves have."""
+    tables = [dict(curve) for curve in curves if curve]
+    epochs = [epoch for epoch, _ in mean_curve(curves)] if len(tables) > 1 else []
+    spans = [span for epoch in epochs if (span := seed_interval([table[epoch] for table in tables]))]
+    if spans:
+        low, high = ([span[end] for span in spans] for end in (0, 1))
+        ax.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def bands_told(curves: Iterable[Sequence[Curve]]) -> str:
+    """Say what the bands around curves are, or why there is none: an error is taken over all texts, none is drawn."""
+    several = [sum(1 for curve in own if curve) > 1 for own in curves]
+    if several and all(several):
+        return "Bands: 95 % t-interval of the mean over seeds."
+    if any(several):
+        return "Bands: 95 % t-interval of the mean over seeds; without: a single training, so no interval."
+    return "Each line is a single training: how far another seed would differ is not known, so there is no interval."
+
+
 def by_layer(
     models: Mapping[str, Mapping[int, Sequence[Trial]]],
     references: References,
     comparisons: Mapping[str, Comparison],
+    suffix: str = "",
 ) -> Figure:
     """Draw memorisation error over layers and, below, FEVER accuracy with the pretrained line, a column per model."""
     answered = any(t.metric(ACCURACY) is not None for layers in models.values() for own in layers.values() for t in own)
@@ -180,9 +207,10 @@ def by_layer(
         caption = (
             "Plain memories, after training: upper row, lower is better; lower row, higher is better. "
             "Bars: 95 % t-interval over seeds, where there are several; else, for the accuracy, the paired bootstrap "
-            "interval of its difference from the pretrained model: where it crosses that model's line, none was found."
+            "interval of its difference from the pretrained model: where it crosses that model's line, none was found. "
+            "The error is taken over all texts; with a single seed it has no interval."
         )
-        return finish(canvas, "by_layer", "Memorisation error and FEVER accuracy by layer", caption)
+        return finish(canvas, f"by_layer{suffix}", "Memorisation error and FEVER accuracy by layer", caption)
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sweep.records.store import Store
 from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whole_numbers
+from sweep.report.figures.resampled import mean_interval, pair_mean_intervals
 from sweep.report.naming import allocation_name
 from sweep.report.references import is_structured
 from sweep.report.study import Trial, read_extra
@@ -49,9 +50,11 @@ def simset_figure(found: Sequence[Analysis]) -> Figure | None:
             _row(row, analysis)
         documents = ", ".join(sorted({show_point(a.trial) for a in found}))
         caption = (
-            f"From {documents}. Dashed: the mean. Load: groups on an entry. Jaccard: exact, over shingles. Shared: "
-            "hash functions that agree (SimSet, granularity dim), else entries in common over the mean number of "
-            "entries; the dashes on the diagonal are SimSet's promise, the line is the mean in steps of similarity."
+            f"From {documents}. Dashed: the mean. Entries and load are counted over all groups and entries, so they "
+            "have no interval. Jaccard: exact, over shingles. Shared: hash functions that agree (SimSet, granularity "
+            "dim), else entries in common over the mean number of entries; the dashes on the diagonal are SimSet's "
+            "promise, the line is the mean in steps of similarity, its bars and the band of the mean leakage 95 % "
+            "intervals (bootstrap over groups; a step with a single pair has none)."
         )
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
@@ -150,7 +153,10 @@ def _row(row: Any, analysis: Analysis) -> None:
         _nothing(ax)
         return
     _bars(ax, values, np.linspace(0, 1, 21))
-    ax.set_xlabel(f"leakage (mean {values.mean():.2f})")
+    span = mean_interval(values)
+    if span:
+        ax.axvspan(*span, color=colour_of(1), alpha=0.25, linewidth=0)
+    ax.set_xlabel(f"leakage (mean {values.mean():.2f}{f' [{span[0]:.2f}, {span[1]:.2f}]' if span else ''})")
 
 
 def _histogram(ax: Any, values: Any, name: str, counted: str, title: str) -> None:
@@ -185,13 +191,12 @@ def _similarity(ax: Any, pairs: Sequence[Mapping[str, float]], entries: Any) -> 
     ax.scatter(x, y, s=6 if many else 16, alpha=0.15 if many else 0.7, color=colour_of(0), linewidths=0)
     step = np.clip(np.digitize(x, np.linspace(x.min(), x.max() + 1e-9, STEPS + 1)) - 1, 0, STEPS - 1)
     inside = [step == k for k in range(STEPS) if (step == k).sum() >= (3 if many else 1)]
-    ax.plot(
-        [x[m].mean() for m in inside],
-        [y[m].mean() for m in inside],
-        color=colour_of(1),
-        marker="o",
-        markersize=3.5,
-    )
+    middle = [float(x[m].mean()) for m in inside]
+    ax.plot(middle, [y[m].mean() for m in inside], color=colour_of(1), marker="o", markersize=3.5)
+    left, right = (np.array([int(pair[side]) for pair in pairs]) for side in ("left", "right"))
+    for place, span in zip(middle, pair_mean_intervals(y, left, right, inside), strict=True):
+        if span:
+            ax.vlines(place, *span, color=colour_of(1), linewidth=1.2, alpha=0.6)
     top = max(float(x.max()), float(y.max()), 0.05) * 1.05
     ax.plot([0, top], [0, top], color="#888888", linestyle="--", linewidth=1)
     ax.set(xlim=(0, top), ylim=(-0.03 * top, top))

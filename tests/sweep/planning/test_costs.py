@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sweep.planning.costs import A100, estimate, measure
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
 from sweep.planning.flops import (
     FEVER_TEXTS,
     SAMPLE_TEXTS,
@@ -20,6 +20,7 @@ from sweep.planning.flops import (
 )
 from sweep.planning.overrides import apply_overrides
 from sweep.planning.packs import auto_pack_size
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point, PointMaker
 from sweep.space import ALL, Space, Stage
 from trainables.trial.spec import FIELDS, make_spec

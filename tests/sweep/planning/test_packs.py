@@ -8,7 +8,7 @@ import pytest
 
 from sweep.planning.packs import LARGEST, auto_pack_size, make_packs
 from sweep.planning.points import Point, PointMaker
-from trainables.trial.spec import FIELDS, make_spec
+from trainables.trial.spec import FIELDS, make_spec, vary
 
 MAKER = PointMaker()
 
@@ -33,4 +33,37 @@ def test_on_a_cpu_a_model_that_keeps_it_busy_is_not_packed():
 def test_points_share_a_pack_where_they_differ_in_what_members_may_differ_in(
     two_points: Callable[[str], list[Point]], name: str
 ) -> None:
-    assert (len(make_packs(two_points(name), 2)) == 1) == FIELDS[name].may_differ
+    points = two_points(name)
+    if name == "seed":
+        assert len(make_packs(points, 2)) == 2, "the prompts that are trained on have other examples"
+        points = [MAKER.point(vary(point.spec, {"content": "document"})) for point in points]
+    assert (len(make_packs(points, 2)) == 1) == FIELDS[name].may_differ
+
+
+def test_what_only_some_adapters_leave_free_is_shared_by_the_members_of_others() -> None:
+    for field in (name for name in FIELDS if FIELDS[name].by_adapter):
+        for method in ("lora", "docguidance", "two_memories"):
+            content = "document+template" if method == "two_memories" else "document"
+            specs = [{"method": method, "layer": 3, "content": content, "num_shots": 0} for _ in range(2)]
+            specs[1][field] = {"seed": 5, "memory_dim": 64, "norm_and_gate": False}[field]
+            points = [MAKER.point(make_spec(spec)) for spec in specs]
+            assert len(make_packs(points, 2)) == (1 if points[0].id == points[1].id else 2), (method, field)
+            asked = len({point.ask_key for point in points})
+            assert asked == (1 if field == "seed" or points[0].id == points[1].id else 2), (method, field)
+
+
+def test_five_seeds_are_one_pack() -> None:
+    points = [MAKER.point(make_spec({"layer": 3, "seed": seed})) for seed in range(5)]
+    assert len(make_packs(points, 16)) == 1
+
+
+def test_a_pack_has_room_for_its_largest_member_times_their_number() -> None:
+    dims = [64, 4096, 128, 4096, 64, 128]
+    points = [
+        MAKER.point(make_spec({"layer": 3, "memory_dim": dim, "lr": 1e-3 * (k + 1)})) for k, dim in enumerate(dims)
+    ]
+    packs = make_packs(points, lambda point: 8192 // point.spec.memory_dim)
+    assert sorted(point.id for pack in packs for point in pack.points) == sorted(point.id for point in points)
+    held = [[point.spec.memory_dim for point in pack.points] for pack in packs]
+    assert all(len(own) * max(own) <= 8192 for own in held) and len(held) == 3
+    assert len(make_packs(points, lambda point: 10**6 // point.spec.memory_dim)) == 1

@@ -50,6 +50,7 @@ class FakeStorage:
         answer_seed: int = 0,
         probe_versions: dict[str, int] | None = None,
         versions: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
         **fields: Any,
     ) -> str:
         """Plan a trial and, with `write`, record it; `accuracy` is the share of pages' claims answered right."""
@@ -76,7 +77,7 @@ class FakeStorage:
         pages = n_trunc or spec.num_documents
         record = {
             "format": FORMAT, "id_version": ID_VERSION, "id": ident, "status": status, "sweep": sweep,
-            "stage": stage, "pack": "", "labels": {}, "identity": stated, "seed": spec.seed,
+            "stage": stage, "pack": "", "labels": labels or {}, "identity": stated, "seed": spec.seed,
             "model": {"name": card.name, "key": card.key, "num_blocks": card.num_blocks},
             "data": {"key": DATA_KEY, "given": "made-up"}, "metrics": found, "curves": curves or {},
             "counts": {"n_full": 1000, "n_top": pages, "n_trunc": pages, "valid_rows_selected": pages * 5},

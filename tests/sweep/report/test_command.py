@@ -42,7 +42,7 @@ def test_one_sweep_gives_tables_figures_and_a_page_that_needs_no_other_file(stor
     assert figures == {path.stem for path in (folder / "figures").glob("*.svg")}
     assert figures == {
         "differences", "nll_over_epochs", "by_layer", "layer_error_accuracy", "alpha_allocation_nll",
-        "alpha_allocation_accuracy", "alpha_allocation_leakage", "epochs_to_nll", "simset",
+        "alpha_allocation_accuracy", "alpha_allocation_leakage", "epochs_to_nll", "simset", "sure",
     }  # fmt: skip
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
     assert tables == {path.stem for path in (folder / "tables").glob("*.parquet")}

@@ -9,10 +9,11 @@ from sweep.records.store import Store
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED
 from sweep.report.build import build_report
-from sweep.report.comparisons.by_unit import unit_comparisons
+from sweep.report.comparisons.by_unit import UnitComparison, unit_comparisons
 from sweep.report.comparisons.counterfact import counterfact_comparisons
 from sweep.report.comparisons.fever import compare_all
 from sweep.report.conclusions import COST, HELPS, LAYER, STRUCTURE, SURE, Conclusion, Evidence, conclude
+from sweep.report.figures.answers import answer_figures
 from sweep.report.findings import extras_of
 from sweep.report.references import References
 from sweep.report.study import load_study
@@ -147,6 +148,39 @@ def test_structure_is_held_against_plain_memorising(storage):
     assert lead.startswith("Of 2 structured memories 1 better and 0 worse")
     assert "alpha 0.5" in largest
     assert "random alpha 1 memorises best, 1.100 NLL per token (plain memorising: 1.000)" in best
+
+
+@pytest.mark.parametrize("names", [["s"], ["s", "t"]])
+def test_each_answer_of_the_first_page_has_its_figure(storage, names):
+    for sweep in names:
+        add(storage, 0.3, sweep, method="pretrained")
+        for layer in (1, 3):
+            add(storage, 0.5, sweep, layer=layer)
+        add(storage, 0.6, sweep, allocation="random", mode="hard")
+    storage.write_plans()
+    study = load_study(Store(str(storage.root)))
+    found = build_report(study).answers
+    drawn = {answer.question: answer.figure and answer.figure.slug for answer in found}
+    for sweep in names:
+        heading, end = (f"{sweep}: ", f"_{sweep}") if len(names) > 1 else ("", "")
+        assert drawn[f"{heading}Does memorising help?"] == f"differences{end}"
+        assert drawn[f"{heading}Which layer?"] == f"by_layer{end}"
+        assert drawn[f"{heading}Does structure help: which alpha, which allocation?"] == f"structure{end}"
+        assert drawn[f"{heading}How sure is this?"] == f"sure{end}"
+    slugs = [slug for slug in drawn.values() if slug]
+    assert len(slugs) == len(set(slugs)) and len(slugs) == 4 * len(names)
+
+
+def test_how_sure_counts_and_measures_other_answers_too(storage):
+    add(storage, 0.3)
+    storage.write_plans()
+    (trial,) = load_study(Store(str(storage.root))).trials
+    changes = [UnitComparison(trial, trial, "accuracy", 40, 10, 0.25, 0.5, (0.05, 0.45), 0.01, False, 0.01)]
+    evidence = Evidence("", [trial], References([trial], {}), {}, [], [], (), {"choices": changes})
+    sure = {c.key: c for c in conclude(evidence)}[SURE]
+    assert sure.sentences[0].startswith("1 comparison of the share of questions with choices")
+    assert "reaches 0.200 to either side" in sure.sentences[0]
+    assert {HELPS, SURE} == set(answer_figures(evidence))
 
 
 def test_what_was_not_asked_is_said_with_the_command_that_asks_it(storage):

@@ -23,10 +23,13 @@ def page(storage):
         pytest.skip("needs Chromium")
     fields = {"num_documents": 10, "metrics": {"memory/nll": 1.5}}
     storage.add("s", "all", method="pretrained", num_documents=10, accuracy=0.3)
+    first = ""
     for layer in range(7):
         curves = {"train/nll": [[1, 3.0], [2, 2.0 - layer / 10]]}
-        storage.add("s", "all", layer=layer, accuracy=0.3 + 0.08 * layer, curves=curves, **fields)
-    storage.add("s", "all", layer=7, status="diverged")
+        own = storage.add("s", "all", layer=layer, accuracy=0.3 + 0.08 * layer, curves=curves, **fields)
+        first = first or own
+    told = {"added_by": "ada@desk", "added_at": "2026-01-02T03:04", "added_as": "clone", "cloned_from": first}
+    storage.add("s", "all", layer=7, status="diverged", labels=told)
     storage.write_plans()
     study = load_study(Store(str(storage.root)), ["s"])
     report = build_report(study, Options(resamples=200))
@@ -58,6 +61,10 @@ def test_the_table_filters_sorts_and_leads_to_a_trial_and_back(page, storage):
     page.wait_for_function("document.querySelectorAll('.trials tbody tr').length === 9")
     page.select_option("select[aria-label=status]", label="diverged")
     assert len(ids(page)) == 1
+    page.click(".trials tbody a")
+    page.click("#one-trial >> text=the trial it is a clone of")
+    page.wait_for_function("document.querySelector('#one-trial').innerText.includes('layer 0 of')")
+    page.click("#one-trial >> text=all trials")
     page.select_option("select[aria-label=status]", label="status: all")
     for _ in range(2):
         page.click(".trials thead th:has-text('accuracy')")
@@ -95,6 +102,8 @@ def test_on_paper_all_of_a_table_is_there_and_nothing_to_click(page):
     page.emulate_media(media="print")
     assert page.is_hidden(".filters") and page.is_hidden("nav")
     assert page.eval_on_selector(".trials", "table => getComputedStyle(table.parentElement).overflowX") == "visible"
+    page.set_viewport_size({"width": 1047, "height": 718})  # A4 on its side, less the margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1047
 
 
 def test_a_trial_that_is_not_there_is_said(page):

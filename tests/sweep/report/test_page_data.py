@@ -125,3 +125,20 @@ def test_without_enough_that_varies_no_importance_is_claimed(storage):
         add(storage, layer=layer)
     storage.write_plans()
     assert importance_table(load_study(Store(str(storage.root))).trials) is None
+
+
+def test_a_trial_that_was_added_says_by_whom_and_of_which_it_is_a_clone(storage):
+    plain = add(storage, layer=2)
+    told = {"added_by": "ada@desk", "added_at": "2026-01-02T03:04:05+00:00"}
+    added = add(storage, layer=3, labels={**told, "added_as": "add --set layer=3"})
+    clone = add(
+        storage, layer=4, labels={**told, "added_as": f"clone {plain[:12]} --set layer=4", "cloned_from": plain}
+    )
+    data, _ = unpacked(storage)
+    assert not {"origin", "parent"} & {name for name, value in parts(data, plain).items() if value}
+    assert (
+        parts(data, added)["origin"] == "Added to the sweep by ada@desk, 2026-01-02 03:04 UTC (ctl add --set layer=3)."
+    )
+    assert parts(data, added)["parent"] is None
+    assert parts(data, clone)["origin"].startswith(f"A clone of trial {plain}, added to the sweep by ada@desk")
+    assert parts(data, clone)["parent"] == plain

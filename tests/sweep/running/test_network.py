@@ -36,7 +36,7 @@ space = Space(
     baseline=False,
     name="far",
     title="a flat grid",
-    axes={"layer": [0, 1, 2, 3], "lr": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3], "num_documents": [2, 3]},
+    axes={"layer": [0, 1, 2, 3], "lr": [k * 1e-3 for k in range(1, 13)], "num_documents": [2, 3]},
     fixed={"model": %(model)r, "data": %(data)r, "memory_dim": 16, "epochs": 20, "segment_tokens": 32,
            "claims_per_page": 1, "checkpoint_every_s": 0},
     stages=(Stage(name="all", axes={"layer": ALL, "lr": ALL, "num_documents": ALL}),),
@@ -194,7 +194,7 @@ def test_nodes_with_addresses_of_their_own_a_partition_and_a_node_that_joins_lat
     driver.wait(timeout=500)
     out = told.read_text()
     assert driver.returncode == 0 and not NOISE.search(out), out
-    assert sum(nodes().values()) == 48
+    assert sum(nodes().values()) == 96
     logs = [path for path in network.temporary.rglob("*") if path.is_file() and not path.is_symlink()]
     for secret in ((tmp_path / "token").read_text(), keys["AWS_SECRET_ACCESS_KEY"]):
         assert secret not in out and not [path.name for path in logs if secret.encode() in path.read_bytes()]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
+from sweep.planning.plan import Plan
 from sweep.records.store import Store
 from sweep.running.optuna_draws import StageDraws
 from sweep.space import ALL, Best, LogUniform, OneOf, Sampling, Space, Stage, Uniform, checked

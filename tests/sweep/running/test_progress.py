@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from sweep.heartbeat import Heartbeat
 from sweep.running.progress import Display
 from sweep.running.render import duration, left, one_line, view
 from sweep.running.state import PackState, StageState, SweepProgress, SweepState
@@ -80,6 +82,37 @@ def test_a_pipe_gets_a_line_now_and_then_and_events_at_once() -> None:
     often = Display(SweepProgress("s"), stream, every_s=0.0)
     often.show("MLflow: away")
     assert "0/0 trials" in shown(often, stream)[-1] and "MLflow: away" in shown(often, stream)[-1]
+
+
+def test_a_pipe_hears_when_trials_begin_and_when_the_first_step_is_done_with_dots_between(wait_until) -> None:
+    stream = io.StringIO()
+    with Heartbeat(True, stream, every_s=0.02) as beat:
+        display = Display(SweepProgress("s"), stream, live=False, every_s=3600.0, beat=beat)
+        with display:
+            for _ in range(2):
+                display.begin()
+                display.show()
+            wait_until(lambda: stream.getvalue().count(".") >= 3)
+            for _ in range(2):
+                display.step()
+            before = stream.getvalue()
+            threading.Event().wait(0.2)
+            assert stream.getvalue() == before, "no dots between lines that say how far it is"
+            display.say("chosen: layer")
+        wait_until(lambda: stream.getvalue().endswith("."))
+    begun, dots, first, chosen, more, *_ = stream.getvalue().splitlines()
+    assert begun.startswith("trials begin") and "0/0 trials" in first and chosen == "chosen: layer"
+    assert set(dots) == set(more) == {"."}
+
+
+def test_a_terminal_has_no_dots_while_its_view_is_shown() -> None:
+    stream, seen = io.StringIO(), io.StringIO()
+    with Heartbeat(True, seen, every_s=0.02) as beat, Display(SweepProgress("s"), stream, live=True, beat=beat) as view:
+        before = seen.getvalue()
+        view.begin()
+        view.step()
+        threading.Event().wait(0.2)
+        assert seen.getvalue() == before and "trials begin" not in stream.getvalue()
 
 
 def test_a_failure_is_said_once_and_counted() -> None:

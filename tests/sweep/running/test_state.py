@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sweep.planning.expand import Plan, build_plan
+from sweep.planning.expand import build_plan
 from sweep.planning.packs import make_packs
+from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.running.state import SweepProgress, SweepState
 from sweep.space import ALL, Best, Space, Stage, checked

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.records.store import Store
+from sweep.tracking import live_feed
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.layout import (
@@ -233,6 +234,18 @@ def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkey
         feed.epoch(begun()["id"], epoch, {"a": 1.0, "b": 2.0})
     report = feed.close(30)
     assert report.complete == 0 and report.left >= 1 and feed._held <= 20
+
+
+def test_with_the_server_away_few_finished_trials_are_held(store, begun, finished, monkeypatch, wait_until) -> None:
+    monkeypatch.setattr(live_feed, "MOST_WAITING", 5)
+    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05)
+    for seed in range(30):
+        feed.start_trial(begun(seed=seed))
+        feed.epoch(begun(seed=seed)["id"], 1, {"train/loss": 3.0})
+        feed.finish(finished(seed=seed))
+    wait_until(lambda: feed._queue.empty() and len(feed._trials) == 5)
+    assert len(feed._left) == 25
+    assert feed.close(5).left == 30 and feed._waiting == 5
 
 
 def test_what_troubles_the_feed_is_told_without_passwords(store, begun, wait_until) -> None:

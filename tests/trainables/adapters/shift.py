@@ -80,7 +80,7 @@ class ShiftAdapter(SplitAdapter[ShiftPlan]):
             for nll, loss in zip(sums, losses, strict=True)
         ]
 
-    def train_flops(self, epochs: int) -> float:
+    def train_flops(self, epochs: int, member: int = 0) -> float:
         card, train = self.parts.card, self.states.train
         return epochs * train.num_tokens * self.plans[0].train_token_flops(card)
 

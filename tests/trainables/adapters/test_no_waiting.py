@@ -57,11 +57,12 @@ class Waits(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "memory": {"layer": 1},
     "memory by document": {"layer": 1, "allocation": "partitioned", "alpha": 0.5},
     "memory by token": {"layer": 1, "allocation": "simset2", "granularity": "token", "alpha": 0.5},
     "memory hard": {"layer": 1, "allocation": "random", "mode": "hard"},
+    "memory of other seeds and sizes": {"layer": 1, "allocation": "partitioned", "alpha": 0.5},
     "lora": {"layer": 1, "rank": 4},
     "docguidance": {"layer": 1, "guidance_alpha": 0.5},
     "two_memories": {"layer": 1, "template_layer": 2, "content": "document+template"},
@@ -87,7 +88,8 @@ def test_an_epoch_is_read_once_however_many_steps_it_has(
     reads = []
     for batch_size in (1, 4):
         spec = small_trial(method=case.split()[0], **CASES[case], batch_size=batch_size)
-        adapter = build(spec, small_trial(**{**vars(spec), "lr": 2e-3}))
+        others = {"seed": 1, "memory_dim": 48} if "other" in case else {}
+        adapter = build(spec, small_trial(**{**vars(spec), "lr": 2e-3, **others}))
         adapter.train_epoch(0)
         with Waits() as waits, Asked() as asked:
             adapter.train_epoch(1)

@@ -81,6 +81,16 @@ VARIANTS = (
 )
 
 
+UNEQUAL = (
+    {"seed": 0},
+    {"seed": 1, "memory_dim": 3},
+    {"seed": 1, "memory_dim": 48, "norm_and_gate": False, "alpha": 1.0, "allocation": "simset2"},
+    {"seed": 2, "mode": "hard", "allocation": "partitioned"},
+    {"seed": 2, "claims_per_page": 1, "lr": 3e-3},
+)
+"""Members of other seeds are asked other prompts."""
+
+
 def assert_same(one: dict, other: dict, tolerance: float) -> None:
     assert one["status"] == other["status"]
     assert one["metrics"].keys() == other["metrics"].keys()
@@ -91,12 +101,13 @@ def assert_same(one: dict, other: dict, tolerance: float) -> None:
         assert [v for _, v in curve] == pytest.approx([v for _, v in other["curves"][name]], abs=tolerance), name
 
 
+@pytest.mark.parametrize("variants", [VARIANTS, UNEQUAL], ids=["of one shape and seed", "unequal"])
 @pytest.mark.parametrize(("device", "tolerance"), [("cache", 2e-5), pytest.param("gpu", 1e-4, marks=pytest.mark.gpu)])
-def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, tolerance, request, tmp_path):
+def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, tolerance, variants, request, tmp_path):
     cache = request.getfixturevalue(device)
-    packed = run([task({**base, **v}, tmp_path / "packed") for v in VARIANTS], cache)
+    packed = run([task({**base, **v}, tmp_path / "packed") for v in variants], cache)
     assert {r["status"] for r in packed.values()} == {"done"}
-    for variant in VARIANTS:
+    for variant in variants:
         alone = task({**base, **variant}, tmp_path / "alone")
         assert_same(run([alone], cache)[alone.id], packed[alone.id], tolerance)
         (asking,) = alone.asked

@@ -29,12 +29,8 @@ class AllocateAdapter(Adapter[AllocatePlan]):
     def __init__(self, plans: Sequence[AllocatePlan], parts: ModelParts, texts: PackTexts) -> None:
         """Form the sets."""
         super().__init__(plans, parts, texts)
-        sets = parts.keep(
-            "entry_sets",
-            plans[0].memory_dim,
-            lambda: EntrySets(texts.segments, texts.num_documents, plans[0].memory_dim),
-        )
-        self.entry_set = sets.of(plans[0].setting)
+        sets = parts.keep("entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents))
+        self.entry_set = sets.of(plans[0].setting, plans[0].memory_dim)
 
     @cached_property
     def _model(self) -> PretrainedAdapter:

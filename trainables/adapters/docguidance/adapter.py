@@ -113,9 +113,9 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         own_sums, wrong_sums = sums.chunk(2)
         return own_sums, wrong_sums
 
-    def train_flops(self, epochs: int) -> float:
+    def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count every text under both keys."""
-        return 2 * super().train_flops(epochs)
+        return 2 * super().train_flops(epochs, member)
 
     def stored(self, member: int) -> dict[str, bytes]:
         """Return the memory and the documents' keys as a file."""

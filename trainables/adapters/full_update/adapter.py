@@ -22,7 +22,7 @@ class FullUpdateAdapter(TrainedWholeModel[FullUpdatePlan]):
         whole.model.requires_grad_(True)
         self.train_these(dict(whole.model.named_parameters()))
 
-    def train_flops(self, epochs: int) -> float:
+    def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count six FLOPs per weight and token: forward, and backward for activations and parameters."""
         card = self.parts.card
         tokens = sum(len(text.tree) for text in self.texts.train)

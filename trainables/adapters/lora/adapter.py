@@ -54,10 +54,9 @@ class LoraAdapter(StackedAdapter[LoraPlan]):
             nll = member_nll(self.upper, batch, states).sum(dim=1)
         return StepLosses(nll / len(step.labels), nll)
 
-    @property
-    def num_multiplied(self) -> int:
-        """A and B."""
-        return self.stacks.member_size
+    def num_multiplied(self, member: int) -> int:
+        """Count A and B."""
+        return self.stacks.member_size(member)
 
     def stored(self, member: int) -> dict[str, bytes]:
         """Return the LoRA as files that peft reads."""

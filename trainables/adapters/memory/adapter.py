@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
 
 from trainables.adapters.adapter import Findings, ModelParts, PackTexts
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes, document_activations
-from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.bank import Memory, MemoryBank
 from trainables.adapters.memory.document_leakage import document_leakage
-from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks
+from trainables.adapters.memory.entry_sets import EntrySet, EntrySets, member_masks, own_masks
 from trainables.adapters.memory.io import memory_bytes, read_memory
 from trainables.adapters.memory.leakage import leakage
-from trainables.adapters.memory.masked import attached_with_mask
+from trainables.adapters.memory.masked import ConfinedMemory, confined
 from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
+from trainables.adapters.memory.stored_sets import StoredSets
+from trainables.adapters.own_texts import OwnStep, OwnTexts
 from trainables.adapters.split import member_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
@@ -37,26 +39,24 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
 
     def __init__(self, plans: Sequence[MemoryPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Build the bank and the optimiser."""
-        first = plans[0]
+        first, sizes = plans[0], [plan.memory_dim for plan in plans]
         layer = parts.card.num_blocks - 1 if first.layer is None else first.layer
         super().__init__(plans, parts, texts, layer, first.micro_batch_tokens)
-        self._entry_sets = parts.keep(
-            "entry_sets",
-            first.memory_dim,
-            lambda: EntrySets(texts.segments, texts.num_documents, first.memory_dim),
-        )
+        self._entry_sets = parts.keep("entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents))
+        self._entry_sets.keep_only(sizes)
         self.sets: list[EntrySet | None] = [
-            None if plan.allocation == "none" else self._entry_sets.of(plan.setting) for plan in plans
+            None if plan.allocation == "none" else self._entry_sets.of(plan.setting, plan.memory_dim) for plan in plans
         ]
         self._hard = [s if plan.mode == "hard" else None for plan, s in zip(plans, self.sets, strict=True)]
         self._alphas = torch.tensor([plan.alpha for plan in plans], device=parts.device)
         seeds = [plan.seed for plan in plans]
-        self.bank = MemoryBank(parts.card.model_dim, first.memory_dim, first.norm_and_gate, seeds, parts.device)
+        norms = [plan.norm_and_gate for plan in plans]
+        self.bank = MemoryBank(parts.card.model_dim, sizes, norms, seeds, parts.device)
         self.train_these(self.bank)
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         """Add what the memories give; in hard mode, from the entries that a tree's document may use."""
-        masks = member_masks(self._hard[who], documents, trees, self.parts.device)
+        masks = member_masks(self._hard[who], documents, trees, self.parts.device, self.bank.memory_dim)
         added, _ = self.bank(hidden, masks, who)
         states: Tensor = hidden + added
         return states
@@ -69,9 +69,10 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         ]
 
     def stored(self, member: int) -> dict[str, bytes]:
-        """Return the memory as a file that `load_memory` reads."""
-        state = self.bank.member_state(member)
-        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key)}
+        """Return the memory as a file that `load_memory` reads, in hard mode with its entry sets."""
+        state, own = self.bank.member_state(member), self._hard[member]
+        sets = None if own is None else StoredSets(own.allocation, own.groups, self.texts.titles())
+        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key, sets=sets)}
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file."""
@@ -86,11 +87,10 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """Attach a copy of the memory to the whole model by a hook; masked where a document is named, in hard mode."""
         whole = self.parts.whole_model()
         memory, entry_set = self.bank.single(member).to(self.parts.device), self._hard[member]
-        if document is None or entry_set is None:
-            with whole.with_memory(memory, self.layer):
-                yield whole
-            return
-        with attached_with_mask(whole, memory, self.layer, entry_set, document):
+        added: Memory | ConfinedMemory = memory
+        if document not in (None, NO_DOCUMENT) and entry_set is not None:
+            added = confined(memory, entry_set.allocation, entry_set.groups[document])
+        with whole.with_memory(added, self.layer):
             yield whole
 
     def findings(self) -> list[Findings]:
@@ -100,52 +100,61 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """
         metrics: list[dict[str, float]] = [{} for _ in self.plans]
         analyses: list[dict[str, object] | None] = [None] * self.num_members
-        own = [k for k, entry_set in enumerate(self.sets) if entry_set is not None]
-        for k, by_group in self._leakage(self.sets, own):
+        sets = [self._leaks_under(k) for k in range(self.num_members)]
+        for k, found in enumerate(document_leakage(self.states.segments, self.bank, sets, self.max_tokens)):
+            metrics[k] = {name: by_group[-1] for name, by_group in found.items()}
             entry_set = self.sets[k]
-            assert entry_set is not None
-            metrics[k]["memory/leakage"] = by_group[-1]
-            analyses[k] = {
-                **entry_set.described(),
-                "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
-            }
-        asking: dict[str, list[int]] = {}
-        for k in (k for k, entry_set in enumerate(self.sets) if entry_set is None):
-            for name in dict.fromkeys((*ALLOCATIONS[1:], *self.plans[k].leakage_sets)):
-                asking.setdefault(name, []).append(k)
-        for name, members in asking.items():
-            try:
-                entry_set = self._entry_sets.of(SetSetting.named(name))
-            except ConfigError:
-                continue  # fewer entries than groups: there is no such allocation to leak under
-            for k, by_group in self._leakage([entry_set] * self.num_members, members):
-                metrics[k][f"memory/leakage_{name}"] = by_group[-1]
+            if entry_set is not None:
+                by_group = found["memory/leakage"]
+                analyses[k] = {
+                    **entry_set.described(),
+                    "leakage_by_group": {str(g): v for g, v in sorted(by_group.items()) if g >= 0},
+                }
         files = self._activation_files()
         return [Findings(*each) for each in zip(metrics, analyses, files, strict=True)]
 
     def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
         """Return `LM loss + alpha * leakage` of some members on some texts of a step (note 002)."""
-        hard = member_masks(self._hard[who], batch.documents, batch.trees, self.parts.device)
-        added, activations = self.bank(batch.hidden[None], hard, who)
+        told = batch.documents, batch.trees, self.parts.device, self.bank.memory_dim
+        added, activations = self.bank(batch.hidden[None], member_masks(self._hard[who], *told), who)
         nll = member_nll(self.upper, batch, batch.hidden[None] + added).sum(dim=1)
         leak = torch.zeros_like(nll)
         if any(entry_set is not None for entry_set in self.sets):
-            allowed = member_masks(self.sets[who], batch.documents, batch.trees, self.parts.device)
-            leak = leakage(activations, allowed).sum(dim=1)
+            leak = leakage(activations, member_masks(self.sets[who], *told)).sum(dim=1)
         objective = nll / len(step.labels) + self._alphas[who] * (leak / len(step.hidden))
         return StepLosses(objective, nll, {"train/leakage": (leak, len(batch.hidden))})
 
+    def own_losses(self, own: OwnTexts, who: slice, step: OwnStep) -> StepLosses:
+        """Return the same where each member has texts of its own."""
+        width = self.bank.memory_dim
+        added, activations = self.bank(own.hidden, own_masks(self._hard[who], own, width), who)
+        nll = own.nll(self.upper, own.hidden + added)
+        leak = torch.zeros_like(nll)
+        if any(entry_set is not None for entry_set in self.sets):
+            each = leakage(activations, own_masks(self.sets[who], own, width))
+            leak = torch.where(own.real, each, 0.0).sum(dim=1)
+        objective = nll / step.targets[who] + self._alphas[who] * (leak / step.tokens[who])
+        return StepLosses(objective, nll, {"train/leakage": (leak, len(own.batches[0].hidden))})
+
+    def _leaks_under(self, member: int) -> dict[str, EntrySet]:
+        """Return the entry sets under which a member's leakage is measured, by the names of the metrics."""
+        own, plan = self.sets[member], self.plans[member]
+        if own is not None:
+            return {"memory/leakage": own}
+        found = {}
+        for name in dict.fromkeys((*ALLOCATIONS[1:], *plan.leakage_sets)):
+            with suppress(ConfigError):  # fewer entries than groups: there is no such allocation to leak under
+                found[f"memory/leakage_{name}"] = self._entry_sets.of(SetSetting.named(name), plan.memory_dim)
+        return found
+
     def _activation_files(self) -> list[dict[str, bytes]]:
         """Return each member's mean activations by document and entry, as a file."""
-        if self.texts.num_documents * self.bank.memory_dim > MOST_CELLS:
+        documents = self.texts.num_documents
+        kept = [size if documents * size <= MOST_CELLS else 0 for size in self.bank.memory_dims]
+        if not any(kept):
             return [{} for _ in self.plans]
-        means = document_activations(self.states.segments, self.bank, self.texts.num_documents, self.max_tokens)
-        return [{ACTIVATIONS: array_bytes(member.numpy())} for member in means]
-
-    def _leakage(
-        self, sets: Sequence[EntrySet | None], members: Sequence[int]
-    ) -> Iterator[tuple[int, dict[int, float]]]:
-        """Yield the leakage by group of those members that are asked for."""
-        if members:
-            found = document_leakage(self.states.segments, self.bank, sets, self.max_tokens)
-            yield from ((k, found[k]) for k in members)
+        means = document_activations(self.states.segments, self.bank, documents, self.max_tokens, max(kept))
+        return [
+            {ACTIVATIONS: array_bytes(member[:, :size].numpy())} if size else {}
+            for member, size in zip(means, kept, strict=True)
+        ]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trainables.adapters.memory.entry_lists import Drawn, EntryLists, EveryEntry, Listed, Stretches
 from trainables.adapters.memory.grouped_tokens import GroupedTokens
@@ -61,7 +62,12 @@ class Allocation:
     @property
     def shingle_width(self) -> int:
         """Tokens per shingle; 1 for allocations that do not look at the text."""
-        return _SHINGLE_WIDTHS.get(self.name, 1)
+        return self.width_of(self.name)
+
+    @staticmethod
+    def width_of(name: str) -> int:
+        """Return an allocation's `shingle_width` by its name."""
+        return _SHINGLE_WIDTHS.get(name, 1)
 
     @property
     def table(self) -> NDArray[np.bool_]:
@@ -108,6 +114,9 @@ class TokenAddresses:
 
     Equal shingles address equal entries whatever the document. The first `width - 1` tokens of a text use the
     shorter shingle that ends there (ours).
+
+    Attributes:
+        family: hash functions and their maps onto entries.
     """
 
     def __init__(self, width: int, family: HashFamily) -> None:
@@ -117,7 +126,7 @@ class TokenAddresses:
             width: Tokens per shingle.
             family: Hash functions and their maps onto entries.
         """
-        self._width, self._family = width, family
+        self._width, self.family = width, family
         self._kept: dict[str, NDArray[np.uint8]] = {}
         self._free_bytes = _KEPT_BYTES
 
@@ -131,8 +140,8 @@ class TokenAddresses:
             out[:] = np.unpackbits(kept, axis=1, count=out.shape[1]).view(np.bool_)
             return
         shingles = shingle_ids(tree.tokens, tree.parents, self._width)
-        np.put_along_axis(out, self._family.addresses(shingles), True, axis=1)
-        if len(self._family.keys) > _CHEAP_FUNCTIONS and out.size // 8 <= self._free_bytes:
+        np.put_along_axis(out, self.family.addresses(shingles), True, axis=1)
+        if len(self.family.keys) > _CHEAP_FUNCTIONS and out.size // 8 <= self._free_bytes:
             self._kept[tree.digest()] = np.packbits(out, axis=1)
             self._free_bytes -= self._kept[tree.digest()].nbytes
 
@@ -222,12 +231,13 @@ def partition_sizes(lengths: Sequence[int], memory_dim: int) -> list[int]:
     return sizes
 
 
-def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
+def stack_masks(masks: Sequence[Tensor | None], memory_dim: int) -> Tensor | None:
     """Combine the members' masks of the same texts into the bank's.
 
     Args:
-        masks: Per member `[tokens, memory_dim]`, or None for every entry. Members with one allocation should pass
+        masks: Per member `[tokens, entries]`, or None for every entry. Members with one allocation should pass
             the same tensor: it is then not copied.
+        memory_dim: Entries of the largest memory. What a member has not got is not used, whatever is said of it.
 
     Returns:
         `[1 | K, tokens, memory_dim]`, or None when no member has a mask.
@@ -235,10 +245,12 @@ def stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None
+    wide = {id(mask): pad(mask, (0, memory_dim - mask.shape[1])) for mask in given if mask.shape[1] < memory_dim}
+    given = [wide.get(id(mask), mask) for mask in given]
     if all(mask is masks[0] for mask in masks):
         return given[0].unsqueeze(0)
     everything = torch.ones((1, 1), dtype=torch.bool, device=given[0].device).expand_as(given[0])
-    return torch.stack([everything if mask is None else mask for mask in masks])
+    return torch.stack([everything if mask is None else wide.get(id(mask), mask) for mask in masks])
 
 
 def _require_entries(name: str, memory_dim: int, num_groups: int) -> None:

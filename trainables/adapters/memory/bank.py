@@ -62,16 +62,19 @@ class Memory(nn.Module):
 
 
 class MemoryBank(ParameterStacks):
-    """K memories of one shape as stacked parameters, applied by batched matrix products (idea 5).
+    """K memories as stacked parameters, applied by batched matrix products (idea 5).
+
+    They may differ in size. The entries that a member has not got are zeros: their activation is gelu(0) = 0, so they
+    add nothing, leak nothing and get no gradient. Members without LayerNorm and gate go past those of the others.
 
     Members never mix: every output row, gradient and NaN belongs to one member. Member k starts equal to
     `Memory(..., seed=seeds[k])`. The bank stays on the device it is built on, because the optimiser works on
     views of its storage.
 
-    Attributes (K members, M = memory_dim, D = model_dim; all float32 parameters):
+    Attributes (K members, M = memory_dim of the largest, D = model_dim; all float32 parameters):
         up_weight, up_bias: `[K, M, D]`, `[K, M]`.
         down_weight, down_bias: `[K, D, M]`, `[K, D]`.
-        ln_weight, ln_bias, gate: `[K, D]`, `[K, D]`, `[K, 1]`; only with `norm_and_gate`.
+        ln_weight, ln_bias, gate: `[K, D]`, `[K, D]`, `[K, 1]`; only where a member has them.
     """
 
     up_weight: nn.Parameter
@@ -86,8 +89,8 @@ class MemoryBank(ParameterStacks):
     def __init__(
         self,
         model_dim: int,
-        memory_dim: int,
-        norm_and_gate: bool,
+        memory_dim: int | Sequence[int],
+        norm_and_gate: bool | Sequence[bool],
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
@@ -95,14 +98,18 @@ class MemoryBank(ParameterStacks):
 
         Args:
             model_dim: Width of the residual stream.
-            memory_dim: Number of entries of each member.
-            norm_and_gate: Whether LayerNorm and gate are there, for all members.
+            memory_dim: Number of entries of all members, or of each.
+            norm_and_gate: Whether LayerNorm and gate are there, for all members or for each.
             seeds: One seed per member; their number is K.
             device: Where the parameters live.
         """
-        drawn = {seed: Memory(model_dim, memory_dim, norm_and_gate, seed).state_dict() for seed in dict.fromkeys(seeds)}
-        super().__init__([drawn[seed] for seed in seeds], device)
-        self.model_dim, self.memory_dim, self.norm_and_gate = model_dim, memory_dim, norm_and_gate
+        self.memory_dims = [memory_dim] * len(seeds) if isinstance(memory_dim, int) else list(memory_dim)
+        self.norms = [norm_and_gate] * len(seeds) if isinstance(norm_and_gate, bool) else list(norm_and_gate)
+        kinds = list(zip(self.memory_dims, self.norms, seeds, strict=True))
+        drawn = {kind: Memory(model_dim, *kind).state_dict() for kind in dict.fromkeys(kinds)}
+        super().__init__([drawn[kind] for kind in kinds], device)
+        self.model_dim, self.memory_dim = model_dim, max(self.memory_dims)
+        self._normed = torch.tensor(self.norms, device=device)[:, None, None]
 
     def forward(
         self, hidden: Tensor, mask: Tensor | None = None, members: slice = slice(None)
@@ -127,15 +134,18 @@ class MemoryBank(ParameterStacks):
         if mask is not None:
             used = torch.where(mask, activations, 0.0).flatten(1, -2)
         out = torch.baddbmm(self.down_bias[members].unsqueeze(1), used, self.down_weight[members].mT)
-        if self.norm_and_gate:
+        if any(self.norms[members]):
+            plain = out
             out = F.layer_norm(out, (self.model_dim,))
             out = out * self.ln_weight[members].unsqueeze(1) + self.ln_bias[members].unsqueeze(1)
             out = out * self.gate[members].unsqueeze(1)
+            if not all(self.norms[members]):
+                out = torch.where(self._normed[members], out, plain)
         added = out.view(len(up_bias), *positions, self.model_dim).to(hidden.dtype)
         return added, activations
 
     def single(self, member: int) -> Memory:
         """Return one member as a plain `Memory` of its own storage, on the CPU."""
-        memory = Memory(self.model_dim, self.memory_dim, self.norm_and_gate, seed=None)
+        memory = Memory(self.model_dim, self.memory_dims[member], self.norms[member], seed=None)
         memory.load_state_dict(self.member_state(member))
         return memory

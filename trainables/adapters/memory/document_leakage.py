@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from trainables.adapters.memory.bank import MemoryBank
-from trainables.adapters.memory.entry_sets import EntrySet, member_masks
+from trainables.adapters.memory.entry_sets import EntrySet
 from trainables.adapters.memory.leakage import leakage
 from trainables.adapters.split import passes
 from trainables.lm.batches import TextBatches
@@ -15,30 +15,50 @@ from trainables.lm.batches import TextBatches
 
 @torch.no_grad()
 def document_leakage(
-    batches: TextBatches, bank: MemoryBank, sets: Sequence[EntrySet | None], max_tokens: int
-) -> list[dict[int, float]]:
-    """Return each member's mean leakage per token, over all documents and by group.
+    batches: TextBatches, bank: MemoryBank, sets: Sequence[Mapping[str, EntrySet]], max_tokens: int
+) -> list[dict[str, dict[int, float]]]:
+    """Return each member's mean leakage per token out of some entry sets, over all documents and by group.
+
+    The memories see the documents once, whatever the number of sets.
 
     Args:
         batches: the documents' texts.
         bank: the memories.
-        sets: one set per member; None (every entry) gives 0.
+        sets: each member's sets by name.
         max_tokens: tokens, over all members, at a time.
 
     Returns:
-        Per member: group -> mean leakage over the group's tokens, and key -1 -> mean over all tokens.
+        Per member and set: group -> mean leakage over the group's tokens, and key -1 -> mean over all tokens.
     """
-    sums: list[dict[int, list[float]]] = [{} for _ in range(bank.num_members)]
-    for part, who in passes(batches, bank.num_members, max_tokens):
-        chosen = sets[who]
-        masks = member_masks(chosen, part.documents, part.trees, batches.device)
+    asking = _asking(sets)
+    sums: list[dict[str, dict[int, list[float]]]] = [{name: {} for name in own} for own in sets]
+    for part, who in passes(batches, bank.num_members, max_tokens) if asking else ():
+        first = who.start or 0
         _, activations = bank(part.hidden[None], None, who)
-        by_text = torch.split(leakage(activations, masks).double().cpu(), part.lengths, dim=1)
-        for offset, entry_set in enumerate(chosen):
-            for found, document in zip(by_text, part.documents, strict=True):
-                group = -1 if entry_set is None else entry_set.groups[document]
-                for key in {group, -1}:
-                    cell = sums[(who.start or 0) + offset].setdefault(key, [0.0, 0.0])
-                    cell[0] += float(found[offset].sum())
-                    cell[1] += found.shape[1]
-    return [{group: part / max(1.0, whole) for group, (part, whole) in found.items()} for found in sums]
+        for entry_set, askers in asking:
+            here = [(member, name) for member, name in askers if first <= member < first + len(activations)]
+            if not here:
+                continue
+            mask = entry_set.mask(part.documents, part.trees, batches.device)
+            own = activations[[member - first for member, _ in here]][..., : entry_set.memory_dim]
+            found = leakage(own, None if mask is None else mask[None]).double().cpu()
+            by_text = torch.split(found, part.lengths, dim=1)
+            for place, (member, name) in enumerate(here):
+                for values, document in zip(by_text, part.documents, strict=True):
+                    for key in {entry_set.groups[document], -1}:
+                        cell = sums[member][name].setdefault(key, [0.0, 0.0])
+                        cell[0] += float(values[place].sum())
+                        cell[1] += values.shape[1]
+    return [
+        {name: {group: part / max(1.0, whole) for group, (part, whole) in found.items()} for name, found in own.items()}
+        for own in sums
+    ]
+
+
+def _asking(sets: Sequence[Mapping[str, EntrySet]]) -> list[tuple[EntrySet, list[tuple[int, str]]]]:
+    """Return each different set with the members that ask for it, and their names for it."""
+    found: dict[int, tuple[EntrySet, list[tuple[int, str]]]] = {}
+    for member, own in enumerate(sets):
+        for name, entry_set in own.items():
+            found.setdefault(id(entry_set), (entry_set, []))[1].append((member, name))
+    return list(found.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from trainables.adapters.memory.analysis import allocation_report
 from trainables.adapters.memory.grouped_tokens import GroupedTokens
 from trainables.adapters.memory.grouping import group_documents, group_near_documents
 from trainables.adapters.memory.setting import SetSetting
+from trainables.adapters.own_texts import OwnTexts
 from trainables.lm.corpus_tokens import CorpusTokens
 from trainables.lm.segment_texts import SegmentTexts
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
@@ -28,27 +29,30 @@ class EntrySets:
     Args:
         texts: the documents' segments; shingles and lengths come from these.
         num_documents: documents there are, with or without text.
-        memory_dim: entries of the memory.
     """
 
-    def __init__(self, texts: Sequence[TrainingText], num_documents: int, memory_dim: int) -> None:
+    def __init__(self, texts: Sequence[TrainingText], num_documents: int) -> None:
         """Collect the segments of each document."""
         self._tokens = texts.tokens if isinstance(texts, SegmentTexts) else CorpusTokens.of_texts(texts, num_documents)
-        self._memory_dim = memory_dim
         self._groups: dict[tuple[int, str], Groups] = {}
-        self._built: dict[SetSetting, EntrySet] = {}
+        self._built: dict[tuple[SetSetting, int], EntrySet] = {}
 
-    def of(self, setting: SetSetting) -> EntrySet:
-        """Return the entry set of a setting: it depends on nothing else of a trial.
+    def of(self, setting: SetSetting, memory_dim: int) -> EntrySet:
+        """Return the entry set of a setting for a memory of a size: it depends on nothing else of a trial.
 
         Raises:
             ConfigError: fewer entries than groups, where each group needs its own.
         """
-        if setting not in self._built:
-            self._built[setting] = self._build(setting)
-        return self._built[setting]
+        key = setting, memory_dim
+        if key not in self._built:
+            self._built[key] = self._build(*key)
+        return self._built[key]
 
-    def _build(self, setting: SetSetting) -> EntrySet:
+    def keep_only(self, sizes: Collection[int]) -> None:
+        """Forget the sets of memories of other sizes."""
+        self._built = {key: built for key, built in self._built.items() if key[1] in sizes}
+
+    def _build(self, setting: SetSetting, memory_dim: int) -> EntrySet:
         num_documents = len(self._tokens)
         groups = self.groups(min(setting.num_clusters or num_documents, num_documents), setting.grouping)
         grouped = GroupedTokens(self._tokens, groups.of_document)
@@ -56,7 +60,7 @@ class EntrySets:
             setting.allocation,
             setting.granularity,
             grouped,
-            self._memory_dim,
+            memory_dim,
             setting.mem_seed,
             setting.entries_per_group,
         )
@@ -99,6 +103,7 @@ class EntrySet:
     Attributes:
         allocation: which entries each group, or each token, uses.
         groups: the group of every document.
+        memory_dim: entries of the memory.
     """
 
     def __init__(self, allocation: Allocation, groups: Groups, grouped: GroupedTokens) -> None:
@@ -106,6 +111,7 @@ class EntrySet:
         self.allocation = allocation
         self.groups = groups.of_document
         self._told, self._grouped = groups.told, grouped
+        self.memory_dim = allocation.memory_dim
         self._analysis: dict[str, Any] | None = None
 
     def analysis(self) -> dict[str, Any]:
@@ -136,12 +142,33 @@ def member_masks(
     documents: Sequence[int],
     trees: Sequence[TokenTree],
     device: torch.device,
+    memory_dim: int,
 ) -> Tensor | None:
     """Return the masks of several members: bool `[members or 1, nodes of all trees, memory_dim]`.
 
     A member without a set may use every entry; None when that holds for all. A set that several members share is
     made once; when all share one, the first dimension is 1.
+
+    Args:
+        sets: one for each member.
+        documents: of each tree.
+        trees: the texts.
+        device: where the masks are to be.
+        memory_dim: entries of the largest memory of the pack.
     """
     different = {id(s): s for s in sets if s is not None}
     made = {key: s.mask(documents, trees, device) for key, s in different.items()}
-    return stack_masks([None if s is None else made[id(s)] for s in sets])
+    return stack_masks([None if s is None else made[id(s)] for s in sets], memory_dim)
+
+
+def own_masks(sets: Sequence[EntrySet | None], own: OwnTexts, memory_dim: int) -> Tensor | None:
+    """Return the masks of members with texts of their own: bool `[members, longest, memory_dim]`, or None as above."""
+    if not any(sets):
+        return None
+    device = own.hidden.device
+    found = torch.ones(*own.real.shape, memory_dim, dtype=torch.bool, device=device)
+    for place, entry_set, batch in zip(found, sets, own.batches, strict=True):
+        mask = None if entry_set is None else entry_set.mask(batch.documents, batch.trees, device)
+        if mask is not None:
+            place[: len(mask), : mask.shape[1]] = mask
+    return found

@@ -1,54 +1,75 @@
-"""A memory at the whole model that uses the entries of one document only."""
+"""A memory that uses the entries of one document only: to be attached to a whole model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainables.adapters.memory.allocation import Allocation
 from trainables.adapters.memory.bank import Memory
-from trainables.adapters.memory.entry_sets import EntrySet
-from trainables.lm.reference import WholeModel
 from trainables.lm.token_tree import TokenTree
 
 
-@contextmanager
-def attached_with_mask(
-    whole: WholeModel, memory: Memory, layer: int, entry_set: EntrySet, document: int
-) -> Iterator[None]:
-    """Attach a memory for the time of a `with` block, confined to what an entry set gives a document.
+def confined(memory: Memory, allocation: Allocation, group: int) -> ConfinedMemory:
+    """Return a memory confined to what a group of documents may use (hard mode).
 
     Args:
-        whole: the model. The `transformers` model inside is masked too, also where it goes on from a cache, as
-            `generate` does: rows must then keep their places, and padding counts as text.
-        memory: on the model's device.
-        layer: block whose output it adds to.
-        entry_set: with token granularity each token has its own entries, so every call's tokens are looked at.
-        document: of the trial, by place.
+        memory: all of it.
+        allocation: which entries each group, or each token, uses.
+        group: the document's.
     """
-    masks: list[Tensor | None] = []
-    read: list[Tensor] = []
+    if allocation.addresses is None:
+        row = allocation.mask([group], [TokenTree.chain([0])])
+        assert row is not None, "an allocation that confines a memory gives each group its entries"
+        return ConfinedMemory(memory, row[0])
+    return TokenMemory(memory, allocation)
 
-    def look(_model: Any, _args: Any, given: dict[str, Any]) -> None:
-        tokens, attention_mask, cache = given["input_ids"], given.get("attention_mask"), given.get("past_key_values")
-        before = 0 if cache is None else cache.get_seq_length()
-        if before:
-            tokens = torch.cat([read[0][:, :before], tokens], dim=1)
-        read[:] = [tokens]
+
+class ConfinedMemory(nn.Module):
+    """A memory whose other entries are silent."""
+
+    def __init__(self, memory: Memory, mask: Tensor | None) -> None:
+        """Take the memory and its mask.
+
+        Args:
+            memory: all of it.
+            mask: `[memory_dim]` bool, True for entries that are used.
+        """
+        super().__init__()
+        self.memory = memory
+        self.register_buffer("mask", mask, persistent=False)
+        self.to(memory.up.weight.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return what is to be added to `hidden`, `[..., model_dim]`."""
+        added: Tensor = self.memory(hidden, self.mask)
+        return added
+
+
+class TokenMemory(ConfinedMemory):
+    """A memory of which each token uses the entries of the shingle that ends at it, whatever the document.
+
+    It has to be told the tokens (`read`, which `attach_memory` calls before each pass). Where a text goes on from a
+    cache, as under `generate`, rows must keep their places (no beams), and padding on the left counts as text.
+    """
+
+    def __init__(self, memory: Memory, allocation: Allocation) -> None:
+        """Take the memory and what addresses its entries."""
+        super().__init__(memory, None)
+        self._allocation, self._read = allocation, torch.empty(0)
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None) -> None:
+        """Look at the tokens of the pass that follows, after those that a cache holds."""
+        before = 0 if past_key_values is None else past_key_values.get_seq_length()
+        tokens = torch.cat([self._read[:, :before], input_ids], dim=1) if before else input_ids
+        self._read = tokens
         is_tree = attention_mask is not None and attention_mask.dim() == 4 and not before
         trees = trees_of(tokens, attention_mask if is_tree else None)
-        found = entry_set.mask([document] * len(trees), trees, tokens.device)
-        masks[:] = [None if found is None else found.view(*tokens.shape, -1)[:, before:]]
-
-    handle = whole.model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        with whole.with_memory(lambda hidden: memory(hidden, masks[0]), layer):
-            yield
-    finally:
-        handle.remove()
+        found = self._allocation.mask([0] * len(trees), trees, tokens.device)
+        assert found is not None, "each token has its entries"
+        self.mask = found.view(*tokens.shape, -1)[:, before:]
 
 
 def trees_of(tokens: Tensor, attention_mask: Tensor | None) -> list[TokenTree]:

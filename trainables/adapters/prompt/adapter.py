@@ -53,7 +53,7 @@ class PromptAdapter(TrainedWholeModel[PromptPlan]):
         self.whole = self._prompted
         self.train_these({_NAME: self._prompted.vectors})
 
-    def train_flops(self, epochs: int) -> float:
+    def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count the texts and the vectors before each of them."""
         train = self.texts.train
         tokens = sum(len(text.tree) for text in train)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from trainables.adapters.memory.bank import MemoryBank
-from trainables.adapters.shapes import check_same
 from trainables.adapters.stacks import ParameterStacks
 from trainables.adapters.two_memories.plan import KINDS, Kind
 
@@ -53,6 +52,7 @@ class TwoBanks(ParameterStacks):
             {f"{kind}.{name}": view for kind in KINDS for name, view in self.bank(kind).member_parameters(k).items()}
             for k in range(self.num_members)
         ]
+        self._shapes = [{name: view.shape for name, view in views.items()} for views in self._views]
 
     @property
     def device(self) -> torch.device:
@@ -65,10 +65,9 @@ class TwoBanks(ParameterStacks):
         assert isinstance(found, MemoryBank)
         return found
 
-    @property
-    def member_size(self) -> int:
-        """Numbers that one member trains."""
-        return sum(view.numel() for view in self.member_parameters(0).values())
+    def member_size(self, member: int) -> int:
+        """Return how many numbers one member trains."""
+        return sum(view.numel() for view in self.member_parameters(member).values())
 
     def member_parameters(self, member: int) -> dict[str, nn.Parameter]:
         """Return what of one member is trained, by name; its state has both memories."""
@@ -100,14 +99,3 @@ class TwoBanks(ParameterStacks):
         fixed = {name: stack.detach() for name, stack in bank.named_parameters()}
         unlearnt: Tensor = torch.func.functional_call(bank, fixed, (hidden, None, who))[0]
         return unlearnt
-
-    @torch.no_grad()
-    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Set one member's parameters.
-
-        Raises:
-            DataError: names, types or shapes differ.
-        """
-        check_same(state, self._views[member], self.what)
-        for name, view in self._views[member].items():
-            view.copy_(state[name])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from scipy.stats import ttest_rel
 
 from sweep.records.store import Store
 from sweep.report.asked import ASKED
 from sweep.report.build import Options, build_report
 from sweep.report.comparisons import by_unit
-from sweep.report.comparisons.by_unit import grouped_difference, unit_comparisons
+from sweep.report.comparisons.by_unit import unit_comparisons
 from sweep.report.render import markdown_text
 from sweep.report.study import load_study
 from trainables.probes.forgetting.plan import ForgettingPlan
@@ -94,19 +92,6 @@ def test_missing_answers_are_named_and_compare_nothing(storage):
         for line in report.warnings
     )
     assert "recall_against_pretrained" not in report.data
-
-
-def test_groups_are_drawn_whole():
-    rng = np.random.default_rng(1)
-    shift = rng.normal(0.0, 1.0, 40).repeat(5)
-    values, others = 0.3 + shift + rng.normal(0, 0.1, 200), rng.normal(0, 0.1, 200)
-    apart, _ = grouped_difference(values, others, np.ones(200))
-    sums = [x.reshape(40, 5).sum(axis=1) for x in (values, others)]
-    together, p = grouped_difference(*sums, np.full(40, 5.0))
-    assert together[1] - together[0] > 1.8 * (apart[1] - apart[0])
-    assert p == pytest.approx(ttest_rel(*sums).pvalue, abs=0.02)
-    centre = (values - others).mean()
-    assert together[0] < centre < together[1]
 
 
 def test_what_memorising_costs_is_told_apart_by_kind(storage):

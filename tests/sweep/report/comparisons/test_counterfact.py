@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from sweep.records.store import Store
@@ -10,8 +9,6 @@ from sweep.report.build import Options, build_report
 from sweep.report.comparisons.counterfact import (
     SLUG,
     counterfact_comparisons,
-    paired_difference,
-    paired_differences,
 )
 from sweep.report.study import load_study
 from sweep.report.table import MAX_ROWS
@@ -132,23 +129,3 @@ def test_samples_in_another_form_are_left_out(storage, broken):
     study = load_study(Store(str(storage.root)))
     assert counterfact_comparisons(study) == []
     assert SLUG not in build_report(study).data
-
-
-def test_the_interval_of_a_known_difference():
-    rng = np.random.default_rng(1)
-    others = rng.normal(0, 1, 400)
-    (low, high), p = paired_difference(others + rng.normal(0.3, 1, 400), others)
-    assert low < 0.3 < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15) and p < 0.01
-    (low, high), p = paired_difference(others + rng.normal(0, 1, 400), others)
-    assert low < 0 < high and p > 0.05
-
-
-@pytest.mark.parametrize("records", [2, 5, 30, 200])
-def test_scores_resampled_together_come_out_as_one_by_one(records):
-    rng = np.random.default_rng(records)
-    values, others = ((rng.random((records, 5, 6)) < share).mean(axis=1) for share in (0.45, 0.3))
-    values[:, 3] = others[:, 3]
-    low, high, p = paired_differences(values - others, 300)
-    for k in range(6):
-        interval, alone = paired_difference(values[:, k], others[:, k], 300)
-        assert (low[k], high[k]) == pytest.approx(interval) and p[k] == pytest.approx(alone)

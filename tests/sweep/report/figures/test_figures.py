@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from sweep.records.store import Store
-from sweep.report.figures.alpha import default_target, epochs_to
+from sweep.report.figures.alpha import alpha_figures, default_target, epochs_to
 from sweep.report.figures.drawing import finish, panels
 from sweep.report.figures.guidance import guidance_figures, words_table
-from sweep.report.figures.layers import error_curve, mean_curve, nll_curve, pretrained_error
+from sweep.report.figures.layers import (
+    bands_told,
+    draw_band,
+    error_curve,
+    mean_curve,
+    nll_curve,
+    pretrained_error,
+    seed_interval,
+)
 from sweep.report.figures.simset import Analysis, analyses, simset_table
-from sweep.report.references import plain_by_layer
+from sweep.report.references import References, plain_by_layer
 from sweep.report.study import Trial, load_study
 
 FALL = [(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)]
@@ -124,3 +132,25 @@ def test_figures_of_sampled_pairs_have_an_interval_and_those_of_all_pairs_none()
     texts = [[cell.text for cell in cells] for _, cells in table.rows]
     assert texts[0][5] == "0.250 (0.200 to 0.310)" and texts[0][7] == "1.000 (0.900 to 1.000)"
     assert texts[1][5] == "0.250" and texts[1][7] == "1.000"
+
+
+def test_a_curve_of_several_seeds_has_a_band_and_one_of_a_single_seed_says_why_not():
+    seeds = [[(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)], [(0.0, 3.2), (1.0, 2.4), (2.0, 1.2)]]
+    with panels(1, 2) as (_, axes):
+        several, single = axes[0]
+        draw_band(several, seeds, "black")
+        draw_band(single, [seeds[0], []], "black")
+    (band,) = several.collections
+    low, high = seed_interval([2.0, 2.4])
+    assert sorted({float(y) for x, y in band.get_paths()[0].vertices if x == 1.0}) == pytest.approx([low, high])
+    assert not single.collections
+    assert "Bands" in bands_told([seeds]) and "single training" in bands_told([seeds, seeds[:1]])
+    assert "no interval" in bands_told([seeds[:1]]) and "Bands" not in bands_told([seeds[:1]])
+
+
+def test_figures_over_alpha_say_what_their_bars_are_and_why_some_have_none(storage):
+    storage.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10,), alphas=(0.0, 1.0))
+    study = load_study(Store(str(storage.root)))
+    figures = {f.slug: f for f in alpha_figures(study.trials, References(study.everyone, {}), {})}
+    assert "95 % interval over seeds" in figures["epochs_to_nll"].caption
+    assert "a single training" in figures["alpha_allocation_nll"].caption

@@ -157,13 +157,13 @@ def test_granularity_matters_for_simset_only(pages: Pages) -> None:
 
 def test_masks_of_members_are_stacked_with_all_entries_for_those_without() -> None:
     one, other = torch.rand(2, 5, 6) < 0.5
-    stacked = stack_masks([one, None, other])
+    stacked = stack_masks([one, None, other], one.shape[1])
     assert stacked is not None and stacked.shape == (3, 5, 6)
     assert torch.equal(stacked[0], one) and stacked[1].all()
     assert torch.equal(stacked[2], other)
-    same = stack_masks([one, one])
+    same = stack_masks([one, one], one.shape[1])
     assert same is not None and same.shape == (1, 5, 6) and same.data_ptr() == one.data_ptr()
-    assert stack_masks([None, None]) is None
+    assert stack_masks([None, None], 4) is None
 
 
 FEW_TEXTS = [[[1, 2, 3, 4, 5], [6, 7]], [[1, 2, 3, 9]], [[20, 21, 22, 23, 24, 25]]]

@@ -33,7 +33,7 @@ def test_it_is_trained_as_peft_trains_it(
     adapter = build(spec)
     (initial,) = adapter.state(0).weights.values()
     card = model_card(spec.model)
-    assert initial.numel() == adapter_plan(vars(spec)).stored_params(card) == adapter.trained_params
+    assert initial.numel() == adapter_plan(vars(spec)).stored_params(card) == adapter.trained_params(0)
     peft_model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(spec.model),
         PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),

@@ -58,14 +58,22 @@ class Heartbeat:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Print no dots while the block runs: something else shows how far it is."""
-        with self._turn:
-            self._end_dots()
-            self._paused = True
+        self.pause()
         try:
             yield
         finally:
-            with self._turn:
-                self._paused, self._last = False, time.monotonic()
+            self.resume()
+
+    def pause(self) -> None:
+        """Print no dots until `resume`; lines are printed all the same."""
+        with self._turn:
+            self._end_dots()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Print dots again."""
+        with self._turn:
+            self._paused, self._last = False, time.monotonic()
 
     def _beat(self) -> None:
         while not self._over.wait(self._every_s / 4):
