@@ -81,7 +81,8 @@ class PackQuestions:
         found = {}
         for key in self._wanted[member]:
             probe = texts.asked.get(self._plans[key])
-            share = self._seconds[key] / whole * evaluate_s / size if whole else 0.0
+            askers = sum(key in wanted for wanted in self._wanted)
+            share = self._seconds[key] / whole * evaluate_s / askers if whole else 0.0
             counts = {} if probe is None else dict(probe.counts)
             found[key] = {"counts": counts, "timings": {"evaluate_s": share, "pack_size": size}}
         return found

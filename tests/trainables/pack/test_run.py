@@ -117,6 +117,12 @@ def test_each_member_of_a_pack_gets_the_result_it_gets_alone(base, device, toler
         assert answers[0].equals(answers[1])
 
 
+def test_the_seconds_of_a_question_are_shared_by_those_who_asked_it(base, cache, tmp_path):
+    results = run([task({**base, **v}, tmp_path) for v in UNEQUAL], cache).values()
+    asked = [sum(told["timings"]["evaluate_s"] for told in result["askings"].values()) for result in results]
+    assert sum(asked) == pytest.approx(sum(result["timings"]["evaluate_s"] for result in results))
+
+
 def test_a_trial_run_twice_is_bit_identical(base, cache, tmp_path):
     tasks = [[task({**base, **VARIANTS[2]}, tmp_path / str(i))] for i in range(2)]
     first, second = (run(t, cache)[t[0].id] for t in tasks)
