@@ -8,7 +8,7 @@ import torch
 import typer
 from transformers.utils import logging
 
-from benchmarks import corpus, driver, floor, growth, identity, memory, packing, parts, trial, whole
+from benchmarks import corpus, driver, floor, gpu, growth, identity, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
 from sweep.cli import user_errors
 
@@ -16,7 +16,7 @@ MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,
     "floor": floor.command, "packing": packing.command, "memory": memory.command,
     "sweep": whole.command, "growth": growth.command, "corpus": corpus.command,
-    "driver": driver.command, "identity": identity.command,
+    "driver": driver.command, "identity": identity.command, "gpu": gpu.command,
 }  # fmt: skip
 
 app = typer.Typer(
@@ -37,6 +37,9 @@ def main(
     if context.invoked_subcommand is not None:
         return
     for each, run in MEASURES.items():
+        if each == "gpu" and not torch.cuda.is_available():
+            typer.echo("== gpu: left out, torch sees no CUDA device here")
+            continue
         typer.echo(f"== {each}")
         run()
 

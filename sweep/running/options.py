@@ -24,7 +24,7 @@ class RunOptions:
         device: auto, cpu or cuda.
         pack_size: trials in a pack at most; None to choose.
         address: of the Ray cluster; None for RAY_ADDRESS or a Ray of our own.
-        gpus: GPUs of a pack, may be a fraction; None for one where there are any. Ray only.
+        gpus: GPUs of a pack, at most one, may be a fraction; 0 for the CPU; None for one where there are any. Ray only.
         cpus: CPUs of a pack, also torch's threads; None for 1 with Ray, and for torch's own number in this process.
         max_concurrent: packs at once; None for as many as fit. Ray only.
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
@@ -65,6 +65,12 @@ class RunOptions:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
         if self.tracking_uri:
             check_tracking_uri(self.tracking_uri)
+        if self.gpus is not None and not 0 <= self.gpus <= 1:
+            raise ConfigError(
+                f"gpus-per-trial={self.gpus:g}: a pack computes on one GPU; give 1, a fraction of it to share it, or 0"
+            )
+        if self.gpus == 0 and self.device == "cuda":
+            raise ConfigError("gpus-per-trial=0: --device cuda needs a GPU for each pack; leave one of them out")
         if self.executor == "local":
             for name, given in (("address", self.address), ("gpus-per-trial", self.gpus)):
                 if given is not None:

@@ -120,11 +120,7 @@ class RayTune:
         os.environ.update(_TUNE_SETTINGS)
         keep_keys_from_tune()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
-        settings = {
-            "device": self._settings.device,
-            "threads": max(1, int(self._resources.cpus)),
-            "cache_bytes": self._settings.cache_bytes,
-        }
+        settings = self._worker_settings()
         resources = {"cpu": self._resources.cpus, "gpu": self._gpus}
         with scratch_folder() as scratch:
             tuner = tune.Tuner(
@@ -147,6 +143,20 @@ class RayTune:
             )
             with _own_errors():
                 tuner.fit()
+
+    def _worker_settings(self) -> dict[str, Any]:
+        """Return what a worker sets itself up with, as plain data.
+
+        Without a GPU of its own it computes on the CPU: the machine's GPUs are there for it to see, and would be taken
+        by every worker at a time.
+        """
+        device = self._settings.device
+        return {
+            "device": "cpu" if device == "auto" and not self._gpus else device,
+            "threads": max(1, int(self._resources.cpus)),
+            "cache_bytes": self._settings.cache_bytes,
+            "gpu_share": min(1.0, self._gpus or 1.0),
+        }
 
     def _slots_now(self) -> Callable[[], int]:
         """Return what says how many packs run at once: as nodes come and go, of a cluster; else as many as at first."""

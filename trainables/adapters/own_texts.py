@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainables.adapters.split import slices
 from trainables.lm.batches import TextBatch, text_marks
+from trainables.lm.transfer import sent
 from trainables.lm.upper import Upper
 
 
@@ -37,7 +38,7 @@ class OwnTexts:
         self.hidden = pad_sequence([batch.hidden for batch in batches], batch_first=True)
         longest, device = self.hidden.shape[1], self.hidden.device
         tokens = np.array([len(batch.hidden) for batch in batches])
-        self.real = torch.from_numpy(np.arange(longest) < tokens[:, None]).to(device)
+        self.real = sent(np.arange(longest) < tokens[:, None], device)
         self._width = max(len(batch.labels) for batch in batches)
         texts, starts, target_starts = [], [], []
         for member, batch in enumerate(batches):
@@ -48,8 +49,8 @@ class OwnTexts:
         order = sorted(range(len(texts)), key=lambda at: len(texts[at].tree))
         self._row = [texts[at] for at in order]
         self._positions, self._targets, self._labels = text_marks(self._row, device)
-        self._places = _stretches([(starts[at], len(texts[at].tree)) for at in order]).to(device)
-        self._target_places = _stretches([(target_starts[at], texts[at].num_targets) for at in order]).to(device)
+        self._places = sent(_stretches([(starts[at], len(texts[at].tree)) for at in order]), device)
+        self._target_places = sent(_stretches([(target_starts[at], texts[at].num_targets) for at in order]), device)
 
     def nll(self, upper: Upper, states: Tensor) -> Tensor:
         """Return each member's NLL, summed over its target tokens: `[members]`.
@@ -60,7 +61,7 @@ class OwnTexts:
         """
         tokens = None
         if upper.needs_tokens:
-            tokens = torch.tensor([[token for text in self._row for token in text.tree.tokens]], device=states.device)
+            tokens = sent([token for text in self._row for token in text.tree.tokens], states.device)[None]
         lengths = [len(text.tree) for text in self._row]
         row = states.flatten(0, 1)[self._places][None]
         final = upper(row, positions=self._positions[None], lengths=lengths, tokens=tokens)
@@ -88,8 +89,8 @@ class OwnStep:
         self.lengths = [length for batch in batches for length in batch.lengths]
         device = batches[0].hidden.device
         self.num_targets = batches[0].num_targets
-        self.targets = torch.tensor([batch.num_targets for batch in batches], device=device)
-        self.tokens = torch.tensor([len(batch.hidden) for batch in batches], device=device)
+        self.targets = sent([batch.num_targets for batch in batches], device)
+        self.tokens = sent([len(batch.hidden) for batch in batches], device)
 
     def passes(self, max_tokens: int) -> Iterator[tuple[slice, OwnTexts]]:
         """Split into forward passes of at most `max_tokens` tokens: by members first, then by texts.
@@ -114,6 +115,6 @@ class OwnStep:
                 yield who, OwnTexts([batch.part(texts)])
 
 
-def _stretches(stretches: Sequence[tuple[int, int]]) -> Tensor:
+def _stretches(stretches: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """Return the numbers of stretches, each given by its first and how many there are, one after the other."""
-    return torch.from_numpy(np.concatenate([np.arange(first, first + count) for first, count in stretches]))
+    return np.concatenate([np.arange(first, first + count) for first, count in stretches])

@@ -228,7 +228,7 @@ def member_nll(upper: Upper, batch: TextBatch, states: Tensor) -> Tensor:
     """
     tokens = batch.tokens[None] if upper.needs_tokens else None
     final = upper(states, positions=batch.positions[None], lengths=batch.lengths, tokens=tokens)
-    picked = final[:, batch.targets].flatten(0, 1)
+    picked = batch.target_places.of(final).flatten(0, 1)
     return upper.nll(picked, batch.labels.repeat(len(states))).reshape(len(states), -1)
 
 

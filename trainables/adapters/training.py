@@ -19,6 +19,7 @@ from trainables.adapters.split import slices
 from trainables.adapters.stacks import ParameterStacks
 from trainables.errors import OutOfMemory, failure_kind
 from trainables.lm.batches import TextBatch, TextBatches, epoch_order
+from trainables.lm.placement import free_memory
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,24 @@ class PackTraining:
         Raises:
             OutOfMemory: one text of one member does not fit.
         """
-        while True:
-            try:
-                found = self._gradients(batch)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if failure_kind(error) != "memory":
-                    raise
-                self.micro_batch_tokens = _halve(self.micro_batch_tokens, max(batch.lengths), error)
+        while (found := self._gradients_if_they_fit(batch)) is None:
+            free_memory(self._batches.device)
         finite &= torch.isfinite(found.objective)
         self.optimiser.step(self.active, finite)
         return found
+
+    def _gradients_if_they_fit(self, batch: TextBatch | OwnStep) -> StepLosses | None:
+        """Return what `_gradients` does; None where it did not fit, with smaller passes from then on.
+
+        What the failed pass held is free once this has returned: while the error is handled, its traceback holds it.
+        """
+        try:
+            return self._gradients(batch)
+        except (RuntimeError, MemoryError) as error:
+            if failure_kind(error) != "memory":
+                raise
+            self.micro_batch_tokens = _half(self.micro_batch_tokens, max(batch.lengths), error)
+            return None
 
     def _passes(self, batch: TextBatch | OwnStep) -> Iterator[tuple[slice, StepLosses]]:
         """Yield which members, and what they lose, forward pass by forward pass."""
@@ -197,9 +205,7 @@ class PackTraining:
         return StepLosses(loss, nll, more)
 
 
-def _halve(tokens: int, width: int, error: BaseException) -> int:
+def _half(tokens: int, width: int, error: BaseException) -> int:
     if tokens <= width:
         raise OutOfMemory(f"out of memory with one text of {width} tokens of one member at a time") from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return max(width, tokens // 2)

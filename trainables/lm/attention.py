@@ -2,7 +2,8 @@
 
 The blocks' other parts look at one token at a time, so they need not know where a text ends: the tokens of many
 texts go through them as one matrix, and only attention looks at the texts one by one. Texts of one length that
-stand together share a call. Sliding windows count by positions within a text, in trees too.
+stand together share a call; on a GPU, where a call costs more than the padding, all texts do. Sliding windows count by
+positions within a text, in trees too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -18,10 +20,42 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+from trainables.lm.places import Padding
+
 NAME = "text_by_text"
 """What `attn_implementation` is to be. Masks are taken as they come (None or `[rows, 1, seq, seq]`)."""
 
+AT_ONCE = ("cuda",)
+"""Kinds of devices on which texts of several lengths share a call, padded. On a CPU a call of each length is faster: a
+call costs little there, and padding is computed (`python -m benchmarks parts`, no padding)."""
+
 _seen: ContextVar[dict[int, int | None] | None] = ContextVar("windows_seen", default=None)
+
+
+class TextRow:
+    """Texts that stand one after the other in a row, for attention to tell apart in every block.
+
+    Args:
+        lengths: tokens of each text.
+        device: where the row is.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Keep the lengths."""
+        self.lengths, self._device = tuple(lengths), device
+        self.at_once = device.type in AT_ONCE and len(set(self.lengths)) > 1
+        self._masks: dict[int, Tensor] = {}
+
+    @cached_property
+    def padding(self) -> Padding:
+        """The texts as rows of one width: made once for all blocks."""
+        return Padding.of_texts(self.lengths, self._device)
+
+    def within(self, window: int, query: Tensor, key: Tensor) -> Tensor:
+        """Return the mask of a sliding window over padded texts: made once for all blocks that have it."""
+        if window not in self._masks:
+            self._masks[window] = _within(window, query, key, None, None)
+        return self._masks[window]
 
 
 def text_by_text(
@@ -30,7 +64,7 @@ def text_by_text(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    lengths: Sequence[int] | None = None,
+    lengths: TextRow | None = None,
     depths: Tensor | None = None,
     sliding_window: int | None = None,
     **settings: Any,
@@ -43,7 +77,7 @@ def text_by_text(
         key: as query.
         value: as query.
         attention_mask: who sees whom, bool; used only where there are no lengths. None: all that comes before.
-        lengths: tokens of each text; they add up to `tokens`. None: each row is one text.
+        lengths: the texts, whose tokens add up to `tokens`. None: each row is one text.
         depths: positions of the tokens of a tree, `[rows, tokens]`; used only with a mask.
         sliding_window: a token sees so many positions, its own included; None for all.
         settings: passed on.
@@ -58,8 +92,10 @@ def text_by_text(
         if sliding_window is not None and key.shape[2] > sliding_window:
             attention_mask = _within(sliding_window, query, key, attention_mask, depths)
         return _attend(module, query, key, value, attention_mask, settings), None
+    if lengths.at_once:
+        return _padded(module, query, key, value, lengths, sliding_window, settings), None
     outputs, start = [], 0
-    for length, texts in groupby(lengths):
+    for length, texts in groupby(lengths.lengths):
         count = len(list(texts))
         end = start + count * length
         texts_query, texts_key, texts_value = (
@@ -73,6 +109,23 @@ def text_by_text(
         outputs.append(out.reshape(len(query), count * length, *out.shape[2:]))
         start = end
     return torch.cat(outputs, dim=1), None
+
+
+def _padded(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    texts: TextRow,
+    window: int | None,
+    settings: dict[str, Any],
+) -> Tensor:
+    """Return what `text_by_text` returns, from one call for texts of all lengths."""
+    padding, mask = texts.padding, None
+    query, key, value = (padding.apart(states.transpose(1, 2)).transpose(1, 2) for states in (query, key, value))
+    if window is not None and padding.width > window:
+        mask = texts.within(window, query, key)
+    return padding.together(_attend(module, query, key, value, mask, settings))
 
 
 def _before(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.lm.places import Places
 from trainables.lm.segment_texts import target_count, text_lengths
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
+from trainables.lm.transfer import sent
 
 PASS_TOKENS = {"cpu": 16, "cuda": 256}
 """What reading the weights once more costs, in tokens that the device could have computed meanwhile (ours)."""
@@ -56,7 +59,16 @@ class TextBatch:
     @property
     def tokens(self) -> Tensor:
         """The texts' token ids, int64 `[tokens]`."""
-        return torch.tensor([token for text in self.texts for token in text.tree.tokens], device=self.hidden.device)
+        return sent([token for text in self.texts for token in text.tree.tokens], self.hidden.device)
+
+    @cached_property
+    def target_places(self) -> Places:
+        """Where targets are predicted from, to be read from `[any, tokens, ...]`."""
+        is_target = np.concatenate([np.arange(1, len(text.tree) + 1) >= text.first_target for text in self.texts])
+        is_target[np.cumsum(self.lengths) - 1] = False
+        count = int(is_target.sum())
+        back = np.where(is_target, np.cumsum(is_target) - 1, count)
+        return Places(self.targets, sent(back, self.hidden.device), count < len(back))
 
     @property
     def trees(self) -> list[TokenTree]:
@@ -111,10 +123,11 @@ def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Ten
     ]
     labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in texts]
 
-    def to_device(parts: Sequence[NDArray[np.int64]]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(device)
-
-    return to_device([text.tree.positions for text in texts]), to_device(targets), to_device(labels)
+    positions = [text.tree.positions for text in texts]
+    sizes = [sum(map(len, each)) for each in (positions, targets, labels)]
+    found = sent(np.concatenate([*positions, *targets, *labels]), device)
+    first, second, third = torch.split(found, sizes)  # type: ignore[no-untyped-call]
+    return first, second, third
 
 
 class TextBatches:
@@ -148,8 +161,15 @@ class TextBatches:
         """Return the texts at `indices` as one batch, by length: attention takes texts of one length together."""
         order = sorted(indices, key=self._lengths.__getitem__)
         chosen = [self.texts[i] for i in order]
-        hidden = torch.cat([self.hidden[i] for i in order]).to(self.device, non_blocking=True)
-        return TextBatch(chosen, hidden, *text_marks(chosen, self.device))
+        return TextBatch(chosen, self._states(order), *text_marks(chosen, self.device))
+
+    def _states(self, indices: Sequence[int]) -> Tensor:
+        """Return the states of some texts one after the other, on the device."""
+        states = [self.hidden[i] for i in indices]
+        if self.device.type == "cpu" or states[0].device == self.device:
+            return torch.cat(states)
+        pinned = torch.empty(sum(map(len, states)), *states[0].shape[1:], dtype=states[0].dtype, pin_memory=True)
+        return torch.cat(states, out=pinned).to(self.device, non_blocking=True)
 
     def steps(self, order: NDArray[np.int64], batch_size: int) -> Iterator[TextBatch]:
         """Yield the texts of each step, in the order given; the last step may have fewer.

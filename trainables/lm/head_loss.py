@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-PART = {"cpu": 1024, "cuda": 4096}
-"""Words of the vocabulary at one time (ours): few enough for a core's cache, enough to keep a GPU busy."""
+CPU_WORDS = 1024
+"""Words of the vocabulary at one time on a CPU: few enough for a core's cache (ours; `python -m benchmarks parts`)."""
+DEVICE_BYTES = 2**29
+"""Bytes that the logits of one part may take elsewhere, in float32: as few parts as that allows, each being some 20
+kernels (ours: 4,096 tokens of a vocabulary of 50,304 take two)."""
 
 
 def token_nll(
@@ -39,7 +42,7 @@ def token_nll(
         head_weight: frozen, `[vocab, model_dim]`.
         head_bias: frozen, `[vocab]`, or None.
         labels: `[tokens]`, int64; -100 gives loss and gradient 0.
-        part: words of the vocabulary taken at one time; None: as many as suit the device.
+        part: words of the vocabulary taken at one time; None: as many as suit the device (`words_of_a_part`).
         scale: factor of the logits.
         cap: logits become `cap * tanh(logits / cap)`; None: they stay.
 
@@ -48,9 +51,17 @@ def token_nll(
     """
     if head_weight.requires_grad or (head_bias is not None and head_bias.requires_grad):
         raise ValueError("token_nll is for a frozen head; a head that is trained gets no gradient here")
-    part = part or PART[final.device.type]
+    part = part or words_of_a_part(final.device, len(final), len(head_weight))
     nll: Tensor = _TokenNLL.apply(final, head_weight, head_bias, labels, part, scale, cap)  # type: ignore[no-untyped-call]
     return nll
+
+
+def words_of_a_part(device: torch.device, tokens: int, vocabulary: int) -> int:
+    """Return how many words of the vocabulary are taken at one time, in parts of about one size."""
+    if device.type == "cpu":
+        return CPU_WORDS
+    parts = -(-4 * tokens * vocabulary // DEVICE_BYTES)
+    return -(-vocabulary // max(1, min(vocabulary, parts)))
 
 
 class _TokenNLL(torch.autograd.Function):
@@ -66,12 +77,12 @@ class _TokenNLL(torch.autograd.Function):
         cap: float | None,
     ) -> Tensor:
         exact = torch.promote_types(final.dtype, torch.float32)
+        wanted: bool = ctx.needs_input_grad[0]
         counted = (labels != IGNORED).unsqueeze(1)
-        label = labels.unsqueeze(1).where(counted, 0)
-        top = final.new_full((len(final), 1), -torch.inf, dtype=exact)
-        own, others = torch.zeros_like(top), torch.zeros_like(top)
-        own_slope = torch.full_like(top, scale)
-        pull = torch.zeros_like(final, dtype=exact) if ctx.needs_input_grad[0] else None
+        label = labels.unsqueeze(1).masked_fill(~counted, 0)
+        top = own = others = torch.empty(0)  # of the parts so far; the first makes them
+        own_slope: Tensor | float = scale
+        pull: Tensor | None = None
         for start in range(0, len(weight), part):
             words = weight[start : start + part]
             logits = final @ words.T if bias is None else torch.addmm(bias[start : start + part], final, words.T)
@@ -82,29 +93,32 @@ class _TokenNLL(torch.autograd.Function):
             if cap is not None:
                 bent = torch.tanh(logits / cap)
                 logits = bent * cap
-                slope = bent.square_().neg_().add_(1).mul_(scale) if pull is not None else None
+                slope = bent.square_().neg_().add_(1).mul_(scale) if wanted else None
             column = (label - start).clamp(0, len(words) - 1)
             here = column + start == label
-            own = own + logits.gather(1, column).where(here, 0.0)
-            higher = torch.maximum(top, logits.amax(dim=1, keepdim=True))
-            rescale = (top - higher).exp()
+            elsewhere = ~here
+            mine = logits.gather(1, column).masked_fill_(elsewhere, 0.0)
+            own = own + mine if start else mine
+            higher = logits.amax(dim=1, keepdim=True)
+            if start:
+                higher = torch.maximum(top, higher)
+            rescale = (top - higher).exp() if start else None
             exps = logits.sub_(higher).exp_()
             # The label's own share is left out: it is added at the end, where a sure token keeps its small gradient.
-            exps.scatter_(1, column, exps.gather(1, column).where(~here, 0.0))
-            others = others * rescale + exps.sum(dim=1, keepdim=True)
-            if pull is not None:
-                pull = pull * rescale
+            exps.scatter_(1, column, exps.gather(1, column).masked_fill_(here, 0.0))
+            share = exps.sum(dim=1, keepdim=True)
+            others = share if rescale is None else others * rescale + share
+            if wanted:
                 if slope is not None:
-                    own_slope = slope.gather(1, column).where(here, own_slope)
+                    own_slope = torch.where(here, slope.gather(1, column), own_slope)
                     exps.mul_(slope)
                 elif scale != 1.0:
                     exps.mul_(scale)
-                same = weight.dtype == exact
-                pull = torch.addmm(pull, exps, words) if same else pull + exps.to(weight.dtype) @ words
+                pull = _added(pull, rescale, exps, words)
             top = higher
         total = others + (own - top).exp()
         if pull is not None:
-            gradient = (pull - others * own_slope * weight[label.squeeze(1)]) / total * counted
+            gradient = (pull - others * own_slope * weight.index_select(0, label.squeeze(1))) / total * counted
             ctx.save_for_backward(gradient.to(final.dtype))
         return ((total.log() + top - own) * counted).squeeze(1).float()
 
@@ -113,3 +127,11 @@ class _TokenNLL(torch.autograd.Function):
     def backward(ctx: Any, *by_nll: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * by_nll[0].unsqueeze(1)).to(gradient.dtype), None, None, None, None, None, None
+
+
+def _added(pull: Tensor | None, rescale: Tensor | None, exps: Tensor, words: Tensor) -> Tensor:
+    """Return the gradient's part of the words so far, weighted anew, with that of some more."""
+    if words.dtype != exps.dtype:
+        more = (exps.to(words.dtype) @ words).to(exps.dtype)
+        return more if pull is None or rescale is None else pull * rescale + more
+    return exps @ words if pull is None or rescale is None else torch.addmm(pull * rescale, exps, words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from trainables.errors import failure_kind
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden_cache import HiddenCache
-from trainables.lm.placement import blocks_fit
+from trainables.lm.placement import blocks_fit, free_memory
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.lm.trunk import Trunk
@@ -138,7 +138,7 @@ class HiddenStates:
             if pending[wanted]:
                 flush(wanted)
         del trunk
-        self._free()
+        free_memory(self._device)
         return found
 
     def _start(self, todo: Sequence[TokenTree], layers: Sequence[int]) -> tuple[int, dict[str, Tensor]]:
@@ -164,15 +164,15 @@ class HiddenStates:
             start = pad_hidden([below[tree.digest()] for tree in batch], self._device) if below else None
             outputs = trunk.hidden(collate(batch, self._device), layers, start)
             on_cpu = {wanted: output.cpu() for wanted, output in outputs.items()}
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if failure_kind(error) != "memory" or len(batch) == 1:
                 raise
         else:
             return {
                 wanted: [rows[: len(tree)] for tree, rows in zip(batch, output, strict=True)]
                 for wanted, output in on_cpu.items()
             }
-        self._free()
+        free_memory(self._device)
         half = len(batch) // 2
         first, second = self._run(trunk, batch[:half], layers, below), self._run(trunk, batch[half:], layers, below)
         return {wanted: first[wanted] + second[wanted] for wanted in first}
@@ -184,12 +184,6 @@ class HiddenStates:
         except OSError as error:
             self._cache.give_up(error)
             return hidden
-
-    def _free(self) -> None:
-        """Give the device's memory back to others, the trials on the same GPU among them."""
-        if self._device.type == "cuda":
-            gc.collect()
-            torch.cuda.empty_cache()
 
 
 def pad_hidden(hidden: Sequence[Tensor], device: torch.device | str = "cpu") -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import psutil
@@ -41,3 +42,10 @@ def blocks_fit(card: ModelCard, count: int, dtype: torch.dtype, device: torch.de
     if device.type != "cuda":
         return True
     return count * card.block_params * dtype.itemsize <= MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nobody holds any more, to other processes on the same GPU too."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

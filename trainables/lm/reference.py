@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from trainables.errors import failure_kind
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import attention_can_be_told, find_blocks, load_part, windows_told
@@ -118,9 +119,9 @@ class WholeModel(nn.Module):
             mask = None if tree.attention_mask is None else tree.attention_mask.to(device)
             try:
                 found = self(tree.tokens.to(device), mask, tree.positions.to(device))[0, nodes]
-            except torch.cuda.OutOfMemoryError:
-                raise
             except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+                if failure_kind(error) == "memory":
+                    raise
                 logger.info("%s: its trees are taken apart (%s)", type(self.model).__name__, error)
                 return False
         told = windows_told(self.model.config, windows, range(len(whole.hidden[0])))

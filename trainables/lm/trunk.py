@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from trainables.errors import failure_kind
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import attention_can_be_told, load_part, try_part, windows_told
@@ -148,9 +149,9 @@ class Trunk:
                 states = torch.zeros(1, tree.tokens.shape[1], rows[0].shape[-1], dtype=rows[0].dtype)
                 states[0, nodes] = torch.cat(rows)
             of_tree = self._hidden(tree, [deepest], states)[deepest][0, nodes]
-        except torch.cuda.OutOfMemoryError:
-            raise
         except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+            if failure_kind(error) == "memory":
+                raise
             logger.info("%s up to block %d: %s", type(self._model).__name__, deepest, error)
             return False
         if self._direct and not windows_told(self._model.config, windows, range(self._after + 1, deepest + 1)):

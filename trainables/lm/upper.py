@@ -14,12 +14,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.errors import failure_kind
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import Given, attention_can_be_told, find_blocks, load_part, try_part, windows_told
@@ -27,6 +29,7 @@ from trainables.lm.head_loss import IGNORED, token_nll
 from trainables.lm.output_head import OutputHead
 from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
 from trainables.lm.placement import placement
+from trainables.lm.rotary import can_be_replaced, in_fewer_kernels
 from trainables.lm.rows import in_rows
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class Upper(nn.Module):
         self.model, self.layer, self.direct, self.needs_tokens = model, layer, direct, needs_tokens
         self._given = given
         self.head = OutputHead(model)
+        self._rotates = not needs_tokens and can_be_replaced(model, self.head_weight.dtype)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
 
     def forward(
@@ -92,14 +96,15 @@ class Upper(nn.Module):
             hidden,
             attention_mask=_repeated(attention_mask, len(hidden)),
             position_ids=places,
-            lengths=lengths,
+            lengths=None if lengths is None else attention.TextRow(lengths, hidden.device),
             depths=places if lengths is None else None,
         )
 
     def _blocks(self, hidden: Tensor, **told: Any) -> Tensor:
         self._given.hidden = hidden
         try:
-            output = self.model.base_model(inputs_embeds=hidden, use_cache=False, **told)
+            with in_fewer_kernels(self.model) if self._rotates else nullcontext():
+                output = self.model.base_model(inputs_embeds=hidden, use_cache=False, **told)
         finally:
             self._given.hidden = None
         # some families (Mamba) keep hidden states in float32 up to the head
@@ -166,9 +171,9 @@ class Upper(nn.Module):
             if not self.head.settle(final, wanted, lambda a, b: alike(a, b, dtype)):
                 return False
             return all(alike(self.logits(found), wanted, dtype) for found in (final, told, of_tree))
-        except torch.cuda.OutOfMemoryError:
-            raise
         except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+            if failure_kind(error) == "memory":
+                raise
             # a model that cannot be asked in this way; the next one is tried, the last is the whole model
             logger.info("%s above block %d, %s: %s", type(self.model).__name__, self.layer, self._way(), error)
             return False
@@ -238,4 +243,6 @@ def _repeated(rows: Tensor | None, count: int) -> Any:
     """Repeat `[batch, ...]` along the batch to `[count, ...]`."""
     if rows is None or len(rows) == count:
         return rows
+    if len(rows) == 1:
+        return rows.expand(count, *rows.shape[1:])
     return rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))

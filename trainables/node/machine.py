@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,6 +12,9 @@ from typing import Any
 
 from trainables.errors import ConfigError
 from trainables.node.storage import delete, join, read_bytes, write_bytes
+
+_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""One of these is there where Linux has a driver of a GPU that torch calls CUDA: NVIDIA's, AMD's, or that of WSL."""
 
 
 def check_storage(storage: str, name: str, text: str) -> str:
@@ -99,6 +103,8 @@ def check_local_device(device: str) -> None:
         ConfigError: it has no CUDA device that torch can use.
     """
     if device == "cuda":
+        if sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES)):
+            check_device(device, False)  # at once: torch takes seconds to load
         import torch
 
         check_device(device, torch.cuda.is_available())

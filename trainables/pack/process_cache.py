@@ -45,6 +45,8 @@ from trainables.trial.spec import TrialSpec, draws_texts, twin
 
 T = TypeVar("T")
 
+_OF_A_MODEL, _ADAPTERS = ("hidden", "upper", "whole"), "adapter's "
+"""Kinds of things of which the key begins with a model and the type of its numbers, as does that of all adapters'."""
 _text_fields = only(
     fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
 )
@@ -146,12 +148,20 @@ class ProcessCache:
         if held is None or held[0] != key:
             self._kept.pop(kind, None)
             del held
+            if kind in _OF_A_MODEL:
+                self._forget_others(key[:2])
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             with self.timing(part) if part else nullcontext():
                 self._kept[kind] = (key, make(*key))
         found: T = self._kept[kind][1]
         return found
+
+    def _forget_others(self, model: tuple[Any, ...]) -> None:
+        """Drop what is kept of other models: two of them need not fit at a time."""
+        for kind, (key, _) in list(self._kept.items()):
+            if (kind in _OF_A_MODEL or kind.startswith(_ADAPTERS)) and key[:2] != model:
+                del self._kept[kind]
 
     def card(self, spec: TrialSpec) -> ModelCard:
         """Return the model's card."""
@@ -183,7 +193,7 @@ class ProcessCache:
 
     def keep(self, kind: str, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """Keep what an adapter makes; the key says all that it depends on."""
-        return self._keep(f"adapter's {kind}", key, lambda *_: make(), None)
+        return self._keep(_ADAPTERS + kind, key, lambda *_: make(), None)
 
     def _tokenizer(self, card: ModelCard) -> Any:
         return self._keep("tokenizer", (card,), load_tokenizer, "load_s")

@@ -136,7 +136,7 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         settings = work["settings"]
         device = choose_device(settings["device"])
         self._device = device_name(device)
-        prepare_process(device, settings["threads"])
+        prepare_process(device, settings["threads"], settings["gpu_share"])
         self._cache = ProcessCache(device, settings["cache_bytes"])
         self._take_on(work)
 

@@ -6,7 +6,6 @@ replaces it and has the trials tried again, from their checkpoints.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ import torch
 
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import OWN_KINDS, Failure
+from trainables.lm.placement import free_memory
 from trainables.node.addresses import shown
 from trainables.node.storage import delete, join, read_bytes
 from trainables.pack.ask import AskRun
@@ -36,12 +36,23 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def prepare_process(device: torch.device, threads: int) -> None:
-    """Set this process up: threads on a CPU, deterministic kernels on a GPU."""
+def prepare_process(device: torch.device, threads: int, gpu_share: float = 1.0) -> None:
+    """Set this process up: threads on a CPU, deterministic kernels on a GPU, and its share of the GPU's memory.
+
+    Args:
+        device: where it computes.
+        threads: of torch.
+        gpu_share: what part of the GPU it may take; the others on the same GPU count on the rest.
+    """
     torch.set_num_threads(max(1, threads))
     if device.type == "cuda":
+        if gpu_share < 1:
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # It would fill every new tensor, a kernel each. That is for finding reads of what was never written, of which
+        # nothing here depends: the values of a tensor that is written first are the same without.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def library_versions() -> dict[str, str]:
@@ -239,10 +250,3 @@ def device_name(device: torch.device) -> str:
     if device.type != "cuda":
         return device.type
     return f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES') or device.index or 0}"
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what nobody holds any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from ray.tune.execution import class_cache
 from sweep.records.store import Store
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
+from sweep.running.ray_cluster import Nodes
 from sweep.running.ray_tune import PackResources, RayTune, keep_keys_from_tune
 from tests.rows import OpenRow
 
@@ -89,3 +90,23 @@ def test_a_process_that_starts_gets_its_pack_though_others_are_free_sooner(
     with executor.session(Store(str(tmp_path / "out"))):
         executor.run(packs)  # type: ignore[arg-type]
     assert len(packs.processes) == 2 and packs.left
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "there", "told"),
+    [
+        ("auto", 0.0, 1.0, ("cpu", 1.0)),
+        ("auto", None, 0.0, ("cpu", 1.0)),
+        ("auto", None, 2.0, ("auto", 1.0)),
+        ("auto", 0.25, 1.0, ("auto", 0.25)),
+        ("cpu", None, 1.0, ("cpu", 1.0)),
+        ("cuda", 0.5, 1.0, ("cuda", 0.5)),
+    ],
+)
+def test_workers_are_told_a_device_and_a_share_that_are_theirs(
+    device: str, asked: float | None, there: float, told: tuple[str, float]
+) -> None:
+    executor = RayTune(WorkerSettings(device), PackResources(gpus=asked))
+    executor._gpus = executor._gpus_of_a_pack(Nodes((4.0,), (there,), attached=False))
+    settings = executor._worker_settings()
+    assert (settings["device"], settings["gpu_share"]) == told

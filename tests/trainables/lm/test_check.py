@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +267,18 @@ def test_cuda_where_there_is_none() -> None:
     check_device("cuda", True)
     with pytest.raises(ConfigError, match="device='cuda': no machine here has a CUDA device"):
         check_device("cuda", False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or sys.platform != "linux", reason="there may be a GPU")
+def test_cuda_where_there_is_none_is_refused_without_torch() -> None:
+    code = (
+        "import sys\nfrom trainables.errors import ConfigError\n"
+        "from trainables.node.machine import check_local_device\n"
+        "try: check_local_device('cuda')\n"
+        "except ConfigError as error: print('torch' in sys.modules, error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("False device='cuda': no machine here has a CUDA device"), ran.stdout
 
 
 def test_texts_longer_than_the_model_takes(folder: Path) -> None:

@@ -158,6 +158,57 @@ def test_texts_one_after_the_other_do_not_see_each_other(
         assert not torch.allclose(together, upper(hidden), atol=1e-2), "as one text they would"
 
 
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("lengths", [(3, 3, 3, 8, 8, 5), (1, 12, 1), (6, 6)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_texts_in_one_call_as_on_a_gpu_are_the_texts_one_by_one(
+    make_model: Any, family: str, lengths: Any, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upper = load_upper(make_model(family), 1, FP32, "cpu")
+    hidden = torch.randn(2, sum(lengths), 32, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    weights = torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    calls, plain = [], attention._attend
+
+    def attend(module: Any, *given: Any) -> Tensor:
+        calls.append(given[0].shape)
+        return plain(module, *given)
+
+    def told(*given: Any, **named: Any) -> Any:
+        return attention.text_by_text(*given, **{**named, "sliding_window": window})
+
+    monkeypatch.setattr(attention, "_attend", attend)
+    AttentionInterface.register(attention.NAME, told)
+    try:
+        found = []
+        for at_once in ((), ("cpu",)):
+            monkeypatch.setattr(attention, "AT_ONCE", at_once)
+            calls.clear()
+            final = upper(hidden, positions=positions, lengths=lengths)
+            found.append((final, *torch.autograd.grad((final * weights).sum(), hidden), list(calls)))
+    finally:
+        AttentionInterface.register(attention.NAME, attention.text_by_text)
+    (one, its_gradient, _), (together, gradient, shapes) = found
+    assert len(shapes) == 2 and shapes[0][:1] == (2 * len(lengths),), "two blocks, a call each for all texts"
+    torch.testing.assert_close(together, one, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, its_gradient, atol=1e-5, rtol=0)
+
+
+def test_a_text_that_is_not_a_number_leaves_the_others_of_its_call_alone(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "AT_ONCE", ("cpu",))
+    upper = load_upper(make_model(), 1, FP32, "cpu")
+    hidden = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(3))
+    positions = torch.cat([torch.arange(length) for length in (3, 4, 5)])[None]
+    hidden[0, 3:7] = torch.nan
+    hidden.requires_grad_()
+    final = upper(hidden, positions=positions, lengths=(3, 4, 5))
+    (gradient,) = torch.autograd.grad(final[0, [0, 1, 2, *range(7, 12)]].sum(), hidden)
+    for found in (final, gradient):
+        assert found[0, :3].isfinite().all() and found[0, 7:].isfinite().all()
+
+
 def test_a_mask_of_padding_alone_is_refused(make_model: Any) -> None:
     upper = load_upper(make_model(), 1, FP32, "cpu")
     with pytest.raises(ValueError, match=r"a mask is \[batch, 1, seq, seq\], not \[1, 4\]"):

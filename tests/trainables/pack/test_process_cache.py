@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import torch
 
+from trainables.adapters.adapter import PackTexts
+from trainables.adapters.registry import adapter_plan
 from trainables.data.counterfact import facts_to_train, load_counterfact
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
@@ -80,3 +85,24 @@ def test_prompts_about_other_subjects_are_texts_of_no_document_with_their_answer
     assert asked.counts == next(iter(found.asked.values())).counts
     both = {record.subject for record in chosen} & {record.subject for record in asked._records}
     assert not both, "nothing is asked about their subjects, whatever is trained on"
+
+
+def build_in(cache, spec):
+    texts, plan = cache.texts(spec), adapter_plan(vars(spec))
+    shared = PackTexts(texts.train, texts.segments, len(texts.documents))
+    return plan.load()([plan], cache.parts(spec), shared)
+
+
+def test_a_model_is_freed_before_another_is_loaded(small_trial, tiny_models):
+    cache = ProcessCache(torch.device("cpu"), 10**9)
+    one, other = (small_trial(layer=1, model=str(tiny_models[name])) for name in ("llama", "gpt_neox"))
+    adapter = build_in(cache, one)
+    cache.parts(one).whole_model()
+    held = [weakref.ref(part) for part in (adapter.upper, cache.parts(one).whole_model(), adapter.states)]
+    assert cache.parts(one).upper(1) is adapter.upper, "of one model all are kept"
+    del adapter
+    cache.parts(other).hidden_states()
+    gc.collect()
+    assert [part() for part in held] == [None] * 3
+    again = build_in(cache, other)
+    assert again.nll_before > 0 and cache.parts(other).upper(1) is again.upper

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -24,6 +25,7 @@ from trainables.lm.reference import WholeModel
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import load_tokenizer
+from trainables.lm.transfer import sent
 
 STORED = "docguidance.safetensors"
 MOST_WORDS = 10
@@ -43,7 +45,8 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         first = plans[0]
         first.check_documents(texts.num_documents)
         super().__init__(plans, parts, texts, first.layer, first.micro_batch_tokens)
-        self.keys = document_keys(texts.num_documents, first.key_dim, first.seed).to(parts.device)
+        self._drawn_keys = document_keys(texts.num_documents, first.key_dim, first.seed)
+        self.keys = self._drawn_keys.to(parts.device)
         seeds = [plan.seed for plan in plans]
         sizes = (parts.card.model_dim, first.memory_dim, first.key_dim, first.activation)
         self.guided = GuidedStacks(*sizes, seeds, parts.device)
@@ -59,8 +62,9 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
 
     def _keys_of(self, documents: Sequence[int]) -> Tensor:
         """Return the documents' keys, `[n, key_dim]`; the zero key for what is about none."""
-        about = torch.tensor(list(documents), device=self.keys.device)
-        return torch.where(about[:, None] == NO_DOCUMENT, 0.0, self.keys[about.clamp(min=0)])
+        about = sent(documents, self.keys.device)
+        own = self.keys.index_select(0, about.clamp(min=0))
+        return own.masked_fill((about == NO_DOCUMENT)[:, None], 0.0)
 
     def _under(self, keys: Sequence[Tensor], hidden: Tensor, lengths: Sequence[int], who: slice) -> Tensor:
         """Return the states under several keys for each text.
@@ -75,8 +79,8 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
             `[keys * members, nodes, model_dim]`.
         """
         active = self.guided.activations(hidden, who)
-        repeats = torch.tensor(lengths, device=hidden.device)
-        gates = (self.guided.gates(each, who).repeat_interleave(repeats, dim=1) for each in keys)
+        of_token = sent(np.repeat(np.arange(len(lengths)), lengths), hidden.device)
+        gates = (self.guided.gates(each, who).index_select(1, of_token) for each in keys)
         return torch.cat([hidden + self.guided.added(active * gate, who).to(hidden.dtype) for gate in gates])
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
@@ -90,7 +94,7 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         The guidance is taken text by text, weighted by their target tokens (ours), so that a step may be cut.
         """
         own, wrong = self._errors(batch, who, self._epoch)
-        counts = torch.tensor([text.num_targets for text in batch.texts], device=own.device)
+        counts = sent([text.num_targets for text in batch.texts], own.device)
         guidance = torch.minimum((wrong / counts - self._targets[who, None]).square(), own / counts)
         nll = own.sum(dim=1)
         objective = (nll + self._alphas[who] * (guidance * counts).sum(dim=1)) / len(step.labels)
@@ -99,16 +103,15 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
     def _errors(self, batch: TextBatch, who: slice, epoch: int) -> tuple[Tensor, Tensor]:
         """Return the NLL of each text under its own and under a wrong key, summed over targets, `[members, texts]`."""
         plan = self.plans[0]
-        keys = [
-            self.keys[batch.documents],
-            negative_keys(batch.texts, self.keys, plan.negatives, plan.seed, epoch),
-        ]
+        wrong = negative_keys(batch.texts, self._drawn_keys, plan.negatives, plan.seed, epoch)
+        keys = [self._keys_of(batch.documents), sent(wrong, self.keys.device)]
         states = self._under(keys, batch.hidden[None], batch.lengths, who)
         nll = member_nll(self.upper, batch, states)
-        of_text = torch.repeat_interleave(torch.tensor([text.num_targets for text in batch.texts])).to(nll.device)
+        counts = [text.num_targets for text in batch.texts]
+        of_text = sent(np.repeat(np.arange(len(counts)), counts), nll.device)
         sums = nll.new_zeros(len(nll), len(batch.texts)).index_add(1, of_text, nll)
-        own, wrong = sums.chunk(2)
-        return own, wrong
+        own_sums, wrong_sums = sums.chunk(2)
+        return own_sums, wrong_sums
 
     def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count every text under both keys."""

@@ -24,11 +24,11 @@ def document_keys(num_documents: int, key_dim: int, seed: int) -> Tensor:
 
 
 def negative_keys(texts: Sequence[TrainingText], keys: Tensor, kind: str, seed: int, epoch: int) -> Tensor:
-    """Return a wrong key for each text, `[texts, key_dim]`: a function of text, seed and epoch alone.
+    """Return a wrong key for each text, `[texts, key_dim]` on the CPU: a function of text, seed and epoch alone.
 
     Args:
         texts: of the documents.
-        keys: the documents' own.
+        keys: the documents' own, on the CPU.
         kind: `other` (another document's), `zero`, `random` (drawn as keys are), `perturbed` (its own and noise).
         seed: of the trial.
         epoch: from 0.
@@ -43,6 +43,6 @@ def negative_keys(texts: Sequence[TrainingText], keys: Tensor, kind: str, seed: 
             found[row] = keys[other + (other >= text.document)]
         elif kind != "zero":
             drawn = torch.from_numpy(draw.standard_normal(keys.shape[1]).astype(np.float32))
-            own = 0.0 if text.document == NO_DOCUMENT else keys[text.document].cpu()
+            own = 0.0 if text.document == NO_DOCUMENT else keys[text.document]
             found[row] = drawn if kind == "random" else own + PERTURBATION * drawn
-    return found.to(keys.device)
+    return found

@@ -22,6 +22,7 @@ from trainables.adapters.memory.simset import TokenLists, signatures_of
 from trainables.errors import ConfigError, nearest
 from trainables.lm.corpus_tokens import CorpusTokens
 from trainables.lm.token_tree import TokenTree
+from trainables.lm.transfer import sent
 
 GroupSequences = Sequence[Sequence[Sequence[int]]]
 """Group -> segments of all its documents -> token ids."""
@@ -100,12 +101,12 @@ class Allocation:
             return None
         lengths = [len(tree) for tree in trees]
         if self.addresses is None:
-            sets = torch.from_numpy(self._rows(groups)).to(device)
-            return sets.repeat_interleave(torch.tensor(lengths, device=device), dim=0, output_size=sum(lengths))
+            of_token = sent(np.repeat(np.arange(len(lengths)), lengths), torch.device(device))
+            return sent(self._rows(groups), torch.device(device)).index_select(0, of_token)
         rows = np.zeros((sum(lengths), self.memory_dim), dtype=np.bool_)
         for tree, part in zip(trees, np.split(rows, np.cumsum(lengths[:-1])), strict=True):
             self.addresses.write(tree, part)
-        return torch.from_numpy(rows).to(device)
+        return sent(rows, torch.device(device))
 
 
 class TokenAddresses:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from trainables.lm.corpus_tokens import CorpusTokens
 from trainables.lm.segment_texts import SegmentTexts
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
+from trainables.lm.transfer import sent
 
 
 class EntrySets:
@@ -131,10 +133,8 @@ class EntrySet:
         mask = self.allocation.mask(groups, trees, device)
         if mask is None or NO_DOCUMENT not in documents:
             return mask
-        free = [
-            document == NO_DOCUMENT for document, tree in zip(documents, trees, strict=True) for _ in range(len(tree))
-        ]
-        return mask | torch.tensor(free, device=device)[:, None]
+        free = np.repeat([document == NO_DOCUMENT for document in documents], [len(tree) for tree in trees])
+        return mask | sent(free, device)[:, None]
 
 
 def member_masks(
@@ -156,7 +156,8 @@ def member_masks(
         device: where the masks are to be.
         memory_dim: entries of the largest memory of the pack.
     """
-    made = {id(s): s.mask(documents, trees, device) for s in sets if s is not None}
+    different = {id(s): s for s in sets if s is not None}
+    made = {key: s.mask(documents, trees, device) for key, s in different.items()}
     return stack_masks([None if s is None else made[id(s)] for s in sets], memory_dim)
 
 
