@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ import yaml
 from sweep.main import COMMANDS
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import plan_sweep
-from tests.docs.commands import ROOT, commands, pages, parsed
+from tests.docs.commands import ROOT, commands, on_the_small_sweep, pages, parsed
 
 DOCS = ROOT / "docs"
 
@@ -108,6 +109,13 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     assert len(pages_made) > 20 and not elsewhere, "a page is read without a network"
 
 
+def in_folder(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as a reader does who has this version installed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "MPLBACKEND": "agg"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+
+
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tutorial's commands have been run, one after the other."""
@@ -135,6 +143,30 @@ def test_the_tutorials_commands_run(worked: Path) -> None:
     made = worked / "outputs" / "sample-small"
     assert (made / "report" / "report.html").exists() and (made / "results.parquet").exists()
     assert (worked / "mine.py").exists() and list(made.rglob("probes/*/answers.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_other_pages_commands_run_on_the_tutorials_sweep(worked: Path, tmp_path: Path) -> None:
+    shutil.copytree(worked / "outputs", tmp_path / "outputs")
+    others = [words for page in pages() if page.name != "tutorial.md" for _, words in commands(page)]
+    here = {tuple(found) for words in others if (found := on_the_small_sweep(words))}
+    assert {words[0] for words in here} == {"run", "report", "publish", "export", "evaluate", "status", "new"}
+    for words in sorted(here):
+        done = in_folder(tmp_path, [sys.executable, "-m", "sweep.main", *words])
+        assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_own_documents_and_questions_run_as_the_page_has_them(tmp_path: Path) -> None:
+    block = re.search(r"^    mkdir ship\n(?:    .*\n)+", (DOCS / "own_data.md").read_text(), flags=re.M)
+    assert block
+    (tmp_path / "search_spaces").symlink_to(ROOT / "search_spaces")
+    (tmp_path / "try.sh").write_text(textwrap.dedent(block[0]))
+    done = in_folder(tmp_path, ["bash", "-e", "try.sh"])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (tmp_path / "outputs/own_data/report/report.html").exists()
 
 
 @pytest.mark.slow

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from sweep.ctl import app
 from sweep.records.store import Store
+from sweep.running.state import SweepState, read_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -100,3 +104,52 @@ def test_a_run_that_was_paused_while_another_took_over_ends_and_changes_nothing(
     now = {path: store.read_version(f"tiny/{path}") for path in ("plan.json", "results.parquet", ".lease.json")}
     now |= {head.folder: store.read_version(f"{head.folder}/record.json") for head in store.index().values()}
     assert now == files and len(now) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sweep_in_a_bucket_is_paused_added_to_stopped_in_part_and_resumed(
+    tmp_path, tiny_models, sample_data, s3_options, request
+):
+    """All through files in the bucket, as from another machine; the run looks for them every five seconds."""
+    space = tmp_path / "space.py"
+    text = SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data)}
+    space.write_text(text.replace('"epochs": 2', '"epochs": 300'))
+    store = Store(f"s3://bucket/steered?{s3_options}")
+
+    def ctl(*words: str) -> str:
+        done = CliRunner().invoke(app, [store.full("tiny"), *words, "--wait", "300"])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    command = [sys.executable, "-m", "sweep.run", str(space), "--storage", store.uri, "--executor", "local"]
+    command += ["--pack-size", "1", "--no-report", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    with (tmp_path / "told").open("w") as told:
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
+    request.addfinalizer(driver.kill)
+
+    def wait_for(condition: Callable[[SweepState], bool]) -> SweepState:
+        end = time.monotonic() + 600
+        while (state := read_state(store, "tiny")) is None or not condition(state):
+            assert driver.poll() is None and time.monotonic() < end, (tmp_path / "told").read_text()
+            time.sleep(0.2)
+        return state
+
+    state = wait_for(lambda state: any(pack.epoch > 0 for pack in state.packs))
+    (begun,) = [trial for pack in state.packs for trial in pack.names]
+    assert "keep a checkpoint" in ctl("pause")
+    state = wait_for(lambda state: bool(state.paused_by) and not state.packs)
+    assert not state.ended and len(store.files("tiny/checkpoints")) == 1, "it was paused in the midst"
+    planned = json.loads(store.read("tiny/plan.json"))["stages"][0]["ids"]
+    (waiting,) = [trial for trial in planned if trial != begun]
+    assert "more" in ctl("add", "--set", "layer=1")
+    ctl("stop", waiting)
+    assert driver.poll() is None and not read_state(store, "tiny").packs, "still paused"
+    ctl("resume")
+    assert driver.wait(900) == 0, (tmp_path / "told").read_text()
+    records = {head.id: head.record() for head in store.index().values()}
+    added = [record for record in records.values() if record["labels"].get("added_as", "").startswith("add --set")]
+    assert [record["identity"]["layer"] for record in added] == [1] and added[0]["status"] == "done"
+    assert (records[begun]["status"], records[waiting]["status"]) == ("done", "stopped") and len(records) == 3
+    epochs = [epoch for epoch, _ in records[begun]["curves"]["train/nll"]]
+    assert epochs == list(range(1, 301)), "it went on from its checkpoint: none twice, none lost"
