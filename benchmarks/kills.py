@@ -30,9 +30,14 @@ LIMIT_S = 3600.0
 
 
 def records(storage: Path) -> dict[str, tuple[int, int]]:
-    """Return the records' files by trial: number and time of writing."""
+    """Return the records' files of trials that have been asked, too, by trial: number and time of writing.
+
+    A trial has two records, of its training and of its answers. One that was killed between these is asked again; as
+    trials that do nothing keep no weights, it is trained again for that.
+    """
     found = {}
-    for path in storage.glob("noop/trains/**/record.json"):
+    for asking in storage.glob("noop/trains/**/probes/*/record.json"):
+        path = asking.parents[2] / "record.json"
         with suppress(FileNotFoundError):
             status = path.stat()
             found[path.parent.name] = (status.st_ino, status.st_mtime_ns)
