@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweep.running.executor import Executor, WorkerSettings
 from sweep.tracking.address import check_tracking_uri
 from trainables.errors import ConfigError, nearest
+from trainables.node.machine import check_device, may_have_gpu
 
 EXECUTORS = ("ray", "local")
 DEVICES = ("auto", "cpu", "cuda")
@@ -63,14 +64,16 @@ class RunOptions:
         for name, value, known in (("executor", self.executor, EXECUTORS), ("device", self.device, DEVICES)):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
-        if self.tracking_uri:
-            check_tracking_uri(self.tracking_uri)
         if self.gpus is not None and not 0 <= self.gpus <= 1:
             raise ConfigError(
                 f"gpus-per-trial={self.gpus:g}: a pack computes on one GPU; give 1, a fraction of it to share it, or 0"
             )
         if self.gpus == 0 and self.device == "cuda":
             raise ConfigError("gpus-per-trial=0: --device cuda needs a GPU for each pack; leave one of them out")
+        if self.device == "cuda" and not self.address and not os.environ.get("RAY_ADDRESS"):
+            check_device(self.device, may_have_gpu())
+        if self.tracking_uri:
+            check_tracking_uri(self.tracking_uri)
         if self.executor == "local":
             for name, given in (("address", self.address), ("gpus-per-trial", self.gpus)):
                 if given is not None:

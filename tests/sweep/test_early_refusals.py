@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from sweep.running.options import RunOptions
 from sweep.running.ray_cluster import SOCKET_PATH_BYTES, check_temporary_folder
 from sweep.tracking.address import check_tracking_uri, resolve_tracking
 from trainables.errors import ConfigError
+from trainables.node.machine import may_have_gpu
 
 
 def refused(command, *args: object) -> str:
@@ -117,3 +120,18 @@ def test_a_storage_that_never_answers_is_named_soon(monkeypatch, tmp_path):
             assert "does not answer within 0.5 s" in said and "SECRET" not in said
     assert time.monotonic() - began < 60
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.skipif(may_have_gpu(), reason="there may be a GPU")
+@pytest.mark.parametrize("executor", ["ray", "local"])
+def test_cuda_where_there_is_none_is_refused_before_anything_is_loaded(tmp_path, executor):
+    code = (
+        "import sys; from sweep.main import app\n"
+        "try: app()\n"
+        "except SystemExit as end: print(end.code, sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    )
+    args = ["run", "sample", "--device", "cuda", "--executor", executor, "--storage", str(tmp_path / "out")]
+    ran = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("2 []\n"), ran.stdout
+    assert ran.stderr == "error: device='cuda': no machine here has a CUDA device; choose --device cpu, or auto\n"
+    assert not (tmp_path / "out").exists()

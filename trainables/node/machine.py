@@ -96,6 +96,11 @@ def check_device(device: str, gpus: bool) -> None:
         raise ConfigError("device='cuda': no machine here has a CUDA device; choose --device cpu, or auto")
 
 
+def may_have_gpu() -> bool:
+    """Say whether this machine has the driver of a GPU, without loading torch; True where that cannot be seen."""
+    return sys.platform != "linux" or any(map(os.path.exists, _GPU_FILES))
+
+
 def check_local_device(device: str) -> None:
     """Do the same for this machine.
 
@@ -103,8 +108,7 @@ def check_local_device(device: str) -> None:
         ConfigError: it has no CUDA device that torch can use.
     """
     if device == "cuda":
-        if sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES)):
-            check_device(device, False)  # at once: torch takes seconds to load
+        check_device(device, may_have_gpu())  # at once: torch takes seconds to load
         import torch
 
         check_device(device, torch.cuda.is_available())
