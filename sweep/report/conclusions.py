@@ -358,7 +358,10 @@ def _sure(evidence: Evidence) -> Conclusion:
             f"pages, p values are McNemar's exact ones, corrected (Holm) over {count:,} "
             f"{'comparison' if count == 1 else 'comparisons'}."
         )
-        if reach == reach:
+        same = sum(not c.gained and not c.lost for c in compared)
+        if same:
+            sentences.append(f"In {same:,} of them no claim became right or wrong.")
+        if reach > 0:
             sentences.append(
                 f"The median interval reaches {number(reach)} to either side: smaller ones could hardly be found."
             )

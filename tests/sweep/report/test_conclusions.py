@@ -94,6 +94,13 @@ def test_a_tie_finds_no_difference_and_says_how_small_one_could_have_been_seen(s
     assert any(s.startswith("The median interval reaches 0.0") for s in found[SURE].sentences)
 
 
+def test_answers_that_stay_as_they_are_are_told_without_an_interval_of_nothing(storage):
+    add(storage, 0.5, method="pretrained")
+    add(storage, 0.5)
+    told = " ".join(concluded(storage)[SURE].sentences)
+    assert "In 1 of them no claim became right or wrong." in told and "median interval" not in told
+
+
 def test_the_largest_of_the_real_gains_is_named_not_a_larger_one_that_is_none(storage):
     add(storage, 0.4, method="pretrained")
     add(storage, 0.4, method="pretrained", num_documents=4)
