@@ -49,9 +49,8 @@ class _Take(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,), (back,) = gradients, ctx.saved_tensors
         if ctx.some_have_none:
-            gradient = torch.cat(
-                [gradient, gradient.new_zeros(1, 1, 1).expand(len(gradient), 1, *gradient.shape[2:])], 1
-            )
+            none = gradient.new_zeros(()).expand(len(gradient), 1, *gradient.shape[2:])
+            gradient = torch.cat([gradient, none], dim=1)
         return gradient.index_select(1, back), None, None, None
 
 
