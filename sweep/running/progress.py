@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -44,6 +45,8 @@ class Display:
     ) -> None:
         """Show nothing yet."""
         self._beat, self._has_begun, self._has_stepped = beat, False, False
+        self._turn, self._over = threading.Lock(), threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._on_failure = on_failure
         self.progress = progress
         self._stream = stream or sys.stdout
@@ -67,10 +70,13 @@ class Display:
             if self._beat:
                 self._beat.pause()
             self._live.start()
+        else:
+            self._ticker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the live view away."""
+        """Take the live view away; print no more lines."""
+        self._over.set()
         if self._live:
             self._live.stop()
         if self._beat:
@@ -136,11 +142,18 @@ class Display:
     def show(self, note: str = "") -> None:
         """Print how far the sweep is, if it is time to; the live view changes by itself."""
         self._note = note
-        now = time.monotonic()
-        if self._live or now - self._last < self._every_s:
-            return
-        self._last = now
+        with self._turn:
+            now = time.monotonic()
+            if self._live or now - self._last < self._every_s:
+                return
+            self._last = now
         self.say(one_line(self.state, note))
+
+    def _tick(self) -> None:
+        """Print a line in time also where nothing reports for long: one trial in this process, or questions."""
+        while not self._over.wait(self._every_s / 10):
+            if self._has_stepped:
+                self.show(self._note)
 
     @property
     def state(self) -> SweepState:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -147,3 +149,14 @@ def test_a_terminal_has_a_view_that_changes_and_lines_that_stay() -> None:
     assert "chosen: [layer] 3" in stream.getvalue() and "sweep-of-mine" in stream.getvalue()
     display.say("after")
     assert stream.getvalue().endswith("after\n")
+
+
+def test_a_pipe_hears_of_the_sweep_also_while_nothing_reports(wait_until) -> None:
+    told = io.StringIO()
+    display = Display(Mock(snapshot=lambda failures: state()), told, live=False, every_s=0.1)
+    with display:
+        display.step()
+        wait_until(lambda: told.getvalue().count("107/462 trials") >= 3)
+    lines = told.getvalue()
+    time.sleep(0.3)
+    assert told.getvalue() == lines
