@@ -102,7 +102,7 @@ def test_a_point_recorded_by_another_sweep_is_not_missing(storage):
     storage.add("second", "all", depth=0.5, write=False)
     storage.write_plans()
     result = run(storage.root / "second", "--no-mlflow")
-    assert result.output.startswith("1 trials, 0 points missing")
+    assert result.stdout.startswith("1 trials, 0 points missing")
 
 
 def test_failed_and_diverged_trials_and_broken_records_are_told(storage):
