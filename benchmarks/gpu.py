@@ -6,7 +6,6 @@ is printed. `--tiny` runs all of it on the CPU, in miniature, to see that it wor
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from benchmarks.launches import as_on_a_gpu, launches
 from benchmarks.random_model import PlainTraining, RandomModel
 from trainables.errors import ConfigError
 from trainables.lm.aliases import MODELS, Alias
+from trainables.lm.placement import free_memory
 
 DEPTH = 0.75
 """Where the memory is, as in the study's own trials."""
@@ -83,13 +83,6 @@ def peak_bytes(device: torch.device) -> Iterator[dict[str, float]]:
     yield found
     if device.type == "cuda":
         found["peak_bytes"] = float(torch.cuda.max_memory_allocated(device))
-
-
-def free(device: torch.device) -> None:
-    """Give back what nobody holds."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def ours(model: RandomModel, members: int, memory_dim: int, least_s: float) -> tuple[Table, list[float]]:
@@ -190,7 +183,7 @@ def compare(name: str, tiny: bool, tokens: Sequence[int], dims: Sequence[int], s
             rival, expected = plain(model, dim, least_s)
             row: Table = {"tokens": 4 * mean, "memory_dim": dim, "plain": rival, "ours": {}}
             for members in sizes:
-                free(device)
+                free_memory(device)
                 try:
                     found, losses = ours(model, members, dim, least_s)
                 except torch.cuda.OutOfMemoryError:
@@ -199,7 +192,7 @@ def compare(name: str, tiny: bool, tokens: Sequence[int], dims: Sequence[int], s
                 found["share_of_matmul"] = found["flop_per_s"] / speed
                 row["ours"][str(members)] = found
             rows.append(row)
-        free(device)
+        free_memory(device)
         rows[-1]["peft_lora"], _ = plain(model, dims[0], least_s, lora=True)
     return {"model": name, "layer": layer, "blocks": shape.num_blocks, "dtype": str(dtype)[6:], "device": device.type,
             "matmul_flop_per_s": speed, "rows": rows}  # fmt: skip
@@ -249,7 +242,7 @@ def command(
     with as_on_a_gpu():
         for name in names:
             tables.append(compare(name, tiny, tokens, dims, sizes))
-            free(torch.device("cpu" if tiny else "cuda"))
+            free_memory(torch.device("cpu" if tiny else "cuda"))
             if name == names[0] and at_a_time:
                 mean = tokens[len(tokens) // 2]
                 row = next(r for r in tables[-1]["rows"] if (r["tokens"], r["memory_dim"]) == (4 * mean, dims[0]))

@@ -163,11 +163,11 @@ class RandomModel:
 
     def spec(self, memory_dim: int, **fields: Any) -> TrialSpec:
         """Return a trial on the texts: one step an epoch."""
-        usual = {"layer": self.layer, "memory_dim": memory_dim, "num_documents": len(self.texts)}
-        usual |= {"batch_size": len(self.texts), "micro_batch_tokens": 10**9}
-        return make_spec(
-            {"model": "sample-neox", **usual, "batch_size": len(self.texts), "micro_batch_tokens": 10**9, **fields}
-        )
+        usual = {
+            "model": "sample-neox", "layer": self.layer, "memory_dim": memory_dim, "num_documents": len(self.texts),
+            "batch_size": len(self.texts), "micro_batch_tokens": 10**9,
+        }  # fmt: skip
+        return make_spec({**usual, **fields})
 
 
 class PlainTraining:

@@ -11,6 +11,8 @@ from typing import TextIO
 
 EVERY_S = 2.0
 """Seconds between two dots: nothing is silent for longer than 3 s, also on a machine that is busy (ours)."""
+LINE_EVERY_S = 30.0
+"""Seconds between two lines that say how far a longer work is, where there is no terminal."""
 WIDTH = 60
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
-from sweep.heartbeat import Heartbeat
+from sweep.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.store import split_location
 from sweep.records.table import write_results
@@ -30,8 +30,6 @@ Examples:
   python -m sweep.publish outputs/inductive --tracking-uri http://mlflow.lab:5000
   python -m sweep.publish outputs/inductive --register best
 """
-EVERY_S = 30.0
-"""Seconds between two lines that say how far it is, where there is no terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -92,7 +90,7 @@ def shown_progress(beat: Heartbeat) -> Iterator[Progress]:
 
         def tell(done: int, total: int) -> None:
             nonlocal last
-            if time.monotonic() - last >= EVERY_S:
+            if time.monotonic() - last >= LINE_EVERY_S:
                 last = time.monotonic()
                 beat.say(f"{done:,} of {total:,} records")
 

@@ -11,12 +11,11 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from sweep.heartbeat import Heartbeat
+from sweep.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.running.render import one_line, view
 from sweep.running.state import SweepProgress, SweepState
 from trainables.errors import OWN_KINDS, Failure
 
-EVERY_S = 30.0
 REFRESHES_PER_S = 2.0
 
 
@@ -38,7 +37,7 @@ class Display:
         progress: SweepProgress,
         stream: TextIO | None = None,
         live: bool | None = None,
-        every_s: float = EVERY_S,
+        every_s: float = LINE_EVERY_S,
         verbose: bool = False,
         on_failure: Callable[[str], None] = lambda line: None,
         beat: Heartbeat | None = None,

@@ -104,7 +104,7 @@ class LiveFeed:
         self._left: dict[str, str] = {}  # trials left to publish, each with the run that it has already, if any
         self._earlier: dict[str, list[RunHead]] = {}
         self._runs: Runs | None = None
-        self._held = self._waiting = self._complete = 0
+        self._held = self._complete = 0
         self._trouble = ""
         self._pause_s, self._retry_at = _FIRST_PAUSE_S, 0.0
         self._closing = threading.Event()
@@ -220,16 +220,18 @@ class LiveFeed:
         for key in passing:
             del live.values[key]
         self._held -= len(passing)
-        self._waiting += live.final is None
         live.final = record
         self._add(record["id"], values)
+
+    @property
+    def _waiting(self) -> int:
+        return sum(live.final is not None for live in self._trials.values())
 
     def _abandon(self, trial: str) -> None:
         """Leave a trial to publish."""
         live = self._trials.pop(trial, None)
         if live:
             self._held -= len(live.values) - len(live.sent)
-            self._waiting -= live.final is not None
         self._left.setdefault(trial, live.run if live else "")
 
     def _send(self) -> None:
@@ -271,7 +273,6 @@ class LiveFeed:
             runs.complete(live.run, live.final, values, params, self._members(live))
             del self._trials[trial]
             self._complete += 1
-            self._waiting -= 1
         else:
             runs.log(live.run, values, params)
             live.params_sent = True

@@ -7,14 +7,13 @@ padding, in one pass for all members.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainables.adapters.split import slices
+from trainables.adapters.split import member_nll, slices, stretches
 from trainables.lm.batches import TextBatch, text_marks
 from trainables.lm.transfer import sent
 from trainables.lm.upper import Upper
@@ -48,9 +47,9 @@ class OwnTexts:
             target_starts += (member * self._width + np.cumsum([0, *counts[:-1]])).tolist()
         order = sorted(range(len(texts)), key=lambda at: len(texts[at].tree))
         self._row = [texts[at] for at in order]
-        self._positions, self._targets, self._labels = text_marks(self._row, device)
-        self._places = sent(_stretches([(starts[at], len(texts[at].tree)) for at in order]), device)
-        self._target_places = sent(_stretches([(target_starts[at], texts[at].num_targets) for at in order]), device)
+        self._marks = text_marks(self._row, device)
+        self._places = sent(_numbers_of([(starts[at], len(texts[at].tree)) for at in order]), device)
+        self._target_places = sent(_numbers_of([(target_starts[at], texts[at].num_targets) for at in order]), device)
 
     def nll(self, upper: Upper, states: Tensor) -> Tensor:
         """Return each member's NLL, summed over its target tokens: `[members]`.
@@ -59,13 +58,8 @@ class OwnTexts:
             upper: blocks above the adapter; they run once, for all members.
             states: `[members, longest, model_dim]`, as the members change them.
         """
-        tokens = None
-        if upper.needs_tokens:
-            tokens = sent([token for text in self._row for token in text.tree.tokens], states.device)[None]
-        lengths = [len(text.tree) for text in self._row]
-        row = states.flatten(0, 1)[self._places][None]
-        final = upper(row, positions=self._positions[None], lengths=lengths, tokens=tokens)
-        nll = upper.nll(final[0, self._targets], self._labels)
+        row = states.flatten(0, 1)[self._places]
+        nll = member_nll(upper, TextBatch(self._row, row, *self._marks), row[None])[0]
         table = nll.new_zeros(len(self.batches) * self._width).index_copy(0, self._target_places, nll)
         return table.view(len(self.batches), self._width).sum(dim=1)
 
@@ -98,14 +92,7 @@ class OwnStep:
         Yields:
             Which members, and their texts.
         """
-        tokens = [len(batch.hidden) for batch in self.batches]
-        starts, room = [0], max_tokens
-        for member, count in enumerate(tokens):
-            if count > room and member > starts[-1]:
-                starts.append(member)
-                room = max_tokens
-            room -= count
-        for start, end in pairwise([*starts, len(tokens)]):
+        for start, end in stretches([len(batch.hidden) for batch in self.batches], max_tokens):
             who = slice(start, end)
             if end - start > 1:
                 yield who, OwnTexts(self.batches[who])
@@ -115,6 +102,6 @@ class OwnStep:
                 yield who, OwnTexts([batch.part(texts)])
 
 
-def _stretches(stretches: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return the numbers of stretches, each given by its first and how many there are, one after the other."""
-    return np.concatenate([np.arange(first, first + count) for first, count in stretches])
+def _numbers_of(runs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return the numbers of runs, each given by its first and how many there are, one after the other."""
+    return np.concatenate([np.arange(first, first + count) for first, count in runs])

@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -261,13 +260,18 @@ def slices(members: int, lengths: Sequence[int], max_tokens: int) -> Iterator[tu
         for start in range(0, members, together):
             yield slice(start, min(members, start + together)), slice(0, len(lengths))
         return
-    ends, room = [0], max_tokens
-    for place, length in enumerate(lengths):
-        if length > room and place > ends[-1]:
-            ends.append(place)
-            room = max_tokens
-        room -= length
-    ends.append(len(lengths))
+    cuts = list(stretches(lengths, max_tokens))
     for member in range(members):
-        for start, end in pairwise(ends):
+        for start, end in cuts:
             yield slice(member, member + 1), slice(start, end)
+
+
+def stretches(sizes: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """Yield where each stretch of neighbours starts and ends that takes at most `room` together, or is one alone."""
+    start, left = 0, room
+    for place, size in enumerate(sizes):
+        if size > left and place > start:
+            yield start, place
+            start, left = place, room
+        left -= size
+    yield start, len(sizes)
