@@ -188,6 +188,10 @@ def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
     return notes + (read_data(new) if download or is_here else [])
 
 
+_ASKED_OF = {"fever": ("claims", "claim to ask"), "choices": ("questions", "question to ask")}
+"""Probes that ask what documents bring along: which part of a `Document`, and in words."""
+
+
 def read_data(points: Iterable[Point]) -> list[str]:
     """Read the data of trials, downloading what is missing, so that a mistake in them is said before anything starts.
 
@@ -211,10 +215,12 @@ def read_data(points: Iterable[Point]) -> list[str]:
         num_records = max(wanted, default=0)
         texts = (spec.data, spec.detokenize, spec.allow_missing_pages)
         with_records = uses_counterfact(spec) or num_records > 0
-        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records, spec.template_facts)
+        probes = tuple(probe for probe in _ASKED_OF if any(asking.probe == probe for asking in point.askings))
+        key = (*texts, spec.num_documents, with_records, spec.page_order, num_records, spec.template_facts, probes)
         asked[key] = None
     has_text: dict[tuple[str, bool], dict[str, bool]] = {}
-    for data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records, facts in asked:
+    for key in asked:
+        data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records, facts, probes = key
         corpus = load_corpus(data, detokenize, allow_missing_pages)
         records = load_counterfact(data) if with_records else []
         subjects = [record.subject for record in records] if page_order == "subjects" else []
@@ -224,6 +230,12 @@ def read_data(points: Iterable[Point]) -> list[str]:
         pages = has_text.setdefault((data, allow_missing_pages), {})
         pages |= {page.title: bool(page.text.strip()) for page in documents}
         titles = [document.title for document in documents]
+        for probe in probes:
+            kind, what = _ASKED_OF[probe]
+            if not any(getattr(document, kind) for document in documents):
+                notes[
+                    f"probe {probe}: {data} has no {what} about the {len(documents):,} documents; nothing is asked"
+                ] = None
         if facts and with_records:
             facts_to_train(records, titles, facts)
         left = facts_to_ask(records, titles, facts) if num_records else []

@@ -28,7 +28,6 @@ class OwnTexts:
     Attributes:
         batches: the same.
         hidden: `[members, longest, model_dim]`, each member's tokens, zeros beyond them.
-        real: bool `[members, longest]`, whether there is a token.
     """
 
     def __init__(self, batches: Sequence[TextBatch]) -> None:
@@ -36,8 +35,6 @@ class OwnTexts:
         self.batches = list(batches)
         self.hidden = pad_sequence([batch.hidden for batch in batches], batch_first=True)
         longest, device = self.hidden.shape[1], self.hidden.device
-        tokens = np.array([len(batch.hidden) for batch in batches])
-        self.real = sent(np.arange(longest) < tokens[:, None], device)
         self._width = max(len(batch.labels) for batch in batches)
         texts, starts, target_starts = [], [], []
         for member, batch in enumerate(batches):

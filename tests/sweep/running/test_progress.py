@@ -155,6 +155,8 @@ def test_a_pipe_hears_of_the_sweep_also_while_nothing_reports(wait_until) -> Non
     told = io.StringIO()
     display = Display(Mock(snapshot=lambda failures: state()), told, live=False, every_s=0.1)
     with display:
+        time.sleep(0.3)
+        assert not told.getvalue(), "until a first step is done there are dots instead"
         display.step()
         wait_until(lambda: told.getvalue().count("107/462 trials") >= 3)
     lines = told.getvalue()

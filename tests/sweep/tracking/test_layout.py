@@ -245,6 +245,7 @@ def test_with_the_server_away_few_finished_trials_are_held(store, begun, finishe
         feed.finish(finished(seed=seed))
     wait_until(lambda: feed._queue.empty() and len(feed._trials) == 5)
     assert len(feed._left) == 25
+    feed.start_trial(begun(seed=29))  # one of those that are left already
     assert feed.close(5).left == 30 and feed._waiting == 5
 
 

@@ -12,6 +12,8 @@ import torch
 from trainables.adapters.adapter import PackTexts
 from trainables.adapters.registry import adapter_plan
 from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.texts import TrainingText
+from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
 from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec
@@ -62,6 +64,17 @@ def test_what_it_depends_on_has_it_computed_anew(
     first = before(small_trial(layer=1), tmp_path)
     losses.clear()
     assert before(small_trial(layer=1, **values), tmp_path) != first and losses
+
+
+def test_the_same_tokens_with_other_targets_are_other_texts(small_trial: Trial, tmp_path: Path) -> None:
+    cache = ProcessCache(torch.device("cpu"), 10**9)
+    cache._hidden_cache = HiddenCache(tmp_path, 10**9)
+    source = cache.parts(small_trial(layer=1)).hidden_states()
+    tree = TokenTree.chain([1, 2, 3, 4])
+    found = [
+        source.pretrained_nll([TrainingText(tree, 0, first)], lambda first=first: float(first)) for first in (1, 3)
+    ]
+    assert found == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("content", ["", "nan", "1.5e", "\x00"])

@@ -404,6 +404,16 @@ def test_the_sample_world_needs_no_note() -> None:
     assert [notes_of(Path("sample"), num_documents=number) for number in (4, 12)] == [[], []]
 
 
+def test_a_probe_that_finds_nothing_to_ask_is_said(tmp_path: Path) -> None:
+    told = "has no question to ask about the 3 documents; nothing is asked"
+    assert notes_of(Path("sample"), probes=("fever", "choices")) == [f"probe choices: sample {told}"]
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"The {number}th of a user's own documents.")
+    assert notes_of(tmp_path) == [
+        f"probe fever: {tmp_path} has no claim to ask about the 3 documents; nothing is asked"
+    ]
+
+
 def test_more_records_than_there_are_is_said(make_fever: MakeFever) -> None:
     folder = make_fever()
     rewrite = {"prompt": "{} is", "subject": "Ann", "target_true": {"str": "a"}, "target_new": {"str": "b"}}

@@ -131,8 +131,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         nll = own.nll(self.upper, own.hidden + added)
         leak = torch.zeros_like(nll)
         if any(entry_set is not None for entry_set in self.sets):
-            each = leakage(activations, own_masks(self.sets[who], own, width))
-            leak = torch.where(own.real, each, 0.0).sum(dim=1)
+            leak = leakage(activations, own_masks(self.sets[who], own, width)).sum(dim=1)
         objective = nll / step.targets[who] + self._alphas[who] * (leak / step.tokens[who])
         return StepLosses(objective, nll, {"train/leakage": (leak, len(own.batches[0].hidden))})
 

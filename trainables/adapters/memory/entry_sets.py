@@ -162,11 +162,14 @@ def member_masks(
 
 
 def own_masks(sets: Sequence[EntrySet | None], own: OwnTexts, memory_dim: int) -> Tensor | None:
-    """Return the masks of members with texts of their own: bool `[members, longest, memory_dim]`, or None as above."""
+    """Return the masks of members with texts of their own: bool `[members, longest, memory_dim]`, or None as above.
+
+    Beyond a member's texts every entry is allowed, so that nothing leaks there.
+    """
     if not any(sets):
         return None
     device = own.hidden.device
-    found = torch.ones(*own.real.shape, memory_dim, dtype=torch.bool, device=device)
+    found = torch.ones(*own.hidden.shape[:2], memory_dim, dtype=torch.bool, device=device)
     for place, entry_set, batch in zip(found, sets, own.batches, strict=True):
         mask = None if entry_set is None else entry_set.mask(batch.documents, batch.trees, device)
         if mask is not None:

@@ -58,6 +58,17 @@ def test_before_and_after_are_paired(study):
     assert found[3, "verbatim"].verdict == "no difference found" and found[3, "verbatim"].p == 1
 
 
+def test_one_of_many_trials_can_be_told_from_the_pretrained_model(storage):
+    """Of 2,000 draws the smallest p is too large for 120 comparisons."""
+    add(storage, 2, method="pretrained")
+    for k in range(1, 41):
+        add(storage, 22 if k == 7 else 2, layer=1, lr=k / 1000)
+    storage.write_plans()
+    found = unit_comparisons(load_study(Store(str(storage.root))), RECALL, resamples=200)
+    assert len(found) == 120
+    assert {c.trial.get("lr") for c in found if c.verdict == "better"} == {0.007}
+
+
 def test_only_questions_that_both_were_asked_are_compared(storage):
     add(storage, 2, pages=10, method="pretrained")
     add(storage, 22, layer=2, recall_documents=40)

@@ -66,6 +66,18 @@ def compared(storage, base: list[dict], own: list[dict]):
     return {(c.group, c.score): c for c in counterfact_comparisons(study, 200)}
 
 
+def test_one_of_many_trials_can_be_told_from_the_pretrained_model(storage):
+    """Of 2,000 draws the smallest p is too large for hundreds of comparisons."""
+    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    for k in range(1, 41):
+        own = samples(20 if k == 7 else 0)
+        storage.add("probe", "memory", layer=1, lr=k / 1000, extra={"samples.json": own}, **PROBE)
+    storage.write_plans()
+    found = counterfact_comparisons(load_study(Store(str(storage.root))), resamples=200)
+    assert len(found) >= 100
+    assert {c.trial.get("lr") for c in found if c.verdict == "higher"} == {0.007}
+
+
 def test_records_with_one_prompt_are_compared_case_by_case(storage):
     found = compared(storage, numbered(0), list(reversed(numbered(12))))
     assert found["all", "true_rate"].records == 30 and found["all", "true_rate"].value == pytest.approx(0.4)

@@ -13,6 +13,7 @@ import torch
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.memory.activations import ACTIVATIONS
 from trainables.adapters.memory.bank import MemoryBank
+from trainables.adapters.memory.setting import SetSetting
 from trainables.lm.upper import Upper
 from trainables.trial.spec import TrialSpec
 
@@ -162,6 +163,16 @@ def test_stored_memories_of_all_shapes_come_back(specs: Any, build: Build) -> No
     for member in range(len(MEMBERS)):
         other.load_stored(member, pack.stored(member))
     assert other.nll(other.texts.segments) == pack.nll(pack.texts.segments)
+
+
+def test_entry_sets_of_sizes_that_no_member_has_are_dropped(specs: Any, build: Build) -> None:
+    pack: Any = build(*specs())
+    sets = pack._entry_sets
+    own = {size for _, size in sets._built}
+    sets.of(SetSetting.named("random"), 64)
+    assert {size for _, size in sets._built} == {*own, 64} != own
+    again: Any = type(pack)(pack.plans, pack.parts, pack.texts)
+    assert again._entry_sets is sets and {size for _, size in sets._built} == own
 
 
 def test_who_is_not_asked_runs_through_no_pass(specs: Any, build: Build, passes: list[int]) -> None:
