@@ -81,7 +81,7 @@ FIXED = (
     Column("count/NAME", "number", "pages, rows, claims and the like: n_full, n_top, n_trunc, …", "count/.+"),
     Column("time/NAME_s", "seconds", "of a pack's steps, shared by its trials: load, data, trunk, train, …",
            "time/.+_s"),
-    Column("time/pack_size", "trials", "that shared a forward pass"),
+    Column("time/pack_size", "trials", "that shared its forward passes, at most"),
     Column("flops", "floating-point operations", "of the trial, all in all"),
     Column("host", "", "the machine"),
     Column("started_at, finished_at", "ISO 8601, UTC", "when", "(started|finished)_at"),

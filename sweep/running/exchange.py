@@ -39,15 +39,13 @@ class HandedPack:
 
     Attributes:
         id: of the pack.
-        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `pack`, `stop_file`; and
-            `plan_file`, which a process on another machine sees where it shares the storage.
-        sampled: id of its only training where that may be stopped early; empty for trials of a grid.
+        job: plain JSON values for `trainables.pack.worker.PackWork`: `trials`, `trunk_layers`, `pack`, `stop_file`,
+            `orders_file`; and `plan_file`, which a process on another machine sees where it shares the storage.
         avoid: nodes where it is not to run while there are others: they only fail, or failed on these trials.
     """
 
     id: str
     job: dict[str, Any]
-    sampled: str
     avoid: frozenset[str] = frozenset()
 
 
@@ -88,14 +86,13 @@ class PackExchange:
             return None
         pack, begun = found
         if not pack.asks:  # what is only asked has its run already, or gets it whole when the sweep is published
-            for trial in begun.keys() - self._started:  # one that is tried again has its run in MLflow already
-                self._feed.start_trial(begun[trial])
-            self._started |= begun.keys()
+            self._start(begun)
         first = pack.points[0]
         job = {
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
             "stop_file": self._ledger.stop_file,
+            "orders_file": self._ledger.orders_file(pack),
             "plan_file": self._ledger.plan_file,
             "pack": pack.id,
         }
@@ -103,9 +100,14 @@ class PackExchange:
         self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks, names)
         self._display.begin()
         self._heard[pack.id] = time.monotonic()
-        sampled = first.training if self._ledger.is_sampled(first.id) else ""
         trainings = [point.training for point in pack.points]
-        return HandedPack(pack.id, job, sampled, self._ledger.policy.avoid(trainings))
+        return HandedPack(pack.id, job, self._ledger.policy.avoid(trainings))
+
+    def _start(self, begun: Mapping[str, Record]) -> None:
+        """Open the runs in MLflow of trials that begin; one that is tried again has its own already."""
+        for trial in begun.keys() - self._started:
+            self._feed.start_trial(begun[trial])
+        self._started |= begun.keys()
 
     @property
     def over(self) -> bool:
@@ -138,10 +140,14 @@ class PackExchange:
     def report(self, pack: str, report: Mapping[str, Any]) -> None:
         """Take in one step of a pack: metrics of its epoch, and the results of trials that it finished.
 
+        Of a pack that goes on it is then decided who leaves it and who joins it, and its orders file is written.
+
         Args:
             pack: its id.
-            report: `epoch`, `progress` (trial id -> metrics), `results`, `versions`, `host`, `pid`, `node`, `device`;
-                maybe `notes`, lines for the user, each said once.
+            report: `epoch`, `progress` (training id -> metrics), `results`, `versions`, `host`, `pid`, `node`,
+                `device`; maybe `epochs` (training id -> its epoch, where that is not everyone's), `curves` (training
+                id -> what it came to before, where it goes on from a checkpoint), `notes`, lines for the user, each
+                said once, and `done`, whether it was the pack's last step.
         """
         told = self._told[pack] = {part: report[part] for part in _REPORTED}
         self._heard[pack] = time.monotonic()
@@ -151,18 +157,29 @@ class PackExchange:
             self._notes.add(note)
             self._display.say(f"note: {note}")
         where = f"{told['host']} {told['device']}".strip()
-        self._display.progress.report(pack, report["epoch"], self._by_trial(report["progress"]), where)
+        epochs = {**dict.fromkeys(report["progress"], report["epoch"]), **report.get("epochs", {})}
+        of_trials = {trial: epoch for training, epoch in epochs.items() for trial in self._ledger.trials_of(training)}
+        self._display.progress.report(pack, report["epoch"], self._by_trial(report["progress"]), where, of_trials)
         self._display.step()
+        for training, curves in report.get("curves", {}).items():
+            self._ledger.go_on(training, curves)
         for training, metrics in report["progress"].items():
             for trial in self._ledger.trials_of(training):
-                self._feed.epoch(trial, report["epoch"], metrics)
-            self._ledger.epoch(training, report["epoch"], metrics)
+                self._feed.epoch(trial, epochs[training], metrics)
+            self._ledger.epoch(training, epochs[training], metrics)
         for result in report["results"]:
             self._record(pack, self._ledger.finish(pack, {**result, **told}))
+        if report["progress"] and not report.get("done") and not report.get("failure"):
+            self._regroup(pack, {training: epochs[training] for training in report["progress"]}, told)
 
-    def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Say whether a sampled trial is to be stopped after this epoch; asked once an epoch."""
-        return self._ledger.falls_behind(training, epoch, metrics)
+    def _regroup(self, pack: str, epochs: Mapping[str, int], told: Mapping[str, Any]) -> None:
+        """Have trials leave and join a pack that goes on."""
+        left, joined = self._ledger.regroup(pack, epochs, told)
+        self._record(pack, left)
+        if joined:
+            self._start(joined)
+            names = {trial: self._display.progress.label(record) for trial, record in joined.items()}
+            self._display.progress.join(pack, [self._ledger.point(trial) for trial in joined], names)
 
     def close(self, pack: str) -> None:
         """Take note that a pack has ended."""

@@ -52,8 +52,9 @@ class Executor(Protocol):
 
     Ordering: the exchange is called from the thread that called `run`, and from no other. A pack is taken with
     `next_pack` when there is a free slot for it; its reports follow in the order of its steps, none left out; `close`
-    or `fail` is called once, after the last of them. A trial that the exchange calls falling behind takes no further
-    step. While a pack is under way, `show_progress` is called at least after each report.
+    or `fail` is called once, after the last of them. A step begins only after `report` has returned from the one
+    before: who leaves the pack and who joins it is in its orders file by then. While a pack is under way,
+    `show_progress` is called at least after each report.
 
     Ends: `run` returns when `over` holds and every pack taken is closed. When a sweep is stopped (`stopping`, or the
     stop file), packs under way end after their epoch with a checkpoint and without results; they are closed without an

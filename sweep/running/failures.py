@@ -84,6 +84,11 @@ class FailurePolicy:
             attempts.first_epoch = epoch
             attempts.failures.pop("process", None)
 
+    def has_failed(self, trial: str) -> bool:
+        """Whether a trial has failed here without a result: it may take others of its pack with it."""
+        attempts = self._trials.get(trial)
+        return attempts is not None and bool(attempts.failures)
+
     def forget(self, trial: str) -> None:
         """Take note that a trial has its record."""
         self._trials.pop(trial, None)

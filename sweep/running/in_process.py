@@ -99,9 +99,6 @@ class InProcess:
             report = work.step()
             done = report["done"]
             failure = report["failure"]
-            if pack.sampled and not done:
-                metrics = report["progress"].get(pack.sampled, {})
-                done = exchange.falls_behind(pack.sampled, report["epoch"], metrics)
             exchange.report(pack.id, {**report, **told_of(device_name(self._device)), "node": ""})
             exchange.show_progress()
             if exchange.stopping and not done:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -40,7 +40,9 @@ from sweep.records.store import RESERVED, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file, write_sweep_file
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
+from sweep.running.orders import PackOrders
 from sweep.running.starts import WaitingStarts
+from trainables.adapters.registry import ADAPTERS
 from trainables.errors import OWN_KINDS, Failure
 from trainables.node.patience import patiently
 from trainables.trial.asking import Asking, label_of
@@ -48,6 +50,9 @@ from trainables.trial.task import TrialTask
 
 ASK_AGAIN_S = 1.0
 """How often other sweeps are asked whether they still run a trial that this one needs too."""
+INFORMED = 4
+"""A sampled stage has at most one in so many of its trials under way at a time, so that the others are drawn knowing
+how some have gone (ours; Optuna's sampler draws its first ten at random)."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Ledger:
         self._records = Records(index, store, retry_failed, plan.wanted)
         self._starts = WaitingStarts(self._records, say)
         self._running: dict[str, set[str]] = {}
+        self._places: dict[str, int] = {}  # of packs under way: members that they were handed out with
+        self._orders = PackOrders(store, name)
         self._begun: dict[str, Record] = {}
         self._claims = store.claims(name)
         self._elsewhere: list[Point] = []
@@ -180,7 +187,98 @@ class Ledger:
             begun |= self._begin(self._jobs[lead.training], pack.id)
         self._begun |= begun
         self._running[pack.id] = {point.training for point in pack.points}
+        self._places[pack.id] = len(pack.points)
         return pack, begun
+
+    def orders_file(self, pack: Pack) -> str:
+        """Return the place of the file that tells a pack, which is handed out, who leaves and joins; empty for none."""
+        adapter = ADAPTERS[pack.points[0].spec.method]
+        may_join = adapter.own_texts and len(pack.points) > 1
+        may_leave = any(self.is_sampled(point.id) for point in pack.points)
+        return self._orders.begin(pack.id) if not pack.asks and (may_join or may_leave) else ""
+
+    def regroup(
+        self, pack: str, epochs: Mapping[str, int], told: Mapping[str, Any]
+    ) -> tuple[list[Record], dict[str, Record]]:
+        """Have trials that fall behind leave a pack that goes on, and trials that wait take the places that are free.
+
+        The pack hears of it before its next epoch.
+
+        Args:
+            pack: its id.
+            epochs: which epoch each training has just done; what it came to is known from `epoch`.
+            told: where it ran: `versions`, `host`, `node` and `device`.
+
+        Returns:
+            The records of the trials that leave, and the begun ones of those that join.
+        """
+        left, made = self._fall_behind(pack, epochs, told)
+        joined = self._joining(pack)
+        begun: dict[str, Record] = {}
+        for point in joined:
+            begun |= self._begin(self._jobs[point.training], pack)
+        self._begun |= begun
+        self._running[pack] |= {point.training for point in joined}
+        if left or joined:
+            self._orders.tell(pack, left, [self.task(point) for point in joined])
+        return made, begun
+
+    def _joining(self, pack: str) -> list[Point]:
+        """Return who takes the places that have become free in a pack under way.
+
+        Those of its kind that are queued come first, then such as a sampled stage draws. Nobody joins a pack of which
+        all have left, or one with a trial that has failed before: that may take the others with it.
+        """
+        members = [self._jobs[training].lead for training in self._running[pack]]
+        is_ending = self.stopping or self.steering.paused or self.steering.finishing or pack in self._ending
+        if is_ending or not members or len(members) >= self._places[pack] or not self._may_be_joined(members):
+            return []
+        before = len(members)
+        while len(members) < self._places[pack] and (point := self._next_like(members)) is not None:
+            members.append(point)
+        return members[before:]
+
+    def _may_be_joined(self, members: Sequence[Point]) -> bool:
+        are_sound = not any(self.policy.has_failed(point.training) for point in members)
+        asks = any(self._jobs[point.training].asks for point in members)
+        return ADAPTERS[members[0].spec.method].own_texts and are_sound and not asks
+
+    def _next_like(self, members: Sequence[Point]) -> Point | None:
+        """Return a trial of this run's own that can join some others: one that is queued, or is drawn."""
+        while (point := self._queued_like(members) or self._drawn_like(members)) is not None:
+            if self._claims is None or self._is_ours(point, self._other_sweeps()):
+                return point
+            self.refresh()
+        return None
+
+    def _queued_like(self, members: Sequence[Point]) -> Point | None:
+        """Take a trial that can join some others out of a pack in the queue."""
+        for number, pack in enumerate(self._queue):
+            if pack.asks or pack.points[0].pack_key != members[0].pack_key or not self._may_run(pack):
+                continue
+            for point in pack.points:
+                if self._has_room(members, point) and not self.policy.has_failed(point.training):
+                    rest = [other for other in pack.points if other is not point]
+                    self._queue[number : number + 1] = self._packs(rest, len(rest), 1) if rest else []
+                    return point
+        return None
+
+    def _drawn_like(self, members: Sequence[Point]) -> Point | None:
+        """Draw a trial that can join some others; one that cannot is queued, and nothing drawn until it has begun."""
+        for name in self._draws:
+            if any(point.spec.stage == name for pack in self._queue for point in pack.points):
+                continue
+            point = self._draw(name, members[0].pack_key)
+            if point is None:
+                continue
+            if point.pack_key == members[0].pack_key and self._has_room(members, point):
+                return point
+            self._queue += self._packs([point], 1, 1)
+        return None
+
+    def _has_room(self, members: Sequence[Point], point: Point) -> bool:
+        """Whether a pack may have so many members with one more, which may be larger than the others."""
+        return all(len(members) < self.packing.size(each) for each in (*members, point))
 
     def _begin(self, job: Job, pack: str) -> dict[str, Record]:
         """Return the begun records of a job's trials."""
@@ -238,6 +336,10 @@ class Ledger:
         """Return the ids of the trials that a training under way gives a result to."""
         return tuple(point.id for point in self._jobs[training].points) if training in self._jobs else ()
 
+    def point(self, trial: str) -> Point:
+        """Return a trial that has begun."""
+        return self._tasks[trial]
+
     def points_of(self, pack: Pack) -> list[Point]:
         """Return all trials that a pack gives a result to."""
         return [point for lead in pack.points for point in self._jobs[lead.training].points]
@@ -292,6 +394,7 @@ class Ledger:
         that somebody stopped keeps its own: it may be resumed.
         """
         self.store.delete(f"{self.name}/stop")
+        self._orders.clear()
         stopped = {self._index[trial].training for trial in self.steering.stopped if trial in self._index}
         for file in self.store.files(f"{self.name}/checkpoints"):
             training = file.partition(".")[0]
@@ -418,6 +521,21 @@ class Ledger:
 
     # -- what the executor tells
 
+    def go_on(self, training: str, curves: Mapping[str, list[list[float]]]) -> None:
+        """Take note of what a training that goes on from a checkpoint came to before, maybe in an earlier run.
+
+        A sampled trial is stopped or not as if it had never been cut off, and its record has all its epochs.
+        """
+        trial = self._sampled(training)
+        if not trial:
+            return
+        for name, curve in curves.items():
+            known = self._curves[trial].setdefault(name, [])
+            known[:0] = [point for point in curve if not known or point[0] < known[0][0]]
+        draws = self._draws[self._tasks[trial].spec.stage]
+        for epoch, value in curves.get(draws.sampling.metric, ()):
+            draws.falls_behind(trial, int(epoch), {draws.sampling.metric: value})  # it did not, or would not be here
+
     def epoch(self, training: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Take note of a training's epoch, and remember that of a sampled one, which may be stopped early."""
         self.policy.epoch(training, epoch)
@@ -431,16 +549,29 @@ class Ledger:
                 if not curve or curve[-1][0] < epoch:  # a worker that died repeats epochs
                     curve.append([epoch, value])
 
-    def falls_behind(self, training: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Whether a sampled trial is to be stopped after this epoch, by its stage's metric, mode, grace and reduction.
+    def _fall_behind(
+        self, pack: str, epochs: Mapping[str, int], told: Mapping[str, Any]
+    ) -> tuple[list[str], list[Record]]:
+        """Stop the sampled trials of a pack that fall behind, by their stage's metric, mode, grace and reduction.
 
-        Asked once an epoch, while the trial could go on. A trial of a grid is never stopped, nor one that somebody has
-        resumed.
+        They are asked in the order in which they were drawn, once an epoch, while they could go on. A trial of a grid
+        is never stopped, nor one that somebody has resumed.
+
+        Returns:
+            The trainings that leave, and the records that this makes.
         """
-        trial = self._sampled(training)
-        if not trial or self.stopping or trial in self.steering.resumed:
-            return False
-        return self._draws[self._tasks[trial].spec.stage].falls_behind(trial, epoch, metrics)
+        sampled = {self._sampled(training): training for training in epochs if training in self._running[pack]}
+        made: list[Record] = []
+        left: list[str] = []
+        for trial in list(self._curves) if any(sampled) and not self.stopping else ():
+            if trial not in sampled or trial in self.steering.resumed:
+                continue
+            training, metrics = sampled[trial], self._latest[trial]
+            if self._draws[self._tasks[trial].spec.stage].falls_behind(trial, epochs[training], metrics):
+                stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": self._curves[trial]}
+                made += self.finish(pack, {**told, **stopped})
+                left.append(training)
+        return left, made
 
     def _sampled(self, training: str) -> str:
         """Return the sampled trial that a training under way leads, if it is one."""
@@ -509,8 +640,8 @@ class Ledger:
     def end_pack(self, pack: str, told: Mapping[str, Any] | None = None) -> list[Record]:
         """Close a pack and return the records that this makes.
 
-        Of members without a result, one that was stopped is recorded as such, also a sampled one that fell behind. The
-        others are queued again where their pack was to end after its epoch, and wait for a later run else.
+        Of members without a result, one that was stopped is recorded as such. The others are queued again where their
+        pack was to end after its epoch, and wait for a later run else.
 
         Args:
             pack: its id.
@@ -519,23 +650,23 @@ class Ledger:
         made: list[Record] = []
         again: list[Point] = []
         for training in list(self._running.get(pack, ())):
-            curves = self._curves.get(self._sampled(training), {})
             if training in self._stopped_trainings() and not self._jobs[training].asks:
                 made += self.finish(pack, {**(told or {}), "id": training, "status": "stopped"})
                 continue
             if pack in self._ending and not self.stopping:
                 again.append(self._jobs[training].lead)
-            if not curves or self.stopping or pack in self._ending:
-                self._release(training)
-                continue
-            metrics = self._latest[self._sampled(training)]
-            stopped = {"id": training, "status": "stopped", "metrics": metrics, "curves": curves}
-            made += self.finish(pack, {**(told or {}), **stopped})
-        self._running.pop(pack, None)
+            self._release(training)
+        self._forget(pack)
         self._queue[:0] = self._packs(again, LARGEST, 1)
         self._has_ended(pack)
         self.refresh()
         return made
+
+    def _forget(self, pack: str) -> None:
+        """Keep nothing of a pack that has ended."""
+        self._running.pop(pack, None)
+        self._places.pop(pack, None)
+        self._orders.end(pack)
 
     def _has_ended(self, pack: str) -> None:
         """Have no later pack of the same members end as well."""
@@ -567,7 +698,7 @@ class Ledger:
                 points = [self._jobs[training].lead for training in left]
                 half = -(-len(points) // 2) if verdict == "halves" else len(points)
                 self._queue += self._packs(points, max(1, half), 1)
-            self._running.pop(pack, None)
+        self._forget(pack)
         self._has_ended(pack)
         self._drop_stopped()
         if self.policy.stop and not self.stopping:
@@ -768,15 +899,19 @@ class Ledger:
             pack = self._next_queued()
             if pack is None or self._claims is None:
                 return pack
-            others = [
-                name
-                for name in self.store.folders()
-                if not name.startswith(".") and name not in RESERVED and name != self.name
-            ]
+            others = self._other_sweeps()
             points = [point for point in pack.points if self._is_ours(point, others)]
             if points:
                 return pack if len(points) == len(pack.points) else self._packs(points, len(points), 1)[0]
             self.refresh()
+
+    def _other_sweeps(self) -> list[str]:
+        """Return the names of what may be other sweeps in this storage."""
+        return [
+            name
+            for name in self.store.folders()
+            if not name.startswith(".") and name not in RESERVED and name != self.name
+        ]
 
     def _next_queued(self) -> Pack | None:
         """Take the next pack that may run out of the queue; where none is queued, one is drawn."""
@@ -825,26 +960,47 @@ class Ledger:
         return draws is not None and bool(draws.exhausted) and not draws.has_more
 
     def _sampled_pack(self) -> Pack | None:
-        """Draw a trial of a sampled stage; it runs alone, so that it can be stopped alone."""
+        """Draw a pack of a sampled stage, each member of which may be stopped alone."""
         for name, draws in self._draws.items():
-            while True:
-                told = len(draws.exhausted)
-                point = draws.next(self._settled)
-                for line in list(draws.exhausted.values())[told:]:
-                    self._say(f"note: {line}")
-                if point is None:
+            points: list[Point] = []
+            most = -(-draws.stage.copies // (INFORMED * self.packing.slots))
+            while (point := self._draw(name, points[0].pack_key if points else None)) is not None:
+                points.append(point)
+                if point.pack_key != points[0].pack_key or not ADAPTERS[point.spec.method].packs:
+                    break  # what is sampled decides with whom a trial can run, or it runs alone
+                if len(points) >= min(most, *(self.packing.size(each) for each in points)):
                     break
-                if point.training in self._jobs:
-                    continue  # it is trained, and waits for an answer that it lacks
-                self._tasks[point.id] = point
-                self._curves[point.id] = {}
-                self.members[name] = draws.ids
-                self.write_manifest()
-                packs = self._packs(self._leads([point]), 1, 1)
-                if packs:
-                    return packs[0]
-                draws.tell(point.id)  # another trial has had the same training, and it came to nothing to be asked
+            if points:
+                first, *others = self._packs(points, self.packing.size, 1)
+                self._queue += others
+                return first
         return None
+
+    def _draw(self, stage: str, pack_key: tuple[Any, ...] | None) -> Point | None:
+        """Draw a trial of a sampled stage that is to be run; None when nothing is left, or a choice is open.
+
+        Args:
+            stage: its name.
+            pack_key: draw for a pack of trials of this kind only; None for any.
+        """
+        draws = self._draws[stage]
+        while True:
+            told = len(draws.exhausted)
+            point = draws.next(self._settled, pack_key)
+            for line in list(draws.exhausted.values())[told:]:
+                self._say(f"note: {line}")
+            if point is None:
+                return None
+            if point.training in self._jobs:
+                continue  # it is trained, and waits for an answer that it lacks
+            self._tasks[point.id] = point
+            self._curves[point.id] = {}
+            self.members[stage] = draws.ids
+            self.write_manifest()
+            leads = self._leads([point])
+            if leads:
+                return leads[0]
+            draws.tell(point.id)  # another trial has had the same training, and it came to nothing to be asked
 
     def _known(self, trial: str) -> Record | None:
         """Return the record of a trial, if there is one."""

@@ -83,12 +83,18 @@ class StageDraws:
         """Whether trials are left to draw or to run again."""
         return bool(self._waiting) or any(self._left(number) for number in range(len(self._groups)))
 
-    def next(self, choices: Choices) -> Point | None:
-        """Return a trial to run; None when a choice is still open or nothing is left."""
+    def next(self, choices: Choices, pack_key: tuple[Any, ...] | None = None) -> Point | None:
+        """Return a trial to run; None when a choice is still open or nothing is left.
+
+        Args:
+            choices: made so far.
+            pack_key: draw for a pack of trials of this kind only. One that is of another kind is returned all the same
+                where the fields that are sampled decide about that.
+        """
         for draw in list(self._waiting):
             point = self._point(draw["group"], draw["values"], choices)
-            if point is None:
-                continue  # its group's choice is still open
+            if point is None or pack_key not in (None, point.pack_key):
+                continue  # its group's choice is still open, or it is of another kind
             self._waiting.remove(draw)
             if point.id == draw["id"] and draw["group"] in self._groups:
                 number = self._groups.index(draw["group"])
@@ -96,8 +102,9 @@ class StageDraws:
                 self._asked.setdefault(point.id, (number, self._ask(number, draw["values"]) if fits else None))
                 return point
         for number, group in enumerate(self._groups):
-            if not self._left(number) or self._point(group, self._middle, choices) is None:
-                continue  # nothing is left, or its choice is still open
+            middle = self._point(group, self._middle, choices) if self._left(number) else None
+            if middle is None or pack_key not in (None, middle.pack_key):
+                continue  # nothing is left, its choice is still open, or it is of another kind
             untried = self._untried(group, choices)
             if untried == []:
                 self._exhaust(number, "all the values there are have been tried, or make no difference")

@@ -240,7 +240,7 @@ class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED) if self._exchange.over else None
         self._under_way.add(trial_id)
         work = json.dumps({**pack.job, "settings": self._settings})
-        return {"pack": pack.id, "work": work, "sampled": pack.sampled, "avoid": sorted(pack.avoid)}
+        return {"pack": pack.id, "work": work, "avoid": sorted(pack.avoid)}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Take note of a free slot; the callback tells the rest."""
@@ -276,10 +276,11 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
             if result.get("failure"):  # the next step of its process raises
                 self._told[pack] = Failure.from_dict(result["failure"])
             self._exchange.report(pack, result)
+            result.pop("curves", None)
             result["results"].clear()  # Tune keeps the last result of every pack, twice, to the end of the sweep
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Close a pack that is done, or a sampled trial that was stopped early."""
+        """Close a pack that is done, or has been stopped."""
         self._deaths.forget(trial.config["pack"])
         self._exchange.close(trial.config["pack"])
         _let_go(trial)
@@ -301,11 +302,14 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
 
 
 class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
-    """Runs packs in their order, where they may run, and stops what is to be stopped after an epoch.
+    """Runs packs in their order, where they may run, and stops them all after an epoch once the sweep is stopping.
+
+    The workers hear of that by the stop file, which cannot always be written. Who is to leave a pack early, or to join
+    it, they hear by its orders file, which is there before Tune has them take the next step: it does so after the
+    callback has taken in the last report.
 
     Args:
-        exchange: says what is to be stopped: sampled trials that fall behind, by their stage's own draws; and
-            everything once the sweep is stopping, for its stop file cannot always be written.
+        exchange: says whether the sweep is stopping.
         resources: of a pack.
     """
 
@@ -334,11 +338,6 @@ class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""
         if self._exchange.stopping and result.get("epoch") and not result.get("failure"):
-            return str(TrialScheduler.STOP)
-        sampled = trial.config["sampled"]
-        prefix = f"progress/{sampled}/"
-        metrics = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
-        if sampled and metrics and self._exchange.falls_behind(sampled, result["epoch"], metrics):
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 

@@ -248,13 +248,10 @@ class SweepProgress:
         layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
         epochs = 1 if asks else trial_epochs(first.spec)
         state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock(), names=dict(names or {}))
-        work = self._cost.work(first)
         self._packs[pack] = _Running(
             state,
             {point.id: point for point in points},
             state.since,
-            step_flops=0.0 if asks else len(points) * work.training / epochs,
-            end_flops=len(points) * work.evaluation,
             warm=bool(self.state.ended),
             asks=asks,
         )
@@ -266,22 +263,48 @@ class SweepProgress:
         self.phase("running")
 
     @_locked
-    def report(self, pack: str, epoch: int, progress: Mapping[str, Mapping[str, float]], where: str) -> None:
-        """Take note of a step of a pack."""
+    def join(self, pack: str, points: Sequence[Point], names: Mapping[str, str]) -> None:
+        """Take note of trials that join a pack under way."""
+        running = self._packs[pack]
+        running.points |= {point.id: point for point in points}
+        running.state.trials += len(points)
+        running.state.names |= names
+
+    @_locked
+    def report(
+        self,
+        pack: str,
+        epoch: int,
+        progress: Mapping[str, Mapping[str, float]],
+        where: str,
+        epochs: Mapping[str, int] | None = None,
+    ) -> None:
+        """Take note of a step of a pack.
+
+        Args:
+            pack: its id.
+            epoch: that is over, of the furthest member.
+            progress: metrics of one trial of each training.
+            where: host and device.
+            epochs: of all trials, where those are not everyone's.
+        """
         running = self._packs.get(pack)
         if running is None:
             return
         now, state = self._clock(), running.state
+        for trial in running.points:
+            reached = epoch if epochs is None else epochs.get(trial, running.epochs.get(trial, 0))
+            running.epochs[trial] = min(reached, state.epochs)
         if progress:
-            last = epoch >= state.epochs
-            flops = running.step_flops + (running.end_flops if last else 0.0)
+            flops = sum(map(self._epoch_flops, running.trained))
+            flops += sum(self._cost.work(p).evaluation for p in running.trained if running.epochs[p.id] >= state.epochs)
             self._pace.note(now - running.reported, flops, len(progress), state.epoch < 0, running.warm)
         running.reported = now
         state.epoch, state.where = epoch, where
         losses = [found["train/nll"] for found in progress.values() if "train/nll" in found]
         state.loss = sum(losses) / len(losses) if losses else state.loss
         for trial in progress:
-            self._set_epochs(running.points.get(trial), min(epoch, state.epochs))
+            self._set_epochs(running.points.get(trial), running.epochs.get(trial, 0))
         self.state.updated = now
 
     @_locked
@@ -331,10 +354,14 @@ class SweepProgress:
     def _left(self) -> Work:
         """Return what is left, the epochs that packs under way have done taken off."""
         packs = [running for running in self._packs.values() if running.points]
-        done = sum(running.step_flops * max(0, running.state.epoch) for running in packs)
+        done = sum(self._epoch_flops(p) * running.epochs.get(p.id, 0) for running in packs for p in running.trained)
         epochs = sum(max(0.0, stage.epochs - stage.epochs_done) for stage in self.state.stages)
         begun = sum(self.state.ended.values()) + sum(len(running.points) for running in packs)
         return Work(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
+
+    def _epoch_flops(self, point: Point) -> float:
+        """Return what an epoch of a trial costs."""
+        return self._cost.work(point).training / trial_epochs(point.spec)
 
     def _stage(self, name: str) -> StageState | None:
         return next((stage for stage in self.state.stages if stage.name == name), None)
@@ -361,8 +388,7 @@ class _Running:
         state: for people.
         points: its members without a result.
         reported: when it last reported.
-        step_flops: of an epoch.
-        end_flops: of evaluating at the end.
+        epochs: that each of them has done, once it has reported.
         warm: whether others have ended, so that its process has probably run a pack before.
         asks: whether its trials are only asked.
     """
@@ -370,10 +396,14 @@ class _Running:
     state: PackState
     points: dict[str, Point]
     reported: float
-    step_flops: float
-    end_flops: float
     warm: bool
     asks: bool = False
+    epochs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[Point]:
+        """The members that are being trained."""
+        return [] if self.asks else list(self.points.values())
 
 
 @dataclass

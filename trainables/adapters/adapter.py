@@ -199,6 +199,17 @@ class Adapter(ABC, Generic[PlanT]):
         """
         raise NotImplementedError(f"{type(self).__name__} trains nothing")
 
+    def train_epochs(self, epochs: Sequence[int]) -> list[dict[str, float]]:
+        """Train the members where they are at epochs of their own; called only where `plan.own_texts`.
+
+        Args:
+            epochs: the number of each member's epoch. A member's training depends on no other's.
+
+        Returns:
+            What `train_epoch` does.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: members of one pack are at one epoch")
+
     def trained_params(self, member: int) -> int:
         """Return how many numbers a member trains."""
         return sum(value.numel() for value in self.state(member).weights.values())
@@ -245,7 +256,10 @@ class Adapter(ABC, Generic[PlanT]):
         self.load_stored(member, files)
 
     def findings(self) -> list[Findings]:
-        """Return what is worth noting about each member; metrics are finite for active ones."""
+        """Return what is worth noting about each member; metrics are finite for active ones.
+
+        Within `asking`, that of the others may be anything.
+        """
         return [Findings() for _ in self.plans]
 
     @abstractmethod

@@ -33,6 +33,8 @@ class AdapterPlan(Plan, ABC):
         packs: whether members of one pack may share forward passes; else each trial is a run of its own. Members of
             a pack agree in all fields that are not marked as free within a pack.
         unequal: those of the fields marked so that only some adapters leave free, and this one does.
+        own_texts: whether a step may give each member texts of its own, so that members may be at different epochs:
+            a trial can take the place of one that has left its pack. Needed where seeds are free.
         trains: whether there are epochs at all.
         has_error: whether a memorisation error is measured; else only what the adapter finds, and what it is asked.
         files: what a finished training leaves of its weights beside its record, by name.
@@ -41,6 +43,7 @@ class AdapterPlan(Plan, ABC):
 
     packs: ClassVar[bool]
     unequal: ClassVar[tuple[str, ...]] = ()
+    own_texts: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     has_error: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ()

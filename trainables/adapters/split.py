@@ -70,7 +70,12 @@ class SplitAdapter(Adapter[PlanT]):
         finally:
             self._asked = before
 
-    def _passes(self, batches: TextBatches) -> Iterator[tuple[TextBatch, slice]]:
+    @property
+    def asked(self) -> list[int]:
+        """The members whose answers matter now, ascending."""
+        return [member for some in self._asked for member in some]
+
+    def passes(self, batches: TextBatches) -> Iterator[tuple[TextBatch, slice]]:
         """Yield texts and members of each forward pass, for those members that are asked."""
         for some in self._asked:
             for part, who in passes(batches, len(some), self.max_tokens):
@@ -112,7 +117,7 @@ class SplitAdapter(Adapter[PlanT]):
             hidden = self.parts.hidden_states().get([text.tree for text in texts], self.layer)
             batches = TextBatches(texts, hidden, self.parts.device)
         total = torch.zeros(self.num_members, dtype=torch.float64)
-        for part, who in self._passes(batches):
+        for part, who in self.passes(batches):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
             with self.acting(who):
                 total[who] += member_nll(self.upper, part, states).double().sum(dim=1).cpu()
@@ -126,7 +131,7 @@ class SplitAdapter(Adapter[PlanT]):
         places: dict[int, list[int]] = {}
         for place, text in enumerate(texts):
             places.setdefault(id(text), []).append(place)
-        for part, who in self._passes(TextBatches(texts, hidden, self.parts.device)):
+        for part, who in self.passes(TextBatches(texts, hidden, self.parts.device)):
             states = self.changed(part.hidden[None], part.documents, part.trees, who)
             with self.acting(who):
                 nll = member_nll(self.upper, part, states).double()

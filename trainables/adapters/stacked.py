@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from trainables.adapters.adapter import MemberState, TrainingPlanT
 from trainables.adapters.own_texts import OwnStep, OwnTexts
@@ -41,19 +42,23 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
         """
 
     def own_losses(self, own: OwnTexts, who: slice, step: OwnStep) -> StepLosses:
-        """Return the same where each member has texts of its own: needed where the plan lets seeds differ.
+        """Return the same where each member has texts of its own: needed where the plan says so (`own_texts`).
 
         Args:
             own: texts of one forward pass.
             who: which members.
             step: all texts of the step, of all members.
         """
-        raise NotImplementedError(f"{type(self).__name__}: members of one pack have one seed")
+        raise NotImplementedError(f"{type(self).__name__}: members of one pack have one seed, and are at one epoch")
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train one epoch."""
+        return self.train_epochs([epoch] * self.num_members)
+
+    def train_epochs(self, epochs: Sequence[int]) -> list[dict[str, float]]:
+        """Train one epoch of each member."""
         self.training.active = list(self.active)
-        means = self.training.run_epoch(epoch)
+        means = self.training.run_epoch(epochs)
         self.active = list(self.training.active)
         return means
 

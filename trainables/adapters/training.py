@@ -74,8 +74,8 @@ class EpochSums:
 class PackTraining:
     """Trains the members of a pack on the same texts.
 
-    Members whose order of texts is the same share the texts of each step, read once; else each has its own, and still
-    one forward pass serves all.
+    Members whose order of texts is the same, by seed and epoch, share the texts of each step, read once; else each has
+    its own, and still one forward pass serves all.
 
     Args:
         plans: one per member; they agree in all fields but those in which members may differ.
@@ -116,32 +116,36 @@ class PackTraining:
             [plan.grad_clip for plan in plans],
         )
 
-    def run_epoch(self, epoch: int) -> list[dict[str, float]]:
-        """Train epoch number `epoch` and return each member's means over it.
+    def run_epoch(self, epochs: Sequence[int]) -> list[dict[str, float]]:
+        """Train one epoch of each member and return its means over it.
 
         A member whose loss is not finite stops being updated; the others go on. The host learns of it at the end.
+
+        Args:
+            epochs: the number of each member's epoch.
 
         Raises:
             OutOfMemory: one text of one member does not fit.
         """
         sums = EpochSums(len(self.active), self._batches.device)
         finite = torch.ones(len(self.active), dtype=torch.bool, device=self._batches.device)
-        for batch in self._steps(epoch):
+        for batch in self._steps(epochs):
             found = self.step(batch, finite)
             sums.add(found, batch.num_targets)
         self.active = [a and f for a, f in zip(self.active, finite.tolist(), strict=True)]
         return sums.means()
 
-    def _steps(self, epoch: int) -> Iterator[TextBatch | OwnStep]:
+    def _steps(self, epochs: Sequence[int]) -> Iterator[TextBatch | OwnStep]:
         """Yield the texts of each step: those of all members, or of each where their orders differ."""
-        orders = {seed: epoch_order(len(self._batches), seed, epoch, self._order) for seed in self._seeds}
-        steps = {seed: self._batches.steps(order, self._batch_size) for seed, order in orders.items()}
+        own = list(zip(self._seeds, epochs, strict=True))
+        orders = {each: epoch_order(len(self._batches), *each, self._order) for each in own}
+        steps = {each: self._batches.steps(order, self._batch_size) for each, order in orders.items()}
         if len(steps) == 1:
-            yield from steps[self._seeds[0]]
+            yield from steps[own[0]]
             return
         for found in zip(*steps.values(), strict=True):
-            of_seed = dict(zip(steps, found, strict=True))
-            yield OwnStep([of_seed[seed] for seed in self._seeds])
+            of_order = dict(zip(steps, found, strict=True))
+            yield OwnStep([of_order[each] for each in own])
 
     def step(self, batch: TextBatch | OwnStep, finite: Tensor) -> StepLosses:
         """Take one step; return what each member loses in it, `[members]` each. Nothing is read from the device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from trainables.adapters.adapter import Adapter, PackTexts
@@ -42,6 +42,7 @@ class AskRun:
 
     Attributes:
         adapter: the members.
+        tasks, unfinished: the members; they end together.
         epoch: as a run has it; here nothing ever runs.
         done: always.
 
@@ -54,6 +55,7 @@ class AskRun:
     def __init__(self, tasks: Sequence[TrialTask], cache: ProcessCache) -> None:
         """Load what is shared and build the adapter."""
         self.tasks, self._cache, self.epoch = list(tasks), cache, 0
+        self.unfinished = self.tasks
         spec = asked_spec(tasks[0].spec)
         self._questions = PackQuestions(tasks, spec)
         self._texts = cache.texts(spec, self._questions.plans)
@@ -65,16 +67,12 @@ class AskRun:
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(spec), shared)
         self._names = [list(self.adapter.stored(k)) for k in range(len(tasks))]
 
-    def step(self) -> dict[str, dict[str, float]]:
-        """Do nothing: there is nothing to train."""
-        return {}
-
-    def checkpoint(self) -> None:
+    def checkpoint(self, without: Collection[str] = ()) -> None:
         """Write nothing: asking starts over."""
 
     def finish(self) -> list[TrialResult]:
         """Ask, write the answers and return what came of it."""
-        for epoch in sorted(self._questions.epochs):
+        for epoch in sorted(frozenset().union(*map(self._questions.epochs, range(len(self.tasks))))):
             for k, task in enumerate(self.tasks):
                 if any(epoch in asking.epochs for asking in task.asked):
                     self._load(k, f"{EPOCHS}/{epoch}/")
@@ -103,7 +101,7 @@ class AskRun:
     def _ask(self, epoch: int | None) -> None:
         """Ask after an epoch; None for the end."""
         with self._cache.timing("evaluate_s"):
-            at = self._epochs if epoch is None else epoch
+            at = dict.fromkeys(range(len(self.tasks)), self._epochs if epoch is None else epoch)
             self._questions.ask(self.adapter, self._texts, self._log, at, at_end=epoch is None)
 
     def _result(self, member: int, timings: Mapping[str, float]) -> TrialResult:
@@ -116,5 +114,5 @@ class AskRun:
             timings={name: seconds / size for name, seconds in timings.items()} | {"pack_size": size},
             host=socket.gethostname(),
             files=write_member_files(self.tasks[member].folder, self._log.files[member]),
-            askings=self._questions.told(member, self._texts, timings.get("evaluate_s", 0.0)),
+            askings=self._questions.told(member, self._texts, timings.get("evaluate_s", 0.0) / size),
         )

@@ -118,9 +118,13 @@ def _check_notes(told: Any) -> None:
     notes = told["notes"]
     if type(told["epoch"]) is not int or told["epoch"] < 1:
         raise ValueError(f"epoch {told['epoch']!r} is none")
-    at, curves = notes["diverged_at"], notes["curves"]
+    at, curves, timings = notes["diverged_at"], notes["curves"], notes.get("timings", {})
     if not (at is None or type(at) is int) or not isinstance(curves, dict):
         raise ValueError("its notes are not a trial's")
+    if not isinstance(timings, dict) or not all(isinstance(value, (int, float)) for value in timings.values()):
+        raise ValueError("its notes hold times that are none")
+    if type(notes.get("pack_size", 1)) is not int:
+        raise ValueError("its notes hold a size of a pack that is none")
     for curve in curves.values():
         for epoch, value in curve:
             if not isinstance(epoch, (int, float)) or not isinstance(value, (int, float)):

@@ -25,6 +25,8 @@ class MetricLog:
         files: what goes into each member's folder, by name, as of the latest evaluation.
         kept: the files that lie there already, as `write_member_files` says of them.
         diverged_at: epoch in which a member's loss stopped being finite, or None.
+        timings: seconds by part, each member's share.
+        pack_sizes: with how many members each one shared its passes, at most.
     """
 
     def __init__(self, trials: Sequence[str]) -> None:
@@ -35,6 +37,8 @@ class MetricLog:
         self.files: list[dict[str, bytes]] = [{} for _ in trials]
         self.kept: list[dict[str, dict[str, Any]]] = [{} for _ in trials]
         self.diverged_at: list[int | None] = [None] * len(trials)
+        self.timings: list[dict[str, float]] = [{} for _ in trials]
+        self.pack_sizes = [len(trials)] * len(trials)
 
     def add(self, member: int, epoch: int, values: Mapping[str, float]) -> None:
         """Keep values as the latest and as points of their curves; an epoch's point is never replaced."""
@@ -48,12 +52,21 @@ class MetricLog:
         """Keep plain values as the content of a file."""
         self.files[member][file] = json.dumps(content).encode()
 
+    def spend(self, members: Sequence[int], timings: Mapping[str, float]) -> None:
+        """Add seconds by part, shared equally by those for whom they were spent."""
+        for member in members:
+            own = self.timings[member]
+            for part, seconds in timings.items():
+                own[part] = own.get(part, 0.0) + seconds / len(members)
+
     def state(self, member: int) -> dict[str, Any]:
         """Return what a checkpoint keeps of a member."""
         return {
             "curves": self.curves[member],
             "diverged_at": self.diverged_at[member],
             "kept": self.kept[member],
+            "timings": self.timings[member],
+            "pack_size": self.pack_sizes[member],
         }
 
     def load_state(self, member: int, state: Mapping[str, Any]) -> None:
@@ -62,36 +75,31 @@ class MetricLog:
         self.metrics[member] = {name: curve[-1][1] for name, curve in self.curves[member].items() if curve}
         self.diverged_at[member] = state["diverged_at"]
         self.kept[member] = dict(state.get("kept", {}))
+        self.timings[member] = dict(state.get("timings", {}))
+        self.pack_sizes[member] = max(self.pack_sizes[member], int(state.get("pack_size", 1)))
 
-    def progress(self) -> dict[str, dict[str, float]]:
-        """Return trial id -> latest metrics."""
-        return {trial: dict(self.metrics[k]) for k, trial in enumerate(self._trials)}
+    def progress(self, members: Sequence[int]) -> dict[str, dict[str, float]]:
+        """Return trial id -> latest metrics of some members."""
+        return {self._trials[k]: dict(self.metrics[k]) for k in members}
 
-    def results(
-        self, counts: Mapping[str, int], timings: Mapping[str, float], flops: Sequence[float]
-    ) -> list[TrialResult]:
-        """Return the members' results; values that are not finite are left out of a diverged one.
+    def result(self, member: int, counts: Mapping[str, int], flops: float) -> TrialResult:
+        """Return what a member has come to; values that are not finite are left out of a diverged one.
 
         Args:
+            member: which.
             counts: of pages and rows.
-            timings: seconds by part of the whole run; each member gets an equal share.
-            flops: of each member's training.
+            flops: of its training.
         """
-        found = []
-        for k, trial in enumerate(self._trials):
-            at = self.diverged_at[k]
-            error = None if at is None else {"class": "diverged", "message": f"loss not finite in epoch {at}"}
-            found.append(
-                TrialResult(
-                    id=trial,
-                    status="done" if at is None else "diverged",
-                    metrics={n: v for n, v in self.metrics[k].items() if math.isfinite(v)},
-                    curves={n: [p for p in c if math.isfinite(p[1])] for n, c in self.curves[k].items()},
-                    counts=dict(counts),
-                    timings={n: v / len(self._trials) for n, v in timings.items()} | {"pack_size": len(self._trials)},
-                    flops=flops[k],
-                    host=socket.gethostname(),
-                    error=error,
-                )
-            )
-        return found
+        at = self.diverged_at[member]
+        error = None if at is None else {"class": "diverged", "message": f"loss not finite in epoch {at}"}
+        return TrialResult(
+            id=self._trials[member],
+            status="done" if at is None else "diverged",
+            metrics={n: v for n, v in self.metrics[member].items() if math.isfinite(v)},
+            curves={n: [p for p in c if math.isfinite(p[1])] for n, c in self.curves[member].items()},
+            counts=dict(counts),
+            timings={**self.timings[member], "pack_size": self.pack_sizes[member]},
+            flops=flops,
+            host=socket.gethostname(),
+            error=error,
+        )

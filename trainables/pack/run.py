@@ -1,9 +1,9 @@
-"""The life of a pack: K trials that share adapter, model, texts and schedule, from first epoch to results."""
+"""The life of a pack: K trials that share adapter, model, texts and schedule, each from first epoch to result."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,8 +37,11 @@ class UnfitCheckpoint(BadCheckpoint):
 class PackRun:
     """Trains and evaluates the members of one pack, an epoch at a time, whatever their adapter.
 
+    A member is over when it has done its epochs or has diverged. `finish` gives its result, whether the others are
+    over or not; a pack that goes on is made anew without it (`states`).
+
     Args:
-        tasks: the members; all have done the same number of epochs.
+        tasks: the members; at epochs of their own only where the adapter can give each its own texts.
         cache: what the process keeps.
         trunk_layers: layers of the same model that other packs will want; their hidden states are made along.
         checkpoints: each member's checkpoint, or None to start from scratch.
@@ -46,7 +49,9 @@ class PackRun:
     Attributes:
         adapter: what is trained.
         log: metrics so far.
-        epoch: epochs done.
+        epochs: epochs that each member has done.
+        finished: members whose results have been given.
+        last_checkpoint: when checkpoints were last written, on the monotonic clock.
 
     Raises:
         ConfigError: there is nothing to train on.
@@ -80,21 +85,22 @@ class PackRun:
             self._titles,
         )
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
-        self.epoch = 0
+        self.epochs, self.finished = [0] * len(tasks), set[int]()
         for k, found in enumerate(checkpoints):
             if found is None:
                 self._start(k)
                 continue
-            self.epoch = found.epoch
+            self.epochs[k] = found.epoch
             try:
                 self.adapter.load_state(k, MemberState(found.weights, found.optimiser))
             except DataError as error:
                 raise UnfitCheckpoint(tasks[k].id, f"{shown(tasks[k].checkpoint)}: not used ({error})") from None
             self.log.load_state(k, found.notes)
             self.adapter.active[k] = self.log.diverged_at[k] is None
-        self._eval_epochs = self._questions.epochs.union(*(task.spec.eval_epochs for task in tasks))
-        self._last_checkpoint = time.monotonic()
-        self._train_s = 0.0
+        self._eval_epochs = [
+            self._questions.epochs(k).union(task.spec.eval_epochs) for k, task in enumerate(self.tasks)
+        ]
+        self.last_checkpoint = time.monotonic()
 
     def _start(self, member: int) -> None:
         """Let a member that begins take over the weights of an earlier training, if it is to."""
@@ -116,89 +122,143 @@ class PackRun:
 
     @property
     def done(self) -> bool:
-        """Whether training is over and `finish` is due."""
-        return not self._trains or self.epoch >= self._spec.epochs or not any(self.adapter.active)
+        """Whether all members are over and no epoch is left to train."""
+        return not self._going_on
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that the furthest member has done."""
+        return max(self.epochs)
+
+    @property
+    def _going_on(self) -> list[int]:
+        """The members that are not over."""
+        return [k for k, epoch in enumerate(self.epochs) if self._trains and self._has_more(k, epoch)]
+
+    def _has_more(self, member: int, epoch: int) -> bool:
+        return epoch < self._spec.epochs and self.adapter.active[member]
 
     def step(self) -> dict[str, dict[str, float]]:
-        """Train one epoch, evaluate where asked, write checkpoints when due.
+        """Train one epoch of every member that is not over, evaluate where asked, write checkpoints when due.
 
         Returns:
             Trial id -> the epoch's metrics.
         """
-        if self.epoch == 0:
-            self._measure_untrained()
-            if 0 in self._eval_epochs:
-                self._evaluate()
+        members = self._going_on
+        if begun := [k for k in members if self.epochs[k] == 0]:
+            self._measure_untrained(begun)
+            self._evaluate([k for k in begun if 0 in self._eval_epochs[k]])
         start = time.perf_counter()
-        means = self.adapter.train_epoch(self.epoch)
-        self.epoch += 1
-        self._train_s += time.perf_counter() - start
-        for k, found in enumerate(means):
-            if not self.adapter.active[k] and self.log.diverged_at[k] is None:
-                self.log.diverged_at[k] = self.epoch
-            self.log.add(k, self.epoch, found)
-        if self.epoch in self._eval_epochs and not self.done:
-            self._evaluate()
-        if not self.done and time.monotonic() - self._last_checkpoint >= self._spec.checkpoint_every_s:
+        own = self.epochs if len({self.epochs[k] for k in members}) > 1 else None
+        train, epoch = self.adapter, self.epochs[members[0]]
+        means = train.train_epoch(epoch) if own is None else train.train_epochs(own)
+        self.log.spend(members, {"train_s": time.perf_counter() - start})
+        for k in members:
+            self.epochs[k] += 1
+            if not self.adapter.active[k]:
+                self.log.diverged_at[k] = self.epochs[k]
+            self.log.add(k, self.epochs[k], means[k])
+        left = self._going_on
+        self._evaluate([k for k in left if self.epochs[k] in self._eval_epochs[k]])
+        self.log.spend(members, self._cache.take_timings())
+        if left and time.monotonic() - self.last_checkpoint >= self._spec.checkpoint_every_s:
             self.checkpoint()
-        return self.log.progress()
+        return self.log.progress(members)
 
-    def checkpoint(self) -> None:
-        """Write every member's checkpoint; there is none before the first epoch."""
-        if self.epoch == 0:
-            return
+    @property
+    def unfinished(self) -> list[TrialTask]:
+        """The members whose results have not been given."""
+        return [task for k, task in enumerate(self.tasks) if k not in self.finished]
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """Trial id -> epochs that it has done."""
+        return {task.id: epoch for task, epoch in zip(self.tasks, self.epochs, strict=True)}
+
+    def earlier_curves(self) -> dict[str, dict[str, list[list[float]]]]:
+        """Return trial id -> name -> points in training so far, of members that have trained before."""
+        return {
+            task.id: {name: list(curve) for name, curve in self.log.curves[k].items() if name.startswith("train/")}
+            for k, task in enumerate(self.tasks)
+            if self.epochs[k]
+        }
+
+    def checkpoint(self, without: Collection[str] = ()) -> None:
+        """Write every member's checkpoint; there is none before its first epoch, nor once its result is given.
+
+        Args:
+            without: ids of trials that are to keep none.
+        """
         for k, task in enumerate(self.tasks):
-            state = self.adapter.state(k)
-            found = Checkpoint(self.epoch, dict(state.weights), dict(state.optimiser), self.log.state(k))
-            write_checkpoint(task.checkpoint, found, task.id)
-        self._last_checkpoint = time.monotonic()
+            if self.epochs[k] and k not in self.finished and task.id not in without:
+                write_checkpoint(task.checkpoint, self._state(k), task.id)
+        self.last_checkpoint = time.monotonic()
+
+    def states(self, members: Sequence[int]) -> dict[str, Checkpoint]:
+        """Return where some members stand, by trial id, in memory: a run that begins from it goes on as this one."""
+        return {self.tasks[k].id: self._state(k) for k in members}
+
+    def _state(self, member: int) -> Checkpoint:
+        state = self.adapter.state(member)
+        return Checkpoint(self.epochs[member], dict(state.weights), dict(state.optimiser), self.log.state(member))
 
     def finish(self) -> list[TrialResult]:
-        """Evaluate, write each member's files and return the results."""
-        self._evaluate(at_end=True)
-        written = []
-        for k, task in enumerate(self.tasks):
+        """Evaluate the members that are over, write their files and return the results, each once."""
+        going_on = self._going_on
+        members = [k for k in range(len(self.tasks)) if k not in self.finished and k not in going_on]
+        if not members:
+            return []
+        self._evaluate(members, at_end=True)
+        written = {}
+        for k in members:
             files = self.log.files[k] | (self.adapter.stored(k) if self._is_kept(k) else {})
-            written.append(self.log.kept[k] | write_member_files(task.folder, files))
-        timings = self._cache.take_timings() | {"train_s": self._train_s}
+            written[k] = self.log.kept[k] | write_member_files(self.tasks[k].folder, files)
+        self.log.spend(members, {"train_s": 0.0, **self._cache.take_timings()})
         counts = self._texts.counts | self.adapter.counts()
-        flops = self._flops()
-        for k, metrics in enumerate(self.log.metrics):
-            metrics |= {"train/params": float(self.adapter.trained_params(k)), "train/flops": flops[k]}
-        results = self.log.results(counts, timings, flops)
-        asked_s = timings.get("evaluate_s", 0.0)
-        told = [self._questions.told(k, self._texts, asked_s) for k in range(len(self.tasks))]
-        return [
-            replace(result, files=files, askings=askings)
-            for result, files, askings in zip(results, written, told, strict=True)
-        ]
+        results = []
+        for k in members:
+            flops = self._flops(k)
+            self.log.metrics[k] |= {"train/params": float(self.adapter.trained_params(k)), "train/flops": flops}
+            result = self.log.result(k, counts, flops)
+            told = self._questions.told(k, self._texts, result.timings.get("evaluate_s", 0.0))
+            results.append(replace(result, files=written[k], askings=told))
+            self.adapter.active[k] = False
+        self.finished |= {*members}
+        return results
 
     def so_far(self, trials: Collection[str]) -> list[TrialResult]:
         """Return what some members that are stopped have come to; one that has diverged says so."""
-        if not trials:
-            return []
-        found = self.log.results(self._texts.counts, {"train_s": self._train_s}, self._flops())
-        ended = [replace(result, status="stopped") if result.status == "done" else result for result in found]
-        return [replace(result, files=self.log.kept[k]) for k, result in enumerate(ended) if self.tasks[k].id in trials]
+        found = []
+        for k, task in enumerate(self.tasks):
+            if task.id in trials and k not in self.finished:
+                result = self.log.result(k, self._texts.counts, self._flops(k))
+                status = "stopped" if result.status == "done" else result.status
+                found.append(replace(result, status=status, files=self.log.kept[k]))
+        return found
 
-    def _flops(self) -> list[float]:
-        """Return the FLOPs of each member's training so far."""
-        return [self.adapter.train_flops(self.epoch, k) for k in range(len(self.tasks))]
+    def _flops(self, member: int) -> float:
+        """Return the FLOPs of a member's training so far."""
+        return self.adapter.train_flops(self.epochs[member], member)
 
     def _is_kept(self, member: int) -> bool:
         return self.tasks[member].spec.keep_memory and self.log.diverged_at[member] is None
 
-    def _keep_epoch(self) -> None:
-        """Store the members' weights as they are after this epoch, so that they can be asked later."""
-        for k, task in enumerate(self.tasks):
-            if self._is_kept(k) and task.spec.keep_epochs:
-                files = {f"{EPOCHS}/{self.epoch}/{name}": content for name, content in self.adapter.stored(k).items()}
-                self.log.kept[k] |= write_member_files(task.folder, files)
+    def _keep_epoch(self, members: Sequence[int]) -> None:
+        """Store some members' weights as they are after this epoch, so that they can be asked later."""
+        for k in members:
+            if self._is_kept(k) and self.tasks[k].spec.keep_epochs:
+                place = f"{EPOCHS}/{self.epochs[k]}"
+                files = {f"{place}/{name}": content for name, content in self.adapter.stored(k).items()}
+                self.log.kept[k] |= write_member_files(self.tasks[k].folder, files)
 
     def _titles(self) -> list[str]:
         return [document.title for document in self._texts.documents]
 
-    def _measure_untrained(self) -> None:
+    def _nll(self, members: Sequence[int]) -> Mapping[int, float]:
+        """Return the memorisation error of some members."""
+        return dict(zip(members, self.adapter.some(members).nll(self._texts.segments), strict=True))
+
+    def _measure_untrained(self, members: Sequence[int]) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.
 
         Where nothing is added, that is the model's own, which is known.
@@ -206,23 +266,29 @@ class PackRun:
         if not self.adapter.plans[0].added_params(self.adapter.parts.card):
             return
         with self._cache.timing("measure_s"):
-            for k, nll in enumerate(self.adapter.nll(self._texts.segments)):
+            for k, nll in self._nll(members).items():
                 self.log.add(k, 0, {"memory/nll_untrained": nll})
 
-    def _evaluate(self, at_end: bool = False) -> None:
-        """Evaluate the memorisation error and what else the adapter finds, ask the probes, and keep the weights."""
+    def _evaluate(self, members: Sequence[int], at_end: bool = False) -> None:
+        """Evaluate some members' memorisation error and what else there is, ask the probes, and keep the weights."""
+        if not members:
+            return
         with self._cache.timing("measure_s"):
-            errors = self.adapter.nll(self._texts.segments) if self._has_error else []
+            errors = self._nll(members) if self._has_error else {}
             per_byte = target_count(self._texts.segments) / max(1, self._texts.num_bytes) if errors else 0.0
-            for k, nll in enumerate(errors):
+            for k, nll in errors.items():
                 self.log.metrics[k]["memory/nll_before"] = self.adapter.nll_before
-                self.log.add(k, self.epoch, {"memory/nll": nll, "memory/nll_per_byte": nll * per_byte})
-            for k, found in enumerate(self.adapter.findings()):
-                self.log.add(k, self.epoch, found.metrics)
+                self.log.add(k, self.epochs[k], {"memory/nll": nll, "memory/nll_per_byte": nll * per_byte})
+            with self.adapter.asking(members):
+                findings = self.adapter.findings()
+            for k in members:
+                found = findings[k]
+                self.log.add(k, self.epochs[k], found.metrics)
                 if found.analysis is not None:
                     self.log.add_json(k, "analysis.json", {"titles": self._titles(), **found.analysis})
                 self.log.files[k].update(found.files)
         with self._cache.timing("evaluate_s"):
-            self._questions.ask(self.adapter, self._texts, self.log, self.epoch, at_end)
+            epochs = {k: self.epochs[k] for k in members}
+            self._questions.ask(self.adapter, self._texts, self.log, epochs, at_end)
         if not at_end:
-            self._keep_epoch()
+            self._keep_epoch(members)

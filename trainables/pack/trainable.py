@@ -78,6 +78,8 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         report: dict[str, Any] = {
             "epoch": 0,
             "progress": {},
+            "epochs": {},
+            "curves": {},
             "results": [],
             "notes": [],
             "failure": None,

@@ -10,8 +10,10 @@ import json
 import os
 import platform
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,11 +24,14 @@ from trainables.lm.placement import free_memory
 from trainables.node.addresses import shown
 from trainables.node.storage import delete, join, read_bytes
 from trainables.pack.ask import AskRun
-from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint
+from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint, write_checkpoint
+from trainables.pack.orders import OrdersReader
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.result import TrialResult
 from trainables.pack.run import PackRun, UnfitCheckpoint
 from trainables.trial.task import TrialTask
+
+NO_STATES: Mapping[str, Checkpoint] = MappingProxyType({})
 
 
 def choose_device(asked: str) -> torch.device:
@@ -76,16 +81,27 @@ def start_runs(
     cache: ProcessCache,
     trunk_layers: Sequence[int],
     say: Callable[[str], None] = lambda line: None,
+    states: Mapping[str, Checkpoint] = NO_STATES,
 ) -> Sequence[PackRun | AskRun]:
-    """Return runs for the tasks of a pack: one, unless their checkpoints stand at different epochs.
+    """Return runs for the tasks of a pack: one, where the adapter can have members at different epochs.
 
-    Where the adapter does not pack, each task is a run of its own. What is stored is only asked. A checkpoint that
-    cannot be used is removed and `say` told why; its trial starts over.
+    Where it cannot, those whose checkpoints stand at the same epoch are a run; where it does not pack, each task is.
+    What is stored is only asked. A checkpoint that cannot be used is removed and `say` told why; its trial starts over.
+
+    Args:
+        tasks: of the pack.
+        cache: what the process keeps.
+        trunk_layers: as a run takes them.
+        say: takes a line on what a person should know.
+        states: where trials of a run that was under way stand, by id; others go on from their checkpoints.
     """
     if tasks[0].stored:
         return _ask_runs(tasks, cache)
     found: dict[str, Checkpoint | None] = {}
     for task in tasks:
+        if task.id in states:
+            found[task.id] = states[task.id]
+            continue
         try:
             found[task.id] = read_checkpoint(task.checkpoint, task.id)
         except BadCheckpoint as error:
@@ -115,25 +131,31 @@ def _runs(
     cache: ProcessCache,
     trunk_layers: Sequence[int],
 ) -> list[PackRun]:
-    packs = ADAPTERS[tasks[0].spec.method].packs
+    adapter = ADAPTERS[tasks[0].spec.method]
     groups: dict[Any, list[TrialTask]] = {}
     for task in tasks:
         state = found[task.id]
-        groups.setdefault((0 if state is None else state.epoch) if packs else task.id, []).append(task)
-    ordered = sorted(groups.items()) if packs else groups.items()
+        epoch = 0 if state is None or adapter.own_texts else state.epoch
+        groups.setdefault(epoch if adapter.packs else task.id, []).append(task)
+    ordered = sorted(groups.items()) if adapter.packs else groups.items()
     return [PackRun(group, cache, trunk_layers, [found[task.id] for task in group]) for _, group in ordered]
 
 
 class PackWork:
     """Runs the trials of one pack, an epoch a step.
 
+    A trial that is over, or that is told to, leaves the others; one that is told to takes a place among them, at its
+    own first epoch or from its checkpoint. Whoever it joins goes on as if nothing had happened, whatever becomes of it.
+
     A pack that does not fit the memory is split in two; a single trial that does not fit fails. After a failure that is
     nobody's own, the work is over and takes no further step.
 
     Args:
-        config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, `pack` (its id), and `stop_file`: when this
-            file is there, and names this pack or none, the run under way writes its checkpoints after the epoch and the
-            work ends; without results, but of trials that the file says are stopped.
+        config: `trials` (list of `TrialTask.to_dict`), `trunk_layers`, `pack` (its id), and two files, each of which
+            may be missing. `stop_file`: when it is there, and names this pack or none, the run under way writes its
+            checkpoints after the epoch and the work ends; without results, but of trials that the file says are
+            stopped. `orders_file`: who has left and who has joined since the work began (`trainables.pack.orders`); it
+            is read before each epoch.
         cache: what the process keeps from one pack to the next.
     """
 
@@ -144,44 +166,95 @@ class PackWork:
         self._pack, self._stop_file = str(config.get("pack", "")), str(config.get("stop_file", ""))
         self._queue = [[TrialTask.from_dict(plain) for plain in config["trials"]]]
         self._runs: list[PackRun | AskRun] = []
+        self._orders = OrdersReader(str(config.get("orders_file", "")))
+        self._states: Mapping[str, Checkpoint] | None = None  # of who goes on, while a run is being started
+        self._most = sys.maxsize  # members of a run; less once so many did not fit
 
     def step(self) -> dict[str, Any]:
         """Do one epoch, or start or finish a run.
 
         Returns:
-            `epoch`, `progress` (trial id -> metrics of the epoch), `results` (finished trials), `notes` (lines on what
-            a person should know), `failure` (`trainables.errors.Failure` as a dict, or None) and `done`.
+            `epoch` (of the furthest member), `progress` (trial id -> metrics of the epoch), `epochs` (trial id -> which
+            epoch that was), `results` (finished trials), `notes` (lines on what a person should know), `failure`
+            (`trainables.errors.Failure` as a dict, or None), `done`, and `curves` (trial id -> name -> points) of the
+            epochs before this work of those that went on from a checkpoint, once.
         """
-        report: dict[str, Any] = {"epoch": 0, "progress": {}, "results": [], "notes": [], "failure": None}
+        report: dict[str, Any] = {
+            "epoch": 0, "progress": {}, "epochs": {}, "results": [], "notes": [], "failure": None, "curves": {},
+        }  # fmt: skip
         failure = None
         try:
             self._advance(report)
         except Exception as error:
             failure = failure_of(error, device_name(self._cache.device))
         if failure is not None:  # the exception is gone by now, and what its traceback held
-            self._sort_out(failure, report)
+            try:
+                self._sort_out(failure, report)
+            except OSError as error:  # the checkpoints of those that go on cannot be written
+                self._runs, self._queue = [], []
+                report["failure"] = failure_of(error, device_name(self._cache.device)).to_dict()
         if self._cache.trouble:
             report["notes"].append(self._cache.trouble)
         report["done"] = not self._runs and not self._queue
         return report
 
     def _advance(self, report: dict[str, Any]) -> None:
-        """Start a run if there is none, and do its next epoch or its end."""
+        """Have members leave and join, start a run if there is none, and do its next epoch and its members' ends."""
+        self._regroup(report)
         if not self._runs:
-            self._runs[:] = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append)
-            self._queue.pop(0)
+            if not self._queue:
+                return  # all have left
+            self._start({}, report)
         run = self._runs[0]
-        if not run.done:
-            report["progress"] = run.step()
+        if isinstance(run, PackRun) and not run.done:
+            report["progress"], report["epochs"] = run.step(), run.reached
         report["epoch"] = run.epoch
-        stopped = None if run.done else self._told_to_end()
+        report["results"] = [result.to_dict() for result in run.finish()]
+        if run.done:
+            self._runs.pop(0)
+            return
+        stopped = self._told_to_end()
         if stopped is not None and isinstance(run, PackRun):
             run.checkpoint()
-            report["results"] = [result.to_dict() for result in run.so_far(stopped)]
+            report["results"] += [result.to_dict() for result in run.so_far(stopped)]
             self._runs, self._queue = [], []
-        elif run.done:
-            report["results"] = [result.to_dict() for result in run.finish()]
-            self._runs.pop(0)
+
+    def _start(self, states: Mapping[str, Checkpoint], report: dict[str, Any]) -> Sequence[PackRun | AskRun]:
+        """Make runs of the first tasks in the queue, of which those with a state go on from it."""
+        self._states = states
+        made = start_runs(self._queue[0], self._cache, self._trunk_layers, report["notes"].append, states)
+        self._queue.pop(0)
+        self._runs[:0] = made
+        self._states = None
+        for run in made:
+            if isinstance(run, PackRun):
+                report["curves"] |= {t: curves for t, curves in run.earlier_curves().items() if t not in states}
+        return made
+
+    def _regroup(self, report: dict[str, Any]) -> None:
+        """Go on without those that are over or are to leave, and with those that are to join."""
+        leaving, joining = self._orders.new()
+        self._queue = [left for tasks in self._queue if (left := [t for t in tasks if t.id not in leaving])]
+        run = self._runs[0] if self._runs else None
+        if not isinstance(run, PackRun):
+            self._queue += [[task] for task in joining]
+            return
+        staying = [k for k, t in enumerate(run.tasks) if k not in run.finished and t.id not in leaving]
+        room = 0 if self._queue else max(0, self._most - len(staying))
+        self._queue += [[task] for task in joining[room:]]
+        joining = joining[:room]
+        if len(staying) == len(run.tasks) and not joining:
+            return
+        states, last = run.states(staying), run.last_checkpoint
+        tasks = [*(run.tasks[k] for k in staying), *joining]
+        self._runs.pop(0)
+        del run  # the new one is to have its memory
+        if not tasks:
+            return
+        self._queue.insert(0, tasks)
+        for made in self._start(states, report):
+            if isinstance(made, PackRun):
+                made.last_checkpoint = last
 
     def _told_to_end(self) -> frozenset[str] | None:
         """Return the trials that are stopped, of a pack that is to end after its epoch; None while it goes on.
@@ -208,18 +281,30 @@ class PackWork:
 
     def keep(self) -> None:
         """Write the checkpoints of the run under way, but not of trials that are recorded: they were stopped early."""
-        if self._runs and not any(task.stored or _has_result(task) for task in self._runs[0].tasks):
-            self._runs[0].checkpoint()
+        if self._runs:
+            self._runs[0].checkpoint({task.id for task in self._runs[0].tasks if _has_result(task)})
 
     def _sort_out(self, failure: Failure, report: dict[str, Any]) -> None:
         """Queue two halves of a pack that ran out of memory, report failed results, or end the work."""
-        tasks = self._runs.pop(0).tasks if self._runs else self._queue.pop(0)
+        states, self._states = self._states, None
+        if self._runs and states is None:
+            tasks = self._runs.pop(0).unfinished
+        else:
+            tasks = self._queue.pop(0)
         if failure.kind not in OWN_KINDS:
             self._runs, self._queue = [], []
             report["failure"] = failure.to_dict()
             return
         if failure.kind == "memory":
             free_memory(self._cache.device)
+            self._most = max(1, len(tasks) // 2)
+        going_on = [task for task in tasks if task.id in (states or {})]
+        for task in going_on:
+            write_checkpoint(task.checkpoint, (states or {})[task.id], task.id)
+        if going_on and len(going_on) < len(tasks):  # who was to join may not take the others along
+            self._queue[:0] = [going_on, *([task] for task in tasks if task not in going_on)]
+            return
+        if failure.kind == "memory":
             if len(tasks) > 1:
                 half = len(tasks) // 2
                 self._queue[:0] = [tasks[:half], tasks[half:]]

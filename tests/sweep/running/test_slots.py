@@ -23,7 +23,7 @@ class Packs:
 
     def next_pack(self) -> Any:
         self.given += 1
-        return type("Pack", (), {"id": f"p{self.given}", "job": {}, "sampled": "", "avoid": ()})()
+        return type("Pack", (), {"id": f"p{self.given}", "job": {}, "avoid": ()})()
 
 
 @pytest.fixture

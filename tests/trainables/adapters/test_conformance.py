@@ -281,6 +281,27 @@ def test_each_member_of_a_pack_is_as_it_is_alone(method: str, specs: Any, build:
         assert differing <= 0.005 * len(said[k]), "more than near ties"
 
 
+@pytest.mark.parametrize("method", TRAINED)
+def test_members_may_be_at_epochs_of_their_own_where_the_plan_says_so(method: str, specs: Any, build: Build) -> None:
+    together, plan = build(*specs(method)), ADAPTERS[method]
+    own = list(range(together.num_members))  # the first begins, the second has done one epoch, …
+    if not plan.own_texts:
+        assert "seed" not in plan.unequal
+        if len(own) > 1:
+            with pytest.raises(NotImplementedError):
+                together.train_epochs(own)
+        return
+    alone = [build(spec) for spec in specs(method)]
+    for k, adapter in enumerate(alone):
+        train(adapter, own[k])
+        together.load_state(k, adapter.state(0))
+    for _ in range(2):
+        found = together.train_epochs(own)
+        for k, adapter in enumerate(alone):
+            assert adapter.train_epoch(own[k])[0] == pytest.approx(found[k], **SAME)
+        own = [epoch + 1 for epoch in own]
+
+
 @pytest.mark.parametrize("method", [name for name in MEMBERS if len(MEMBERS[name]) == 1])
 def test_what_does_not_pack_says_so(method: str) -> None:
     assert not ADAPTERS[method].packs

@@ -150,9 +150,8 @@ def test_a_probe_field_changes_what_is_asked_and_no_other_field_does(trial, cont
 def trained(cache: ProcessCache, *specs: TrialSpec) -> list[Weights]:
     """Train trials as one pack and return each one's weights."""
     run = PackRun([TrialTask(str(k), spec, "", "") for k, spec in enumerate(specs)], cache, (), [None] * len(specs))
-    while not run.done:
-        run.adapter.train_epoch(run.epoch)
-        run.epoch += 1
+    for epoch in range(specs[0].epochs):
+        run.adapter.train_epoch(epoch)
     assert all(run.adapter.active)
     return [dict(run.adapter.state(k).weights) for k in range(len(specs))]
 

@@ -61,11 +61,11 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         states: Tensor = hidden + added
         return states
 
-    def train_epoch(self, epoch: int) -> list[dict[str, float]]:
-        """Train one epoch; `train/leakage` only for members that have an entry set."""
+    def train_epochs(self, epochs: Sequence[int]) -> list[dict[str, float]]:
+        """Train one epoch of each member; `train/leakage` only for those that have an entry set."""
         return [
             {name: value for name, value in found.items() if name != "train/leakage" or own is not None}
-            for found, own in zip(super().train_epoch(epoch), self.sets, strict=True)
+            for found, own in zip(super().train_epochs(epochs), self.sets, strict=True)
         ]
 
     def stored(self, member: int) -> dict[str, bytes]:
@@ -100,11 +100,13 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """
         metrics: list[dict[str, float]] = [{} for _ in self.plans]
         analyses: list[dict[str, object] | None] = [None] * self.num_members
-        sets = [self._leaks_under(k) for k in range(self.num_members)]
-        for k, found in enumerate(document_leakage(self.states.segments, self.bank, sets, self.max_tokens)):
+        asked = self.asked
+        sets = [self._leaks_under(k) if k in asked else {} for k in range(self.num_members)]
+        seen = self.passes(self.states.segments)
+        for k, found in enumerate(document_leakage(seen, self.bank, sets)):
             metrics[k] = {name: by_group[-1] for name, by_group in found.items()}
             entry_set = self.sets[k]
-            if entry_set is not None:
+            if entry_set is not None and found:
                 by_group = found["memory/leakage"]
                 analyses[k] = {
                     **entry_set.described(),
@@ -148,11 +150,12 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
 
     def _activation_files(self) -> list[dict[str, bytes]]:
         """Return each member's mean activations by document and entry, as a file."""
-        documents = self.texts.num_documents
-        kept = [size if documents * size <= MOST_CELLS else 0 for size in self.bank.memory_dims]
+        documents, asked, sizes = self.texts.num_documents, self.asked, self.bank.memory_dims
+        kept = [size if k in asked and documents * size <= MOST_CELLS else 0 for k, size in enumerate(sizes)]
         if not any(kept):
             return [{} for _ in self.plans]
-        means = document_activations(self.states.segments, self.bank, documents, self.max_tokens, max(kept))
+        seen = self.passes(self.states.segments)
+        means = document_activations(seen, self.bank, documents, max(kept))
         return [
             {ACTIVATIONS: array_bytes(member[:, :size].numpy())} if size else {}
             for member, size in zip(means, kept, strict=True)

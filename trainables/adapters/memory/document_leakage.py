@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.entry_sets import EntrySet
 from trainables.adapters.memory.leakage import leakage
-from trainables.adapters.split import passes
-from trainables.lm.batches import TextBatches
+from trainables.lm.batches import TextBatch
 
 
 @torch.no_grad()
 def document_leakage(
-    batches: TextBatches, bank: MemoryBank, sets: Sequence[Mapping[str, EntrySet]], max_tokens: int
+    passes: Iterable[tuple[TextBatch, slice]], bank: MemoryBank, sets: Sequence[Mapping[str, EntrySet]]
 ) -> list[dict[str, dict[int, float]]]:
     """Return each member's mean leakage per token out of some entry sets, over all documents and by group.
 
     The memories see the documents once, whatever the number of sets.
 
     Args:
-        batches: the documents' texts.
+        passes: the documents' texts, some at a time, each time for which members.
         bank: the memories.
         sets: each member's sets by name.
-        max_tokens: tokens, over all members, at a time.
 
     Returns:
         Per member and set: group -> mean leakage over the group's tokens, and key -1 -> mean over all tokens.
     """
     asking = _asking(sets)
     sums: list[dict[str, dict[int, list[float]]]] = [{name: {} for name in own} for own in sets]
-    for part, who in passes(batches, bank.num_members, max_tokens) if asking else ():
+    for part, who in passes if asking else ():
         first = who.start or 0
         _, activations = bank(part.hidden[None], None, who)
         for entry_set, askers in asking:
             here = [(member, name) for member, name in askers if first <= member < first + len(activations)]
             if not here:
                 continue
-            mask = entry_set.mask(part.documents, part.trees, batches.device)
+            mask = entry_set.mask(part.documents, part.trees, bank.device)
             own = activations[[member - first for member, _ in here]][..., : entry_set.memory_dim]
             found = leakage(own, None if mask is None else mask[None]).double().cpu()
             by_text = torch.split(found, part.lengths, dim=1)

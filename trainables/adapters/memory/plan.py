@@ -41,6 +41,7 @@ class MemoryPlan(TrainingPlan):
     name: ClassVar[str] = "memory"
     packs: ClassVar[bool] = True
     unequal: ClassVar[tuple[str, ...]] = ("seed", "memory_dim", "norm_and_gate")
+    own_texts: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (MEMORY_FILE,)
     starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"memory": ("layer", "memory_dim", "norm_and_gate")}
 
