@@ -17,7 +17,7 @@ from mlflow.pyfunc import PythonModel
 from sweep.questions import ERROR, RIGHT
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
-from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line
 from sweep.tracking.layout import run_status, time_ms
@@ -74,12 +74,12 @@ class MemoryModel(PythonModel):  # type: ignore[misc]
 
 
 def register_memory(
-    store: Store, sweep: str, tracking: Tracking, which: str = BEST, index: RecordIndex | None = None
+    storage: SweepStorage, sweep: str, tracking: Tracking, which: str = BEST, index: RecordIndex | None = None
 ) -> str:
     """Log a trial's memory as a model on its run and as a new version in the registry; return a line that says so.
 
     Args:
-        store: the storage.
+        storage: the storage.
         sweep: whose trials.
         tracking: where its runs are.
         which: a trial id, or `best`: the best accuracy, among equals the lowest memorisation error.
@@ -90,17 +90,17 @@ def register_memory(
             on the entries of each claim's page.
         TrackingError: MLflow does not answer, or the trial has no run.
     """
-    index = store.index(set_aside=False) if index is None else index
-    heads = [index[trial] for trial in sweep_stages(store, sweep, index) if trial in index]
+    index = storage.index(set_aside=False) if index is None else index
+    heads = [index[trial] for trial in sweep_stages(storage, sweep, index) if trial in index]
     folders = {head.id: head.folder for head in heads}
-    record = _chosen([head.record() for head in heads if store.exists(f"{head.folder}/{MEMORY}")], which, sweep)
+    record = _chosen([head.record() for head in heads if storage.exists(f"{head.folder}/{MEMORY}")], which, sweep)
     with told_in_one_line(tracking.uri), TemporaryDirectory() as folder:
-        runs = Runs(tracking, store.storage_id())
+        runs = Runs(tracking, storage.storage_id())
         heads_there = [run for run in runs.find(trial=record["id"]) if run.complete]
         if not heads_there:
             raise ConfigError(f"trial {record['id']}: no run in MLflow; publish first")
         path = Path(folder) / MEMORY
-        path.write_bytes(store.read(f"{folders[record['id']]}/{MEMORY}"))
+        path.write_bytes(storage.read(f"{folders[record['id']]}/{MEMORY}"))
         version = _log(runs, heads_there[0].run, record, path, f"memory-sweep-{sweep}")
     return f"model memory-sweep-{sweep} version {version}: trial {record['id']}, models:/memory-sweep-{sweep}/{version}"
 

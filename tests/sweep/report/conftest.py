@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.record import FORMAT, ID_VERSION, record_bytes
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.pack.result import write_member_files
@@ -64,7 +64,7 @@ class FakeStorage:
             stages[stage].append(ident)
         if not write:
             return ident
-        folder = self.root / Store(str(self.root)).trial_folder(sweep, spec, card.name, ident)
+        folder = self.root / SweepStorage(str(self.root)).trial_folder(sweep, spec, card.name, ident)
         folder.mkdir(parents=True, exist_ok=True)
         found, files = dict(metrics or {}), {}
         if status == "done" and (accuracy is not None or parsed is not None):
@@ -200,6 +200,6 @@ def analysis(name: str, groups: int, memory_dim: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> FakeStorage:
+def fake(tmp_path: Path) -> FakeStorage:
     """An empty storage."""
     return FakeStorage(tmp_path / "outputs")

@@ -19,7 +19,7 @@ from trainables.trial.spec import canonical, identity, make_spec
 
 
 @pytest.fixture
-def trained(store, save):
+def trained(storage, save):
     """Two trials of the sample model with a memory each, the second with the better answers."""
     card = model_card("sample-llama", "main")
     records = []
@@ -31,19 +31,19 @@ def trained(store, save):
         folder = save(record)
         torch.manual_seed(seed)
         memory = Memory(card.model_dim, 32)
-        save_memory(f"{store.uri}/{folder}/memory.safetensors", memory.state_dict(), layer=1, model=card.key)
+        save_memory(f"{storage.uri}/{folder}/memory.safetensors", memory.state_dict(), layer=1, model=card.key)
         records.append((record, folder))
     return records
 
 
 @pytest.mark.slow
-def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(store, tracking, trained) -> None:
+def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tracking, trained) -> None:
     import mlflow
 
     from sweep.report.findings import publish
 
-    publish(store, ["demo"], tracking)
-    told = register_memory(store, "demo", tracking)
+    publish(storage, ["demo"], tracking)
+    told = register_memory(storage, "demo", tracking)
     record, folder = trained[1]
     assert record["id"] in told and "models:/memory-sweep-demo/1" in told
     assert "MLFLOW_TRACKING_URI" not in os.environ  # which the link that is printed next would name
@@ -59,29 +59,29 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(store, trac
     tokens = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         found, without = inner.model(tokens).logits, plain(tokens).logits
-        saved = load_memory(f"{store.uri}/{folder}/memory.safetensors")
+        saved = load_memory(f"{storage.uri}/{folder}/memory.safetensors")
         attach_memory(plain, saved.memory, saved.layer)
         assert torch.equal(found, plain(tokens).logits) and not torch.equal(found, without)
     assert isinstance(answer, str) and answer
-    (head,) = Runs(tracking, store.storage_id()).find(trial=record["id"])
+    (head,) = Runs(tracking, storage.storage_id()).find(trial=record["id"])
     assert head.complete and not head.running
 
 
-def test_a_hard_memory_whose_answers_need_the_claims_page_is_refused(store, tracking, save) -> None:
+def test_a_hard_memory_whose_answers_need_the_claims_page_is_refused(storage, tracking, save) -> None:
     card = model_card("sample-llama", "main")
     fields = {"model": "sample-llama", "layer": 1, "mode": "hard", "allocation": "simset1"}
     spec = canonical(make_spec(fields), card)
     begun = begin_record(spec, identity(spec, card, "sample@v1"), card, Origin("demo", "main", "p"))
     record = complete_record(begun, {"status": "done", "metrics": {"memory/nll": 1.0}, "timings": {"train_s": 1.0}})
-    store.write(f"{save(record)}/memory.safetensors", b"never read")
+    storage.write(f"{save(record)}/memory.safetensors", b"never read")
     with pytest.raises(ConfigError, match="hard memory answers with the entries of each claim's page"):
-        register_memory(store, "demo", tracking, record["id"])
+        register_memory(storage, "demo", tracking, record["id"])
     with pytest.raises(ConfigError, match="hard ones cannot be registered"):
-        register_memory(store, "demo", tracking)
+        register_memory(storage, "demo", tracking)
 
 
-def test_a_trial_that_is_not_there_cannot_be_registered(store, tracking, trained) -> None:
+def test_a_trial_that_is_not_there_cannot_be_registered(storage, tracking, trained) -> None:
     with pytest.raises(ConfigError, match=r"register='nothing': no trial of demo"):
-        register_memory(store, "demo", tracking, "nothing")
+        register_memory(storage, "demo", tracking, "nothing")
     with pytest.raises(ConfigError, match="no run in MLflow; publish first"):
-        register_memory(store, "demo", tracking)
+        register_memory(storage, "demo", tracking)
