@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.pyfunc import PythonModel
 
@@ -22,6 +22,9 @@ from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line
 from sweep.tracking.layout import run_status, time_ms
 from trainables.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainables.lm.reference import Attached
 
 MEMORY = "memory.safetensors"
 BEST = "best"
@@ -51,7 +54,8 @@ class MemoryModel(PythonModel):  # type: ignore[misc]
         self.model = WholeModel(card, getattr(torch, config["dtype"]), device).model
         self.new_tokens = int(config["new_tokens"])
         self._file = context.artifacts["memory"]
-        self._attached, self._document = None, None
+        self._attached: Attached | None = None
+        self._document: str | None = None
         self._attach(None)
 
     def _attach(self, document: str | None) -> None:
