@@ -58,7 +58,10 @@ def describe_trial(
     earlier = start_text(record)
     start = None if earlier is None else f"{record.get('start', {}).get('trial', 'another')} ({earlier})"
     asked = answers_below(record)
-    lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start, asked), ""]
+    lines = [
+        in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start, asked),
+        "",
+    ]
     origin = origin_text(record.get("labels", {}), lambda trial: _linked(trial, run_link(trial)))
     lines += [origin, ""] if origin else []
     error = record.get("error") or {}
