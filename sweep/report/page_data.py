@@ -136,7 +136,7 @@ def _page(
 ) -> dict[str, Any]:
     stated = {**STATED_DEFAULTS, **trial.point}
     page: dict[str, Any] = {
-        "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START)),
+        "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START), trial.answers),
         "folder": shown(study.storage.full(trial.folder)),
         "fields": {n: show(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},

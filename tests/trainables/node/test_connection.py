@@ -35,11 +35,11 @@ def write_profile(folder, name: str, key: str) -> None:
 @pytest.fixture
 def given(monkeypatch) -> list[dict]:
     """What obstore is told."""
-    from obstore import storage
+    from obstore import store
 
     seen: list[dict] = []
-    real = storage.from_url
-    monkeypatch.setattr(storage, "from_url", lambda *args, **more: seen.append(more) or real(*args, **more))
+    real = store.from_url
+    monkeypatch.setattr(store, "from_url", lambda *args, **more: seen.append(more) or real(*args, **more))
     return seen
 
 

@@ -206,11 +206,11 @@ def test_parts_are_joined_before_an_address_s_options():
 
 
 def test_a_bucket_is_connected_once_in_a_process(s3_options, monkeypatch):
-    from obstore import storage
+    from obstore import store
 
     made = []
     monkeypatch.setattr(
-        storage, "from_url", lambda *args, real=storage.from_url, **more: made.append(args) or real(*args, **more)
+        store, "from_url", lambda *args, real=store.from_url, **more: made.append(args) or real(*args, **more)
     )
     connect.cache_clear()
     place = f"s3://bucket/once/run?{s3_options}"
