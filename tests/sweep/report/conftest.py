@@ -20,7 +20,9 @@ from sweep.records.sweep_storage import SweepStorage
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.pack.result import write_member_files
-from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 DATA_KEY = "made-up@1"
