@@ -29,8 +29,9 @@ from sweep.report.findings import extras_of, publish
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import Finding, metric_values, run_params, run_tags
+from sweep.tracking.layout import metric_values, run_params, run_tags
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import Finding
 
 SWEEP = "made_up"
 

@@ -22,9 +22,9 @@ from sweep.report.references import References, is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial, load_study
 from sweep.tracking.address import Tracking
-from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Counts, Extras, Progress
 from sweep.tracking.publish import publish as bring_up
+from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.sweep_run import Picture
 
 FIGURES = 2

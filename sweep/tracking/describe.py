@@ -11,8 +11,9 @@ from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.records.starts import start_text
 from sweep.records.steering import origin_text
-from sweep.tracking.layout import Finding, seconds_spent
+from sweep.tracking.layout import seconds_spent
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import Finding
 from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10

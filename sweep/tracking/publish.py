@@ -19,8 +19,9 @@ from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
 from sweep.tracking.describe import ANSWERS, NOTE, describe_trial, telling
-from sweep.tracking.layout import PLAIN_COLOURS, Added, Finding, MetricValue, complete_mark, member_tags, time_ms
+from sweep.tracking.layout import PLAIN_COLOURS, complete_mark, member_tags, time_ms
 from sweep.tracking.naming import Naming, values_of
+from sweep.tracking.run_content import Added, Finding, MetricValue
 from sweep.tracking.saved_views import run_path
 from sweep.tracking.sweep_run import Picture, SweepRun
 

@@ -19,8 +19,9 @@ from sweep.records.table import table_bytes
 from sweep.tracking.asked import asked_of, varied_fields
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import NOTE, describe_sweep
-from sweep.tracking.layout import LAYOUT, DataSet, Finding, MetricValue, data_set, metric_values, time_ms, totals
+from sweep.tracking.layout import LAYOUT, data_set, metric_values, time_ms, totals
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import DataSet, Finding, MetricValue
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of
 

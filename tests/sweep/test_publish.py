@@ -14,10 +14,11 @@ from sweep.publish import app
 from sweep.report.findings import publish
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.describe import GAP
-from sweep.tracking.layout import Changed, Finding, complete_mark, metric_values, run_params, whole_run
+from sweep.tracking.layout import complete_mark, metric_values, run_params, whole_run
 from sweep.tracking.live_feed import LiveFeed
 from sweep.tracking.publish import Extras
 from sweep.tracking.publish import publish as bring_up
+from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.saved_views import TAG, decode
 
 NOTE = "mlflow.note.content"

@@ -14,7 +14,7 @@ import pytest
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.findings import extras_of
-from sweep.tracking.layout import Changed
+from sweep.tracking.run_content import Changed
 from trainables.data.fever import group_by_page, read_rows
 from trainables.data.sources import resolve_sources
 from trainables.lm.card import model_card

@@ -19,8 +19,8 @@ from PIL import Image
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import resolve_tracking
-from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Extras, publish
+from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
 from trainables.trial.canonical import canonical
