@@ -18,7 +18,10 @@ from sweep.tracking.address import EXPERIMENT, Tracking
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.pack.result import write_member_files
-from trainables.trial.spec import TrialSpec, canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 MODELS = ("pythia-6.9b", "llama2-7b")
 DEPTHS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)

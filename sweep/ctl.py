@@ -42,7 +42,7 @@ from sweep.running.state import read_state
 from sweep.space import aliases
 from trainables.errors import ConfigError, nearest
 from trainables.trial.asking import plain_value
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 HELP = """Steer a sweep while it runs; takes effect within an epoch, on every node and with both executors.
 

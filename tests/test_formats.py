@@ -31,7 +31,9 @@ from sweep.running.optuna_draws import StageDraws
 from trainables.adapters.memory.io import load_memory
 from trainables.lm.card import ModelCard, model_card
 from trainables.pack.checkpoint import read_checkpoint
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 
 FORMATS = sorted(path for path in (Path(__file__).parent / "data" / "formats").iterdir() if path.is_dir())
 STATUSES = {

@@ -18,7 +18,7 @@ from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.hub_commit import hub_commit
-from trainables.trial.spec import uses_counterfact
+from trainables.trial.canonical import uses_counterfact
 
 
 def points_to_run(plan: Plan) -> list[Point]:

@@ -16,7 +16,9 @@ from sweep.records.names import display_names
 from sweep.records.record import Record
 from sweep.records.starts import START, start_text
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
-from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, MATHS, STATED_DEFAULTS
+from trainables.trial.identity import MATHS, STATED_DEFAULTS
+from trainables.trial.parts import IDENTITY_FIELDS
+from trainables.trial.spec import FIELDS
 
 RESULTS = "results.parquet"
 

@@ -19,7 +19,7 @@ from sweep.report.references import References, is_baseline, is_structured, plai
 from sweep.report.study import Study, Sweep, Trial
 from sweep.report.table import interval_text, number, p_text, show
 from trainables.node.addresses import shown
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 HELPS, LAYER, STRUCTURE, COST, SURE = "helps", "layer", "structure", "cost", "sure"
 FORGETTING = "forgetting"

@@ -32,8 +32,8 @@ from sweep.report.table import show
 from sweep.tracking.describe import in_words
 from trainables.node.addresses import shown
 from trainables.trial.fields import Part
+from trainables.trial.identity import STATED_DEFAULTS, TOLD_APART
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import STATED_DEFAULTS, TOLD_APART
 
 METRICS = {
     NLL: "NLL",

@@ -22,7 +22,8 @@ from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
 from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage
 from trainables.errors import ConfigError
 from trainables.node.checksums import read_plain_json
-from trainables.trial.spec import STATED_DEFAULTS, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text, show
 from trainables.errors import ConfigError
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 QUALITIES = (ERROR, LEAKED, RIGHT, MACRO_F1, TRUE_RATE)
 MIN_PAIRS = 6

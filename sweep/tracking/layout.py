@@ -18,7 +18,8 @@ from sweep.records.record import STATUSES, Record, code_version, record_hash, se
 from sweep.records.starts import START, start_text
 from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import Added, DataSet, MetricValue, WholeRun
-from trainables.trial.spec import STATED_DEFAULTS, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
 
 LAYOUT = 3  # raise it when runs change their look: publish then builds them anew
 PARAM_NAMES = {

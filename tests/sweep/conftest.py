@@ -15,7 +15,9 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import Runs
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 FIELDS = {
     "model": "llama2-7b",

@@ -19,7 +19,9 @@ from sweep.planning.load import load_space
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.sweep_storage import SweepStorage
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 ROOT = Path(__file__).parents[2]
 INDUCTIVE = str(ROOT / "search_spaces" / "inductive.py")

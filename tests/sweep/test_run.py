@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.sweep_storage import SweepStorage
-from trainables.trial.spec import training_id
+from trainables.trial.identity import training_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """

@@ -25,7 +25,7 @@ from sweep.space import ALL, Best, OneOf, Sampling, Space, Stage, checked
 from sweep.tracking.layout import run_params, run_tags
 from trainables.adapters.training import PackTraining
 from trainables.errors import ConfigError
-from trainables.trial.spec import training_id
+from trainables.trial.identity import training_id
 
 DOCUMENT = Stage(name="document", axes={"seed": ALL}, fixed={"content": "document"})
 USE = Stage(name="use", axes={"seed": ALL}, fixed={"content": "template"}, start_from="document")

@@ -32,7 +32,7 @@ from sweep.space import (
     Stage,
 )
 from trainables.errors import ConfigError
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 ALPHAS = [0, 0.5, 1]
 SETS = ["random", "partitioned", "simset1"]

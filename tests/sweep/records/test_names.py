@@ -15,7 +15,9 @@ from sweep.records.table import write_results
 from sweep.tracking.layout import run_params
 from sweep.tracking.naming import Naming, values_of
 from trainables.lm.card import ModelCard
-from trainables.trial.spec import TrialSpec, canonical, identity
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.spec import TrialSpec
 
 
 def card_of(name: str, key: str, source: str, **values: Any) -> ModelCard:

@@ -14,7 +14,8 @@ from sweep.records.sweep_storage import RecordHead, SweepStorage, split_location
 from sweep.report.findings import publish
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
-from trainables.trial.spec import TrialSpec, canonical
+from trainables.trial.canonical import canonical
+from trainables.trial.spec import TrialSpec
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from sweep.run import answer_lines
 from sweep.running.interrupts import handled_signals
 from sweep.running.sweep import SweepRun
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def add(fake, **fields):
     fake.add("s", "all", **{"num_documents": 10, "metrics": {"memory/nll": 1.0}, **fields})

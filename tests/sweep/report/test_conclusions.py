@@ -18,6 +18,7 @@ from sweep.report.findings import extras_of
 from sweep.report.references import References
 from sweep.report.study import load_study
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 PAGES = 20
 RESAMPLES = 300
 

@@ -19,7 +19,9 @@ from trainables.data.fever import group_by_page, read_rows
 from trainables.data.sources import resolve_sources
 from trainables.lm.card import model_card
 from trainables.node.checksums import content_sum
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 PAGES, CLAIMS = 12, 8
 

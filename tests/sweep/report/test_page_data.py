@@ -18,6 +18,7 @@ from sweep.report.render import html_page
 from sweep.report.study import load_study
 from sweep.report.tables.of_failures import failures
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 OPTIONS = Options(resamples=200)
 
 

@@ -15,7 +15,9 @@ from sweep.report.references import References, mixed_code, mixed_versions
 from sweep.report.study import Trial, load_study
 from sweep.report.tables.of_the_study import code_table
 from trainables.lm.card import model_card
-from trainables.trial.spec import STATED_FIELDS, identity, make_spec, trial_id, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_FIELDS, identity, trial_id
+from trainables.trial.making import make_spec
 
 ASKED_OF = {"model", "revision", "dtype"}
 CLAIMS = {

@@ -23,7 +23,9 @@ from sweep.tracking.publish import Extras, publish
 from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 ARGS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweep.tracking.describe import in_words
-from trainables.trial.spec import STATED_DEFAULTS
+from trainables.trial.identity import STATED_DEFAULTS
 
 
 def test_what_was_asked_later_is_told_beside_the_trials_own_probes() -> None:

@@ -18,7 +18,9 @@ from trainables.adapters.memory.stored_sets import StoredSets
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.lm.reference import WholeModel, attach_memory
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 
 @pytest.fixture
