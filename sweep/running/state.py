@@ -325,7 +325,8 @@ class SweepProgress:
         state.packs = [running.state for running in self._packs.values()]
         state.best = self._best.told if self._best else ""
         state.trouble = list(trouble)
-        state.left_s = self._pace.left_s(self._left(), self._side_by_side)
+        all_ended = not self._packs and sum(state.ended.values()) >= state.trials
+        state.left_s = None if all_ended else self._pace.left_s(self._left(), self._side_by_side)
         return state
 
     def _left(self) -> Work:
