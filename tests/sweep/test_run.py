@@ -169,7 +169,7 @@ def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_
     assert not list((storage / "tiny" / "checkpoints").glob("*"))
 
 
-@pytest.mark.parametrize("executor", ["ray", "local"])
+@pytest.mark.parametrize("executor", [pytest.param("ray", marks=pytest.mark.slow), "local"])
 def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sample_data, executor):
     space = write_space(tmp_path, tiny_models, sample_data, epochs=4000)
     storage = tmp_path / "out"

@@ -169,8 +169,6 @@ def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[s
             str(space),
             "--storage",
             str(storage),
-            "--max-concurrent",
-            "2",
             "--no-report",
             *args,
         ],
@@ -182,14 +180,16 @@ def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.parametrize("executor", [pytest.param("ray", marks=pytest.mark.slow), "local"])
 def test_draws_run_some_are_stopped_early_and_a_second_run_goes_on_where_the_first_ended(
-    tmp_path, tiny_models, sample_data
+    tmp_path, tiny_models, sample_data, executor
 ):
     space = tmp_path / "draws.py"
     space.write_text(TUNED % {"model": str(tiny_models["llama"]), "data": str(sample_data)})
-    first = run(space, tmp_path / "out", "--set", "num_samples=4")
+    how = ("--executor", executor, *(("--max-concurrent", "2") if executor == "ray" else ()))
+    first = run(space, tmp_path / "out", *how, "--set", "num_samples=4")
     assert first.returncode == 0 and "note: MLflow" not in first.stdout, first.stdout + first.stderr
-    second = run(space, tmp_path / "out")
+    second = run(space, tmp_path / "out", *how)
     assert second.returncode == 0, second.stdout + second.stderr
     found = [head.record() for head in SweepStorage(str(tmp_path / "out")).index().values()]
     drawn = [r for r in found if r["stage"] == "tune"]
@@ -198,5 +198,5 @@ def test_draws_run_some_are_stopped_early_and_a_second_run_goes_on_where_the_fir
     assert stopped and all(len(r["curves"]["train/nll"]) < 6 for r in stopped)
     finished = [r for r in drawn if r["status"] == "done"]
     assert finished and all(len(r["curves"]["train/nll"]) == 6 for r in finished)
-    third = run(space, tmp_path / "out")
+    third = run(space, tmp_path / "out", *how)
     assert third.returncode == 0 and "0 trials to run" in third.stdout, third.stdout
