@@ -15,7 +15,7 @@ from trainables.data.hub_client import gated_message, has_token, is_offline
 from trainables.data.obtain import is_ready
 from trainables.data.official import data_cache, data_set
 from trainables.data.sources import OFFICIAL_NAMES
-from trainables.errors import DataError
+from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.hub_commit import hub_commit
 from trainables.trial.canonical import uses_counterfact
@@ -188,6 +188,40 @@ def check_added(before: Plan, after: Plan, download: bool = True) -> list[str]:
     return notes + (read_data(new) if download or is_here else [])
 
 
+_PLANNED_BYTES = 64 * 2**20
+"""Files up to which a plan reads its data as a run does: 5 MB of FEVER's take 0.1 s on one core."""
+
+
+def data_notes(plan: Plan) -> list[str]:
+    """Say what a run would say of its data, and what it would refuse, as far as they are here and read in no time.
+
+    Of trials that differ in their number of documents the first refusal counts: more documents are refused alike.
+    """
+    notes: dict[str, None] = {}
+    points = points_to_run(plan)
+    for source in data_to_read(plan):
+        if not _is_read_at_once(source[0]):
+            continue
+        some = [point for point in points if (point.spec.data, point.spec.allow_missing_pages) == source]
+        try:
+            for count in sorted({point.spec.num_documents for point in some}):
+                notes |= dict.fromkeys(read_data(point for point in some if point.spec.num_documents == count))
+        except (ConfigError, DataError) as error:
+            notes[f"WARNING: a run refuses this: {error}"] = None
+    return list(notes)
+
+
+def _is_read_at_once(data: str) -> bool:
+    """Say whether all files of some sources are on this machine and few enough for a plan."""
+    from trainables.data.sources import resolve_sources
+
+    names = data.split(",")
+    if any(is_hub(name) or (name in OFFICIAL_NAMES and not _has(name)) for name in names):
+        return False
+    files = [path for source in resolve_sources(data) for path in source.files]
+    return sum(path.stat().st_size for path in files) <= _PLANNED_BYTES
+
+
 _ASKED_OF = {"fever": ("claims", "claim to ask"), "choices": ("questions", "question to ask")}
 """Probes that ask what documents bring along: which part of a `Document`, and in words."""
 
@@ -219,9 +253,10 @@ def read_data(points: Iterable[Point]) -> list[str]:
         key = (*texts, spec.num_documents, with_records, spec.page_order, num_records, spec.template_facts, probes)
         asked[key] = None
     has_text: dict[tuple[str, bool], dict[str, bool]] = {}
+    corpora = {key[:3]: load_corpus(*key[:3]) for key in asked}
     for key in asked:
         data, detokenize, allow_missing_pages, num_documents, with_records, page_order, num_records, facts, probes = key
-        corpus = load_corpus(data, detokenize, allow_missing_pages)
+        corpus = corpora[key[:3]]
         records = load_counterfact(data) if with_records else []
         subjects = [record.subject for record in records] if page_order == "subjects" else []
         if subjects:

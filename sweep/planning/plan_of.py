@@ -12,7 +12,7 @@ from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.due import Records
 from sweep.planning.expand import build_plan
-from sweep.planning.inputs import kept_commits, moved_notes
+from sweep.planning.inputs import data_notes, kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.plan import Plan
 from sweep.planning.show import CostedPlan
@@ -98,7 +98,7 @@ def costed_plan(
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    notes = moved_notes(plan, commits, index) + Records(index, storage).old_versions(points.values())
+    notes = moved_notes(plan, commits, index) + Records(index, storage).old_versions(points.values()) + data_notes(plan)
     return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
 
 

@@ -199,3 +199,33 @@ def test_help_shows_examples() -> None:
         env={**os.environ, "COLUMNS": "100"},
     )  # fmt: skip
     assert done.returncode == 0 and "python -m sweep.plan search_spaces/inductive.py" in done.stdout
+
+
+def plan_notes(*arguments: str) -> list[str]:
+    found = CliRunner().invoke(app, [*arguments, "--json"])
+    assert found.exit_code == 0, found.output
+    notes: list[str] = json.loads(found.stdout)["notes"]
+    return notes
+
+
+def test_more_documents_than_the_data_have_are_said(space: str, tmp_path: Path) -> None:
+    told = "a run refuses this: num_documents=61: the data has 60 documents"
+    notes = plan_notes(space, "--set", "num_documents=60,61,100000", "--storage", str(tmp_path / "out"))
+    refused = [note for note in notes if "refuses" in note]
+    assert len(refused) == 1 and told in refused[0], "the smallest number that is too large stands for those above it"
+    notes = plan_notes(space, "--set", "num_documents=60", "--storage", str(tmp_path / "out"))
+    assert len(notes) == 1 and "59 of 60 evidence pages have a text" in notes[0], "as the run says it"
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"text": "Oak."}\n{"text": "Larch."}\n')
+    options = ["--data", str(own), "--storage", str(tmp_path / "out"), "--set", "probes="]
+    assert "the data has 2 documents" in plan_notes(space, *options, "--set", "num_documents=3")[0]
+    printed = CliRunner().invoke(app, [space, *options, "--set", "num_documents=3"]).stdout
+    assert "WARNING: a run refuses this: num_documents=3" in printed
+    assert not plan_notes(space, *options, "--set", "num_documents=2")
+
+
+def test_data_too_large_for_a_plan_are_left_to_the_run(space: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sweep.planning.inputs._PLANNED_BYTES", 0)
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"text": "Oak."}\n')
+    assert not plan_notes(space, "--data", str(own), "--set", "num_documents=9", "--storage", str(tmp_path / "out"))
