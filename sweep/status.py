@@ -111,7 +111,12 @@ def _print(found: list[tuple[SweepState, str]], as_json: bool) -> None:
         told: list[dict[str, Any]] = [{**state.to_dict(), "run_by": who} for state, who in found]
         typer.echo(json.dumps(told[0] if len(told) == 1 else told))
         return
-    Console(highlight=False).print(_shown(found))
+    console = Console(highlight=False)
+    if console.is_terminal or len(found) == 1:
+        console.print(_shown(found))
+        return
+    for state, who in found:  # whole lines for a pipe, however long
+        typer.echo(_line(state, who))
 
 
 if __name__ == "__main__":

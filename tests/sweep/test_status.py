@@ -64,6 +64,13 @@ def test_all_sweeps_of_a_storage_a_line_each_and_as_json(storage: SweepStorage) 
     assert json.loads(told(storage, f"{storage.uri}/mine", "--json"))["stages"][0]["trials"] == 2
 
 
+def test_lines_in_a_pipe_are_whole(storage: SweepStorage) -> None:
+    storage.write_json("other/plan.json", {"stages": []})
+    state = {**running(time.time()), "best": "memory/nll 1.377 (pretrained 2.741): " + "a" * 200}
+    storage.write_json(f"mine/{STATE_FILE}", state)
+    assert any(line.startswith("mine: ") and "a" * 200 in line for line in told(storage, storage.uri).splitlines())
+
+
 def test_nothing_is_written(storage: SweepStorage, tmp_path: Path) -> None:
     storage.write("mine/trains/lm_x/record.json", b"broken")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
