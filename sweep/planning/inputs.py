@@ -8,8 +8,8 @@ from typing import Any
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.names import moved_branches
-from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import COMMITS, read_sweep_file, write_sweep_file
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from trainables.data.hub import is_hub
 from trainables.data.hub_client import gated_message, has_token, is_offline
 from trainables.data.obtain import is_ready
@@ -18,7 +18,7 @@ from trainables.data.sources import OFFICIAL_NAMES
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.hub_commit import hub_commit
-from trainables.trial.spec import uses_counterfact
+from trainables.trial.canonical import uses_counterfact
 
 
 def points_to_run(plan: Plan) -> list[Point]:
@@ -58,9 +58,9 @@ def gated_note(card: ModelCard) -> str:
     return gated_message(card.source)
 
 
-def kept_commits(store: Store, name: str) -> dict[str, str]:
+def kept_commits(storage: SweepStorage, name: str) -> dict[str, str]:
     """Return the commits of a sweep's hub models when it began, by `hub id@revision`; it stays there."""
-    return dict((read_sweep_file(store, name, COMMITS) or {}).get("models", {}))
+    return dict((read_sweep_file(storage, name, COMMITS) or {}).get("models", {}))
 
 
 def moved_notes(plan: Plan, commits: Mapping[str, str], index: RecordIndex) -> list[str]:
@@ -101,7 +101,7 @@ def check_hub_models(plan: Plan) -> dict[str, str]:
     return {branch: commit for branch, (planned, commit) in found.items() if not planned}
 
 
-def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
+def keep_commits(plan: Plan, storage: SweepStorage, name: str) -> list[str]:
     """Write down the commits of a sweep's models and hub data.
 
     Moved data are other data: their trials have other ids, so unlike models they do not stay where they were by
@@ -114,7 +114,7 @@ def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
     models = {
         _branch(card): card.commit for card in models_to_run(plan) if card.is_hub and card.revision != card.commit
     }
-    kept = read_sweep_file(store, name, COMMITS) or {}
+    kept = read_sweep_file(storage, name, COMMITS) or {}
     data = dict(kept.get("data", {}))
     for source in {part for sources, _ in data_to_read(plan) for part in sources.split(",") if is_hub(part)}:
         repo = source.partition("@")[0]
@@ -125,7 +125,7 @@ def keep_commits(plan: Plan, store: Store, name: str) -> list[str]:
             data[repo] = source
     now = {"models": {**kept.get("models", {}), **models}, "data": data}
     if any(now.values()) and now != kept:
-        write_sweep_file(store, name, COMMITS, now)
+        write_sweep_file(storage, name, COMMITS, now)
     return notes
 
 

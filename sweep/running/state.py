@@ -18,7 +18,7 @@ from sweep.planning.flops import CostModel
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.pace import Pace, Work
 from trainables.node.checksums import read_plain_json
 from trainables.trial.spec import TrialSpec
@@ -160,10 +160,10 @@ def trial_epochs(spec: TrialSpec) -> int:
     return max(1, spec.epochs)
 
 
-def read_state(store: Store, name: str) -> SweepState | None:
+def read_state(storage: SweepStorage, name: str) -> SweepState | None:
     """Return what a sweep's driver said last; None where it said nothing, or nothing that can be read."""
     try:
-        return SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
+        return SweepState.from_dict(read_plain_json(storage.read(f"{name}/{STATE_FILE}")))
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
