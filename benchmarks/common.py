@@ -26,7 +26,8 @@ from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.pack.run import PackRun
 from trainables.probes.fever.probe import FeverProbe
 from trainables.probes.fever.questions import FeverQuestions
-from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 from trainables.trial.task import TrialTask
 
 Table = dict[str, Any]

@@ -22,15 +22,16 @@ from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.planning.plan_of import costed_plan
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.records.table import write_results
 from sweep.report.build import build_report, written
 from sweep.report.findings import extras_of, publish
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
-from sweep.tracking.layout import Finding, metric_values, run_params, run_tags
+from sweep.tracking.layout import metric_values, run_params, run_tags
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import Finding
 
 SWEEP = "made_up"
 
@@ -61,9 +62,9 @@ def space_of(points: int) -> Space:
 
 def plan(points: int, folder: Path) -> Table:
     """Plan a large space, costs and packs included."""
-    space, store = space_of(points), Store(str(folder / "none"))
+    space, storage = space_of(points), SweepStorage(str(folder / "none"))
     with redirect_stdout(io.StringIO()):
-        return {"points": points, **taken(lambda: print(costed_plan(space, store, "large")))}
+        return {"points": points, **taken(lambda: print(costed_plan(space, storage, "large")))}
 
 
 def after(records: int, few: int, folder: Path) -> Table:
@@ -72,22 +73,22 @@ def after(records: int, few: int, folder: Path) -> Table:
     Raises:
         NotTheSame: the rival's runs hold other params or metrics.
     """
-    store = Store(str(folder))
-    write_sweep(store, SWEEP, records)
-    tracking = own_tracking(store)
-    runs = Runs(tracking, store.storage_id())  # makes the tables
+    storage = SweepStorage(str(folder))
+    write_sweep(storage, SWEEP, records)
+    tracking = own_tracking(storage)
+    runs = Runs(tracking, storage.storage_id())  # makes the tables
 
     def report() -> None:
-        study = load_study(store, [SWEEP])
+        study = load_study(storage, [SWEEP])
         with written(study, build_report(study)):
             pass
 
-    found: Table = {"records": records, "results": taken(lambda: write_results(store, SWEEP, store.index()))}
-    found["publish"] = taken(lambda: publish(store, [SWEEP], tracking))
-    found["publish_again"] = taken(lambda: publish(store, [SWEEP], tracking))
+    found: Table = {"records": records, "results": taken(lambda: write_results(storage, SWEEP, storage.index()))}
+    found["publish"] = taken(lambda: publish(storage, [SWEEP], tracking))
+    found["publish_again"] = taken(lambda: publish(storage, [SWEEP], tracking))
     found["report"] = taken(report)
-    index = store.index()
-    found_out = extras_of(store, [SWEEP], index).findings
+    index = storage.index()
+    found_out = extras_of(storage, [SWEEP], index).findings
     compared_first = sorted(index.values(), key=lambda head: head.id not in found_out)[:few]
     sample = [(head.record(), found_out.get(head.id, Finding())) for head in compared_first]
     found["fluent"] = {"records": len(sample), **_fluent(sample, runs, folder)}

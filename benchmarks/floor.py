@@ -56,7 +56,9 @@ from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.pack.process_cache import ProcessCache, StudyTexts
 from trainables.probes.fever.questions import FeverQuestions
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
 MATMULS = ("mm", "addmm", "bmm", "baddbmm")

@@ -43,7 +43,7 @@ from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point, PointMaker
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import WorkerSettings
 from sweep.running.in_process import InProcess
@@ -184,17 +184,17 @@ def run(space: Space, folder: Path, pack_size: int | None) -> tuple[Table, dict[
         folder: of the storage, new.
         pack_size: trials in a pack at most; None for what `--pack-size auto` takes.
     """
-    store, executor = Store(str(folder)), InProcess(WorkerSettings("cpu"), torch.get_num_threads())
-    index = store.index()
+    storage, executor = SweepStorage(str(folder)), InProcess(WorkerSettings("cpu"), torch.get_num_threads())
+    index = storage.index()
     choices: dict[str, Any] = {}
-    plan = plan_of(space, index, choices, store, space.name)
+    plan = plan_of(space, index, choices, storage, space.name)
 
     def size(point: Point) -> int:
         return pack_size or auto_pack_size(point, 1e9, on_gpu=False)
 
-    with executor.session(store), counted() as counts:
+    with executor.session(storage), counted() as counts:
         before = time.process_time()
-        ledger = Ledger(plan, store, space.name, index, choices, Packing(size, 1), False, lambda line: None)
+        ledger = Ledger(plan, storage, space.name, index, choices, Packing(size, 1), False, lambda line: None)
         display = Display(SweepProgress(space.name, plan), io.StringIO(), every_s=1e9)
         executor.run(PackExchange(ledger, Silent(), display, {}))  # type: ignore[arg-type]
         spent = time.process_time() - before

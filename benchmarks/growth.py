@@ -119,7 +119,8 @@ def _sizes(settings: Mapping[str, Any]) -> dict[str, int]:
     from sweep.planning.load import load_space
     from sweep.space import stage_base
     from trainables.pack.process_cache import ProcessCache
-    from trainables.trial.spec import canonical, make_spec
+    from trainables.trial.canonical import canonical
+    from trainables.trial.making import make_spec
 
     space = load_space(SPACES / "one_trial.py")
     spec = canonical(make_spec({**stage_base(space, space.stages[0]), **settings}))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.records.table import write_results
 
 LIMIT_S = 3600.0
@@ -46,7 +46,7 @@ def records(storage: Path) -> dict[str, tuple[int, int]]:
 
 def count(storage: Path) -> int:
     """Return how many records there are."""
-    return sum("/probes/" not in path for path in Store(str(storage)).find("noop/trains", "record.json"))
+    return sum("/probes/" not in path for path in SweepStorage(str(storage)).find("noop/trains", "record.json"))
 
 
 def one_life(trials: int, who: str, storage: Path, until: int) -> tuple[int, float]:
@@ -69,7 +69,7 @@ def one_life(trials: int, who: str, storage: Path, until: int) -> tuple[int, flo
     return driver.returncode, peak
 
 
-def run(trials: int, kills: int, who: str, storage: Path) -> dict[str, float]:
+def run(trials: int, kills: int, who: str, folder: Path) -> dict[str, float]:
     """Run the trials through the kills and check what is there.
 
     Raises:
@@ -80,22 +80,22 @@ def run(trials: int, kills: int, who: str, storage: Path) -> dict[str, float]:
     twice: set[str] = set()
     peaks = []
     for kill in range(1, kills + 2):
-        status, peak = one_life(trials, who, storage, until=trials * kill // (kills + 1))
+        status, peak = one_life(trials, who, folder, until=trials * kill // (kills + 1))
         peaks.append(peak)
         wanted = 0 if kill == kills + 1 else -signal.SIGKILL
         if status != wanted:
-            raise RuntimeError(f"life {kill} ended with {status} instead of {wanted}; see {storage / 'log'}")
-        now = records(storage)
+            raise RuntimeError(f"life {kill} ended with {status} instead of {wanted}; see {folder / 'log'}")
+        now = records(folder)
         twice |= {trial for trial, file in seen.items() if now.get(trial) != file}
         seen = now
         print(f"life {kill}: {len(now)} records, peak {peak / 1e6:.0f} MB", flush=True)
     seconds = time.perf_counter() - start
     scan = time.perf_counter()
-    store = Store(str(storage))
-    index = store.index()
+    storage = SweepStorage(str(folder))
+    index = storage.index()
     scanned_s = time.perf_counter() - scan
     table = time.perf_counter()
-    write_results(store, "noop", index)
+    write_results(storage, "noop", index)
     found = {
         "trials": trials,
         "kills": kills,

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.records.record import Origin, Record, begin_record, complete_record, record_bytes
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import EXPERIMENT, Tracking
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.pack.result import write_member_files
-from trainables.trial.spec import TrialSpec, canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 MODELS = ("pythia-6.9b", "llama2-7b")
 DEPTHS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
@@ -31,10 +34,10 @@ ANSWER_SETS = 4
 """Different answers to the same questions; more would only take longer to write."""
 
 
-def own_tracking(store: Store) -> Tracking:
+def own_tracking(storage: SweepStorage) -> Tracking:
     """Return the storage's own database, whatever the environment says."""
-    artifacts = Path(store.full("mlartifacts")).as_uri()
-    return Tracking(f"sqlite:///{store.full('mlflow.db')}", EXPERIMENT, artifacts)
+    artifacts = Path(storage.full("mlartifacts")).as_uri()
+    return Tracking(f"sqlite:///{storage.full('mlflow.db')}", EXPERIMENT, artifacts)
 
 
 def specs(number: int) -> list[TrialSpec]:
@@ -54,7 +57,7 @@ def _specs() -> Iterator[TrialSpec]:
                 })  # fmt: skip
 
 
-def write_sweep(store: Store, name: str, number: int) -> None:
+def write_sweep(storage: SweepStorage, name: str, number: int) -> None:
     """Write a finished sweep: plan, records and predictions, without the storage's own flushing to disk."""
     ids = []
     for index, given in enumerate(specs(number)):
@@ -62,13 +65,13 @@ def write_sweep(store: Store, name: str, number: int) -> None:
         spec = canonical(given, card)
         begun = begin_record(spec, identity(spec, card, "made-up@1"), card, Origin(name, "grid"))
         answers = None if index % 50 == 49 else (spec.num_documents, index % ANSWER_SETS)
-        folder = Path(store.full(store.trial_folder(name, spec, card.name, begun["id"])))
+        folder = Path(storage.full(storage.trial_folder(name, spec, card.name, begun["id"])))
         folder.mkdir(parents=True)
         files = {} if answers is None else {"predictions.parquet": _predictions(*answers)}
         told = write_member_files(str(folder), files)
         (folder / "record.json").write_bytes(record_bytes({**_finish(begun, spec, index), "files": told}))
         ids.append(begun["id"])
-    store.write_json(f"{name}/plan.json", {"space": name, "stages": [{"name": "grid", "ids": ids}]})
+    storage.write_json(f"{name}/plan.json", {"space": name, "stages": [{"name": "grid", "ids": ids}]})
 
 
 def _finish(begun: Record, spec: TrialSpec, index: int) -> Record:

@@ -21,7 +21,9 @@ from benchmarks.common import split_of, start_pack
 from benchmarks.plain import run_plain
 from trainables.lm.weights import model_folder
 from trainables.pack.process_cache import ProcessCache, StudyTexts
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 SAMPLE_EVERY_S = 0.002
 IMPORTED = (obstore, pyarrow.parquet, sklearn.metrics, transformers.models)

@@ -23,7 +23,7 @@ from ray import tune
 
 from benchmarks.made_up import EPOCHS, own_tracking
 from sweep.planning.expand import build_plan
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, Executor, WorkerSettings
 from sweep.running.in_process import InProcess
@@ -66,7 +66,7 @@ class NothingInProcess(InProcess):
     """The executor `local` without anything to load, whose packs are done at once."""
 
     @contextmanager
-    def session(self, store: Store) -> Iterator[Capacity]:
+    def session(self, storage: SweepStorage) -> Iterator[Capacity]:
         """Load nothing."""
         yield Capacity(1, False, lambda: 1e9)
 
@@ -100,23 +100,23 @@ def space_of(trials: int) -> Space:
     )  # fmt: skip
 
 
-def run_ours(trials: int, live: bool, storage: str, in_process: bool = False) -> dict[str, float]:
+def run_ours(trials: int, live: bool, folder: str, in_process: bool = False) -> dict[str, float]:
     """Run them with all that a sweep has in its driver: plan, ledger, searcher, records, feed, display."""
-    store = Store(storage)
-    index = store.index()
+    storage = SweepStorage(folder)
+    index = storage.index()
     plan = build_plan(space_of(trials), (), {})
     settings = WorkerSettings("cpu")
     through_ray = RayTune(settings, PackResources(1, 0), trainable=NothingTrainable)
     executor: Executor = NothingInProcess(settings) if in_process else through_ray
-    with store.lock("noop"), executor.session(store) as capacity:
-        ledger = Ledger(plan, store, "noop", index, {}, Packing(lambda point: 1, capacity.slots), False, print)
-        feed = LiveFeed(store, "noop", own_tracking(store) if live else Tracking(NOWHERE, "noop"))
+    with storage.lock("noop"), executor.session(storage) as capacity:
+        ledger = Ledger(plan, storage, "noop", index, {}, Packing(lambda point: 1, capacity.slots), False, print)
+        feed = LiveFeed(storage, "noop", own_tracking(storage) if live else Tracking(NOWHERE, "noop"))
         start, cpu = time.perf_counter(), time.process_time()
         executor.run(PackExchange(ledger, feed, Display(SweepProgress("noop", plan)), {}))
         found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         found["fed"] = feed.close(0.1).complete
-    if len(store.index()) != trials:
-        raise RuntimeError(f"{len(store.index())} records of {trials} trials")
+    if len(storage.index()) != trials:
+        raise RuntimeError(f"{len(storage.index())} records of {trials} trials")
     return found
 
 

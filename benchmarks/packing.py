@@ -39,7 +39,9 @@ from benchmarks.common import (
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.points import PointMaker
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 DEFAULT_MODELS = ("sample-neox", "pythia-160m")
 LEAST_S = 0.5

@@ -45,7 +45,9 @@ from trainables.lm.hidden import HiddenStates
 from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.token_tree import TokenTree
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 PACK = 8
 

@@ -35,7 +35,9 @@ def run_point(config: dict[str, Any], folder: str, shared: dict[str, Any]) -> No
     from ray import tune
 
     from benchmarks.plain import run_plain
-    from trainables.trial.spec import canonical, identity, make_spec, trial_id
+    from trainables.trial.canonical import canonical
+    from trainables.trial.identity import identity, trial_id
+    from trainables.trial.making import make_spec
 
     torch.set_num_threads(1)
     card = shared["card"]
@@ -60,7 +62,8 @@ def main(
 
     from trainables.data.sources import data_key
     from trainables.pack.process_cache import ProcessCache
-    from trainables.trial.spec import canonical, make_spec
+    from trainables.trial.canonical import canonical
+    from trainables.trial.making import make_spec
 
     found = apply_overrides(load_space(space), settings or [])
     (stage,) = found.stages

@@ -23,7 +23,8 @@ from trainables.lm.reference import attach_memory
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
-from trainables.trial.spec import TrialSpec, make_spec
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.common import Table, local_model
 from sweep.cli import EXIT_USER_ERROR
 from sweep.records.record import seconds_since_epoch
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import ConfigError
 from trainables.lm.sample.configs import SAMPLE_MODELS
 from trainables.node.cache_dir import user_path
@@ -132,7 +132,7 @@ def sweep_in(folder: Path, space: Path, settings: Mapping[str, Any], options: Se
     timed = run_command(
         "sweep.run", [space, *set_arguments(settings), *options, "--no-report", "--storage", storage], folder
     )
-    heads = Store(str(storage)).index(set_aside=False)
+    heads = SweepStorage(str(storage)).index(set_aside=False)
     return Swept(
         last_s=max(path.stat().st_mtime for path in storage.rglob("record.json")) - timed.started,
         exit_s=timed.exit_s,

@@ -36,7 +36,9 @@ from benchmarks.common import (
 )
 from benchmarks.plain import Measured, run_plain
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 RIVALS = ("plain", "plain-nograd")
 PARTS = ("load_s", "train_s", "evaluate_s", "warm_s", "measure_s")

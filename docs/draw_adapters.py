@@ -44,7 +44,7 @@ def draw_forgetting(trials: Sequence[Row]) -> str:
         for row in trials:
             place = methods.index(row["method"])
             params = float(row["train/params"])
-            label = row["method"] if not params else f"{row['method']} ({params:,.0f})"
+            label = row["method"] if not params else f"{row['method']} ({params:,.0f}; {row['epochs']})"
             memorised, others = float(row["memory/nll"]), float(row["forgetting/nll"])
             axis.scatter([memorised], [others], s=60, color=COLOURS[place], marker=MARKERS[place], label=label)
             if not params:
@@ -52,7 +52,7 @@ def draw_forgetting(trials: Sequence[Row]) -> str:
                 axis.axvline(memorised, color="#999999", linewidth=0.8, linestyle="--")
         axis.set_xlabel("error on the documents memorised (nats per token)")
         axis.set_ylabel("error on other documents\n(nats per token)")
-        axis.legend(title="method (numbers trained)", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axis.legend(title="method (numbers trained; epochs)", loc="center left", bbox_to_anchor=(1.0, 0.5))
         return finish(canvas, "adapters_forgetting", "", "").svg.decode()
 
 

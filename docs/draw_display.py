@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.records.store import split_location
+from sweep.records.sweep_storage import split_location
 from sweep.running.render import view
 from sweep.running.state import STATE_FILE, SweepState
 from trainables.node.checksums import read_plain_json
@@ -31,8 +31,8 @@ def drawing(state: SweepState) -> str:
 
 def main(location: str) -> None:
     """Draw the last state of a sweep."""
-    store, name = split_location(location)
-    state = SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
+    storage, name = split_location(location)
+    state = SweepState.from_dict(read_plain_json(storage.read(f"{name}/{STATE_FILE}")))
     (Path(__file__).parent / "display.svg").write_text(drawing(state))
 
 

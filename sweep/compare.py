@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from sweep.cli import user_errors
-from sweep.records.store import Store, one_sweep
+from sweep.records.sweep_storage import SweepStorage, one_sweep
 from sweep.report.comparisons.fever import RESAMPLES
 from sweep.report.render import Report, Section, html_page
 from sweep.report.study import Study, load_study
@@ -72,9 +72,9 @@ def main(
 
 def _study(location: str, storage: str | None) -> Study:
     if storage is not None:
-        return load_study(Store(storage), [location])
-    store, name = one_sweep(location)
-    return load_study(store, [name])
+        return load_study(SweepStorage(storage), [location])
+    found, name = one_sweep(location)
+    return load_study(found, [name])
 
 
 def _grid(table: Table) -> Grid:

@@ -36,13 +36,13 @@ from sweep.records.steering import (
     waiting_wishes,
     write_wish,
 )
-from sweep.records.store import RecordIndex, Store, one_sweep
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import RecordIndex, SweepStorage, one_sweep
 from sweep.running.state import read_state
 from sweep.space import aliases
 from trainables.errors import ConfigError, nearest
 from trainables.trial.asking import plain_value
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 HELP = """Steer a sweep while it runs; takes effect within an epoch, on every node and with both executors.
 
@@ -98,16 +98,16 @@ def main(
 ) -> None:
     """Steer a sweep while it runs."""
     with user_errors():
-        store, name = one_sweep(location)
+        storage, name = one_sweep(location)
         _check_words(command, trial, settings or (), stage)
-        control = Control(store, name)
+        control = Control(storage, name)
         if command == STOP and trial is None:
             typer.echo("\n".join(control.running_lines()) or f"{name}: no trial is running")
             return
         wish = control.wish(command, trial, tuple(settings or ()), stage or "")
         if wish is None:
             return
-        write_wish(store, name, wish)
+        write_wish(storage, name, wish)
         raise typer.Exit(control.answer(wish, wait_s))
 
 
@@ -131,20 +131,20 @@ class Control:
     """What a storage tells of one sweep, as far as it is needed to ask something of it.
 
     Args:
-        store: the storage.
+        storage: the storage.
         name: of the sweep.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, storage: SweepStorage, name: str) -> None:
         """Read what was asked before, and who works on it."""
-        self._store, self._name = store, name
-        self._state = read_state(store, name)
-        self._who = who_holds(store, name)
+        self._storage, self._name = storage, name
+        self._state = read_state(storage, name)
+        self._who = who_holds(storage, name)
         state = self._state
         if not self._who and state and not state.locked and state.phase != "ended":
             self._who = "a run without a lock" if time.time() - state.updated < FRESH_S else ""
-        steering = read_steering(store, name)
-        for wish in waiting_wishes(store, name, {wish.id for wish in steering.wishes}):
+        steering = read_steering(storage, name)
+        for wish in waiting_wishes(storage, name, {wish.id for wish in steering.wishes}):
             steering = steering.having(wish)
         self._steering = steering
 
@@ -155,7 +155,7 @@ class Control:
             ConfigError: it makes no sense now, or what is asked for cannot be run.
             DataError: data or a model file that is missing or broken.
         """
-        where = self._store.full(self._name)
+        where = self._storage.full(self._name)
         if command == PAUSE and self._steering.paused:
             paused = self._steering.paused
             typer.echo(f"{self._name}: is paused already, by {paused.by}, {paused.at[:16]}")
@@ -177,7 +177,7 @@ class Control:
             return 0
         until = time.monotonic() + wait_s
         while True:
-            taken = {found.id: found for found in read_steering(self._store, self._name).wishes}
+            taken = {found.id: found for found in read_steering(self._storage, self._name).wishes}
             if wish.id in taken:
                 told = taken[wish.id]
                 typer.echo(f"{self._name}: {told.asked}: {'refused, ' * told.refused}{told.outcome}")
@@ -198,11 +198,11 @@ class Control:
         Raises:
             ConfigError: there is none, or there are several.
         """
-        listed = [trial for _, trials in manifest_stages(self._store, self._name) for trial in trials]
+        listed = [trial for _, trials in manifest_stages(self._storage, self._name) for trial in trials]
         running = [trial for pack in (self._state.packs if self._state else ()) for trial in pack.names]
         known = dict.fromkeys([*listed, *running])
         found = [trial for trial in known if trial == text] or [t for t in known if t.startswith(text)]
-        where = self._store.full(self._name)
+        where = self._storage.full(self._name)
         if len(text) < SHORTEST:
             raise ConfigError(f"trial {text!r}: give at least {SHORTEST} characters of its id")
         if not found:
@@ -212,13 +212,13 @@ class Control:
         return found[0]
 
     def _planned(self, steering: Steering, index: RecordIndex) -> Plan:
-        space, until = kept_space(self._store, self._name)
-        choices = read_sweep_file(self._store, self._name, CHOICES) or {}
-        return plan_of(space, index, choices, self._store, self._name, until, steering=steering)
+        space, until = kept_space(self._storage, self._name)
+        choices = read_sweep_file(self._storage, self._name, CHOICES) or {}
+        return plan_of(space, index, choices, self._storage, self._name, until, steering=steering)
 
     def _checked(self, wish: Wish) -> Wish:
         """Plan the sweep with a wish's points and check them, so that the run need not refuse them."""
-        index = self._store.index(set_aside=False)
+        index = self._storage.index(set_aside=False)
         before = self._planned(self._steering, index)
         after = self._planned(self._steering.having(wish), index)
         new = after.trials - before.trials
@@ -234,11 +234,11 @@ class Control:
         return wish
 
     def _clone(self, trial: str, settings: Sequence[str]) -> Wish:
-        index = self._store.index(set_aside=False)
+        index = self._storage.index(set_aside=False)
         source = self._point(self._meant(trial), index)
         if source.spec.start_from:
             raise ConfigError(f"clone: trial {source.id} starts from another's weights; run the space again")
-        values, commits = override_values(settings), kept_commits(self._store, self._name)
+        values, commits = override_values(settings), kept_commits(self._storage, self._name)
         points = []
         for combination in product(*values.values()):
             changed = dict(zip(values, combination, strict=True))
@@ -254,7 +254,7 @@ class Control:
     def _point(self, trial: str, index: RecordIndex) -> Point:
         """Return a trial of the sweep, recorded or planned."""
         if trial in index:
-            return PointMaker(kept_commits(self._store, self._name)).recorded(index[trial].record())
+            return PointMaker(kept_commits(self._storage, self._name)).recorded(index[trial].record())
         for stage in self._planned(self._steering, index).stages:
             for point in stage.points:
                 if point.id == trial:

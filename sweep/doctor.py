@@ -15,7 +15,7 @@ import typer
 from packaging.requirements import Requirement
 
 from sweep.cli import DataOption, StorageOption, TrackingUriOption, user_errors
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import resolve_tracking
 from trainables.data.hub_client import hub_address, is_offline
 from trainables.data.online import require_online
@@ -164,26 +164,26 @@ def _ray(address: str | None) -> Iterator[Finding]:
         yield Finding("ok", f"cluster of {len(nodes.cpus)} nodes: {sum(nodes.cpus):g} CPUs, {sum(nodes.gpus):g} GPUs")
 
 
-def _storage(storage: str) -> Iterator[Finding]:
-    store = Store(storage)
-    store.check_answers()
-    place = Path(storage)
-    if store.is_local and not place.exists():
+def _storage(address: str) -> Iterator[Finding]:
+    storage = SweepStorage(address)
+    storage.check_answers()
+    place = Path(address)
+    if storage.is_local and not place.exists():
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         if os.access(there, os.W_OK):
-            yield Finding("ok", f"{storage}: not there yet; {there} can be written")
+            yield Finding("ok", f"{address}: not there yet; {there} can be written")
         else:
-            yield Finding("mend", f"{storage}: not there, and {there} cannot be written; choose another --storage")
+            yield Finding("mend", f"{address}: not there, and {there} cannot be written; choose another --storage")
         return
-    store.check_writable()
-    sweeps = store.sweeps()
-    yield Finding("ok", f"{storage}: can be written; {len(sweeps)} sweeps there")
+    storage.check_writable()
+    sweeps = storage.sweeps()
+    yield Finding("ok", f"{address}: can be written; {len(sweeps)} sweeps there")
 
 
 def _mlflow(storage: str, uri: str | None) -> Iterator[Finding]:
     from sweep.tracking.knock import knock
 
-    tracking = resolve_tracking(Store(storage), uri)
+    tracking = resolve_tracking(SweepStorage(storage), uri)
     try:
         knock(tracking.uri)
     except Exception as error:  # each kind of database has errors of its own

@@ -104,13 +104,13 @@ def main(
             report=report,
         )
         asked = Asked(check_probes(probe), not no_baseline, retry_failed)
-        store, names = sweeps_at(location)
+        storage, names = sweeps_at(location)
         for name in names:
             if plan or as_json:
-                show(evaluation_plan(store, name, asked), as_json)
+                show(evaluation_plan(storage, name, asked), as_json)
                 continue
             try:
-                results = evaluate_sweep(store, name, asked, options, progress=True)
+                results = evaluate_sweep(storage, name, asked, options, progress=True)
             except KeyboardInterrupt:  # before anything was asked; later ones end with results
                 print("interrupted", file=sys.stderr, flush=True)
                 raise typer.Exit(EXIT_INTERRUPTED) from None

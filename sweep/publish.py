@@ -13,7 +13,7 @@ import typer
 from sweep.cli import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.records.mend import mend_storage_file, problems_of
-from sweep.records.store import split_location
+from sweep.records.sweep_storage import split_location
 from sweep.records.table import write_results
 from sweep.report.findings import publish
 from sweep.tracking.address import resolve_tracking
@@ -48,34 +48,34 @@ def main(
 ) -> None:
     """Bring MLflow and results.parquet up to date with the records of a storage."""
     with user_errors():
-        store, name = split_location(location)
+        storage, name = split_location(location)
         if register and not name:
             raise ConfigError(f"{location}: --register takes one sweep; give STORAGE/NAME")
-        names = [name] if name else store.sweeps()
-        tracking = resolve_tracking(store, tracking_uri, experiment)
+        names = [name] if name else storage.sweeps()
+        tracking = resolve_tracking(storage, tracking_uri, experiment)
         with ExitStack() as locks, Heartbeat(True, sys.stderr) as beat:
             for each in names:
-                locks.enter_context(store.lock(each, without=no_lock))
+                locks.enter_context(storage.lock(each, without=no_lock))
             beat.say("reading what is recorded")
-            index = store.index()
-            notes = [*index.warnings, *mend_storage_file(store)]
-            notes += [line for each in names for line in problems_of(store, each, index)]
+            index = storage.index()
+            notes = [*index.warnings, *mend_storage_file(storage)]
+            notes += [line for each in names for line in problems_of(storage, each, index)]
             for line in notes:
                 beat.say(f"note: {shown(line)}")
             for each in names:
-                place = store.full(write_results(store, each, index))
+                place = storage.full(write_results(storage, each, index))
                 with beat.paused():
                     typer.echo(f"wrote {place}")
             beat.say(f"bringing MLflow up to date with {len(index):,} records")
             with shown_progress(beat) as progress:
-                counts = publish(store, names, tracking, progress, index)
+                counts = publish(storage, names, tracking, progress, index)
         typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
         if register and name:
             from sweep.tracking.model import register_memory
 
-            typer.echo(register_memory(store, name, tracking, register, index))
+            typer.echo(register_memory(storage, name, tracking, register, index))
         for each in names:
-            typer.echo(f"MLflow: {view_link(store, tracking, each)}")
+            typer.echo(f"MLflow: {view_link(storage, tracking, each)}")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from sweep.cli import (
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
 from sweep.planning.show import RETRY
-from sweep.records.store import Store, check_name
+from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED, Results
 from sweep.running.sweep import run_space
@@ -138,12 +138,12 @@ def main(
             probes=probe or (),
             baseline=not no_baseline,
         )
-        store, sweep_name = Store(storage), check_name(name or found.name)
+        kept_in, sweep_name = SweepStorage(storage), check_name(name or found.name)
         if plan or as_json:
-            show(costed_plan(found, store, sweep_name, stage, retry_failed), as_json)
+            show(costed_plan(found, kept_in, sweep_name, stage, retry_failed), as_json)
             return
         try:
-            results = run_space(found, store, sweep_name, options, progress=not quiet)
+            results = run_space(found, kept_in, sweep_name, options, progress=not quiet)
         except KeyboardInterrupt:  # before any trial ran; later ones end with results
             print("interrupted", file=sys.stderr, flush=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -175,8 +175,8 @@ def show_results(results: Results, tracking_uri: str | None, experiment: str | N
     print(f"results:  {results.paths['results']}")
     for line in answer_lines(results):
         print(line)
-    tracking = resolve_tracking(results.store, tracking_uri, experiment)
-    print(f"MLflow:   {view_link(results.store, tracking, results.name)}")
+    tracking = resolve_tracking(results.storage, tracking_uri, experiment)
+    print(f"MLflow:   {view_link(results.storage, tracking, results.name)}")
     if results.stopped and results.stopped != "interrupted":
         print(f"stopped: {results.stopped}")
 

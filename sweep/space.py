@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from trainables.errors import ConfigError, nearest
 from trainables.trial.asking import check_probes
-from trainables.trial.spec import FIELDS, REPEATED, TrialSpec, coerce, unknown_field
+from trainables.trial.making import coerce, unknown_field
+from trainables.trial.parts import REPEATED
+from trainables.trial.spec import FIELDS, TrialSpec
 
 
 class Part(Enum):

@@ -14,7 +14,7 @@ from rich.text import Text
 from sweep.cli import LocationArgument, user_errors
 from sweep.records.locks import who_holds
 from sweep.records.manifest import manifest_stages
-from sweep.records.store import RecordIndex, Store, split_location
+from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
 from sweep.running.render import duration, one_line, view
 from sweep.running.state import StageState, SweepState, read_state
 
@@ -42,21 +42,21 @@ def main(
 ) -> None:
     """Say how far sweeps are."""
     with user_errors():
-        store, name = split_location(location)
-        names = [name] if name else store.sweeps()
+        storage, name = split_location(location)
+        names = [name] if name else storage.sweeps()
         if as_json or not watch:
             while True:
-                _print(look(store, names), as_json)
+                _print(look(storage, names), as_json)
                 if not watch:
                     return
                 time.sleep(every_s)
         with Live(console=Console(highlight=False), auto_refresh=False) as live:
             while True:
-                live.update(_shown(look(store, names)), refresh=True)
+                live.update(_shown(look(storage, names)), refresh=True)
                 time.sleep(every_s)
 
 
-def look(store: Store, names: list[str]) -> list[tuple[SweepState, str]]:
+def look(storage: SweepStorage, names: list[str]) -> list[tuple[SweepState, str]]:
     """Return the state of some sweeps, and of each who works on it; empty where nobody does.
 
     Raises:
@@ -65,18 +65,18 @@ def look(store: Store, names: list[str]) -> list[tuple[SweepState, str]]:
     index = None
     found = []
     for name in names:
-        state = read_state(store, name)
+        state = read_state(storage, name)
         if state is None:
-            index = store.index(set_aside=False) if index is None else index
-            state = recorded_state(store, name, index)
-        found.append((state, who_holds(store, name)))
+            index = storage.index(set_aside=False) if index is None else index
+            state = recorded_state(storage, name, index)
+        found.append((state, who_holds(storage, name)))
     return found
 
 
-def recorded_state(store: Store, name: str, index: RecordIndex) -> SweepState:
+def recorded_state(storage: SweepStorage, name: str, index: RecordIndex) -> SweepState:
     """Return what the records and the manifest tell of a sweep whose driver has left no state."""
     state = SweepState(name, "unknown", 0.0, 0.0)
-    for stage, trials in manifest_stages(store, name):
+    for stage, trials in manifest_stages(storage, name):
         ended: dict[str, int] = {}
         for trial in trials:
             if trial in index:
@@ -111,7 +111,12 @@ def _print(found: list[tuple[SweepState, str]], as_json: bool) -> None:
         told: list[dict[str, Any]] = [{**state.to_dict(), "run_by": who} for state, who in found]
         typer.echo(json.dumps(told[0] if len(told) == 1 else told))
         return
-    Console(highlight=False).print(_shown(found))
+    console = Console(highlight=False)
+    if console.is_terminal or len(found) == 1:
+        console.print(_shown(found))
+        return
+    for state, who in found:  # whole lines for a pipe, however long
+        typer.echo(_line(state, who))
 
 
 if __name__ == "__main__":

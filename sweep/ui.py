@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
-from sweep.records.store import Store, split_location
+from sweep.records.sweep_storage import SweepStorage, split_location
 from sweep.tracking.address import Tracking, is_web, resolve_tracking
 from sweep.tracking.client import TrackingError
 from sweep.tracking.link import no_database, pages, server_version
@@ -43,15 +43,15 @@ def main(
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the server is to end with this process
         signal.signal(kind, _stop)
     with user_errors(), ExitStack() as stack:
-        store, name = split_location(location)
-        tracking = resolve_tracking(store, tracking_uri, experiment)
-        missing = no_database(store, tracking)
+        storage, name = split_location(location)
+        tracking = resolve_tracking(storage, tracking_uri, experiment)
+        missing = no_database(storage, tracking)
         if missing:
             raise TrackingError(missing)
         served = tracking
         if not is_web(tracking.uri):
             served = Tracking(stack.enter_context(ui_server(tracking, port)), tracking.experiment)
-        first = show_links(store, [name] if name else store.sweeps(), served)
+        first = show_links(storage, [name] if name else storage.sweeps(), served)
         if browser:
             webbrowser.open(first)
         if served is not tracking:
@@ -64,12 +64,12 @@ def _stop(kind: int, _: object) -> None:
     raise SystemExit(0)
 
 
-def show_links(store: Store, names: list[str], tracking: Tracking) -> str:
+def show_links(storage: SweepStorage, names: list[str], tracking: Tracking) -> str:
     """Print the addresses of some sweeps' views on a server and return the first."""
     version = server_version(tracking.uri)
     first = ""
     for name in names:
-        for page in pages(store, tracking, name, version):
+        for page in pages(storage, tracking, name, version):
             address = on_server(tracking.uri, page.path)
             first = first or address
             typer.echo(f"{page.title}: {address}" + (f"  ({page.note})" if page.note else ""))

@@ -20,8 +20,8 @@ from sweep.planning import points
 from sweep.planning.choices import settled
 from sweep.planning.load import load_space
 from sweep.planning.plan_of import plan_of
-from sweep.records.store import Store, split_location
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage, split_location
 from sweep.records.table import results_table
 from sweep.report.build import Options, build_report
 from sweep.report.figures.simset import analyses
@@ -31,7 +31,9 @@ from sweep.running.optuna_draws import StageDraws
 from trainables.adapters.memory.io import load_memory
 from trainables.lm.card import ModelCard, model_card
 from trainables.pack.checkpoint import read_checkpoint
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 
 FORMATS = sorted(path for path in (Path(__file__).parent / "data" / "formats").iterdir() if path.is_dir())
 STATUSES = {
@@ -51,9 +53,9 @@ DONE = "2dbc1899e47e19df"
 
 
 @pytest.fixture(params=FORMATS, ids=lambda path: f"format {path.name}")
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> SweepStorage:
     """A storage of an earlier version, to be read and written."""
-    return Store(shutil.copytree(request.param, tmp_path / "old"))
+    return SweepStorage(shutil.copytree(request.param, tmp_path / "old"))
 
 
 def card_of(model: dict[str, Any]) -> ModelCard:
@@ -62,7 +64,7 @@ def card_of(model: dict[str, Any]) -> ModelCard:
     return replace(model_card("sample-llama"), **shape, is_sample=False)
 
 
-def test_every_record_is_read_under_its_id(old: Store) -> None:
+def test_every_record_is_read_under_its_id(old: SweepStorage) -> None:
     index = old.index()
     assert not index.warnings
     assert {trial: head.status for trial, head in index.items()} == STATUSES
@@ -72,7 +74,7 @@ def test_every_record_is_read_under_its_id(old: Store) -> None:
     assert results_table(old, "kept", index).num_rows == 5 and results_table(old, "sampled", index).num_rows == 6
 
 
-def test_the_same_trial_has_the_same_id_today(old: Store) -> None:
+def test_the_same_trial_has_the_same_id_today(old: SweepStorage) -> None:
     for trial, head in old.index().items():
         record = head.record()
         given = {"model": record["model"]["given"], "data": record["data"]["given"]}
@@ -86,7 +88,7 @@ def test_the_same_trial_has_the_same_id_today(old: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["kept", "sampled"])
-def test_the_same_space_has_nothing_left_to_run(old: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_space_has_nothing_left_to_run(old: SweepStorage, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index = old.index()
     card = card_of(index[DONE].record()["model"])
     monkeypatch.setattr(points, "model_card", lambda model, revision, commit: card)
@@ -103,7 +105,7 @@ def test_the_same_space_has_nothing_left_to_run(old: Store, name: str, monkeypat
         assert not draws.has_more
 
 
-def test_the_files_beside_the_records_are_read(old: Store) -> None:
+def test_the_files_beside_the_records_are_read(old: SweepStorage) -> None:
     folder = Path(old.full(old.index()[DONE].folder))
     saved = load_memory(folder / "memory.safetensors")
     assert saved.layer == 2 and saved.model == old.index()[DONE].record()["model"]["key"]
@@ -116,7 +118,7 @@ def test_the_files_beside_the_records_are_read(old: Store) -> None:
     assert answers.num_rows == old.index()[DONE].record()["counts"]["n_trunc"]
 
 
-def test_a_report_is_made_of_them(old: Store) -> None:
+def test_a_report_is_made_of_them(old: SweepStorage) -> None:
     study = load_study(old)
     assert len(study.trials) == len(STATUSES) and study.missing == 0 and not study.unreadable
     (done,) = [trial for trial in study.trials if trial.id == DONE]

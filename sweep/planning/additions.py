@@ -12,7 +12,7 @@ from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.records.steering import CLONE, Wish
 from sweep.space import Space, stage_named
 from trainables.errors import ConfigError
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 CLONES = "clones"
 """Stage of the trials that were made after others: none of the space's own, so that no choice counts them."""

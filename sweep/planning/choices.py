@@ -17,7 +17,8 @@ from typing import Any, Literal
 from sweep.planning.points import Point
 from sweep.space import Best
 from trainables.errors import OWN_KINDS, SweepError
-from trainables.trial.spec import REPEATED, STATED_DEFAULTS, digest
+from trainables.trial.identity import STATED_DEFAULTS, digest
+from trainables.trial.parts import REPEATED
 
 FIRST_FIELDS = (
     "revision", "dtype", "detokenize", "method", "content", "template_loss", "num_documents", "page_order",

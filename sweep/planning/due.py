@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.starts import Start
 from sweep.records.index import RecordHead, RecordIndex
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.asking import Asking
 
@@ -39,7 +39,7 @@ class Records:
 
     Args:
         index: of the storage; trials that others' trainings and askings make up are added to it.
-        store: the storage.
+        storage: the storage.
         retry_failed: what failed is due again.
         wanted: trainings that are due again since others start from their weights, each with the reason.
 
@@ -48,10 +48,14 @@ class Records:
     """
 
     def __init__(
-        self, index: RecordIndex, store: Store, retry_failed: bool = False, wanted: Mapping[str, str] = _NOTHING
+        self,
+        index: RecordIndex,
+        storage: SweepStorage,
+        retry_failed: bool = False,
+        wanted: Mapping[str, str] = _NOTHING,
     ) -> None:
         """Keep them."""
-        self.index, self._store, self._retry_failed = index, store, retry_failed
+        self.index, self._storage, self._retry_failed = index, storage, retry_failed
         self.wanted = dict(wanted)
         self._stored: dict[str, frozenset[str]] = {}
 
@@ -87,10 +91,10 @@ class Records:
         missing = ""
         for done in (head for head in heads if head.status == "done"):
             places = [f"{done.folder}/{name}" for name in ADAPTERS[done.record()["identity"]["method"]].files]
-            lost = [place for place in places if not self._store.exists(place)]
+            lost = [place for place in places if not self._storage.exists(place)]
             if places and not lost:
                 return Start(tuple(places))
-            missing = f"{self._store.full(lost[0])} is missing" if lost else "nothing is stored of it"
+            missing = f"{self._storage.full(lost[0])} is missing" if lost else "nothing is stored of it"
         if missing:
             again = f"others start from its weights, of which {missing}"
             return Start(again=again) if point.start else Start(problem=f"training {training}: {missing}")
@@ -136,7 +140,7 @@ class Records:
         """Return the names of the weights that a training has left, with their folders below its own."""
         if training.folder not in self._stored:
             told = training.record().get("files")
-            names: Collection[str] = self._store.files(training.folder) if told is None else told
+            names: Collection[str] = self._storage.files(training.folder) if told is None else told
             self._stored[training.folder] = frozenset(name for name in names if name.endswith(WEIGHTS))
         return self._stored[training.folder]
 

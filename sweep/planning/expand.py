@@ -24,7 +24,8 @@ from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.planning.starts import Start
 from sweep.space import EVERY_LAYER, Space, without
 from trainables.errors import ConfigError
-from trainables.trial.spec import TrialSpec, coerce, make_spec, twin
+from trainables.trial.making import coerce, make_spec, twin
+from trainables.trial.spec import TrialSpec
 
 BASELINE = "pretrained"
 """Stage of the pretrained models that every plan adds; nothing is trained in it."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from sweep.records.store import Store
 from sweep.records.sweep_files import SPACE, read_sweep_file, write_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.space import (
     EVERY_LAYER,
     Best,
@@ -26,25 +26,27 @@ _KIND = "is"
 _KINDS = {kind.__name__: kind for kind in (Space, Stage, Best, Sampling, Uniform, LogUniform, OneOf)}
 
 
-def keep_space(store: Store, name: str, space: Space, until_stage: str | None) -> None:
+def keep_space(storage: SweepStorage, name: str, space: Space, until_stage: str | None) -> None:
     """Write down the space of a sweep, with its overrides, and the last stage that is asked for."""
-    write_sweep_file(store, name, SPACE, {"format": 1, "space": plain_space(space), "until_stage": until_stage or ""})
+    write_sweep_file(storage, name, SPACE, {"format": 1, "space": plain_space(space), "until_stage": until_stage or ""})
 
 
-def kept_space(store: Store, name: str) -> tuple[Space, str | None]:
+def kept_space(storage: SweepStorage, name: str) -> tuple[Space, str | None]:
     """Return the space of a sweep's last run, and the last stage that it was to run.
 
     Raises:
         ConfigError: nothing says it, or what does is of another version.
         StorageError: the storage cannot be read.
     """
-    found = read_sweep_file(store, name, SPACE)
+    found = read_sweep_file(storage, name, SPACE)
     if found is None:
-        raise ConfigError(f"{store.full(name)}: no {SPACE} there, so its points are not known; run the sweep once more")
+        raise ConfigError(
+            f"{storage.full(name)}: no {SPACE} there, so its points are not known; run the sweep once more"
+        )
     try:
         space = _made(found["space"])
     except (KeyError, TypeError, ValueError) as error:
-        where = store.full(f"{name}/{SPACE}")
+        where = storage.full(f"{name}/{SPACE}")
         raise ConfigError(f"{where}: of another version ({error}); run the sweep once more") from None
     return checked(space), found.get("until_stage") or None
 

@@ -14,7 +14,8 @@ from typing import Any
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
 from sweep.space import OneOf
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
-from trainables.trial.spec import FIELDS, TrialSpec, twin
+from trainables.trial.making import twin
+from trainables.trial.spec import FIELDS, TrialSpec
 
 _FIELDS = (
     "num_documents",

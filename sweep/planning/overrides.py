@@ -13,7 +13,9 @@ from trainables.data.sources import is_named
 from trainables.errors import ConfigError
 from trainables.lm.card import is_known_model
 from trainables.node.cache_dir import user_path
-from trainables.trial.spec import FIELDS, REPEATED, coerce
+from trainables.trial.making import coerce
+from trainables.trial.parts import REPEATED
+from trainables.trial.spec import FIELDS
 
 NUM_SAMPLES = "num_samples"
 

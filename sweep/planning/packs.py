@@ -11,7 +11,7 @@ from sweep.planning.flops import train_token_flops
 from sweep.planning.points import Point
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.asking import Asking
-from trainables.trial.spec import digest
+from trainables.trial.identity import digest
 
 CPU_PLATEAU_FLOPS = 2e10
 """FLOPs of a step beyond which a CPU computes all the time, so that larger packs gain nothing (ours)."""

@@ -12,7 +12,7 @@ from sweep.planning.choices import NoCandidate, Undecided, decide, settled
 from sweep.planning.costs import estimate, measure
 from sweep.planning.due import Records
 from sweep.planning.expand import build_plan
-from sweep.planning.inputs import kept_commits, moved_notes
+from sweep.planning.inputs import data_notes, kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.plan import Plan
 from sweep.planning.show import CostedPlan
@@ -21,8 +21,8 @@ from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import code_version, timestamp
 from sweep.records.steering import Steering, read_steering
 from sweep.records.storage_id import storage_file_problem
-from sweep.records.store import RecordHead, RecordIndex, Store, check_name
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
+from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage, check_name
 from sweep.space import Space
 
 UNKNOWN = "an unknown version"
@@ -75,11 +75,11 @@ def plan_sweep(
         probes=probes,
         baseline=baseline,
     )
-    return costed_plan(found, Store(str(storage)), check_name(name or found.name), stage, retry_failed)
+    return costed_plan(found, SweepStorage(str(storage)), check_name(name or found.name), stage, retry_failed)
 
 
 def costed_plan(
-    space: Space, store: Store, name: str, until_stage: str | None = None, retry_failed: bool = False
+    space: Space, storage: SweepStorage, name: str, until_stage: str | None = None, retry_failed: bool = False
 ) -> CostedPlan:
     """Plan a space with what a storage holds, and state the cost of what is left.
 
@@ -87,18 +87,18 @@ def costed_plan(
         ConfigError: as `plan_of`.
         DataError: as `plan_of`.
     """
-    store.check_answers()
-    index = store.index(set_aside=False)
-    warnings = [*index.warnings, *broken_files(store, name).values(), storage_file_problem(store)]
-    warnings += leave_damaged_out(store, index, sweep_heads(store, name, index))
-    choices = read_sweep_file(store, name, CHOICES) or {}
-    commits = kept_commits(store, name)
-    plan = plan_of(space, index, choices, store, name, until_stage, retry_failed, commits)
+    storage.check_answers()
+    index = storage.index(set_aside=False)
+    warnings = [*index.warnings, *broken_files(storage, name).values(), storage_file_problem(storage)]
+    warnings += leave_damaged_out(storage, index, sweep_heads(storage, name, index))
+    choices = read_sweep_file(storage, name, CHOICES) or {}
+    commits = kept_commits(storage, name)
+    plan = plan_of(space, index, choices, storage, name, until_stage, retry_failed, commits)
     points = {point.id: point for stage in plan.stages for point in stage.points}
     heads = [index[trial] for trial in points if trial in index]
     costs = estimate(plan, measure(points, (head.record() for head in heads[:RECORDS_TO_MEASURE])))
     versions = Counter(code_version(head.record()) or UNKNOWN for head in heads)
-    notes = moved_notes(plan, commits, index) + Records(index, store).old_versions(points.values())
+    notes = moved_notes(plan, commits, index) + Records(index, storage).old_versions(points.values()) + data_notes(plan)
     return CostedPlan(name, plan, costs, choices, versions, notes, tuple(filter(None, warnings)))
 
 
@@ -111,7 +111,7 @@ def plan_of(
     space: Space,
     index: RecordIndex,
     choices: Mapping[str, Mapping[str, Any]],
-    store: Store,
+    storage: SweepStorage,
     name: str,
     until_stage: str | None = None,
     retry_failed: bool = False,
@@ -126,7 +126,7 @@ def plan_of(
         space: what is planned.
         index: all records.
         choices: recorded choices by their keys.
-        store: holds what the sweep drew before.
+        storage: holds what the sweep drew before.
         name: of the sweep.
         until_stage: leave out the stages after this one.
         retry_failed: failed trials count as to run.
@@ -138,17 +138,17 @@ def plan_of(
         ConfigError: values at odds with each other, the models or the data; no such stage.
         DataError: data, or a file of the storage, that cannot be read.
     """
-    steering = read_steering(store, name) if steering is None else steering
+    steering = read_steering(storage, name) if steering is None else steering
     for trial in steering.resumed:
         lose_stopped(index, trial)
     added = [Addition.of(wish) for wish in steering.additions]
     drawn: dict[str, list[str]] = {}
     if any(stage.sampling for stage in space.stages):
-        drawn = dict(manifest_stages(store, name)) or recorded_stages(name, index)
+        drawn = dict(manifest_stages(storage, name)) or recorded_stages(name, index)
     done = done_trials(index, retry_failed)
-    at = kept_commits(store, name) if commits is None else commits
+    at = kept_commits(storage, name) if commits is None else commits
     failed = {trial for trial in done if index[trial].status == "failed"}
-    state = Records(index, store, retry_failed)
+    state = Records(index, storage, retry_failed)
     plan = build_plan(space, done, choices, until_stage, drawn, at, failed, state, added)
     made = {}
     done = done_trials(index, retry_failed)

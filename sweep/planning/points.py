@@ -16,22 +16,12 @@ from trainables.data.sources import data_key, pin_sources, used_key
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard, hub_id, model_card
 from trainables.trial.asking import Asking, added_asking, own_askings
+from trainables.trial.canonical import canonical, draws_texts, layer_index, uses_counterfact, uses_questions
 from trainables.trial.fields import Part
+from trainables.trial.identity import canonical_identity, training_id, trial_id
+from trainables.trial.making import make_spec, vary
 from trainables.trial.parts import fields_of, may_differ, pack_fields
-from trainables.trial.spec import (
-    FIELDS,
-    TrialSpec,
-    canonical,
-    canonical_identity,
-    draws_texts,
-    layer_index,
-    make_spec,
-    training_id,
-    trial_id,
-    uses_counterfact,
-    uses_questions,
-    vary,
-)
+from trainables.trial.spec import FIELDS, TrialSpec
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _ASKED = fields_of(Part.MODEL | Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.MEMORY)

@@ -20,7 +20,7 @@ from sweep.records.record import FORMAT, TRAINING_FORMAT, PassedOver, Record
 from trainables.errors import DataError
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
 from trainables.trial.asking import ANSWERS, ASKINGS, Asking, label_of, own_askings
-from trainables.trial.spec import training_id, training_identity, trial_id
+from trainables.trial.identity import training_id, training_identity, trial_id
 
 ASKING_FORMAT = 2
 """Of the record of an asking. Format 1 is what a whole record says of one."""

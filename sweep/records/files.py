@@ -14,7 +14,7 @@ from typing import Any
 
 from sweep.records.askings import old_answers
 from sweep.records.record import Record
-from sweep.records.store import RecordHead, RecordIndex, Store
+from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage
 from trainables.node.checksums import content_sum, read_plain_json
 from trainables.trial.asking import ASKINGS
 
@@ -25,7 +25,7 @@ _LETTERS = {"SUPPORTS": "a", "REFUTES": "b", "NOT ENOUGH INFO": "c"}
 _READERS = 16
 
 
-def damaged_files(store: Store, heads: Iterable[RecordHead]) -> dict[str, dict[str, str]]:
+def damaged_files(storage: SweepStorage, heads: Iterable[RecordHead]) -> dict[str, dict[str, str]]:
     """Return what is wrong with the files of some trials: trial id -> file -> a line.
 
     Raises:
@@ -36,24 +36,24 @@ def damaged_files(store: Store, heads: Iterable[RecordHead]) -> dict[str, dict[s
     def look(head: RecordHead) -> dict[str, str]:
         record = head.record()
         told = record.get("files")
-        found = _old_problems(store, head.folder, record) if told is None else _problems(store, head.folder, told)
-        return {name: f"{store.full(f'{head.folder}/{name}')}: {problem}" for name, problem in found.items()}
+        found = _old_problems(storage, head.folder, record) if told is None else _problems(storage, head.folder, told)
+        return {name: f"{storage.full(f'{head.folder}/{name}')}: {problem}" for name, problem in found.items()}
 
-    with ThreadPoolExecutor(1 if store.is_local else _READERS) as pool:
+    with ThreadPoolExecutor(1 if storage.is_local else _READERS) as pool:
         return {head.id: found for head, found in zip(listed, pool.map(look, listed), strict=True) if found}
 
 
-def set_damaged_aside(store: Store, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
+def set_damaged_aside(storage: SweepStorage, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
     """Set aside the records whose files are damaged, so that what they say is made again, and return a line on each.
 
     Without its answers an asking is asked again; without another of its files a training is run again.
     """
-    return _leave_out(index, damaged_files(store, heads), lambda folder: store.set_aside(f"{folder}/record.json"))
+    return _leave_out(index, damaged_files(storage, heads), lambda folder: storage.set_aside(f"{folder}/record.json"))
 
 
-def leave_damaged_out(store: Store, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
+def leave_damaged_out(storage: SweepStorage, index: RecordIndex, heads: Iterable[RecordHead]) -> list[str]:
     """Take what has damaged files out of an index, as a run would, and return a line on each; nothing is changed."""
-    return _leave_out(index, damaged_files(store, heads), lambda folder: "")
+    return _leave_out(index, damaged_files(storage, heads), lambda folder: "")
 
 
 def _leave_out(
@@ -86,15 +86,15 @@ def _asking_of(head: RecordHead, name: str) -> tuple[str, str] | None:
     return (head.folder, probes[0]) if probes else None
 
 
-def _problems(store: Store, folder: str, told: Mapping[str, Any]) -> dict[str, str]:
+def _problems(storage: SweepStorage, folder: str, told: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, file in told.items():
         try:
             if name.endswith(WEIGHTS):
-                bytes_there = store.size(f"{folder}/{name}")
+                bytes_there = storage.size(f"{folder}/{name}")
                 problem = "" if bytes_there == file["bytes"] else f"has {bytes_there:,} bytes, not {file['bytes']:,}"
             else:
-                same = content_sum(store.read(f"{folder}/{name}")) == file["blake2b"]
+                same = content_sum(storage.read(f"{folder}/{name}")) == file["blake2b"]
                 problem = "" if same else "not what the trial wrote (its checksum is another)"
         except FileNotFoundError:
             problem = "missing"
@@ -103,19 +103,19 @@ def _problems(store: Store, folder: str, told: Mapping[str, Any]) -> dict[str, s
     return found
 
 
-def _old_problems(store: Store, folder: str, record: Record) -> dict[str, str]:
+def _old_problems(storage: SweepStorage, folder: str, record: Record) -> dict[str, str]:
     """Check the files of a record without checksums."""
     found = {}
     for name, kind in _JSON_FILES.items():
         try:
-            if not isinstance(read_plain_json(store.read(f"{folder}/{name}")), kind):
+            if not isinstance(read_plain_json(storage.read(f"{folder}/{name}")), kind):
                 found[name] = "not what this file holds"
         except FileNotFoundError:
             continue
         except ValueError as error:
             found[name] = f"not readable ({error})"
     try:
-        problem = _answers_problem(store.read(f"{folder}/{ANSWERS}"), record["metrics"].get("fever/accuracy"))
+        problem = _answers_problem(storage.read(f"{folder}/{ANSWERS}"), record["metrics"].get("fever/accuracy"))
     except FileNotFoundError:
         return found
     return {**found, ANSWERS: problem} if problem else found

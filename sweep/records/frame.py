@@ -12,7 +12,7 @@ from sweep.records.askings import answers_paths
 from sweep.records.columns import TABLES
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
-from sweep.records.store import RecordIndex, Store, split_location
+from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
 from sweep.records.table import results_table
 from trainables.errors import ConfigError, nearest
 
@@ -43,14 +43,16 @@ def load_results(path: str | Path, table: TableName = "trials", *, asking: str |
 
     if table not in TABLES:
         raise ConfigError(f"table={table!r}: must be one of {', '.join(TABLES)}{nearest(table, TABLES)}")
-    store, name = split_location(str(path))
-    names = [name] if name else store.sweeps()
-    index = store.index(set_aside=False)
+    storage, name = split_location(str(path))
+    names = [name] if name else storage.sweeps()
+    index = storage.index(set_aside=False)
     if table == "trials":
-        tables = [results_table(store, each, index).to_pandas() for each in names]
+        tables = [results_table(storage, each, index).to_pandas() for each in names]
         whole: pd.DataFrame = pd.concat(tables, ignore_index=True)
         return whole
-    records = {trial: folder_and_record for each in names for trial, folder_and_record in _records(store, each, index)}
+    records = {
+        trial: folder_and_record for each in names for trial, folder_and_record in _records(storage, each, index)
+    }
     if table == "curves":
         points: pd.DataFrame = pd.DataFrame(_curves(records), columns=["id", "sweep", "curve", "epoch", "value"])
         return points
@@ -60,13 +62,13 @@ def load_results(path: str | Path, table: TableName = "trials", *, asking: str |
         metrics = dict.fromkeys(name for row in rows for name in row if name not in first)
         asked: pd.DataFrame = pd.DataFrame(rows, columns=[*first, *metrics])
         return asked
-    frames = list(_answers(store, records, asking))
+    frames = list(_answers(storage, records, asking))
     empty: pd.DataFrame = pd.DataFrame(columns=["id", "sweep", "asking"])
     return pd.concat(frames, ignore_index=True) if frames else empty
 
 
-def _records(store: Store, name: str, index: RecordIndex) -> Iterator[tuple[str, tuple[str, Record]]]:
-    for trial in sweep_stages(store, name, index):
+def _records(storage: SweepStorage, name: str, index: RecordIndex) -> Iterator[tuple[str, tuple[str, Record]]]:
+    for trial in sweep_stages(storage, name, index):
         if trial in index:
             yield trial, (index[trial].folder, index[trial].record())
 
@@ -94,7 +96,9 @@ def _askings(records: dict[str, tuple[str, Record]]) -> Iterator[dict[str, Any]]
             }  # fmt: skip
 
 
-def _answers(store: Store, records: dict[str, tuple[str, Record]], asking: str | None) -> Iterator[pd.DataFrame]:
+def _answers(
+    storage: SweepStorage, records: dict[str, tuple[str, Record]], asking: str | None
+) -> Iterator[pd.DataFrame]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -103,7 +107,7 @@ def _answers(store: Store, records: dict[str, tuple[str, Record]], asking: str |
             if asking not in (None, label) or not path.endswith(".parquet") or record["status"] != "done":
                 continue
             try:
-                frame = pq.read_table(io.BytesIO(store.read(path))).to_pandas()
+                frame = pq.read_table(io.BytesIO(storage.read(path))).to_pandas()
             except (OSError, pa.ArrowException) as error:
                 warnings.warn(f"{path}: left out, it is missing or broken ({error})", stacklevel=3)
                 continue

@@ -13,7 +13,7 @@ from sweep.records.askings import AskingHead, answers_of, bare, embedded, identi
 from sweep.records.record import TRAINING_FORMAT, Record
 from trainables.node.checksums import SEAL
 from trainables.trial.asking import ASKINGS, Asking, own_askings
-from trainables.trial.spec import training_id, trial_id
+from trainables.trial.identity import training_id, trial_id
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RecordHead, Store
 from sweep.records.sweep_files import read_sweep_file
+from sweep.records.sweep_storage import RecordHead, SweepStorage
 
 
-def manifest_stages(store: Store, name: str) -> list[tuple[str, list[str]]]:
+def manifest_stages(storage: SweepStorage, name: str) -> list[tuple[str, list[str]]]:
     """Return a sweep's stages and the ids of their trials known so far, in the order of its manifest.
 
     None where there is no manifest, or a broken one.
     """
-    manifest = read_sweep_file(store, name, MANIFEST) or {}
+    manifest = read_sweep_file(storage, name, MANIFEST) or {}
     return [(str(stage["name"]), list(stage.get("ids") or [])) for stage in manifest.get("stages", [])]
 
 
@@ -27,19 +27,19 @@ def recorded_stages(name: str, index: Mapping[str, RecordHead]) -> dict[str, lis
     return found
 
 
-def sweep_heads(store: Store, name: str, index: Mapping[str, RecordHead]) -> list[RecordHead]:
+def sweep_heads(storage: SweepStorage, name: str, index: Mapping[str, RecordHead]) -> list[RecordHead]:
     """Return the records of the trials that a sweep ran or that its manifest lists."""
-    listed = sweep_stages(store, name, index)
+    listed = sweep_stages(storage, name, index)
     return [head for head in index.values() if head.sweep == name or head.id in listed]
 
 
-def sweep_stages(store: Store, name: str, index: Mapping[str, RecordHead]) -> dict[str, list[str]]:
+def sweep_stages(storage: SweepStorage, name: str, index: Mapping[str, RecordHead]) -> dict[str, list[str]]:
     """Return the stages that each trial of a sweep belongs to, in the manifest's order.
 
     Without a manifest, every trial that the sweep ran belongs to it, its stage unknown.
     """
     found: dict[str, list[str]] = {}
-    for stage, trials in manifest_stages(store, name):
+    for stage, trials in manifest_stages(storage, name):
         for trial in trials:
             found.setdefault(trial, []).append(stage)
     return found or {head.id: [] for head in index.values() if head.sweep == name}

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any
 
-from sweep.records.store import RecordHead, as_folder
+from sweep.records.sweep_storage import RecordHead, as_folder
 from trainables.lm.card import ModelCard
 
 Model = Mapping[str, Any]

@@ -27,7 +27,8 @@ from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
 from trainables.probes.registry import probe_plans
-from trainables.trial.spec import ID_VERSION, TrialSpec, training_id, trial_id
+from trainables.trial.identity import ID_VERSION, training_id, trial_id
+from trainables.trial.spec import TrialSpec
 
 Record = dict[str, Any]
 
@@ -96,7 +97,7 @@ def begin_record(spec: TrialSpec, stated: Mapping[str, Any], card: ModelCard, or
 
     Args:
         spec: the trial, canonical.
-        stated: its identity, from `trainables.trial.spec.identity`.
+        stated: its identity, from `trainables.trial.identity.identity`.
         card: its model.
         origin: sweep, stage, pack and labels.
 

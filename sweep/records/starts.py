@@ -7,9 +7,10 @@ from typing import Any
 
 from sweep.records.index import RecordHead
 from sweep.records.record import Record
+from trainables.trial.canonical import unused_fields
 from trainables.trial.fields import Role
-from trainables.trial.parts import fields_in_role
-from trainables.trial.spec import REPEATED, STATED_DEFAULTS, unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
+from trainables.trial.parts import REPEATED, fields_in_role
 
 START = "start_from"
 _APART = {"model", "revision", "data", START, *REPEATED}

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from sweep.records.record import timestamp
-from sweep.records.store import Store
 from sweep.records.sweep_files import STEERING, read_sweep_file, write_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import DataError
 from trainables.node.checksums import read_plain_json, sealed, unsealed
 
@@ -170,20 +170,20 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def write_wish(store: Store, name: str, wish: Wish) -> None:
+def write_wish(storage: SweepStorage, name: str, wish: Wish) -> None:
     """Put a wish where the sweep's run finds it.
 
     Raises:
         StorageError: it cannot be written.
     """
-    store.write_json(f"{name}/{WISHES}/{wish.id}.json", sealed(_plain(wish)))
+    storage.write_json(f"{name}/{WISHES}/{wish.id}.json", sealed(_plain(wish)))
 
 
-def waiting_wishes(store: Store, name: str, taken: Collection[str] = ()) -> list[Wish]:
+def waiting_wishes(storage: SweepStorage, name: str, taken: Collection[str] = ()) -> list[Wish]:
     """Return the wishes that lie in the storage, oldest first; one that cannot be read as refused.
 
     Args:
-        store: the storage.
+        storage: the storage.
         name: of the sweep.
         taken: ids of those that were taken in already and are left out: their file may outlive them.
 
@@ -191,12 +191,12 @@ def waiting_wishes(store: Store, name: str, taken: Collection[str] = ()) -> list
         StorageError: the storage cannot be read.
     """
     found = []
-    for file in store.files(f"{name}/{WISHES}"):
+    for file in storage.files(f"{name}/{WISHES}"):
         wish, is_json = file.removesuffix(".json"), file.endswith(".json") and not file.startswith(".")
         if not is_json or wish in taken:
             continue
         try:
-            found.append(_wish(unsealed(read_plain_json(store.read(f"{name}/{WISHES}/{file}")))))
+            found.append(_wish(unsealed(read_plain_json(storage.read(f"{name}/{WISHES}/{file}")))))
         except FileNotFoundError:
             continue
         except (ValueError, TypeError, KeyError) as error:
@@ -204,28 +204,28 @@ def waiting_wishes(store: Store, name: str, taken: Collection[str] = ()) -> list
     return found
 
 
-def remove_wish(store: Store, name: str, wish: Wish) -> None:
+def remove_wish(storage: SweepStorage, name: str, wish: Wish) -> None:
     """Remove the file of a wish."""
-    store.delete(f"{name}/{WISHES}/{wish.id}.json")
+    storage.delete(f"{name}/{WISHES}/{wish.id}.json")
 
 
-def read_steering(store: Store, name: str) -> Steering:
+def read_steering(storage: SweepStorage, name: str) -> Steering:
     """Return what a sweep's runs were asked; nothing where there is no file, or a broken one.
 
     Raises:
         DataError: the file is of another version.
         StorageError: the storage cannot be read.
     """
-    found = read_sweep_file(store, name, STEERING) or {"wishes": ()}
+    found = read_sweep_file(storage, name, STEERING) or {"wishes": ()}
     try:
         return Steering(tuple(_wish(wish) for wish in found["wishes"]))
     except TypeError as error:
-        raise DataError(f"{store.full(f'{name}/{STEERING}')}: of another version ({error})") from None
+        raise DataError(f"{storage.full(f'{name}/{STEERING}')}: of another version ({error})") from None
 
 
-def write_steering(store: Store, name: str, steering: Steering) -> None:
+def write_steering(storage: SweepStorage, name: str, steering: Steering) -> None:
     """Write down what a sweep's runs were asked."""
-    write_sweep_file(store, name, STEERING, {"format": 1, "wishes": [_plain(wish) for wish in steering.wishes]})
+    write_sweep_file(storage, name, STEERING, {"format": 1, "wishes": [_plain(wish) for wish in steering.wishes]})
 
 
 def _plain(wish: Wish) -> dict[str, Any]:

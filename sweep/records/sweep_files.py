@@ -12,7 +12,7 @@ from typing import Any
 
 from sweep.records.parts import is_number
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import DataError
 from trainables.node.checksums import read_plain_json, sealed, unsealed
 
@@ -20,19 +20,19 @@ CHOICES, DRAWS, COMMITS = "choices.json", "sampled.json", "commits.json"
 STEERING, SPACE = "steering.json", "space.json"
 
 
-def read_sweep_file(store: Store, name: str, file: str) -> Any:
+def read_sweep_file(storage: SweepStorage, name: str, file: str) -> Any:
     """Return the value of a sweep's file; None where there is none, or a broken one (see `broken_files`).
 
     Raises:
         StorageError: the storage cannot be read.
     """
     try:
-        return _read(store, name, file)
+        return _read(storage, name, file)
     except (FileNotFoundError, DataError):
         return None
 
 
-def write_sweep_file(store: Store, name: str, file: str, value: Any) -> None:
+def write_sweep_file(storage: SweepStorage, name: str, file: str, value: Any) -> None:
     """Write a sweep's file, with its checksums, whole or not at all."""
     if file == CHOICES:
         value = {key: sealed(choice) for key, choice in value.items()}
@@ -40,15 +40,15 @@ def write_sweep_file(store: Store, name: str, file: str, value: Any) -> None:
         value = [sealed(draw) for draw in value]
     else:
         value = sealed(value)
-    store.write_json(f"{name}/{file}", value)
+    storage.write_json(f"{name}/{file}", value)
 
 
-def broken_files(store: Store, name: str) -> dict[str, str]:
+def broken_files(storage: SweepStorage, name: str) -> dict[str, str]:
     """Return what is wrong with the files of a sweep that cannot be used, by name."""
     found = {}
     for file in _CHECKS:
         try:
-            _read(store, name, file)
+            _read(storage, name, file)
         except FileNotFoundError:
             continue
         except DataError as error:
@@ -56,26 +56,26 @@ def broken_files(store: Store, name: str) -> dict[str, str]:
     return found
 
 
-def set_broken_aside(store: Store, name: str) -> list[str]:
+def set_broken_aside(storage: SweepStorage, name: str) -> list[str]:
     """Rename the broken files of a sweep that will be made again from the records, and return a line on each.
 
     Raises:
         DataError: one that cannot be made again.
         StorageError: one cannot be renamed.
     """
-    found = broken_files(store, name)
+    found = broken_files(storage, name)
     if COMMITS in found:
         raise DataError(
             f"{found[COMMITS]}; it says at which commits this sweep takes its models and data: restore it, or remove "
             "it to go on with those of today"
         )
     again = {MANIFEST: "made again", DRAWS: "made again from the records", CHOICES: "decided again from the records"}
-    return [f"{problem}; {store.set_aside(f'{name}/{file}')}, {again[file]}" for file, problem in found.items()]
+    return [f"{problem}; {storage.set_aside(f'{name}/{file}')}, {again[file]}" for file, problem in found.items()]
 
 
-def _read(store: Store, name: str, file: str) -> Any:
+def _read(storage: SweepStorage, name: str, file: str) -> Any:
     path = f"{name}/{file}"
-    text = store.read(path)
+    text = storage.read(path)
     try:
         value = read_plain_json(text)
         if file == CHOICES and isinstance(value, dict):
@@ -85,9 +85,9 @@ def _read(store: Store, name: str, file: str) -> Any:
         elif isinstance(value, dict):
             value = unsealed(value)
     except ValueError as error:
-        raise DataError(f"{store.full(path)}: not readable ({error})") from None
+        raise DataError(f"{storage.full(path)}: not readable ({error})") from None
     if not _CHECKS[file](value):
-        raise DataError(f"{store.full(path)}: not what this file holds")
+        raise DataError(f"{storage.full(path)}: not what this file holds")
     return value
 
 

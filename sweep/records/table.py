@@ -15,17 +15,19 @@ from sweep.records.manifest import sweep_stages
 from sweep.records.names import display_names
 from sweep.records.record import Record
 from sweep.records.starts import START, start_text
-from sweep.records.store import RecordIndex, Store
-from trainables.trial.spec import FIELDS, IDENTITY_FIELDS, MATHS, STATED_DEFAULTS
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
+from trainables.trial.identity import MATHS, STATED_DEFAULTS
+from trainables.trial.parts import IDENTITY_FIELDS
+from trainables.trial.spec import FIELDS
 
 RESULTS = "results.parquet"
 
 
-def results_table(store: Store, name: str, index: RecordIndex) -> Any:
+def results_table(storage: SweepStorage, name: str, index: RecordIndex) -> Any:
     """Return a sweep's table; trials that other sweeps of the storage ran for it are in it.
 
     Args:
-        store: the storage.
+        storage: the storage.
         name: the sweep.
         index: the records of the storage.
 
@@ -34,7 +36,7 @@ def results_table(store: Store, name: str, index: RecordIndex) -> Any:
     """
     import pyarrow as pa
 
-    stages = sweep_stages(store, name, index)
+    stages = sweep_stages(storage, name, index)
     heads = [index[trial] for trial in stages if trial in index]
     records = [head.record() for head in heads]
     names = display_names(record["model"] for record in records)
@@ -49,20 +51,20 @@ def results_table(store: Store, name: str, index: RecordIndex) -> Any:
     )
 
 
-def table_bytes(store: Store, name: str, index: RecordIndex) -> bytes:
+def table_bytes(storage: SweepStorage, name: str, index: RecordIndex) -> bytes:
     """Return a sweep's table as a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(results_table(store, name, index), sink)
+    pq.write_table(results_table(storage, name, index), sink)
     return bytes(sink.getvalue())
 
 
-def write_results(store: Store, name: str, index: RecordIndex) -> str:
+def write_results(storage: SweepStorage, name: str, index: RecordIndex) -> str:
     """Write a sweep's table into its folder and return the path."""
     path = f"{name}/{RESULTS}"
-    store.write(path, table_bytes(store, name, index))
+    storage.write(path, table_bytes(storage, name, index))
     return path
 
 

@@ -46,15 +46,15 @@ def report(
     experiment: ExperimentOption = None,
 ) -> None:
     """Write tables, figures and statistics on what the sweeps have recorded so far."""
-    from sweep.records.store import split_location
+    from sweep.records.sweep_storage import split_location
     from sweep.report.build import Options, build_report, written
     from sweep.report.study import load_study
     from sweep.tracking.report_artifacts import log_report
 
-    store, only = split_location(location)
+    storage, only = split_location(location)
     with Heartbeat(True, sys.stderr) as beat:
         beat.say("reading what is recorded")
-        study = load_study(store, [only] if only else name or [])
+        study = load_study(storage, [only] if only else name or [])
         for line in study.unreadable:
             beat.say(f"note: {line}")
         beat.say(f"comparing and drawing {len(study.trials):,} trials")
@@ -62,7 +62,7 @@ def report(
             with beat.paused():
                 typer.echo(f"{len(study.trials):,} trials, {study.missing:,} points missing: {page}")
             names = [sweep.name for sweep in study.sweeps]
-            for line in log_report(store, names, folder, tracking_uri, experiment) if mlflow else ():
+            for line in log_report(storage, names, folder, tracking_uri, experiment) if mlflow else ():
                 beat.say(line)
         if samples:
             from sweep.report.sample_files import store_samples

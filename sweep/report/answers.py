@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.study import Trial, read_answers_table
 
 FEVER = "fever"
@@ -99,19 +99,19 @@ class Answers:
 
 
 def read_answers(
-    store: Store, trials: Iterable[Trial], left_out: MutableMapping[str, str] | None = None, label: str = FEVER
+    storage: SweepStorage, trials: Iterable[Trial], left_out: MutableMapping[str, str] | None = None, label: str = FEVER
 ) -> dict[str, Answers]:
     """Read the predictions of finished trials, by trial id; a trial without a readable file is left out.
 
     Args:
-        store: of the trials.
+        storage: of the trials.
         trials: all of a report; those that are not finished have no answers.
         left_out: gets trial id -> what is wrong, for each trial that was asked and has no file that can be read.
         label: of the asking: the trials' own, or one that was added (`fever:num_shots=5`).
     """
     finished = [trial for trial in trials if trial.status == "done"]
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda trial: _read_table(store, trial, label), finished))
+        tables = list(pool.map(lambda trial: _read_table(storage, trial, label), finished))
     shared: dict[str, Questions] = {}
     answers = {}
     for trial, table in zip(finished, tables, strict=True):
@@ -128,7 +128,7 @@ def read_answers(
     return answers
 
 
-def _read_table(store: Store, trial: Trial, label: str) -> Any:
+def _read_table(storage: SweepStorage, trial: Trial, label: str) -> Any:
     """Return the table, or what is wrong with its file."""
     import pyarrow as pa
 
@@ -137,7 +137,7 @@ def _read_table(store: Store, trial: Trial, label: str) -> Any:
         return problem
     path = trial.answers[label]
     try:
-        table = read_answers_table(store, trial, label)
+        table = read_answers_table(storage, trial, label)
         names = [ROWS if name == WEIGHT else name for name in table.column_names]
         wanted = ["claim_id", "page", "label", ROWS, "parsed", *([TEXT] if TEXT in names else [])]
         table = table.rename_columns(names).select(wanted)

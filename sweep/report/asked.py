@@ -187,7 +187,7 @@ def answer_rows(study: Study, trial: Trial, probe: AskedProbe) -> list[Row]:
     if trial.answers_problem(probe.asking):
         return []
     try:
-        table = read_answers_table(study.store, trial, probe.asking)
+        table = read_answers_table(study.storage, trial, probe.asking)
         rows: list[Row] = table.select(list(PROBES[probe.name].answers)).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return []

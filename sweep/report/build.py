@@ -74,11 +74,11 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     """Make all parts of the report on what is recorded."""
     left_out: dict[str, str] = {}
     everyone, several = replace(study, trials=study.everyone), len(study.sweeps) > 1
-    answers = read_answers(study.store, study.everyone, left_out)
+    answers = read_answers(study.storage, study.everyone, left_out)
     references = References(study.everyone, answers)
     against_baseline = compare_all(study.trials, references.baseline, answers, resamples=options.resamples)
     against_plain = compare_all(study.trials, references.plain, answers, resamples=options.resamples)
-    memories = analyses(study.store, study.trials)
+    memories = analyses(study.storage, study.trials)
     figures = _figures(study, references, (against_baseline, against_plain), options, memories)
     shown = {key: figures[heading].pop(0) for key, heading in FIRST.items() if not several and figures[heading]}
     made = simset_table(memories)
@@ -106,7 +106,7 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     asked = [
         f"{sweep.name}: {wish.line}."
         for sweep in study.sweeps
-        for wish in read_steering(study.store, sweep.name).wishes
+        for wish in read_steering(study.storage, sweep.name).wishes
     ]
     sections += [Section("Asked of the sweeps while they ran", texts=asked)]
     tables = [
@@ -186,16 +186,16 @@ def written(study: Study, report: Report, folder: Path | None = None) -> Iterato
     Gives the local folder, which for an object store is a copy that is gone afterwards, and where the page lies.
     """
     target = "/".join([*([study.sweeps[0].name] if len(study.sweeps) == 1 else []), REPORT_FOLDER])
-    if folder is not None or study.store.is_local:
-        folder = folder or Path(study.store.full(target))
+    if folder is not None or study.storage.is_local:
+        folder = folder or Path(study.storage.full(target))
         yield folder, str(write_report(report, folder))
         return
     with tempfile.TemporaryDirectory() as scratch:
         write_report(report, Path(scratch))
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
-                study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
-        yield Path(scratch), study.store.full(f"{target}/{PAGE_FILE}")
+                study.storage.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
+        yield Path(scratch), study.storage.full(f"{target}/{PAGE_FILE}")
 
 
 def _figures(
@@ -207,12 +207,12 @@ def _figures(
 ) -> dict[str, list[Figure]]:
     """Draw the sections' figures; `comparisons` are those with the pretrained model and with plain memorising."""
     from_pretrained, from_plain = ({c.trial.id: c for c in found} for found in comparisons)
-    made = [simset_figure(memories), activation_figure(study.store, memories, references)]
+    made = [simset_figure(memories), activation_figure(study.storage, memories, references)]
     return {
         LAYERS.section: layer_figures(study.trials, references, from_pretrained),
         INDUCTIVE.section: list(alpha_figures(study.trials, references, from_plain, options.target_nll)),
         MEMORIES: [figure for figure in made if figure],
-        guidance.HEADING: guidance.guidance_figures(study.store, study.trials),
+        guidance.HEADING: guidance.guidance_figures(study.storage, study.trials),
     }
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sweep.report.answers import LABELS, UNPARSED, Answers, Questions
 from sweep.report.study import Trial
 from sweep.report.table import to_csv
-from sweep.tracking.layout import Changed
+from sweep.tracking.run_content import Changed
 from trainables.errors import ConfigError, DataError
 
 SHOWN = 3

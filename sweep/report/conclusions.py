@@ -19,7 +19,7 @@ from sweep.report.references import References, is_baseline, is_structured, plai
 from sweep.report.study import Study, Sweep, Trial
 from sweep.report.table import interval_text, number, p_text, show
 from trainables.node.addresses import shown
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 HELPS, LAYER, STRUCTURE, COST, SURE = "helps", "layer", "structure", "cost", "sure"
 FORGETTING = "forgetting"
@@ -98,7 +98,7 @@ class Evidence:
         units = {probe: [c for c in found if c.trial.id in own] for probe, found in self.units.items()}
         return replace(
             self,
-            sweep=shown(study.store.full(sweep.name)),
+            sweep=shown(study.storage.full(sweep.name)),
             trials=[t for t in study.trials if t.id in own],
             against_pretrained=holm([c for c in self.against_pretrained if c.trial.id in own]),
             against_plain=holm([c for c in self.against_plain if c.trial.id in own]),

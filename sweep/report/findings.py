@@ -11,7 +11,7 @@ from itertools import islice
 
 from sweep.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.files import damaged_files
-from sweep.records.store import RecordIndex, Store
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.report.answers import Answers, read_answers
 from sweep.report.changed import all_changed, changed_answers, changed_samples
 from sweep.report.comparisons.by_unit import UnitComparisons
@@ -22,9 +22,9 @@ from sweep.report.references import References, is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial, load_study
 from sweep.tracking.address import Tracking
-from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Counts, Extras, Progress
 from sweep.tracking.publish import publish as bring_up
+from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.sweep_run import Picture
 
 FIGURES = 2
@@ -32,7 +32,7 @@ PICTURE_WIDTH = 900  # pixels
 
 
 def publish(
-    store: Store,
+    storage: SweepStorage,
     names: Sequence[str],
     tracking: Tracking,
     progress: Progress = lambda done, total: None,
@@ -42,23 +42,23 @@ def publish(
 
     Arguments, result and errors are those of `sweep.tracking.publish.publish`.
     """
-    index = store.index() if index is None else index
-    return bring_up(store, names, tracking, index, progress, extras_of(store, names, index))
+    index = storage.index() if index is None else index
+    return bring_up(storage, names, tracking, index, progress, extras_of(storage, names, index))
 
 
-def extras_of(store: Store, names: Sequence[str], index: RecordIndex) -> Extras:
+def extras_of(storage: SweepStorage, names: Sequence[str], index: RecordIndex) -> Extras:
     """Compare the trials of some sweeps with the pretrained model and with plain memorising.
 
     Pretrained trials of other sweeps of the storage serve where the sweep has none of its own. Holm's correction is
     over each sweep's trials.
 
     Args:
-        store: the storage.
+        storage: the storage.
         names: sweeps.
         index: the records of the storage.
     """
-    damaged = damaged_files(store, index.values())
-    study = load_study(store, index=index, damaged=damaged)
+    damaged = damaged_files(storage, index.values())
+    study = load_study(storage, index=index, damaged=damaged)
     baselines = [trial for trial in study.trials if is_baseline(trial)]
     findings: dict[str, Finding] = {}
     changed: dict[str, Callable[[], bytes]] = {}
@@ -88,7 +88,7 @@ class _Findings:
         self._tags: dict[str, dict[str, str]] = defaultdict(dict)
         self._notes: dict[str, str] = {}
         self._examples: dict[str, tuple[Changed, ...]] = {}
-        answers = read_answers(study.store, everyone)
+        answers = read_answers(study.storage, everyone)
         references = References(everyone, answers)
         compared = []
         for against, reference_of in zip(AGAINST, (references.baseline, references.plain), strict=True):

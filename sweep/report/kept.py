@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 
 REPORT_FOLDER, PAGE_FILE, CONCLUSIONS = "report", "report.html", "conclusions.json"
 
@@ -27,15 +27,15 @@ class SweepReport:
     mark: str = ""
 
 
-def kept_report(store: Store, name: str) -> SweepReport | None:
+def kept_report(storage: SweepStorage, name: str) -> SweepReport | None:
     """Return a sweep's report; None where none lies there whole, or none that a run has made."""
     folder = f"{name}/{REPORT_FOLDER}"
     try:
-        found: Any = json.loads(store.read(f"{folder}/{CONCLUSIONS}"))
+        found: Any = json.loads(storage.read(f"{folder}/{CONCLUSIONS}"))
     except (OSError, ValueError):
         return None
     if not isinstance(found, dict) or not isinstance(found.get("conclusions"), dict):
         return None
-    if not found.get("mark") or not store.exists(f"{folder}/{PAGE_FILE}"):
+    if not found.get("mark") or not storage.exists(f"{folder}/{PAGE_FILE}"):
         return None
-    return SweepReport(store.full(f"{folder}/{PAGE_FILE}"), found["conclusions"], str(found["mark"]))
+    return SweepReport(storage.full(f"{folder}/{PAGE_FILE}"), found["conclusions"], str(found["mark"]))

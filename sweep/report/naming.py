@@ -9,8 +9,8 @@ from sweep.report.references import is_structured
 from sweep.report.study import Trial
 from sweep.report.table import show
 from trainables.trial.fields import InReport
+from trainables.trial.identity import TOLD_APART
 from trainables.trial.parts import fields_in_report
-from trainables.trial.spec import TOLD_APART
 
 SEEDS = fields_in_report(InReport.SEED)
 NOT_SHOWN = (*fields_in_report(InReport.HIDDEN), *SEEDS)

@@ -32,8 +32,8 @@ from sweep.report.table import show
 from sweep.tracking.describe import in_words
 from trainables.node.addresses import shown
 from trainables.trial.fields import Part
+from trainables.trial.identity import STATED_DEFAULTS, TOLD_APART
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import STATED_DEFAULTS, TOLD_APART
 
 METRICS = {
     NLL: "NLL",
@@ -136,8 +136,8 @@ def _page(
 ) -> dict[str, Any]:
     stated = {**STATED_DEFAULTS, **trial.point}
     page: dict[str, Any] = {
-        "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START)),
-        "folder": shown(study.store.full(trial.folder)),
+        "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START), trial.answers),
+        "folder": shown(study.storage.full(trial.folder)),
         "fields": {n: show(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},
         "curves": {n: _curve(trial.curves[n]) for n in CURVES if len(trial.curves.get(n, ())) > 1},
@@ -183,7 +183,7 @@ def _allocation(study: Study, trial: Trial, known: dict[str, tuple[int, Any]]) -
     names = dict.fromkeys((*fields_of(Part.CORPUS | Part.ENTRY_SETS), "memory_dim", "model"))
     key = repr([trial.point.get(name) for name in names if name not in ("alpha", "mode")])
     if key not in known:
-        read = read_extra(study.store, trial, ANALYSIS)
+        read = read_extra(study.storage, trial, ANALYSIS)
         report = read.get("allocation") if isinstance(read, dict) else None
         if not isinstance(report, dict):
             return None

@@ -14,8 +14,8 @@ from sweep.questions import ERROR
 from sweep.report.answers import Answers
 from sweep.report.study import Trial
 from trainables.trial.fields import Part
-from trainables.trial.parts import fields_of
-from trainables.trial.spec import MATHS, REPEATED, TOLD_APART
+from trainables.trial.identity import MATHS, TOLD_APART
+from trainables.trial.parts import REPEATED, fields_of
 
 CLAIMS_FIELDS = (*fields_of(Part.PAGES), "claims_per_page")
 """Which claims are asked; a baseline that was asked others may still have answered them."""

@@ -38,14 +38,14 @@ def store_samples(study: Study, folder: Path | None = None) -> tuple[int, str]:
         How many files, and where they lie.
     """
     target = "/".join([*([study.sweeps[0].name] if len(study.sweeps) == 1 else []), SAMPLES])
-    if folder is not None or study.store.is_local:
-        folder = folder or Path(study.store.full(target))
+    if folder is not None or study.storage.is_local:
+        folder = folder or Path(study.storage.full(target))
         return write_samples(study, folder), str(folder)
     with tempfile.TemporaryDirectory() as scratch:
         count = write_samples(study, Path(scratch))
         for path in sorted(Path(scratch).rglob("*.jsonl")):
-            study.store.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
-    return count, study.store.full(target)
+            study.storage.write(f"{target}/{path.relative_to(scratch).as_posix()}", path.read_bytes())
+    return count, study.storage.full(target)
 
 
 def write_samples(study: Study, folder: Path) -> int:
@@ -84,7 +84,7 @@ def _lines(study: Study, trial: Trial, label: str) -> Iterator[tuple[str, dict[s
         return
     else:
         try:
-            rows = read_answers_table(study.store, trial, label).to_pylist()
+            rows = read_answers_table(study.storage, trial, label).to_pylist()
         except (OSError, ValueError, pa.ArrowException):
             return
     for place, row in enumerate(rows):

@@ -59,11 +59,11 @@ def _read(study: Study, trial: Trial) -> Any:
 
     path = trial.answers.get(COUNTERFACT, "")
     if path.endswith(".json"):
-        return read_extra(study.store, trial, path.rpartition("/")[2])
+        return read_extra(study.storage, trial, path.rpartition("/")[2])
     if trial.answers_problem(COUNTERFACT):
         return None
     try:
-        return read_answers_table(study.store, trial, COUNTERFACT).to_pylist()
+        return read_answers_table(study.storage, trial, COUNTERFACT).to_pylist()
     except (OSError, ValueError, pa.ArrowException):
         return None
 

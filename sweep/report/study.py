@@ -18,11 +18,12 @@ from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
 from sweep.records.starts import START, start_text
 from sweep.records.storage_id import MANIFEST, storage_file_problem
-from sweep.records.store import RecordHead, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
+from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage
 from trainables.errors import ConfigError
 from trainables.node.checksums import read_plain_json
-from trainables.trial.spec import STATED_DEFAULTS, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,14 @@ class Study:
     """All that a report is about.
 
     Attributes:
-        store: the storage.
+        storage: the storage.
         sweeps: the sweeps asked for.
         trials: their trials, each id once, in the order of sweep and id.
         unreadable: records and other files that could not be read or are not what was written, and why.
         baselines: pretrained trials of the storage's other sweeps; trials of these are compared with them, too.
     """
 
-    store: Store
+    storage: SweepStorage
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     unreadable: tuple[str, ...] = field(default=())
@@ -175,7 +176,7 @@ class Study:
 
 
 def load_study(
-    store: Store,
+    storage: SweepStorage,
     names: Sequence[str] = (),
     index: RecordIndex | None = None,
     damaged: Mapping[str, Mapping[str, str]] | None = None,
@@ -185,7 +186,7 @@ def load_study(
     A point of a named sweep's plan whose record lies in another sweep's folder is taken from there.
 
     Args:
-        store: the storage.
+        storage: the storage.
         names: sweeps; none for all.
         index: the records of the storage, where they have been read already.
         damaged: what `damaged_files` says of them, where they have been checked already.
@@ -193,14 +194,14 @@ def load_study(
     Raises:
         ConfigError: no such sweep.
     """
-    known = store.sweeps()
+    known = storage.sweeps()
     wanted = list(names) or known
     for name in wanted:
         if name not in known:
-            raise ConfigError(f"{store.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
-    plans = {name: read_sweep_file(store, name, MANIFEST) or {} for name in wanted}
+            raise ConfigError(f"{storage.full(name)}: no such sweep; there are: {', '.join(known) or 'none'}")
+    plans = {name: read_sweep_file(storage, name, MANIFEST) or {} for name in wanted}
     planned = {i for plan in plans.values() for stage in plan.get("stages", ()) for i in stage.get("ids") or ()}
-    index = store.index(set_aside=False) if index is None else index
+    index = storage.index(set_aside=False) if index is None else index
     heads = [head for head in index.values() if head.id in planned or head.sweep in wanted]
     records = [head.record() for head in heads]
     num_own, keys = len(heads), {record["model"].get("key") for record in records}
@@ -212,7 +213,7 @@ def load_study(
                 records.append(record)
     models = display_names(record["model"] for record in records)
     if damaged is None:
-        damaged = damaged_files(store, heads)
+        damaged = damaged_files(storage, heads)
     else:
         damaged = {head.id: damaged[head.id] for head in heads if head.id in damaged}
     found = [
@@ -225,26 +226,26 @@ def load_study(
     for name in wanted:
         own = [trial for trial in trials if trial.sweep == name]
         stages = tuple(_stage(s, status) for s in plans[name].get("stages", ())) or _stages_of(own)
-        choices = read_sweep_file(store, name, CHOICES)
+        choices = read_sweep_file(storage, name, CHOICES)
         ids = frozenset(i for stage in plans[name].get("stages", ()) for i in stage.get("ids") or ())
         sweeps.append(Sweep(name, str(plans[name].get("space", name)), stages, choices, ids))
-    unreadable = [*index.warnings, storage_file_problem(store)]
-    unreadable += [line for name in wanted for line in broken_files(store, name).values()]
+    unreadable = [*index.warnings, storage_file_problem(storage)]
+    unreadable += [line for name in wanted for line in broken_files(storage, name).values()]
     unreadable += [line for lines in damaged.values() for line in lines.values()]
-    return Study(store, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)), tuple(baselines))
+    return Study(storage, tuple(sweeps), tuple(trials), tuple(filter(None, unreadable)), tuple(baselines))
 
 
-def read_extra(store: Store, trial: Trial, name: str) -> Any:
+def read_extra(storage: SweepStorage, trial: Trial, name: str) -> Any:
     """Return a JSON file that lies beside the record (`samples.json`, `analysis.json`); None without a whole one."""
     if not trial.may_read(name):
         return None
     try:
-        return read_plain_json(store.read(f"{trial.folder}/{name}"))
+        return read_plain_json(storage.read(f"{trial.folder}/{name}"))
     except (OSError, ValueError):
         return None
 
 
-def read_answers_table(store: Store, trial: Trial, label: str) -> Any:
+def read_answers_table(storage: SweepStorage, trial: Trial, label: str) -> Any:
     """Return the Arrow table of the answers to an asking.
 
     Raises:
@@ -253,7 +254,7 @@ def read_answers_table(store: Store, trial: Trial, label: str) -> Any:
     """
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(store.read(trial.answers[label])))
+    return pq.read_table(io.BytesIO(storage.read(trial.answers[label])))
 
 
 def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:

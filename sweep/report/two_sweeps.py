@@ -21,7 +21,7 @@ from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text, show
 from trainables.errors import ConfigError
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 QUALITIES = (ERROR, LEAKED, RIGHT, MACRO_F1, TRUE_RATE)
 MIN_PAIRS = 6
@@ -104,7 +104,7 @@ def compare_sweeps(first: Study, second: Study, resamples: int) -> TwoSweeps:
     Raises:
         ConfigError: they share no setting, or nothing of theirs is finished.
     """
-    names = tuple(study.store.full(study.sweeps[0].name) for study in (first, second))
+    names = tuple(study.storage.full(study.sweeps[0].name) for study in (first, second))
     done = [[t for t in study.trials if t.status == "done"] for study in (first, second)]
     for name, trials in zip(names, done, strict=True):
         if not trials:
@@ -118,7 +118,7 @@ def compare_sweeps(first: Study, second: Study, resamples: int) -> TwoSweeps:
         raise ConfigError(f"{names[0]} and {names[1]} share no setting{_apart(same, *done)}")
     overall = [found for quality in QUALITIES if (found := _overall(quality, pairs, resamples))]
     corrected = holm_corrected([o.p for o in overall])
-    answers = read_answers(first.store, [a for a, _ in pairs]) | read_answers(second.store, [b for _, b in pairs])
+    answers = read_answers(first.storage, [a for a, _ in pairs]) | read_answers(second.storage, [b for _, b in pairs])
     partner = {b.id: a for a, b in pairs}
     each = compare_all([b for _, b in pairs], lambda t: partner[t.id], answers, resamples=resamples)
     return TwoSweeps(

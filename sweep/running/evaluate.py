@@ -19,7 +19,7 @@ from sweep.planning.stages import ResolvedSpace, ResolvedStage
 from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
 from sweep.records.steering import Steering
-from sweep.records.store import RecordIndex, Store, split_location
+from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
 from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.options import RunOptions
 from sweep.running.results import Results
@@ -92,49 +92,49 @@ def ask_trials(
         report=report,
     )
     asked = Asked(check_probes(probes), baseline, retry_failed)
-    store, names = sweeps_at(location)
-    return [evaluate_sweep(store, name, asked, options, progress) for name in names]
+    storage, names = sweeps_at(location)
+    return [evaluate_sweep(storage, name, asked, options, progress) for name in names]
 
 
-def sweeps_at(location: str | Path) -> tuple[Store, list[str]]:
+def sweeps_at(location: str | Path) -> tuple[SweepStorage, list[str]]:
     """Return the storage at a place, and the sweep, or all of its sweeps, that it names.
 
     Raises:
         ConfigError: there is none.
     """
-    store, name = split_location(str(location))
-    return store, [name] if name else store.sweeps()
+    storage, name = split_location(str(location))
+    return storage, [name] if name else storage.sweeps()
 
 
-def evaluate_sweep(store: Store, name: str, asked: Asked, options: RunOptions, progress: bool) -> Results:
+def evaluate_sweep(storage: SweepStorage, name: str, asked: Asked, options: RunOptions, progress: bool) -> Results:
     """Ask the finished trials of one sweep; this process alone may work on it meanwhile.
 
     Raises:
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    tracking = resolve_tracking(store, options.tracking_uri, options.experiment)  # refuses an address that is none
-    store.check_answers()
-    with handled_signals() as interrupts, store.lock(name, without=not options.lock):
+    tracking = resolve_tracking(storage, options.tracking_uri, options.experiment)  # refuses an address that is none
+    storage.check_answers()
+    with handled_signals() as interrupts, storage.lock(name, without=not options.lock):
         with Heartbeat(progress) as beat:
-            return _Evaluation(asked, store, name, options, tracking, beat, interrupts).run()
+            return _Evaluation(asked, storage, name, options, tracking, beat, interrupts).run()
 
 
-def evaluation_plan(store: Store, name: str, asked: Asked) -> CostedPlan:
+def evaluation_plan(storage: SweepStorage, name: str, asked: Asked) -> CostedPlan:
     """Say what would be asked and cost; starts nothing and writes nothing.
 
     Raises:
         ConfigError: as `ask_trials`.
         DataError: as `ask_trials`.
     """
-    store.check_answers()
-    index = store.index(set_aside=False)
-    warnings = [*index.warnings, *leave_damaged_out(store, index, sweep_heads(store, name, index))]
-    plan, notes = recorded_plan(store, name, index, asked)
+    storage.check_answers()
+    index = storage.index(set_aside=False)
+    warnings = [*index.warnings, *leave_damaged_out(storage, index, sweep_heads(storage, name, index))]
+    plan, notes = recorded_plan(storage, name, index, asked)
     return CostedPlan(name, plan, estimate(plan), {}, notes=notes, warnings=tuple(warnings))
 
 
-def recorded_plan(store: Store, name: str, index: RecordIndex, asked: Asked) -> tuple[Plan, list[str]]:
+def recorded_plan(storage: SweepStorage, name: str, index: RecordIndex, asked: Asked) -> tuple[Plan, list[str]]:
     """Plan what the finished trials of a sweep lack of what is asked.
 
     Returns:
@@ -144,9 +144,9 @@ def recorded_plan(store: Store, name: str, index: RecordIndex, asked: Asked) -> 
         ConfigError: a trial's model or data are not there any more.
         DataError: likewise.
     """
-    maker = PointMaker(kept_commits(store, name), {STAGE: asked.probes})
-    records = Records(index, store, asked.retry_failed)
-    heads = [head for head in sweep_heads(store, name, index) if head.status == "done"]
+    maker = PointMaker(kept_commits(storage, name), {STAGE: asked.probes})
+    records = Records(index, storage, asked.retry_failed)
+    heads = [head for head in sweep_heads(storage, name, index) if head.status == "done"]
     points = [replace(maker.recorded(head.record()), added=asked.probes) for head in heads]
     points.sort(key=lambda point: point.trains)  # pretrained ones first: what is asked by then can be compared
     seen = {point.id for point in points}
@@ -204,7 +204,7 @@ class _Evaluation(SweepRun):
     def __init__(
         self,
         asked: Asked,
-        store: Store,
+        storage: SweepStorage,
         name: str,
         options: RunOptions,
         tracking: Tracking,
@@ -212,11 +212,11 @@ class _Evaluation(SweepRun):
         interrupts: Interrupts,
     ) -> None:
         self._asked = asked
-        super().__init__(None, store, name, options, tracking, beat, interrupts)
+        super().__init__(None, storage, name, options, tracking, beat, interrupts)
 
     def _planned(self, steering: Steering | None = None) -> Plan:
-        plan, notes = recorded_plan(self._store, self._name, self._index, self._asked)
+        plan, notes = recorded_plan(self._storage, self._name, self._index, self._asked)
         if not plan.grid:
-            raise ConfigError(f"{self._store.full(self._name)}: no finished trial to ask; run the sweep first")
+            raise ConfigError(f"{self._storage.full(self._name)}: no finished trial to ask; run the sweep first")
         self._say_notes(notes)
         return plan

@@ -236,7 +236,7 @@ class PackExchange:
             StorageError: it cannot be written.
             LockLost: another run has taken the sweep over.
         """
-        self._ledger.store.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
+        self._ledger.storage.write_json(f"{self._ledger.name}/{STATE_FILE}", self._display.state.to_dict())
 
     def _name_silent(self) -> None:
         """Say once of each silence that a process may hang: none is ended for it, since a first step may take long."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import PackExchange
 from trainables.lm.card import ModelCard
 
@@ -76,7 +76,7 @@ class Executor(Protocol):
         """
         ...
 
-    def session(self, store: Store) -> AbstractContextManager[Capacity]:
+    def session(self, storage: SweepStorage) -> AbstractContextManager[Capacity]:
         """Make ready what runs packs, for the time of a `with` block.
 
         Raises:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from sweep.planning.inputs import download_models
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from trainables.errors import Failure
@@ -42,7 +42,7 @@ class InProcess:
         check_local_device(self._settings.device)
 
     @contextmanager
-    def session(self, store: Store) -> Iterator[Capacity]:
+    def session(self, storage: SweepStorage) -> Iterator[Capacity]:
         """Set this process up as a worker; what it loads is kept from pack to pack and dropped at the end."""
         import torch
         import transformers

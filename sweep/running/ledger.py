@@ -36,8 +36,8 @@ from sweep.records.record import Origin, Record, begin_record, complete_record, 
 from sweep.records.starts import told_start
 from sweep.records.steering import NOTHING_ASKED, Steering
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RESERVED, RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file, write_sweep_file
+from sweep.records.sweep_storage import RESERVED, RecordIndex, SweepStorage
 from sweep.running.failures import FailurePolicy
 from sweep.running.optuna_draws import StageDraws
 from sweep.running.orders import PackOrders
@@ -93,7 +93,7 @@ class Ledger:
 
     Args:
         plan: the space, expanded with the records and choices there are.
-        store: where records go.
+        storage: where records go.
         name: of the sweep.
         index: the records there are; those that this run makes are added.
         choices: recorded choices by key.
@@ -108,7 +108,7 @@ class Ledger:
     def __init__(
         self,
         plan: Plan,
-        store: Store,
+        storage: SweepStorage,
         name: str,
         index: RecordIndex,
         choices: dict[str, Any],
@@ -122,7 +122,7 @@ class Ledger:
         """Open what can be opened at once."""
         self.steering, self._chosen = steering, chosen
         self._amends = amends
-        self.plan, self.store, self.name, self.packing = plan, store, name, packing
+        self.plan, self.storage, self.name, self.packing = plan, storage, name, packing
         self.choices = choices
         self.stopping = ""
         self.statuses: dict[str, str] = {
@@ -137,13 +137,13 @@ class Ledger:
         self._queue: list[Pack] = []
         self._jobs: dict[str, Job] = {}
         self._later: dict[str, list[Point]] = {}
-        self._records = Records(index, store, retry_failed, plan.wanted)
+        self._records = Records(index, storage, retry_failed, plan.wanted)
         self._starts = WaitingStarts(self._records, say)
         self._running: dict[str, set[str]] = {}
         self._places: dict[str, int] = {}  # of packs under way: members that they were handed out with
-        self._orders = PackOrders(store, name)
+        self._orders = PackOrders(storage, name)
         self._begun: dict[str, Record] = {}
-        self._claims = store.claims(name)
+        self._claims = storage.claims(name)
         self._elsewhere: list[Point] = []
         self._others: set[str] = set()
         self._ask_again = 0.0
@@ -156,15 +156,17 @@ class Ledger:
         self._ending: set[str] = set()
         self.members: dict[str, list[str]] = {stage.name: [] for stage in plan.stages}
         self._draws = {
-            stage.name: StageDraws(plan, stage, store, name, self._known, partial(self._recorded, stage.name), choices)
+            stage.name: StageDraws(
+                plan, stage, storage, name, self._known, partial(self._recorded, stage.name), choices
+            )
             for stage in plan.stages
             if stage.stage.sampling
         }
         self._unbegun: list[Record] = []
         self._latest: dict[str, dict[str, float]] = {}
         self._curves: dict[str, dict[str, list[list[float]]]] = {}
-        self._manifest = dict(manifest_stages(store, name))
-        self._planned = store.planned_trials(name)
+        self._manifest = dict(manifest_stages(storage, name))
+        self._planned = storage.planned_trials(name)
         self.clear()
         self.refresh()
 
@@ -313,7 +315,7 @@ class Ledger:
         Raises:
             LockLost: another run has taken it over.
         """
-        self.store.check_lock(self.name)
+        self.storage.check_lock(self.name)
 
     @property
     def running_trials(self) -> int:
@@ -327,9 +329,9 @@ class Ledger:
     def task(self, point: Point) -> TrialTask:
         """Return the job that a point leads as a worker gets it, its places made absolute."""
         job = self._jobs[point.training]
-        folder, checkpoint = self.store.full(self._folder_of(job)), self.store.full(self.checkpoint(point.training))
+        folder, checkpoint = self.storage.full(self._folder_of(job)), self.storage.full(self.checkpoint(point.training))
         start = () if job.asks or not point.spec.start_from else self._records.start(point).files
-        files = tuple(map(self.store.full, start))
+        files = tuple(map(self.storage.full, start))
         return TrialTask(point.training, self.plan.spec_to_run(point), folder, checkpoint, job.askings, job.asks, files)
 
     def trials_of(self, training: str) -> tuple[str, ...]:
@@ -349,7 +351,7 @@ class Ledger:
         return stored.folder if job.asks and stored else self._new_folder(self.name, job.lead)
 
     def _new_folder(self, sweep: str, point: Point) -> str:
-        return self.store.trial_folder(sweep, point.spec, self.models.named(point.card).name, point.training)
+        return self.storage.trial_folder(sweep, point.spec, self.models.named(point.card).name, point.training)
 
     def checkpoint(self, training: str) -> str:
         """Return the place of a training's checkpoint in the storage."""
@@ -358,12 +360,12 @@ class Ledger:
     @property
     def stop_file(self) -> str:
         """Place of the file that tells the workers to checkpoint and stop."""
-        return self.store.full(f"{self.name}/stop")
+        return self.storage.full(f"{self.name}/stop")
 
     @property
     def plan_file(self) -> str:
         """Place of the sweep's plan, which is there before the first pack."""
-        return self.store.full(f"{self.name}/{MANIFEST}")
+        return self.storage.full(f"{self.name}/{MANIFEST}")
 
     def note_stop(self, reason: str) -> None:
         """Hand out nothing more; touches nothing but memory."""
@@ -383,7 +385,7 @@ class Ledger:
             return
         self._stop_file_written = True
         try:
-            self.store.write(f"{self.name}/stop", self.stopping.encode())
+            self.storage.write(f"{self.name}/stop", self.stopping.encode())
         except OSError as error:
             self._say(f"note: {error}")
 
@@ -393,14 +395,14 @@ class Ledger:
         A driver that was killed leaves both, and a process that was stopped early writes its checkpoint anew. A trial
         that somebody stopped keeps its own: it may be resumed.
         """
-        self.store.delete(f"{self.name}/stop")
+        self.storage.delete(f"{self.name}/stop")
         self._orders.clear()
         stopped = {self._index[trial].training for trial in self.steering.stopped if trial in self._index}
-        for file in self.store.files(f"{self.name}/checkpoints"):
+        for file in self.storage.files(f"{self.name}/checkpoints"):
             training = file.partition(".")[0]
             head = self._index.training(training)
             if head is not None and head.status != "failed" and training not in stopped:
-                self.store.delete(f"{self.name}/checkpoints/{file}")
+                self.storage.delete(f"{self.name}/checkpoints/{file}")
 
     # -- what people ask while it runs
 
@@ -489,9 +491,9 @@ class Ledger:
         try:
             if self._ending:
                 told = {"packs": sorted(self._ending), "stopped": sorted(self._stopped_trainings())}
-                self.store.write_json(f"{self.name}/stop", told)
+                self.storage.write_json(f"{self.name}/stop", told)
             else:
-                self.store.delete(f"{self.name}/stop")
+                self.storage.delete(f"{self.name}/stop")
         except OSError as error:
             self._say(f"note: {error}")
         if self.stopping:  # noted meanwhile, by the thread that hears signals: its word is the last
@@ -597,7 +599,7 @@ class Ledger:
         self._records.wanted.pop(training, None)
         self.policy.forget(training)
         if result["status"] != "failed" and training not in self._stopped_trainings():
-            patiently(self.store.delete, self.checkpoint(training))
+            patiently(self.storage.delete, self.checkpoint(training))
         made = [self._take_in(point) for point in job.points]
         self._release(training)
         found = [record for record in made if record is not None]
@@ -614,10 +616,10 @@ class Ledger:
         asked = job.askings if result["status"] != "stopped" else ()
         record, askings = split(whole, asked, result.get("askings") or {})
         if not job.asks:
-            self._index.take(patiently(self.store.write_record, record, folder))
+            self._index.take(patiently(self.storage.write_record, record, folder))
         if job.asks or result["status"] != "failed":
             for asking in askings:
-                self._index.take(patiently(self.store.write_asking, asking, folder))
+                self._index.take(patiently(self.storage.write_asking, asking, folder))
 
     def _take_in(self, point: Point) -> Record | None:
         """Take note of what there is now of a trial, and return its record."""
@@ -780,7 +782,7 @@ class Ledger:
 
     @cached_property
     def _storage_id(self) -> str:
-        return patiently(self.store.storage_id)
+        return patiently(self.storage.storage_id)
 
     def write_manifest(self) -> None:
         """Write the sweep's `plan.json`: which trials belong to which stage, as far as known.
@@ -811,7 +813,7 @@ class Ledger:
                 stages.append({"name": name, "points": len(kept), "ids": kept, "waits_for": None})
         patiently(
             write_sweep_file,
-            self.store,
+            self.storage,
             self.name,
             MANIFEST,
             {
@@ -829,7 +831,7 @@ class Ledger:
 
     def _amend_manifest(self) -> None:
         """Add the recorded trials that the sweep's `plan.json` does not list, in stages of their names."""
-        manifest = read_sweep_file(self.store, self.name, MANIFEST)
+        manifest = read_sweep_file(self.storage, self.name, MANIFEST)
         listed = {trial for trials in self._manifest.values() for trial in trials}
         new = {name: [i for i in ids if i not in listed and i in self._index] for name, ids in self.members.items()}
         if manifest is None or not any(new.values()):
@@ -844,7 +846,7 @@ class Ledger:
                 stage["points"] = max(len(stage["ids"]), stage["points"])
         trials = {trial for ids in new.values() for trial in ids}
         manifest["trials"] = {**manifest.get("trials", {}), **self._trials_told(trials)}
-        patiently(write_sweep_file, self.store, self.name, MANIFEST, manifest)
+        patiently(write_sweep_file, self.storage, self.name, MANIFEST, manifest)
 
     def _trials_told(self, listed: Collection[str]) -> dict[str, Any]:
         """Return for each listed trial its training and what it asks other than by default: what it is, in short."""
@@ -909,7 +911,7 @@ class Ledger:
         """Return the names of what may be other sweeps in this storage."""
         return [
             name
-            for name in self.store.folders()
+            for name in self.storage.folders()
             if not name.startswith(".") and name not in RESERVED and name != self.name
         ]
 
@@ -937,7 +939,7 @@ class Ledger:
             folders = [self._folder_of(job)]
         elif job.asks:
             return True
-        if not self.store.add_training(self._index, folders) or job.asks == self._still_due(job):
+        if not self.storage.add_training(self._index, folders) or job.asks == self._still_due(job):
             return True
         del self._jobs[point.training]
         self._release(point.training)
@@ -1049,7 +1051,7 @@ class Ledger:
         anew = recorded is not None and reopened(recorded, fresh)
         if recorded is None or anew:
             self.choices[key] = choice
-            patiently(write_sweep_file, self.store, self.name, CHOICES, self.choices)
+            patiently(write_sweep_file, self.storage, self.name, CHOICES, self.choices)
         if anew or not stays:
             line = f"{question} is {chosen_line(choice)}"
             self._say(f"chosen: {line}")

@@ -14,8 +14,8 @@ from typing import Any
 
 from sweep.records.record import record_hash, versions
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, STEERING
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.tracking.address import Tracking, sqlite_file
 
 FILE = "made.json"
@@ -26,14 +26,14 @@ class Made:
     """What a run would write down.
 
     Attributes:
-        store: the storage.
+        storage: the storage.
         name: of the sweep.
         index: the records; a trial of another sweep may be what this one's are compared with.
         tracking: where runs go.
         files: what has to lie in the sweep's folder.
     """
 
-    store: Store
+    storage: SweepStorage
     name: str
     index: RecordIndex
     tracking: Tracking
@@ -42,17 +42,17 @@ class Made:
     def is_there(self) -> bool:
         """Tell whether everything was made from the same records by the same code, and nothing has changed since."""
         try:
-            kept = json.loads(self.store.read(f"{self.name}/{FILE}"))
+            kept = json.loads(self.storage.read(f"{self.name}/{FILE}"))
         except (FileNotFoundError, ValueError):
             return False
         is_same = isinstance(kept, dict) and kept == self._state()
-        return is_same and all(self.store.exists(f"{self.name}/{file}") for file in self.files)
+        return is_same and all(self.storage.exists(f"{self.name}/{file}") for file in self.files)
 
     def note(self) -> None:
         """Write down that everything has been made."""
         state = self._state()
         if state is not None:
-            self.store.write_json(f"{self.name}/{FILE}", state)
+            self.storage.write_json(f"{self.name}/{FILE}", state)
 
     def _state(self) -> dict[str, Any] | None:
         """Return what everything is made from and into; None where MLflow can change without our knowing."""
@@ -75,6 +75,6 @@ class Made:
 
     def _text(self, file: str) -> str:
         try:
-            return self.store.read(f"{self.name}/{file}").decode()
+            return self.storage.read(f"{self.name}/{file}").decode()
         except FileNotFoundError:
             return ""

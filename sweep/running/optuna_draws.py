@@ -20,8 +20,8 @@ from sweep.planning.choices import Choices
 from sweep.planning.expand import sampled_point
 from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point
-from sweep.records.store import Store
 from sweep.records.sweep_files import DRAWS, read_sweep_file, write_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.space import Distribution, LogUniform, OneOf, middle
 from trainables.trial.spec import TrialSpec
 
@@ -37,7 +37,7 @@ class StageDraws:
     Args:
         plan: of the space.
         stage: one with `sampling`.
-        store: where the list of draws is kept.
+        storage: where the list of draws is kept.
         name: of the sweep.
         record_of: gives a finished trial's record (`status`, `metrics` and `curves` are read), or None.
         recorded: reads the records of the stage, oldest first: what was drawn where the list of draws is lost.
@@ -48,7 +48,7 @@ class StageDraws:
         self,
         plan: Plan,
         stage: StagePlan,
-        store: Store,
+        storage: SweepStorage,
         name: str,
         record_of: Callable[[str], Mapping[str, Any] | None],
         recorded: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
@@ -57,11 +57,11 @@ class StageDraws:
         """Read what earlier runs drew."""
         assert stage.stage.sampling is not None
         self.stage, self.sampling = stage.stage, stage.stage.sampling
-        self._plan, self._store, self._record_of = plan, store, record_of
+        self._plan, self._storage, self._record_of = plan, storage, record_of
         self._name = name
         self._groups = self.stage.combinations
         self._middle = {name: middle(name, spread) for name, spread in self.sampling.fields.items()}
-        kept = read_sweep_file(store, name, DRAWS) or []
+        kept = read_sweep_file(storage, name, DRAWS) or []
         self._draws: list[dict[str, Any]] = [draw for draw in kept if draw["stage"] == self.stage.name]
         if not self._draws and (found := recorded()):
             self._draws = self._drawn_again(found, choices or {})
@@ -178,9 +178,9 @@ class StageDraws:
         self._write()
 
     def _write(self) -> None:
-        kept = read_sweep_file(self._store, self._name, DRAWS) or []
+        kept = read_sweep_file(self._storage, self._name, DRAWS) or []
         others = [draw for draw in kept if draw["stage"] != self.stage.name]
-        write_sweep_file(self._store, self._name, DRAWS, others + self._draws)
+        write_sweep_file(self._storage, self._name, DRAWS, others + self._draws)
 
     def _drawn_again(self, recorded: Sequence[Mapping[str, Any]], choices: Choices) -> list[dict[str, Any]]:
         """Make the list of draws from records: a draw is one whose group and values give the record's id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.node.patience import patiently
 from trainables.pack.orders import orders_bytes
 from trainables.trial.task import TrialTask
@@ -26,20 +26,20 @@ class PackOrders:
     """The files of one run of a sweep. Each time a pack is handed out it has another one: none is read by the next.
 
     Args:
-        store: where they lie.
+        storage: where they lie.
         sweep: its name.
     """
 
-    def __init__(self, store: Store, sweep: str) -> None:
+    def __init__(self, storage: SweepStorage, sweep: str) -> None:
         """Begin without packs."""
-        self._store, self._folder, self._number = store, f"{sweep}/{FOLDER}", 0
+        self._storage, self._folder, self._number = storage, f"{sweep}/{FOLDER}", 0
         self._told: dict[str, _Told] = {}
 
     def begin(self, pack: str) -> str:
         """Return the place of the file of a pack that is handed out; it is not there yet."""
         self._number += 1
         told = self._told[pack] = _Told(f"{self._folder}/{pack}-{self._number}.json")
-        return self._store.full(told.path)
+        return self._storage.full(told.path)
 
     def tell(self, pack: str, left: Sequence[str], joined: Sequence[TrialTask]) -> None:
         """Have some trials leave a pack and others join it.
@@ -50,15 +50,15 @@ class PackOrders:
         told = self._told[pack]
         told.left += left
         told.joined += joined
-        patiently(self._store.write, told.path, orders_bytes(told.left, told.joined))
+        patiently(self._storage.write, told.path, orders_bytes(told.left, told.joined))
 
     def end(self, pack: str) -> None:
         """Remove the file of a pack that has ended."""
         told = self._told.pop(pack, None)
         if told is not None and (told.left or told.joined):
-            patiently(self._store.delete, told.path)
+            patiently(self._storage.delete, told.path)
 
     def clear(self) -> None:
         """Remove the files that a driver which was killed has left."""
-        for file in self._store.files(self._folder):
-            self._store.delete(f"{self._folder}/{file}")
+        for file in self._storage.files(self._folder):
+            self._storage.delete(f"{self._folder}/{file}")

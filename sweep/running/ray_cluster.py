@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.data.official import CACHE_VARIABLE, SOURCES_VARIABLE, URL_VARIABLES
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
@@ -215,7 +215,7 @@ class Slots:
         return self._count if self._most is None else min(self._count, self._most)
 
 
-def check_shared_storage(store: Store) -> None:
+def check_shared_storage(storage: SweepStorage) -> None:
     """Write on the driver, read and write on every node, so that records and checkpoints reach one place.
 
     Raises:
@@ -223,16 +223,16 @@ def check_shared_storage(store: Store) -> None:
     """
     mark = uuid.uuid4().hex
     probe = f".probe-{mark[:8]}"
-    store.write(probe, mark.encode())
+    storage.write(probe, mark.encode())
     try:
-        for node, problem in _on_every_node(check_storage, store.full(), probe, mark).items():
+        for node, problem in _on_every_node(check_storage, storage.full(), probe, mark).items():
             if problem:
                 raise ConfigError(
-                    f"storage={shown(store.full())!r}: node {node} does not share it ({problem}); use a folder that "
+                    f"storage={shown(storage.full())!r}: node {node} does not share it ({problem}); use a folder that "
                     "all nodes mount, or s3://… with keys that this process (AWS_ACCESS_KEY_ID, …) or every node has"
                 )
     finally:
-        store.delete(probe)
+        storage.delete(probe)
 
 
 def _on_every_node(ask: Callable[..., Any], *args: Any, gpus: float = 0.0, limit_s: float = 60.0) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweep.planning.inputs import download_models
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
 from sweep.running.ray_cluster import (
@@ -96,7 +96,7 @@ class RayTune:
             check_local_device(self._settings.device)
 
     @contextmanager
-    def session(self, store: Store) -> Iterator[Capacity]:
+    def session(self, storage: SweepStorage) -> Iterator[Capacity]:
         """Attach to the cluster, or start a Ray of our own and stop it at the end."""
         with ray_session(self._address) as nodes:
             check_device(self._settings.device, any(nodes.gpus))
@@ -104,8 +104,8 @@ class RayTune:
             self._attached = nodes.attached
             fitting = nodes.slots(self._resources.cpus, self._gpus)
             self._slots = min(fitting, self._resources.max_concurrent or fitting)
-            if nodes.attached or not store.is_local:
-                check_shared_storage(store)
+            if nodes.attached or not storage.is_local:
+                check_shared_storage(storage)
             yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
 
     def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:

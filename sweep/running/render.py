@@ -41,6 +41,15 @@ def outcomes(state: SweepState) -> str:
     return ", ".join(f"{count} {name}" for name, count in state.ended.items() if name != "done" and count)
 
 
+def _going_on(state: SweepState) -> list[str]:
+    """Return what is going on, where no pack tells it, and how long the rest takes."""
+    if state.paused_by:
+        return [f"paused by {state.paused_by}"]
+    rest = left(state)
+    is_told = state.packs or (rest and state.phase == "running")
+    return [told for told in ("" if is_told else state.phase, rest) if told]
+
+
 def one_line(state: SweepState, note: str = "") -> str:
     """Return the state as one line, for a pipe or a log."""
     total = sum(stage.epochs for stage in state.stages)
@@ -50,8 +59,7 @@ def one_line(state: SweepState, note: str = "") -> str:
         parts.append(f"{100 * done / total:.0f} % of {total:,.0f} trial-epochs")
     if state.running:
         parts.append(f"{state.running} running")
-    pace = f"paused by {state.paused_by}" if state.paused_by else left(state)
-    parts += [duration(state.updated - state.started), pace, outcomes(state)]
+    parts += [duration(state.updated - state.started), *_going_on(state), outcomes(state)]
     if state.best:
         parts.append(f"best {state.best}")
     return "; ".join([", ".join(part for part in parts if part), *([note] if note else [])])
@@ -61,12 +69,8 @@ def view(state: SweepState, note: str = "") -> RenderableType:
     """Return the state as some lines: a bar for each stage, what runs, the best so far, what failed."""
     head = Text.assemble((state.name, "bold"), "  ", duration(state.updated - state.started), no_wrap=True)
     head.overflow = "ellipsis"
-    if state.paused_by:
-        head.append(f", paused by {state.paused_by}")
-    elif left(state):
-        head.append(f", {left(state)}")
-    elif not state.packs:
-        head.append(f", {state.phase}")
+    for told in _going_on(state):
+        head.append(f", {told}")
     return Group(head, _stages(state), _lines(state, note))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.records.frame import load_results
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class Results:
         tracking_trouble: why MLflow lacks something that `python -m sweep.publish` can complete; empty if it does not.
         on_sample_world: whether trials ran on the generated models, which say nothing about real ones.
         seconds: that the run took.
-        store: the storage.
+        storage: the storage.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Results:
     tracking_trouble: str
     on_sample_world: bool
     seconds: float
-    store: Store = field(repr=False)
+    storage: SweepStorage = field(repr=False)
     conclusions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     report_trouble: str = ""
 
@@ -69,4 +69,4 @@ class Results:
     @cached_property
     def records(self) -> list[Record]:
         """The same trials' records, in the rows' order: all that is known of each, curves and versions included."""
-        return [self.store.read_record(folder).record() for folder in self.rows["folder"]]
+        return [self.storage.read_record(folder).record() for folder in self.rows["folder"]]

@@ -18,7 +18,7 @@ from sweep.planning.flops import CostModel
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.pace import Pace, Work
 from trainables.node.checksums import read_plain_json
 from trainables.trial.spec import TrialSpec
@@ -160,10 +160,10 @@ def trial_epochs(spec: TrialSpec) -> int:
     return max(1, spec.epochs)
 
 
-def read_state(store: Store, name: str) -> SweepState | None:
+def read_state(storage: SweepStorage, name: str) -> SweepState | None:
     """Return what a sweep's driver said last; None where it said nothing, or nothing that can be read."""
     try:
-        return SweepState.from_dict(read_plain_json(store.read(f"{name}/{STATE_FILE}")))
+        return SweepState.from_dict(read_plain_json(storage.read(f"{name}/{STATE_FILE}")))
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -348,7 +348,8 @@ class SweepProgress:
         state.packs = [running.state for running in self._packs.values()]
         state.best = self._best.told if self._best else ""
         state.trouble = list(trouble)
-        state.left_s = self._pace.left_s(self._left(), self._side_by_side)
+        all_ended = not self._packs and sum(state.ended.values()) >= state.trials
+        state.left_s = None if all_ended else self._pace.left_s(self._left(), self._side_by_side)
         return state
 
     def _left(self) -> Work:

@@ -36,8 +36,8 @@ from sweep.records.names import ModelNames
 from sweep.records.starts import START
 from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import Store, check_name
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.records.table import RESULTS
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.exchange import PackExchange, trunk_layers
@@ -152,21 +152,21 @@ def run_sweep(
         probes=probes,
         baseline=baseline,
     )
-    return run_space(found, Store(str(storage)), check_name(name or found.name), options, progress)
+    return run_space(found, SweepStorage(str(storage)), check_name(name or found.name), options, progress)
 
 
-def run_space(space: Space, store: Store, name: str, options: RunOptions, progress: bool) -> Results:
+def run_space(space: Space, storage: SweepStorage, name: str, options: RunOptions, progress: bool) -> Results:
     """Run a space, as asked for, under a name; this process alone may work on it meanwhile.
 
     Raises:
         ConfigError: a mistake found before anything was started.
         DataError: data or a model file that is missing or broken.
     """
-    tracking = resolve_tracking(store, options.tracking_uri, options.experiment)
-    store.check_answers()
-    with handled_signals() as interrupts, store.lock(name, without=not options.lock):
+    tracking = resolve_tracking(storage, options.tracking_uri, options.experiment)
+    storage.check_answers()
+    with handled_signals() as interrupts, storage.lock(name, without=not options.lock):
         with Heartbeat(progress) as beat:
-            run = SweepRun(space, store, name, options, tracking, beat, interrupts)
+            run = SweepRun(space, storage, name, options, tracking, beat, interrupts)
             with run.told():
                 return run.run()
 
@@ -202,7 +202,7 @@ class SweepRun:
     def __init__(
         self,
         space: Space | None,
-        store: Store,
+        storage: SweepStorage,
         name: str,
         options: RunOptions,
         tracking: Tracking,
@@ -210,7 +210,7 @@ class SweepRun:
         interrupts: Interrupts,
     ) -> None:
         """Read what there is and plan."""
-        self._store, self._name, self._options, self._beat = store, name, options, beat
+        self._storage, self._name, self._options, self._beat = storage, name, options, beat
         self._tracking = tracking
         self._interrupts = interrupts
         self._started = time.monotonic()
@@ -219,13 +219,13 @@ class SweepRun:
         self._failures: list[str] = []
         self._num_ended = 0
         self._trouble = ""
-        self._notifier = Notifier(options.notify, name, store.full(name), self._say)
+        self._notifier = Notifier(options.notify, name, storage.full(name), self._say)
         beat.say(f"{name}: reading what is recorded and planning")
-        self._index = store.index()
-        for line in (*self._index.warnings, *mend(store, name, self._index)):
+        self._index = storage.index()
+        for line in (*self._index.warnings, *mend(storage, name, self._index)):
             self._say(f"note: {line}")
-        self._choices: dict[str, Any] = read_sweep_file(store, name, CHOICES) or {}
-        self._space, self._commits = space, kept_commits(store, name)
+        self._choices: dict[str, Any] = read_sweep_file(storage, name, CHOICES) or {}
+        self._space, self._commits = space, kept_commits(storage, name)
         self._plan = self._planned()
 
     def _planned(self, steering: Steering | None = None) -> Plan:
@@ -235,7 +235,7 @@ class SweepRun:
             self._space,
             self._index,
             self._choices,
-            self._store,
+            self._storage,
             self._name,
             options.stage,
             options.retry_failed,
@@ -255,7 +255,7 @@ class SweepRun:
         if self._options.executor == "local":
             known = {card.key for card in models_to_run(self._plan)}
             download_models(card for card in models_to_run(plan) if card.is_hub and card.key not in known)
-        keep_commits(plan, self._store, self._name)
+        keep_commits(plan, self._storage, self._name)
         self._plan = plan
         return plan
 
@@ -275,7 +275,7 @@ class SweepRun:
         for line in plan.shortages:
             self._say(f"note: {line}")
         to_ask = f", {plan.num_to_ask} to ask" if plan.num_to_ask else ""
-        self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._store.full(self._name)}")
+        self._say(f"{self._name}: {plan.num_to_run} trials to run{to_ask}, results in {self._storage.full(self._name)}")
         for why, count in plan.trained_again.items():
             self._say(f"note: {count} trials are trained again: {why}")
         for why, count in plan.blocked.items():
@@ -284,10 +284,10 @@ class SweepRun:
         executor = executor_for(options) if plan.num_left or self._is_asked_for_more() else None
         if executor:
             executor.check()
-        self._store.check_writable()
-        self._say_notes(keep_commits(plan, self._store, self._name))
+        self._storage.check_writable()
+        self._say_notes(keep_commits(plan, self._storage, self._name))
         if self._space is not None:
-            keep_space(self._store, self._name, self._space, options.stage)
+            keep_space(self._storage, self._name, self._space, options.stage)
         self._prepare_inputs()
         if executor:
             stopped, counts = self._execute(executor)
@@ -295,7 +295,7 @@ class SweepRun:
             stopped, counts = "", self._counts_of_what_is_there()
         else:
             wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
-            is_lost = not all(self._store.exists(f"{self._name}/{file}") for file in wanted)
+            is_lost = not all(self._storage.exists(f"{self._name}/{file}") for file in wanted)
             if is_lost or len(self._choices) < len(plan.questions):
                 self._ledger(Packing(lambda point: 1, 1), self._say)  # makes again what was lost of plan and choices
             stopped, counts = "", self._counts_of_what_is_there()
@@ -303,7 +303,9 @@ class SweepRun:
 
     def _is_asked_for_more(self) -> bool:
         """Whether somebody has asked for trials since the last run, so that there may be some though none is left."""
-        waiting = waiting_wishes(self._store, self._name, {w.id for w in read_steering(self._store, self._name).wishes})
+        waiting = waiting_wishes(
+            self._storage, self._name, {w.id for w in read_steering(self._storage, self._name).wishes}
+        )
         return not self.amends and any(wish.command not in WITHOUT_PLAN or wish.trial for wish in waiting)
 
     def _say(self, line: str) -> None:
@@ -358,12 +360,12 @@ class SweepRun:
         from sweep.tracking.naming import Naming
 
         self._say(self._options.starting)
-        with executor.session(self._store) as capacity:
+        with executor.session(self._storage) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
             ledger = self._ledger(self._packing(capacity), self._say)
             naming = Naming.of(self._known_fields(ledger.models))
-            feed = LiveFeed(self._store, self._name, self._tracking, naming)
+            feed = LiveFeed(self._storage, self._name, self._tracking, naming)
             progress = SweepProgress(self._name, self._plan, naming.of_record)
             progress.state.locked = self._options.lock
             stream = None if self._beat.shown else _Nowhere()
@@ -422,7 +424,7 @@ class SweepRun:
     def _ledger(self, packing: Packing, say: Callable[[str], None]) -> Ledger:
         return Ledger(
             self._plan,
-            self._store,
+            self._storage,
             self._name,
             self._index,
             self._choices,
@@ -430,7 +432,7 @@ class SweepRun:
             self._options.retry_failed,
             say,
             self.amends,
-            read_steering(self._store, self._name),
+            read_steering(self._storage, self._name),
             lambda line: self._notifier.tell(CHOICE, f"{self._name}: {line}"),
         )
 
@@ -450,7 +452,7 @@ class SweepRun:
 
     def _counts_of_what_is_there(self) -> dict[str, int]:
         """Count the recorded trials by status."""
-        drawn = dict(manifest_stages(self._store, self._name))
+        drawn = dict(manifest_stages(self._storage, self._name))
         ids: set[str] = set()
         for stage in self._plan.stages:
             ids |= set(drawn.get(stage.name, ())) if stage.stage.sampling else {point.id for point in stage.points}
@@ -462,9 +464,9 @@ class SweepRun:
         """Write the table and the report, bring MLflow up to date, unless all that is there as the last run left it."""
         report, report_trouble, trouble = None, "", ""
         files = (RESULTS, *((f"{REPORT_FOLDER}/{PAGE_FILE}",) if self._options.report else ()))
-        made = Made(self._store, self._name, self._index, self._tracking, files)
+        made = Made(self._storage, self._name, self._index, self._tracking, files)
         if not (self._plan.num_left or self._num_ended) and made.is_there():
-            report = kept_report(self._store, self._name) if self._options.report else None
+            report = kept_report(self._storage, self._name) if self._options.report else None
         else:
             report, report_trouble, trouble = self._make_all(stopped)
             if not (stopped or self._trouble or report_trouble or trouble):
@@ -476,7 +478,7 @@ class SweepRun:
         self._notifier.tell(
             END, f"{self._name}: {ended}", status="stopped" if stopped else "ok" if not code else "failed"
         )
-        full = self._store.full
+        full = self._storage.full
         return Results(
             name=self._name,
             exit_code=EXIT_INTERRUPTED if stopped == INTERRUPTED else code,
@@ -498,7 +500,7 @@ class SweepRun:
             tracking_trouble=trouble,
             on_sample_world=any(point.card.is_sample for stage in self._plan.stages for point in stage.points),
             seconds=time.monotonic() - self._started,
-            store=self._store,
+            storage=self._storage,
             conclusions=report.conclusions if report else {},
             report_trouble=report_trouble,
         )
@@ -511,12 +513,12 @@ class SweepRun:
 
         if self._plan.num_left or self._num_ended:
             self._say("writing the results table")
-        self._storing(lambda: write_results(self._store, self._name, self._index))
+        self._storing(lambda: write_results(self._storage, self._name, self._index))
         report, report_trouble = self._report(stopped)
         if self._plan.num_left or self._num_ended:
             self._say("bringing MLflow up to date")
         try:
-            publish(self._store, [self._name], self._tracking, index=self._index)
+            publish(self._storage, [self._name], self._tracking, index=self._index)
         except TrackingError as error:
             return report, report_trouble, str(error)
         return report, report_trouble, ""
@@ -531,7 +533,7 @@ class SweepRun:
 
         try:
             with self._interrupts.skippable():
-                return report_of_sweep(self._store, self._name, self._index, self._say), ""
+                return report_of_sweep(self._storage, self._name, self._index, self._say), ""
         except KeyboardInterrupt:
             return None, "it was interrupted"
         except Exception as error:  # the trials have run: whatever is wrong with the report, the run ends as it would

@@ -51,14 +51,14 @@ class Wishes:
     ) -> None:
         """Keep the parts, and say what holds from before."""
         self._ledger, self._say, self._more_points = ledger, say, more_points
-        self._every_s = HEAR_EVERY_S if ledger.store.is_local else HEAR_EVERY_REMOTE_S
+        self._every_s = HEAR_EVERY_S if ledger.storage.is_local else HEAR_EVERY_REMOTE_S
         self._heard = 0.0
         self._trouble = ""
         self._say_what_holds()
 
     def _say_what_holds(self) -> None:
         steering, name = self._ledger.steering, self._ledger.name
-        go_on = f"memory-sweep ctl {self._ledger.store.full(name)} resume"
+        go_on = f"memory-sweep ctl {self._ledger.storage.full(name)} resume"
         if steering.paused:
             self._say(f"paused by {steering.paused.by}, {steering.paused.at[:16]}; to go on, in another shell: {go_on}")
         if steering.finishing:
@@ -76,7 +76,7 @@ class Wishes:
         self._heard = now
         ledger = self._ledger
         try:
-            found = waiting_wishes(ledger.store, ledger.name)
+            found = waiting_wishes(ledger.storage, ledger.name)
         except OSError as error:  # what matters is read elsewhere, and fails there if the storage does
             self._trouble = self._trouble or self._told(f"note: what is asked of this sweep cannot be read: {error}")
             return False
@@ -89,7 +89,7 @@ class Wishes:
                     continue
                 self._take_in(wish)
                 done = True
-            remove_wish(ledger.store, ledger.name, wish)
+            remove_wish(ledger.storage, ledger.name, wish)
         return done
 
     def end(self) -> None:
@@ -97,7 +97,7 @@ class Wishes:
         wish = self._ledger.steering.finishing
         if wish is not None:
             self._ledger.steering = self._ledger.steering.having(replace(wish, over=True))
-            write_steering(self._ledger.store, self._ledger.name, self._ledger.steering)
+            write_steering(self._ledger.storage, self._ledger.name, self._ledger.steering)
 
     def _take_in(self, wish: Wish) -> None:
         """Do a wish and write down what came of it; done twice, after a crash in between, it comes to the same."""
@@ -110,7 +110,7 @@ class Wishes:
                     raise
                 wish = replace(wish, refused=True, outcome=" ".join(str(error).split()))
         steering = self._ledger.steering.having(wish)
-        write_steering(self._ledger.store, self._ledger.name, steering)
+        write_steering(self._ledger.storage, self._ledger.name, steering)
         self._ledger.steer(steering)
         if wish.command == RESUME and wish.trial and not wish.refused:
             self._ledger.take_up(wish.trial)

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import ConfigError
 from trainables.node.addresses import shown
 
@@ -34,13 +34,13 @@ class Tracking:
     artifacts: str | None = None
 
 
-def resolve_tracking(store: Store, uri: str | None = None, experiment: str | None = None) -> Tracking:
+def resolve_tracking(storage: SweepStorage, uri: str | None = None, experiment: str | None = None) -> Tracking:
     """Say where runs go: the option given, else the environment, else SQLite under the storage.
 
     Beside an object store the SQLite file is `mlflow.db` of the working directory.
 
     Args:
-        store: the sweep's storage.
+        storage: the sweep's storage.
         uri: tracking address; else `MLFLOW_TRACKING_URI`.
         experiment: experiment's name; else `MLFLOW_EXPERIMENT_NAME`, else `memory-sweep`.
 
@@ -48,7 +48,7 @@ def resolve_tracking(store: Store, uri: str | None = None, experiment: str | Non
         ConfigError: an address of a kind that MLflow does not know.
     """
     experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    home = Path(store.uri) if store.is_local else Path.cwd()
+    home = Path(storage.uri) if storage.is_local else Path.cwd()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
     check_tracking_uri(uri)
     return Tracking(uri, experiment, None if is_served(uri) else (home / "mlartifacts").as_uri())

@@ -9,7 +9,9 @@ from typing import Any
 
 from sweep.questions import QUESTIONS, Question
 from sweep.records.record import Record
-from trainables.trial.spec import IDENTITY_FIELDS, STATED_DEFAULTS, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
+from trainables.trial.parts import IDENTITY_FIELDS
 
 _FIRST = ("model", "layer", "alpha", "allocation", "num_documents")
 

@@ -11,8 +11,9 @@ from sweep.records.askings import answers_below
 from sweep.records.record import STATUSES, Record
 from sweep.records.starts import start_text
 from sweep.records.steering import origin_text
-from sweep.tracking.layout import Finding, seconds_spent
+from sweep.tracking.layout import seconds_spent
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import Finding
 from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10
@@ -57,7 +58,11 @@ def describe_trial(
     model = record["model"]
     earlier = start_text(record)
     start = None if earlier is None else f"{record.get('start', {}).get('trial', 'another')} ({earlier})"
-    lines = [in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start), ""]
+    asked = answers_below(record)
+    lines = [
+        in_words(record["identity"], model["name"], model["num_blocks"], record["data"]["given"], start, asked),
+        "",
+    ]
     origin = origin_text(record.get("labels", {}), lambda trial: _linked(trial, run_link(trial)))
     lines += [origin, ""] if origin else []
     error = record.get("error") or {}
@@ -70,8 +75,7 @@ def describe_trial(
         lines += _changed(finding, has_file)
     lines += [f"- [the sweep {record['sweep']}]({sweep_link})", f"- folder: `{folder}`"]
     if record["status"] == "done":
-        below = answers_below(record)
-        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in below.items()]
+        lines += [f"- every answer given to {label}: `{folder}/{path}`" for label, path in asked.items()]
     return "\n".join(lines)
 
 
@@ -116,7 +120,14 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|") or "–"
 
 
-def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str, start: str | None = None) -> str:
+def in_words(
+    stated: Mapping[str, Any],
+    model: str,
+    num_blocks: int,
+    data: str,
+    start: str | None = None,
+    labels: Iterable[str] = (),
+) -> str:
     """Say what a trial is in a sentence.
 
     Args:
@@ -125,9 +136,12 @@ def in_words(stated: Mapping[str, Any], model: str, num_blocks: int, data: str, 
         num_blocks: of the model.
         data: as the user named it.
         start: what it started from, in words; None where it started anew.
+        labels: of all that it has been asked; those that are not its own probes were asked of its stored weights.
     """
     shots = "1 shot" if stated["num_shots"] == 1 else f"{stated['num_shots']} shots"
     asked = f"{', '.join(stated['probes'])}, {shots}" if stated["probes"] else "nothing"
+    later = ", ".join(label for label in labels if label not in stated["probes"])
+    asked += f", and later {later}" if later else ""
     where = f"data {data}, {stated['num_documents']} documents; asked: {asked}; seed {stated['seed']}"
     if stated["method"] == "pretrained":
         return f"The pretrained model {model} as it comes; {where}."

@@ -8,18 +8,18 @@ Nothing here talks to MLflow.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
 from sweep.records.starts import START, start_text
 from sweep.tracking.naming import Naming
-from trainables.trial.spec import STATED_DEFAULTS, unused_fields
+from sweep.tracking.run_content import Added, DataSet, MetricValue, WholeRun
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_DEFAULTS
 
 LAYOUT = 3  # raise it when runs change their look: publish then builds them anew
 PARAM_NAMES = {
@@ -42,97 +42,6 @@ _LEFT_OUT = {"fever/f1_micro"}  # equals the accuracy, where each question has o
 _SHOWN_TIMES = ("train_s", "evaluate_s")
 _TAG_CHARS = 4000
 _DIGEST_CHARS = 36
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """One value of a metric; its time (milliseconds) never changes, so that sending it twice adds nothing."""
-
-    name: str
-    value: float
-    step: int
-    time_ms: int
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """The data that a trial read, as MLflow shows it: name, digest of the content, where it came from, page counts."""
-
-    name: str
-    digest: str
-    source: str
-    profile: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A question that a trial answers otherwise than what it is compared with.
-
-    Attributes:
-        question: in words.
-        truth: the right answer.
-        before: the reference's answer.
-        after: the trial's.
-        gained: whether the trial is the one that is right, or more often so.
-    """
-
-    question: str
-    truth: str
-    before: str
-    after: str
-    gained: bool
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What comparing a trial with others came to.
-
-    Attributes:
-        values: metrics, such as `vs_pretrained/accuracy`.
-        tags: words, such as `verdict`.
-        note: a sentence for the description: how many answers changed, and from whose.
-        changed: some of these answers.
-    """
-
-    values: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-    changed: Sequence[Changed] = ()
-
-    @property
-    def mark(self) -> str:
-        """Changes with any of the values and words; empty without any."""
-        text = json.dumps([dict(self.values), dict(self.tags)], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest() if self.values or self.tags else ""
-
-
-@dataclass(frozen=True)
-class Added:
-    """What a run shows that does not follow from its record alone; it may change, and is then sent again.
-
-    Attributes:
-        tags: the run's name among them.
-        values: metrics.
-        mark: the record's `complete_mark`, where it is known already.
-    """
-
-    tags: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, float] = field(default_factory=dict)
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class WholeRun:
-    """All that a complete trial's run holds; its times are in milliseconds since the epoch."""
-
-    name: str
-    status: str
-    started_ms: int
-    ended_ms: int
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    values: Sequence[MetricValue]
-    data: DataSet
 
 
 def time_ms(stamp: str) -> int:

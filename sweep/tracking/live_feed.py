@@ -18,11 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sweep.records.record import Record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
-from sweep.tracking.layout import MetricValue, epoch_values, metric_values, run_params
+from sweep.tracking.layout import epoch_values, metric_values, run_params
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import MetricValue
 from trainables.node.addresses import hidden
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class LiveFeed:
 
     def __init__(
         self,
-        store: Store,
+        storage: SweepStorage,
         sweep: str,
         tracking: Tracking,
         naming: Naming | None = None,
@@ -89,14 +90,14 @@ class LiveFeed:
         """Start the background thread.
 
         Args:
-            store: the sweep's storage.
+            storage: the sweep's storage.
             sweep: name of the sweep.
             tracking: where runs go.
             naming: how runs are named for the time being; `publish` has the last word.
             interval_s: time between two rounds of sending, at least.
             capacity: most metric values held while the server is away; beyond, trials are left to publish.
         """
-        self._store, self._sweep, self._tracking, self._naming = store, sweep, tracking, naming
+        self._storage, self._sweep, self._tracking, self._naming = storage, sweep, tracking, naming
         self._interval_s, self._capacity = interval_s, capacity
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=capacity)
         self._lossy: set[str] = set()
@@ -285,7 +286,7 @@ class LiveFeed:
     def _connection(self) -> Runs:
         """Open the connection once, and end what a killed run of this sweep has left open."""
         if self._runs is None:
-            runs = Runs(self._tracking, self._store.storage_id())
+            runs = Runs(self._tracking, self._storage.storage_id())
             for head in runs.find(self._sweep, unfinished=True):
                 if head.running:
                     runs.end(head.run, "KILLED")

@@ -15,12 +15,13 @@ from itertools import count
 
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
-from sweep.records.store import RecordHead, RecordIndex, Store
+from sweep.records.sweep_storage import RecordHead, RecordIndex, SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
 from sweep.tracking.describe import ANSWERS, NOTE, describe_trial, telling
-from sweep.tracking.layout import PLAIN_COLOURS, Added, Finding, MetricValue, complete_mark, member_tags, time_ms
+from sweep.tracking.layout import PLAIN_COLOURS, complete_mark, member_tags, time_ms
 from sweep.tracking.naming import Naming, values_of
+from sweep.tracking.run_content import Added, Finding, MetricValue
 from sweep.tracking.saved_views import run_path
 from sweep.tracking.sweep_run import Picture, SweepRun
 
@@ -61,7 +62,7 @@ class _Todo:
 
 
 def publish(
-    store: Store,
+    storage: SweepStorage,
     names: Sequence[str],
     tracking: Tracking,
     index: RecordIndex,
@@ -73,7 +74,7 @@ def publish(
     A trial that another sweep ran and these only use keeps the run it has and is tagged as theirs too.
 
     Args:
-        store: the storage.
+        storage: the storage.
         names: sweeps to publish.
         tracking: where runs go.
         index: the records of the storage.
@@ -88,12 +89,12 @@ def publish(
     Raises:
         TrackingError: MLflow does not answer; what was done so far stays, and a repeat goes on from there.
     """
-    stages = {name: sweep_stages(store, name, index) for name in names}
+    stages = {name: sweep_stages(storage, name, index) for name in names}
     wanted = {trial for trials in stages.values() for trial in trials}
     heads = [head for head in index.values() if head.sweep in names or head.id in wanted]
     with told_in_one_line(tracking.uri):
-        runs = Runs(tracking, store.storage_id())
-        return _Publisher(store, runs, stages, index, extras).bring_up(heads, progress)
+        runs = Runs(tracking, storage.storage_id())
+        return _Publisher(storage, runs, stages, index, extras).bring_up(heads, progress)
 
 
 class _Publisher:
@@ -101,14 +102,14 @@ class _Publisher:
 
     def __init__(
         self,
-        store: Store,
+        storage: SweepStorage,
         runs: Runs,
         stages: Mapping[str, Mapping[str, Sequence[str]]],
         index: RecordIndex,
         extras: Extras,
     ) -> None:
         """Take the sweeps to publish: for each its trials, for each of these its stages."""
-        self.store, self.runs, self.stages, self.index, self.extras = store, runs, stages, index, extras
+        self.storage, self.runs, self.stages, self.index, self.extras = storage, runs, stages, index, extras
         self.counts: Counter[str] = Counter(
             {name: 0 for name in ("created", "completed", "updated", "unchanged", "removed", "ended")}
         )
@@ -129,7 +130,7 @@ class _Publisher:
             self._namings[name] = Naming.of(map(values_of, own))
             self._telling |= telling(own, self.extras.findings) & self.extras.changed.keys()
             self._own[name] = SweepRun(
-                self.runs, self.store, name, self.index, own, present.pop((name, ""), []), self._marks
+                self.runs, self.storage, name, self.index, own, present.pop((name, ""), []), self._marks
             )
         steps = count(1)
         for own_heads in _sources_first(heads, records):
@@ -192,7 +193,7 @@ class _Publisher:
     def _added(self, record: Record, folder: str) -> Added:
         finding, name = self.extras.findings.get(record["id"]), record["sweep"]
         naming, own = self._namings.get(name, Naming()), self._own.get(name)
-        tags = {"mlflow.runName": naming.of_record(record), "folder": self.store.full(folder)}
+        tags = {"mlflow.runName": naming.of_record(record), "folder": self.storage.full(folder)}
         stated, models = record["identity"], [model for model, _ in naming.models]
         if stated["method"] == "memory" and stated["allocation"] == "none" and record["model"]["name"] in models:
             place = models.index(record["model"]["name"])
@@ -200,7 +201,7 @@ class _Publisher:
         if own:
             link = run_path(self.runs.experiment_id, own.run)
             has_file = record["id"] in self._telling
-            tags[NOTE] = describe_trial(record, self.store.full(folder), finding, link, has_file, self._run_link)
+            tags[NOTE] = describe_trial(record, self.storage.full(folder), finding, link, has_file, self._run_link)
         if finding:
             tags |= {**finding.tags, "compared": finding.mark}
         return Added(tags, finding.values if finding else {}, self._marks[record["id"]])

@@ -13,14 +13,15 @@ from urllib.parse import quote, urlencode
 
 from sweep.records.record import Record, code_version
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import RecordIndex, Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.records.table import table_bytes
 from sweep.tracking.asked import asked_of, varied_fields
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import NOTE, describe_sweep
-from sweep.tracking.layout import LAYOUT, DataSet, Finding, MetricValue, data_set, metric_values, time_ms, totals
+from sweep.tracking.layout import LAYOUT, data_set, metric_values, time_ms, totals
 from sweep.tracking.naming import Naming
+from sweep.tracking.run_content import DataSet, Finding, MetricValue
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of
 
@@ -43,7 +44,7 @@ class SweepRun:
     def __init__(
         self,
         runs: Runs,
-        store: Store,
+        storage: SweepStorage,
         sweep: str,
         index: RecordIndex,
         records: Sequence[Record],
@@ -54,16 +55,16 @@ class SweepRun:
 
         Args:
             runs: the connection.
-            store: the storage.
+            storage: the storage.
             sweep: the sweep's name.
             index: the records of the storage.
             records: of its trials.
             present: the runs that it has.
             marks: `complete_mark` of each record, by trial id.
         """
-        self._runs, self._store, self._sweep, self._index, self._records = runs, store, sweep, index, records
-        self._plan = read_sweep_file(store, sweep, MANIFEST) or {}
-        self._choices = read_sweep_file(store, sweep, CHOICES)
+        self._runs, self._storage, self._sweep, self._index, self._records = runs, storage, sweep, index, records
+        self._plan = read_sweep_file(storage, sweep, MANIFEST) or {}
+        self._choices = read_sweep_file(storage, sweep, CHOICES)
         self._params = _params(self._plan, records)
         self._present, self._marks = present, marks
         kept = next((run for run in present if run.complete), present[0] if present else None)
@@ -100,7 +101,7 @@ class SweepRun:
         mark = _mark([*parts, naming_text(naming), repr(read).encode(), repr(conclusions).encode()])
         if self._kept and self._kept.complete == mark:
             return "unchanged"
-        files["results.parquet"] = table_bytes(self._store, self._sweep, self._index)
+        files["results.parquet"] = table_bytes(self._storage, self._sweep, self._index)
         drawn = pictures(self._sweep)
         with tempfile.TemporaryDirectory() as folder:
             for name, data in files.items():
@@ -126,8 +127,8 @@ class SweepRun:
     def _files(self) -> dict[str, bytes]:
         found = {}
         for name in (MANIFEST, CHOICES, REPORT):
-            if self._store.exists(f"{self._sweep}/{name}"):
-                found[name] = self._store.read(f"{self._sweep}/{name}")
+            if self._storage.exists(f"{self._sweep}/{name}"):
+                found[name] = self._storage.read(f"{self._sweep}/{name}")
         return found
 
     def _tags(self) -> dict[str, str]:

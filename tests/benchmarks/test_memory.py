@@ -11,7 +11,8 @@ from benchmarks.memory import CONTENDERS, compare, lines
 from benchmarks.memory_child import HostPeak, measure
 from benchmarks.plain import run_plain
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

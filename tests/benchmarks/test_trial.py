@@ -11,7 +11,8 @@ from benchmarks.common import NotTheSame
 from benchmarks.plain import run_plain
 from benchmarks.trial import check_same, compare, run_ours
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])

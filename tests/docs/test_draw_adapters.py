@@ -15,7 +15,7 @@ _spec.loader.exec_module(draw_adapters)
 
 def test_every_finished_trial_is_in_its_picture(tmp_path: Path, monkeypatch) -> None:
     shared = {"status": "done", "memory/nll": 3.0, "fever/accuracy": 0.5, "forgetting/nll": 3.5, "train/params": 0.0}
-    methods = [{**shared, "method": "pretrained"}, {**shared, "method": "lora", "train/params": 1234.0}]
+    methods = [{**shared, "method": "pretrained"}, {**shared, "method": "lora", "train/params": 1234.0, "epochs": 8}]
     stages = [
         {
             **shared,
@@ -51,7 +51,7 @@ def test_every_finished_trial_is_in_its_picture(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(draw_adapters, "DOCS", tmp_path)
     draw_adapters.main(tmp_path)
     forgetting, use = ((tmp_path / f"{name}.svg").read_text() for name in ("adapters_forgetting", "use_memory"))
-    assert "<!-- pretrained -->" in forgetting and "<!-- lora (1,234) -->" in forgetting
+    assert "<!-- pretrained -->" in forgetting and "<!-- lora (1,234; 8) -->" in forgetting
     told = [line for name in draw_adapters.STAGES.values() for line in name.split("\n")]
     assert all(f"<!-- {line}" in use or f"     {line}" in use or line in use for line in told)
     assert "block 26" in use and "block 22" in use and "block 9" not in use

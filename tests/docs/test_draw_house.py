@@ -33,5 +33,5 @@ def test_a_circle_is_named() -> None:
 
 
 def test_a_modules_room_is_the_part_below_its_package() -> None:
-    names = ("sweep.records.store", "sweep.space", "sweep", "search_spaces.inductive")
+    names = ("sweep.records.sweep_storage", "sweep.space", "sweep", "search_spaces.inductive")
     assert [draw_house.room(name) for name in names] == ["sweep.records", "sweep.space", "sweep", "search_spaces"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from tests.sweep.running.faults import VARIABLE, plan
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ class Sweep:
         return max(found, default=0.0)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        found = [head.record() for head in Store(str(self.out.parent)).index(set_aside=False).values()]
+        found = [head.record() for head in SweepStorage(str(self.out.parent)).index(set_aside=False).values()]
         assert len({record["id"] for record in found}) == len(found), "a trial is recorded twice"
         return {record["id"]: record for record in found}
 

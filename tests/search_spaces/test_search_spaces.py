@@ -17,7 +17,7 @@ from sweep.planning.show import count_packs
 from sweep.space import Space
 from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.lm.card import ALIASES
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 MODULES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")

@@ -11,7 +11,7 @@ import torch
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
 from sweep.planning.plan_of import plan_of
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.ledger import Ledger, Packing
 from trainables.adapters.registry import ADAPTERS
 from trainables.pack.process_cache import ProcessCache
@@ -25,13 +25,13 @@ def cache() -> ProcessCache:
     return ProcessCache(torch.device("cpu"), None)
 
 
-def run_here(path: Path, store: Store, cache: ProcessCache) -> tuple[Ledger, list[str]]:
+def run_here(path: Path, storage: SweepStorage, cache: ProcessCache) -> tuple[Ledger, list[str]]:
     """Run a space's small form without Ray."""
     space = apply_overrides(small_form(load_space(path)), ["max_segments=1"])  # long texts only take longer
-    index = store.index()
-    plan = plan_of(space, index, {}, store, space.name)
+    index = storage.index()
+    plan = plan_of(space, index, {}, storage, space.name)
     said: list[str] = []
-    ledger = Ledger(plan, store, space.name, index, {}, Packing(lambda point: 8, 1), False, said.append)
+    ledger = Ledger(plan, storage, space.name, index, {}, Packing(lambda point: 8, 1), False, said.append)
     while (found := ledger.next_pack()) is not None:
         pack, _ = found
         work = PackWork({"trials": [ledger.task(p).to_dict() for p in pack.points], "trunk_layers": []}, cache)
@@ -46,11 +46,11 @@ def run_here(path: Path, store: Store, cache: ProcessCache) -> tuple[Ledger, lis
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
-    store = Store(str(tmp_path))
-    ledger, said = run_here(path, store, cache)
+    storage = SweepStorage(str(tmp_path))
+    ledger, said = run_here(path, storage, cache)
     outcome = ledger.outcome()
     assert outcome["done"] > 0 and outcome["missing"] == 0 and outcome["failed"] == 0, (outcome, said)
-    records = [head.record() for head in store.index().values()]
+    records = [head.record() for head in storage.index().values()]
     for record in records:
         asked = record["identity"]["probes"]
         wanted = {
@@ -61,5 +61,5 @@ def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: Proce
         if ADAPTERS[record["identity"]["method"]].trains:
             curve = record["curves"]["train/nll"]
             assert len(curve) == record["identity"]["epochs"]
-    again, _ = run_here(path, store, cache)
+    again, _ = run_here(path, storage, cache)
     assert again.outcome() == outcome

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from sweep.records.record import Origin, Record, begin_record, complete_record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import Runs
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 FIELDS = {
     "model": "llama2-7b",
@@ -31,8 +33,8 @@ CURVES = {"train/loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "train/leakage": [[1, 0.
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
+def storage(tmp_path: Path) -> SweepStorage:
+    return SweepStorage(str(tmp_path / "out"))
 
 
 @pytest.fixture
@@ -57,13 +59,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tracking(store: Store, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(storage: SweepStorage, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     """The default place for runs, its tables made."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    Path(store.uri).mkdir(exist_ok=True)
-    shutil.copy(empty_database, Path(store.uri) / "mlflow.db")
-    return resolve_tracking(store)
+    Path(storage.uri).mkdir(exist_ok=True)
+    shutil.copy(empty_database, Path(storage.uri) / "mlflow.db")
+    return resolve_tracking(storage)
 
 
 @pytest.fixture
@@ -102,12 +104,12 @@ def finished(begun: Callable[..., Record]) -> Callable[..., Record]:
 
 
 @pytest.fixture
-def save(store: Store) -> Callable[[Record], str]:
+def save(storage: SweepStorage) -> Callable[[Record], str]:
     """Store a record in its sweep's folder and return the folder."""
 
     def put(record: Record) -> str:
         folder = f"{record['sweep']}/trains/lm_x/layer_0/1/none_0/alpha_0.0/{record['id']}"
-        store.write_record(record, folder)
+        storage.write_record(record, folder)
         return folder
 
     return put

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sweep import evaluate as command
 from sweep.planning.plan_of import plan_sweep
 from sweep.records.frame import load_results
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.evaluate import Asked, ask_trials, evaluation_plan
 from sweep.running.sweep import run_sweep
 from sweep.space import ALL, Space, Stage
@@ -92,7 +92,7 @@ def run(space: Space, out: Path, **options: Any) -> Any:
 def answers(out: Path, label: str) -> dict[str, list[dict[str, Any]]]:
     """The answers to an asking, by trial."""
     found = {}
-    for head in Store(str(out)).index().values():
+    for head in SweepStorage(str(out)).index().values():
         path = head.record()["answers"].get(label)
         if path:
             found[head.id] = pq.read_table(out / path).to_pylist()
@@ -155,7 +155,7 @@ def test_answers_are_those_of_plain_transformers(storage: Path, make_space: Call
     model = AutoModelForCausalLM.from_pretrained(fixed["model"])
     tokenizer = AutoTokenizer.from_pretrained(fixed["model"])
     documents = load_corpus(fixed["data"]).select(3).documents
-    head = next(h for h in Store(str(storage)).index().values() if h.record()["identity"]["alpha"] == 1.0)
+    head = next(h for h in SweepStorage(str(storage)).index().values() if h.record()["identity"]["alpha"] == 1.0)
     record = head.record()
     weights = load_file(storage / head.folder / "memory.safetensors")
 
@@ -206,7 +206,7 @@ def test_without_weights_the_plan_says_that_it_would_train_again_and_why(
     plan = plan_sweep(space, tmp_path, probes=[LATER], baseline=False)
     assert plan.plan.num_to_run == 4 and plan.plan.num_to_ask == 0
     assert "4 trials are trained again: its weights are not stored (keep_memory=false)" in str(plan)
-    asked = evaluation_plan(Store(str(tmp_path)), "first", Asked((LATER,), baseline=False))
+    asked = evaluation_plan(SweepStorage(str(tmp_path)), "first", Asked((LATER,), baseline=False))
     assert asked.plan.num_left == 0 and "4 trials cannot be asked" in " ".join(asked.notes)
     assert "keep_memory=false" in " ".join(asked.notes)
     results = run(space, tmp_path, baseline=False, probes=[LATER])
@@ -224,7 +224,7 @@ def test_weights_after_chosen_epochs_are_kept_and_asked_later(
     ask_trials(tmp_path / "out", [LATER], executor="local", tracking_uri="http://127.0.0.1:9", baseline=False)
     assert counted["epochs"] == trained
     run(make_space(probes=(LATER,), eval_epochs=(0, 1)), tmp_path / "fresh", baseline=False)
-    later, fresh = (Store(str(tmp_path / place)).index() for place in ("out", "fresh"))
+    later, fresh = (SweepStorage(str(tmp_path / place)).index() for place in ("out", "fresh"))
     for trial, head in later.items():
         curve, expected = (i[trial].record()["curves"][f"{LATER}/accuracy"] for i in (later, fresh))
         assert [epoch for epoch, _ in curve] == [0, 1, 2] and curve == expected, head.folder
@@ -254,7 +254,7 @@ def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     assert (rows["method"] == "pretrained").sum() == 2
     again = plan_sweep(make_space("second"), storage).plan
     assert again.num_left == 0, "another sweep has it already"
-    (asked,) = evaluation_plan(Store(str(storage)), "first", Asked((LATER,))).plan.stages
+    (asked,) = evaluation_plan(SweepStorage(str(storage)), "first", Asked((LATER,))).plan.stages
     assert [point.trains for point in asked.to_ask] == [False] * 2 + [True] * 4, "so that the rest can be compared"
 
 
@@ -280,7 +280,7 @@ def test_answers_of_an_older_version_count_are_named_and_are_asked_anew_on_reque
     assert planned.plan.num_left == 0 and "4 trials were asked by version" in " ".join(planned.notes)
     ask_trials(storage, ["fever"], executor="local", tracking_uri="http://127.0.0.1:9", baseline=False)
     assert counted["epochs"] == 0 and counted["members asked"] == 4
-    heads = Store(str(storage)).index().values()
+    heads = SweepStorage(str(storage)).index().values()
     assert {head.record()["probe_versions"]["fever"] for head in heads} == {FeverPlan.version}
     assert not plan_sweep(make_space(), storage, baseline=False).notes
 

@@ -36,8 +36,8 @@ from sweep.records.steering import (
     write_steering,
     write_wish,
 )
-from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.wishes import Wishes
 from tests.sweep.running.test_ledger import SPACE, give, open_ledger, take
 
@@ -54,7 +54,7 @@ def said(place: str, *words: str, status: int = 0) -> str:
 def staged(tmp_path: Path) -> str:
     """A planned sweep, no trial of it run."""
     open_ledger(tmp_path)
-    keep_space(Store(str(tmp_path)), "staged", SPACE, None)
+    keep_space(SweepStorage(str(tmp_path)), "staged", SPACE, None)
     return f"{tmp_path}/staged"
 
 
@@ -100,14 +100,14 @@ def test_what_is_asked_while_nothing_runs_waits_for_the_next_run(staged: str) ->
     said(staged, "add", "--set", "alpha=2", "--stage", "most")
     assert "means nothing to this trial" in said(staged, "clone", trial, "--set", "alpha=7", status=2)
     said(staged, "clone", trial, "--set", "alpha=7", "--set", "allocation=partitioned", "--set", "memory_dim=8,16")
-    store = Store(str(Path(staged).parent))
-    pause, stop, add, clone = waiting_wishes(store, "staged")
+    storage = SweepStorage(str(Path(staged).parent))
+    pause, stop, add, clone = waiting_wishes(storage, "staged")
     assert (pause.command, stop.trial, add.settings, clone.trial) == (PAUSE, trial, ("alpha=2",), trial)
     assert [point["memory_dim"] for point in clone.points] == [8, 16] and "@" in add.by
     said(staged, "resume")
     ledger, lines = steered(Path(staged).parent)
     taken = take(ledger)
-    assert not waiting_wishes(store, "staged") and len(read_steering(store, "staged").wishes) == 5
+    assert not waiting_wishes(storage, "staged") and len(read_steering(storage, "staged").wishes) == 5
     begun = [record for _, record in taken]
     assert trial not in {record["id"] for record in begun} and ledger.statuses[trial] == "stopped"
     clones = [record for record in begun if record["stage"] == "clones"]
@@ -125,50 +125,50 @@ def test_what_is_asked_while_nothing_runs_waits_for_the_next_run(staged: str) ->
 def steered(folder: Path) -> tuple[Any, list[str]]:
     """A ledger of the space that has heard what was asked."""
     ledger, lines = open_ledger(folder)
-    ledger.steering = read_steering(ledger.store, "staged")
+    ledger.steering = read_steering(ledger.storage, "staged")
 
     def more(steering: Any) -> Any:
-        return plan_of(SPACE, ledger._index, ledger.choices, ledger.store, "staged", steering=steering)
+        return plan_of(SPACE, ledger._index, ledger.choices, ledger.storage, "staged", steering=steering)
 
     Wishes(ledger, lines.append, more).hear(at_once=True)
     return ledger, lines
 
 
 def test_a_run_refuses_in_words_what_it_cannot_do_and_goes_on(staged: str) -> None:
-    store = Store(str(Path(staged).parent))
+    storage = SweepStorage(str(Path(staged).parent))
     for wish in (new_wish(ADD, settings=("layer=99",)), new_wish(RESUME, trial="nobody"), new_wish(STOP, trial="x")):
-        write_wish(store, "staged", wish)
-    write_wish(store, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"model": ["?"]},)))
-    write_wish(store, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"nothing": 1},)))
-    store.write("staged/wishes/0-broken.json", b"{half")
-    store.write("staged/wishes/1-strange.json", json.dumps({"command": "explode", "by": "x", "at": "y"}).encode())
+        write_wish(storage, "staged", wish)
+    write_wish(storage, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"model": ["?"]},)))
+    write_wish(storage, "staged", replace(new_wish(CLONE, trial="x", settings=("lr=1",)), points=({"nothing": 1},)))
+    storage.write("staged/wishes/0-broken.json", b"{half")
+    storage.write("staged/wishes/1-strange.json", json.dumps({"command": "explode", "by": "x", "at": "y"}).encode())
     ledger, lines = steered(Path(staged).parent)
-    assert not waiting_wishes(store, "staged") and take(ledger)
-    told = [(wish.command, wish.refused) for wish in read_steering(store, "staged").wishes]
+    assert not waiting_wishes(storage, "staged") and take(ledger)
+    told = [(wish.command, wish.refused) for wish in read_steering(storage, "staged").wishes]
     assert told == [("?", True)] * 2 + [(ADD, True), (RESUME, True), (STOP, False), (CLONE, True), (CLONE, True)]
     assert any("layer=99" in line and "refused" in line for line in lines)
 
 
 def test_a_wish_is_done_once_though_its_file_comes_back(staged: str) -> None:
-    store = Store(str(Path(staged).parent))
-    write_wish(store, "staged", new_wish(PAUSE))
+    storage = SweepStorage(str(Path(staged).parent))
+    write_wish(storage, "staged", new_wish(PAUSE))
     (file,) = Path(staged).glob("wishes/*.json")
     content = file.read_bytes()
     ledger, _ = steered(Path(staged).parent)
     assert take(ledger) == [] and not ledger.exhausted
-    write_wish(store, "staged", new_wish(RESUME))
+    write_wish(storage, "staged", new_wish(RESUME))
     steered(Path(staged).parent)
     file.write_bytes(content)
     ledger, _ = steered(Path(staged).parent)
-    assert take(ledger) and len(read_steering(store, "staged").wishes) == 2 and not file.exists()
+    assert take(ledger) and len(read_steering(storage, "staged").wishes) == 2 and not file.exists()
 
 
 def test_what_was_added_is_there_in_the_next_plan_and_a_broken_list_is_refused(staged: str) -> None:
-    store = Store(str(Path(staged).parent))
+    storage = SweepStorage(str(Path(staged).parent))
     wish = Wish("1", ADD, "me@here", "2026-01-01T00:00:00+00:00", settings=("alpha=2",), taken_at="x")
-    before = plan_of(SPACE, store.index(), {}, store, "staged")
-    write_steering(store, "staged", NOTHING_ASKED.having(wish))
-    after = plan_of(SPACE, store.index(), {}, store, "staged")
+    before = plan_of(SPACE, storage.index(), {}, storage, "staged")
+    write_steering(storage, "staged", NOTHING_ASKED.having(wish))
+    after = plan_of(SPACE, storage.index(), {}, storage, "staged")
     assert sum(s.num_points for s in after.stages) == sum(s.num_points for s in before.stages) + 2 * 2
     assert {stage.name for stage in after.stages} == {stage.name for stage in before.stages}
     Path(staged, "steering.json").write_text("{half")
@@ -177,25 +177,25 @@ def test_what_was_added_is_there_in_the_next_plan_and_a_broken_list_is_refused(s
 
 
 def test_wishes_travel_through_an_object_store_too(s3_options: str) -> None:
-    store = Store(f"s3://bucket/steered?{s3_options}")
-    write_wish(store, "mine", new_wish(ADD, settings=("alpha=2",), stage="most"))
-    with store.lock("mine"):
-        (wish,) = waiting_wishes(store, "mine")
+    storage = SweepStorage(f"s3://bucket/steered?{s3_options}")
+    write_wish(storage, "mine", new_wish(ADD, settings=("alpha=2",), stage="most"))
+    with storage.lock("mine"):
+        (wish,) = waiting_wishes(storage, "mine")
         for outcome in ("2 trials more", "2 trials more, again"):
-            write_steering(store, "mine", NOTHING_ASKED.having(replace(wish, taken_at="now", outcome=outcome)))
-        (taken,) = read_steering(store, "mine").wishes
+            write_steering(storage, "mine", NOTHING_ASKED.having(replace(wish, taken_at="now", outcome=outcome)))
+        (taken,) = read_steering(storage, "mine").wishes
         assert (taken.settings, taken.stage, taken.outcome) == (("alpha=2",), "most", "2 trials more, again")
-        assert waiting_wishes(store, "mine", {wish.id}) == []
-        remove_wish(store, "mine", wish)
-        assert waiting_wishes(store, "mine") == []
+        assert waiting_wishes(storage, "mine", {wish.id}) == []
+        remove_wish(storage, "mine", wish)
+        assert waiting_wishes(storage, "mine") == []
 
 
 def test_every_shipped_space_is_kept_as_it_is(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    storage = SweepStorage(str(tmp_path))
     for name, file in shipped_spaces().items():
         space = load_space(file)
-        keep_space(store, name, space, None)
-        again, until = kept_space(store, name)
+        keep_space(storage, name, space, None)
+        again, until = kept_space(storage, name)
         assert until is None and plain_space(again) == plain_space(space)
         assert [stage.take for stage in again.stages] == [stage.take for stage in space.stages]
 
@@ -227,7 +227,7 @@ def test_a_driver_that_is_killed_leaves_what_was_asked_to_the_next(
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     sets = [word for field in FIELDS for word in ("--set", field)]
     command = [sys.executable, "-m", "sweep.run", "sample", "--storage", str(out), "--stage", "layer_selection"]
-    store = Store(str(out))
+    storage = SweepStorage(str(out))
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen([*command, *SWEEP, *sets], env=env, text=True, stdout=-1, stderr=subprocess.STDOUT)
@@ -237,10 +237,10 @@ def test_a_driver_that_is_killed_leaves_what_was_asked_to_the_next(
 
     run = start()
     try:
-        wait_until(lambda: store.is_sweep("sample") and bool(running()), 120.0)
+        wait_until(lambda: storage.is_sweep("sample") and bool(running()), 120.0)
         (trial,) = running()
         assert "keep a checkpoint" in said(place, "pause", "--wait", "60")
-        wait_until(lambda: store.files("sample/checkpoints") != [], 60.0)
+        wait_until(lambda: storage.files("sample/checkpoints") != [], 60.0)
         refused = subprocess.run([*command, *SWEEP], env=env, text=True, capture_output=True, timeout=120)
         assert refused.returncode == 2 and "ctl" in refused.stderr and "add --set" in refused.stderr
         assert "2 trials more" in said(place, "add", "--set", "lr=0.001", "--wait", "60")
@@ -248,17 +248,17 @@ def test_a_driver_that_is_killed_leaves_what_was_asked_to_the_next(
         run.wait()
         assert "the next one will do it" in said(place, "stop", trial)
         run = start()
-        wait_until(lambda: bool(read_steering(store, "sample").stopped), 120.0)
+        wait_until(lambda: bool(read_steering(storage, "sample").stopped), 120.0)
         time.sleep(1.0)
-        assert read_steering(store, "sample").paused and not running(), "still paused, by what was asked of the first"
+        assert read_steering(storage, "sample").paused and not running(), "still paused, by what was asked of the first"
         assert "goes on" in said(place, "resume", "--wait", "60")
         told, _ = run.communicate(timeout=900)
     finally:
         run.kill()
-    heads = {head.id: head for head in store.index().values()}
+    heads = {head.id: head for head in storage.index().values()}
     assert heads[trial].status == "stopped" and len(heads) == 4, told
     assert sum(head.status == "done" for head in heads.values()) == 3
     labels = [head.record()["labels"] for head in heads.values()]
     assert sum(bool(label) for label in labels) == 2 and run.returncode == 0
-    choices = read_sweep_file(store, "sample", CHOICES) or {}
+    choices = read_sweep_file(storage, "sample", CHOICES) or {}
     assert not choices, "the run was for one stage only"

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sweep import plan, run
-from sweep.records import store as store_module
-from sweep.records.store import Store, check_name
+from sweep.records import sweep_storage
+from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.running.options import RunOptions
 from sweep.running.ray_cluster import SOCKET_PATH_BYTES, check_temporary_folder
 from sweep.tracking.address import check_tracking_uri, resolve_tracking
@@ -78,7 +78,7 @@ def test_an_address_that_mlflow_has_no_store_for(uri, tmp_path, monkeypatch):
         RunOptions(tracking_uri=uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ConfigError, match="tracking-uri="):
-        resolve_tracking(Store(str(tmp_path)))
+        resolve_tracking(SweepStorage(str(tmp_path)))
     assert "tracking-uri=" in refused(run, "sample", "--tracking-uri", uri, "--plan", "--storage", tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_a_temporary_folder_too_long_for_sockets(tmp_path, monkeypatch):
 
 
 def test_a_storage_that_never_answers_is_named_soon(monkeypatch, tmp_path):
-    monkeypatch.setattr(store_module, "ANSWER_S", 0.5)
+    monkeypatch.setattr(sweep_storage, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         uri = f"s3://KEY:SECRET@bucket/x?endpoint_override=127.0.0.1:{port}&scheme=http"

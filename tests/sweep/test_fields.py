@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sweep import fields
-from trainables.trial.spec import FIELDS, coerce
+from trainables.trial.making import coerce
+from trainables.trial.spec import FIELDS
 
 
 def shown(*args: str) -> str:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from sweep import plan, publish, run
 from sweep.planning.plan_of import plan_sweep
 from sweep.records.mend import problems_of
-from sweep.records.store import Store
 from sweep.records.sweep_files import read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.records.table import results_table
 from sweep.report.__main__ import app as report
 from sweep.report.answers import read_answers
@@ -142,7 +142,9 @@ def test_every_command_names_what_is_damaged_beside_a_record_and_a_run_makes_it_
     if name == "analysis.json":
         assert path.read_bytes() == before
     assert ("0 trials to run" in said) == ("asking" in damage or name == "answers.parquet"), said
-    assert not problems_of(Store(str(copy / "out")), "kept", Store(str(copy / "out")).index(set_aside=False))
+    assert not problems_of(
+        SweepStorage(str(copy / "out")), "kept", SweepStorage(str(copy / "out")).index(set_aside=False)
+    )
     assert "broken" not in call("plan", copy)[1]
 
 
@@ -151,17 +153,17 @@ def test_every_command_names_what_is_damaged_beside_a_record_and_a_run_makes_it_
 )
 @pytest.mark.parametrize("file", ["plan.json", "choices.json", "sampled.json"])
 def test_a_broken_file_of_a_sweep_is_named_and_made_again(copy: Path, file: str, content: str) -> None:
-    store = Store(str(copy / "out"))
-    before, path = read_sweep_file(store, "kept", file), copy / "out" / "kept" / file
+    storage = SweepStorage(str(copy / "out"))
+    before, path = read_sweep_file(storage, "kept", file), copy / "out" / "kept" / file
     path.write_text(content)
-    if read_sweep_file(store, "kept", file) is not None:
+    if read_sweep_file(storage, "kept", file) is not None:
         pytest.skip("this is a whole file, only an empty one")
     assert f"kept/{file}: not " in " ".join(plan_sweep(copy / "kept.py", copy / "out").warnings)
-    assert f"kept/{file}: not " in " ".join(load_study(store).unreadable)
+    assert f"kept/{file}: not " in " ".join(load_study(storage).unreadable)
     results = run_sweep(copy / "kept.py", copy / "out", executor="local")
     assert (results.exit_code, results.num_run) == (0, 0)
     assert f"kept/{file}: not " in " ".join(results.notes) and f"set aside as {file}.broken" in " ".join(results.notes)
-    after = read_sweep_file(store, "kept", file)
+    after = read_sweep_file(storage, "kept", file)
     if file == "choices.json":
         for choice in (*before.values(), *after.values()):
             del choice["decided_at"]
@@ -200,14 +202,14 @@ def test_broken_commits_are_the_users_to_restore(copy: Path) -> None:
 
 def numbers(home: Path) -> tuple[dict, dict, dict, list[str]]:
     """All numbers that the commands take from a storage, by trial, and what they say of it."""
-    store = Store(str(home / "out"))
-    index = store.index(set_aside=False)
+    storage = SweepStorage(str(home / "out"))
+    index = storage.index(set_aside=False)
     rows = {}
-    for row in results_table(store, "kept", index).to_pylist():
+    for row in results_table(storage, "kept", index).to_pylist():
         rows[row["id"]] = {name: value for name, value in row.items() if value is not None}
-    study = load_study(store)
-    answers = {trial: found.given.tolist() for trial, found in read_answers(store, study.trials).items()}
-    labels = {trial: found.questions.labels.tolist() for trial, found in read_answers(store, study.trials).items()}
+    study = load_study(storage)
+    answers = {trial: found.given.tolist() for trial, found in read_answers(storage, study.trials).items()}
+    labels = {trial: found.questions.labels.tolist() for trial, found in read_answers(storage, study.trials).items()}
     texts = {trial.id: samples_of(study, trial) for trial in study.trials}
     plan_sweep(home / "kept.py", home / "out")
     return rows, {t: (answers[t], labels[t]) for t in answers}, texts, list(study.unreadable)

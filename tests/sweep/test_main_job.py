@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from tests.stand_ins import Hub, OfficialSite, Rule, model_files
 from trainables.lm.aliases import MODELS
 
@@ -52,7 +52,7 @@ def test_the_main_job_runs_to_its_end_from_its_defaults(
     done = job(tmp_path, "inductive.py", *small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done" in done.stdout and "Traceback" not in done.stderr
-    records = [head.record() for head in Store(str(tmp_path / "outputs")).index().values()]
+    records = [head.record() for head in SweepStorage(str(tmp_path / "outputs")).index().values()]
     assert records and {record["status"] for record in records} == {"done"}
     assert {record["data"]["given"] for record in records} == {"fever"}
     assert len(official.asked("GET .*zip")) == 1 and len(on_the_hub.asked("GET .*model.safetensors")) <= 2

@@ -17,9 +17,11 @@ from sweep.plan import app
 from sweep.planning.expand import build_plan
 from sweep.planning.load import load_space
 from sweep.records.record import Origin, begin_record, complete_record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 ROOT = Path(__file__).parents[2]
 INDUCTIVE = str(ROOT / "search_spaces" / "inductive.py")
@@ -51,7 +53,7 @@ Save = Callable[..., None]
 
 
 @pytest.fixture
-def save(store: Store) -> Save:
+def save(storage: SweepStorage) -> Save:
     """Write the record of a finished trial of `TINY`."""
 
     def put(result: dict[str, Any] | None = None, **values: Any) -> None:
@@ -61,7 +63,7 @@ def save(store: Store) -> Save:
         begun = begin_record(canonical(spec, card), identity(spec, card), card, origin)
         done = {"status": "done", "flops": 1e9, "timings": {"train_s": 2.0}, "metrics": {"memory/nll": 1.0}}
         record = complete_record(begun, {**done, **(result or {})})
-        store.write_record(record, f"demo/trains/lm_x/layer_0/1/none_0/alpha_0.0/{record['id']}")
+        storage.write_record(record, f"demo/trains/lm_x/layer_0/1/none_0/alpha_0.0/{record['id']}")
 
     return put
 
@@ -125,29 +127,31 @@ def test_it_imports_neither_torch_nor_ray(tmp_path: Path, how: list[str]) -> Non
     assert json.loads(done.stdout)["trials_to_run"] == 388
 
 
-def test_what_is_recorded_is_done_and_a_recorded_choice_opens_the_stage(space: str, store: Store, save: Save) -> None:
-    before = plan_json(space, "--storage", store.uri)
+def test_what_is_recorded_is_done_and_a_recorded_choice_opens_the_stage(
+    space: str, storage: SweepStorage, save: Save
+) -> None:
+    before = plan_json(space, "--storage", storage.uri)
     assert [s["to_run"] for s in before["stages"]] == [2, 1] and before["estimate"]["measured_hours"] is None
     save(layer=3)
     save(layer=7)
-    after = plan_json(space, "--storage", store.uri)
+    after = plan_json(space, "--storage", storage.uri)
     assert [(s["done"], s["to_run"]) for s in after["stages"]] == [(2, 0), (0, 1)]
     assert before["stages"][1]["waits_for"] == "choose" and after["estimate"]["measured_hours"] > 0
     assert after["stages"][1]["waits_for"] is None  # the choice follows from the records
     question = build_plan(load_space(space)).questions[0]
     choice = {"key": question.key, "value": 7, "by": "memory/nll", "metric": 1.25}
-    store.write_json("demo/choices.json", {question.key: choice})
+    storage.write_json("demo/choices.json", {question.key: choice})
     save(layer=7, alpha=1, allocation="simset1")
-    decided = plan_json(space, "--storage", store.uri)
+    decided = plan_json(space, "--storage", storage.uri)
     assert decided["trials_to_run"] == 0 and decided["stages"][1]["waits_for"] is None
-    assert "7 (memory/nll 1.25)" in plan(space, "--storage", store.uri)
-    assert plan_json(space, "--storage", store.uri, "--set", "seed=5")["trials_to_run"] == 3
+    assert "7 (memory/nll 1.25)" in plan(space, "--storage", storage.uri)
+    assert plan_json(space, "--storage", storage.uri, "--set", "seed=5")["trials_to_run"] == 3
 
 
-def test_failed_trials_count_as_left_when_they_are_to_be_retried(space: str, store: Store, save: Save) -> None:
+def test_failed_trials_count_as_left_when_they_are_to_be_retried(space: str, storage: SweepStorage, save: Save) -> None:
     save(layer=3, result={"status": "failed", "error": {"class": "x", "message": "y"}})
-    assert plan_json(space, "--storage", store.uri)["trials_to_run"] == 2
-    assert plan_json(space, "--storage", store.uri, "--retry-failed")["trials_to_run"] == 3
+    assert plan_json(space, "--storage", storage.uri)["trials_to_run"] == 2
+    assert plan_json(space, "--storage", storage.uri, "--retry-failed")["trials_to_run"] == 3
 
 
 def test_stage_and_name_and_small(space: str, tmp_path: Path) -> None:
@@ -195,3 +199,33 @@ def test_help_shows_examples() -> None:
         env={**os.environ, "COLUMNS": "100"},
     )  # fmt: skip
     assert done.returncode == 0 and "python -m sweep.plan search_spaces/inductive.py" in done.stdout
+
+
+def plan_notes(*arguments: str) -> list[str]:
+    found = CliRunner().invoke(app, [*arguments, "--json"])
+    assert found.exit_code == 0, found.output
+    notes: list[str] = json.loads(found.stdout)["notes"]
+    return notes
+
+
+def test_more_documents_than_the_data_have_are_said(space: str, tmp_path: Path) -> None:
+    told = "a run refuses this: num_documents=61: the data has 60 documents"
+    notes = plan_notes(space, "--set", "num_documents=60,61,100000", "--storage", str(tmp_path / "out"))
+    refused = [note for note in notes if "refuses" in note]
+    assert len(refused) == 1 and told in refused[0], "the smallest number that is too large stands for those above it"
+    notes = plan_notes(space, "--set", "num_documents=60", "--storage", str(tmp_path / "out"))
+    assert len(notes) == 1 and "59 of 60 evidence pages have a text" in notes[0], "as the run says it"
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"text": "Oak."}\n{"text": "Larch."}\n')
+    options = ["--data", str(own), "--storage", str(tmp_path / "out"), "--set", "probes="]
+    assert "the data has 2 documents" in plan_notes(space, *options, "--set", "num_documents=3")[0]
+    printed = CliRunner().invoke(app, [space, *options, "--set", "num_documents=3"]).stdout
+    assert "WARNING: a run refuses this: num_documents=3" in printed
+    assert not plan_notes(space, *options, "--set", "num_documents=2")
+
+
+def test_data_too_large_for_a_plan_are_left_to_the_run(space: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sweep.planning.inputs._PLANNED_BYTES", 0)
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"text": "Oak."}\n')
+    assert not plan_notes(space, "--data", str(own), "--set", "num_documents=9", "--storage", str(tmp_path / "out"))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.records.store import Store
-from trainables.trial.spec import training_id
+from sweep.records.sweep_storage import SweepStorage
+from trainables.trial.identity import training_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -71,14 +71,14 @@ def train_points(storage: Path) -> int:
     import sqlite3
 
     try:
-        with sqlite3.connect(f"file:{storage / 'mlflow.db'}?mode=ro", uri=True) as store:
-            return int(store.execute("select count(*) from metrics where key = 'train/nll'").fetchone()[0])
+        with sqlite3.connect(f"file:{storage / 'mlflow.db'}?mode=ro", uri=True) as database:
+            return int(database.execute("select count(*) from metrics where key = 'train/nll'").fetchone()[0])
     except sqlite3.Error:
         return 0
 
 
 def records(storage: Path) -> dict[str, dict]:
-    return {trial: head.record() for trial, head in Store(str(storage)).index(set_aside=False).items()}
+    return {trial: head.record() for trial, head in SweepStorage(str(storage)).index(set_aside=False).items()}
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_killed_driver_loses_nothing_and_the_next_run_finishes(tmp_path, tiny_
     assert not list((storage / "tiny" / "checkpoints").glob("*"))
 
 
-@pytest.mark.parametrize("executor", ["ray", "local"])
+@pytest.mark.parametrize("executor", [pytest.param("ray", marks=pytest.mark.slow), "local"])
 def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sample_data, executor):
     space = write_space(tmp_path, tiny_models, sample_data, epochs=4000)
     storage = tmp_path / "out"
@@ -193,9 +193,9 @@ def test_ctrl_c_keeps_checkpoints_and_what_is_recorded(tmp_path, tiny_models, sa
 
 def test_two_runs_at_once_on_one_name_the_second_says_so(tmp_path, tiny_models, sample_data):
     space = write_space(tmp_path, tiny_models, sample_data)
-    from sweep.records.store import Store
+    from sweep.records.sweep_storage import SweepStorage
 
-    with Store(str(tmp_path / "out")).lock("tiny"):
+    with SweepStorage(str(tmp_path / "out")).lock("tiny"):
         second = run(space, "--storage", tmp_path / "out")
     assert second.returncode == 2
     assert str(os.getpid()) in second.stderr and len(second.stderr.strip().splitlines()) == 1

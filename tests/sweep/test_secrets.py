@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sweep import plan, publish, run
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.__main__ import app as report
 from sweep.running import ray_cluster
 from sweep.tracking.address import Tracking
@@ -47,36 +47,36 @@ def test_no_secret_of_an_address_leaves_a_sweep(
     monkeypatch.chdir(tmp_path)
     Path("space.py").write_text(SPACE % {"model": str(tiny_models["llama"]), "data": str(sample_data)})
     where = s3_options.partition("&access_key_id")[0]
-    storage = f"s3://HUSHKEY:HU/SH@HUSH@bucket/secrets?{where}&session_token=HUSH"
-    code, first = said(run.app, "space.py", "--storage", storage, "--executor", "local")
+    address = f"s3://HUSHKEY:HU/SH@HUSH@bucket/secrets?{where}&session_token=HUSH"
+    code, first = said(run.app, "space.py", "--storage", address, "--executor", "local")
     assert code == 0 and "s3://bucket/secrets/tiny" in first, first
     told = [first]
     for app, args in (
-        (plan.app, ["space.py", "--storage", storage]),
+        (plan.app, ["space.py", "--storage", address]),
         (report, [f"s3://HUSHKEY:HU/SH@HUSH@bucket/secrets/tiny?{where}&session_token=HUSH", "--resamples", "100"]),
-        (publish.app, [storage]),
+        (publish.app, [address]),
     ):
         code, text = said(app, *args)
         assert code == 0, text
         told.append(text)
-    for address in (
+    for server in (
         "http://me:HUSH@127.0.0.1:9",
         "http://127.0.0.1:9/?access_key=HUSH&secret_key=HUSH",
     ):
         for app, args in (
-            (run.app, ["space.py", "--storage", storage, "--executor", "local"]),
-            (publish.app, [storage]),
-            (report, [storage]),
+            (run.app, ["space.py", "--storage", address, "--executor", "local"]),
+            (publish.app, [address]),
+            (report, [address]),
         ):
-            told.append(said(app, *args, "--tracking-uri", address)[1])
+            told.append(said(app, *args, "--tracking-uri", server)[1])
     out, err = capfd.readouterr()
     for text in (*told, out, err):
         assert not SECRET.search(text), text
-    store = Store(storage)
+    storage = SweepStorage(address)
     files = [path for name in ("record.json", "plan.json", "storage.json", "answers.parquet", "report.html")
-             for folder in ("", "tiny") for path in store.find(folder, name)]  # fmt: skip
+             for folder in ("", "tiny") for path in storage.find(folder, name)]  # fmt: skip
     assert len(files) >= 6
-    for content in (*map(store.read, files), Path("mlflow.db").read_bytes()):
+    for content in (*map(storage.read, files), Path("mlflow.db").read_bytes()):
         assert not re.search(rb"HU/?SH", content)
 
 
@@ -93,7 +93,7 @@ def test_no_command_or_error_about_mlflow_shows_a_password(tmp_path: Path, monke
         "http://me:HUSH@127.0.0.1:9",
         "mysql://me:HUSH@127.0.0.1:9/x",
     ):
-        assert not SECRET.search(view_link(Store(tmp_path), Tracking(uri, "x"), "tiny"))
+        assert not SECRET.search(view_link(SweepStorage(tmp_path), Tracking(uri, "x"), "tiny"))
         with pytest.raises(TrackingError) as caught:
             Runs(Tracking(uri, "x"), "none")
         assert not SECRET.search(str(caught.value))

@@ -16,7 +16,7 @@ from sweep.planning.expand import build_plan
 from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import plan_of, plan_sweep
 from sweep.records.frame import load_results
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.study import load_study
 from sweep.running import ledger as ledger_module
 from sweep.running.ledger import Ledger, Packing
@@ -25,7 +25,7 @@ from sweep.space import ALL, Best, OneOf, Sampling, Space, Stage, checked
 from sweep.tracking.layout import run_params, run_tags
 from trainables.adapters.training import PackTraining
 from trainables.errors import ConfigError
-from trainables.trial.spec import training_id
+from trainables.trial.identity import training_id
 
 DOCUMENT = Stage(name="document", axes={"seed": ALL}, fixed={"content": "document"})
 USE = Stage(name="use", axes={"seed": ALL}, fixed={"content": "template"}, start_from="document")
@@ -71,7 +71,7 @@ def run(space: Space, out: Path, **options: Any) -> Any:
 
 def by_stage(out: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for head in Store(str(out)).index().values():
+    for head in SweepStorage(str(out)).index().values():
         found.setdefault(head.record()["stage"], []).append({**head.record(), "folder": head.folder})
     return found
 
@@ -108,7 +108,7 @@ def test_each_trial_starts_from_the_one_of_its_seed_and_all_say_from_which(finis
     rows = load_results(finished / "first").set_index("stage")
     assert set(rows.loc["use", "start_from"]) == {"content=document"}, "repetitions have one name"
     assert rows.loc["use", "start_from_key"].nunique() == 2 and rows.loc["document", "start_from"].isna().all()
-    trials = load_study(Store(str(finished)), ["first"]).trials
+    trials = load_study(SweepStorage(str(finished)), ["first"]).trials
     assert {t.get("start_from") for t in trials if t.stage == "use"} == {"content=document"}
 
 
@@ -178,11 +178,11 @@ def test_weights_that_would_not_be_kept_are_refused_before_anything_starts(
 
 
 def ledger_of(space: Space, folder: Path, retry_failed: bool = False) -> tuple[Ledger, list[str]]:
-    store, said = Store(str(folder)), []
-    index = store.index()
-    plan = plan_of(space, index, {}, store, space.name, retry_failed=retry_failed)
+    storage, said = SweepStorage(str(folder)), []
+    index = storage.index()
+    plan = plan_of(space, index, {}, storage, space.name, retry_failed=retry_failed)
     packing = Packing(lambda point: 8, 1)
-    return Ledger(plan, store, space.name, index, {}, packing, retry_failed, said.append), said
+    return Ledger(plan, storage, space.name, index, {}, packing, retry_failed, said.append), said
 
 
 def work_off(ledger: Ledger, status: Callable[[dict[str, Any]], str]) -> list[tuple[str, int]]:
@@ -219,13 +219,15 @@ def test_a_parent_that_another_sweep_is_training_is_waited_for(
     make_space: Callable[..., Space], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "ASK_AGAIN_S", 0.0)
-    stores = [Store(str(tmp_path)) for _ in range(2)]
-    with stores[0].lock("first"), stores[1].lock("second"):
+    storages = [SweepStorage(str(tmp_path)) for _ in range(2)]
+    with storages[0].lock("first"), storages[1].lock("second"):
         ledgers, said = [], []
-        for store, space in zip(stores, (make_space(DOCUMENT), make_space(DOCUMENT, USE, name="second")), strict=True):
-            plan = plan_of(space, store.index(), {}, store, space.name)
+        for storage, space in zip(
+            storages, (make_space(DOCUMENT), make_space(DOCUMENT, USE, name="second")), strict=True
+        ):
+            plan = plan_of(space, storage.index(), {}, storage, space.name)
             packing = Packing(lambda point: 8, 1)
-            ledgers.append(Ledger(plan, store, space.name, store.index(), {}, packing, False, said.append))
+            ledgers.append(Ledger(plan, storage, space.name, storage.index(), {}, packing, False, said.append))
         one, other = ledgers
         taken = [one.next_pack()]
         assert all(taken) and other.next_pack() is None and not other.exhausted

@@ -18,7 +18,7 @@ import sweep.plan
 import sweep.publish
 import sweep.report.__main__
 import sweep.run
-from sweep.records.store import RECORD, Store
+from sweep.records.sweep_storage import RECORD, SweepStorage
 from sweep.running import ray_tune
 from sweep.running.exchange import PackExchange
 from sweep.running.ray_cluster import Nodes
@@ -47,7 +47,9 @@ TRIALS = 10
 
 
 @pytest.fixture
-def command(store: Store, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def command(
+    storage: SweepStorage, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Run a command on a storage; trials end at once in this process, without Ray."""
     (tmp_path / "space.py").write_text(SPACE)
 
@@ -93,26 +95,28 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_each_command_reads_each_record_once(store: Store, tmp_path: Path, command, reads: Counter[str]) -> None:
-    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
+def test_each_command_reads_each_record_once(
+    storage: SweepStorage, tmp_path: Path, command, reads: Counter[str]
+) -> None:
+    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", storage.uri)
     command(*run)
-    records = Path(store.uri, "staged").rglob(RECORD)
-    found = {str(path.relative_to(store.uri)) for path in records}
+    records = Path(storage.uri, "staged").rglob(RECORD)
+    found = {str(path.relative_to(storage.uri)) for path in records}
     trainings = sorted(path for path in found if "/probes/" not in path)
     assert len(trainings) == TRIALS and len(found) == 2 * TRIALS  # one of the training, one of what it was asked
     assert not reads, "what a run has made itself it need not read"
 
     gone = trainings[:3]
     for path in gone:
-        store.delete(path)
+        storage.delete(path)
     assert "3 trials to run" in command(*run)
     assert reads == dict.fromkeys(found - set(gone), 1)
 
     others = {
         "everything is done": (*run,),
         "plan": (sweep.plan.app, *run[1:]),
-        "publish": (sweep.publish.app, store.uri),
-        "report": (sweep.report.__main__.app, f"{store.uri}/staged", "--resamples", "100"),
+        "publish": (sweep.publish.app, storage.uri),
+        "report": (sweep.report.__main__.app, f"{storage.uri}/staged", "--resamples", "100"),
     }
     for what, call in others.items():
         reads.clear()
@@ -120,8 +124,10 @@ def test_each_command_reads_each_record_once(store: Store, tmp_path: Path, comma
         assert reads == dict.fromkeys(found, 1), what
 
 
-def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(store: Store, tmp_path: Path, command) -> None:
-    home = Path(store.uri)
+def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(
+    storage: SweepStorage, tmp_path: Path, command
+) -> None:
+    home = Path(storage.uri)
     shutil.rmtree(home)  # the database of the fixture has been made with another umask
     home.mkdir()
     if os.geteuid() == 0:
@@ -129,9 +135,9 @@ def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(store: 
     os.chmod(home, 0o2775)
     group, before = home.stat().st_gid, os.umask(0o002)
     try:
-        command(sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
-        command(sweep.publish.app, store.uri)
-        command(sweep.report.__main__.app, f"{store.uri}/staged", "--resamples", "100")
+        command(sweep.run.app, str(tmp_path / "space.py"), "--storage", storage.uri)
+        command(sweep.publish.app, storage.uri)
+        command(sweep.report.__main__.app, f"{storage.uri}/staged", "--resamples", "100")
     finally:
         os.umask(before)
     left = [path for path in home.rglob("*")]
@@ -140,10 +146,10 @@ def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(store: 
     assert closed == []
 
 
-def test_a_run_tables_and_publishes_what_it_has_made_itself(store: Store, tmp_path: Path, command) -> None:
-    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", store.uri)
+def test_a_run_tables_and_publishes_what_it_has_made_itself(storage: SweepStorage, tmp_path: Path, command) -> None:
+    run = (sweep.run.app, str(tmp_path / "space.py"), "--storage", storage.uri)
     command(*run)
-    table = store.read("staged/results.parquet")
-    assert f"wrote {store.uri}/staged/results.parquet" in (again := command(sweep.publish.app, store.uri))
+    table = storage.read("staged/results.parquet")
+    assert f"wrote {storage.uri}/staged/results.parquet" in (again := command(sweep.publish.app, storage.uri))
     assert f"{TRIALS + 1} unchanged" in again  # the run itself had published all of its records
-    assert store.read("staged/results.parquet") == table
+    assert storage.read("staged/results.parquet") == table

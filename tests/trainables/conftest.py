@@ -19,7 +19,9 @@ from trainables.data.corpus import load_corpus
 from trainables.data.prompts import HEADER
 from trainables.pack.process_cache import ProcessCache
 from trainables.probes.registry import PROBES
-from trainables.trial.spec import TrialSpec, canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 
 def _load(file: str) -> ModuleType:

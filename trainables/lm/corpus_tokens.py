@@ -20,8 +20,8 @@ class FlatTokens(Protocol):
     def __len__(self) -> int:
         """Return the number of tokens."""
 
-    def __getitem__(self, places: Any, /) -> Any:
-        """Return the tokens of a slice, or at an array of places."""
+    def __getitem__(self, places: slice, /) -> Any:
+        """Return the tokens of a slice."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class CorpusTokens:
         chosen = ranges(first, counts)
         starts = np.where(chosen > 0, self.segment_ends[chosen - 1], 0) if len(chosen) else chosen
         lengths = self.segment_ends[chosen] - starts
-        in_a_row = len(chosen) > 0 and bool((starts[1:] == self.segment_ends[chosen[:-1]]).all())
-        tokens = (
-            self.tokens[int(starts[0]) : int(self.segment_ends[chosen[-1]])]
-            if in_a_row
-            else self.tokens[ranges(starts, lengths)]
-        )
+        # Stretches that stand together are copied whole: a search for each token would cost more than its copy.
+        first_of = np.flatnonzero(np.append(True, starts[1:] != self.segment_ends[chosen[:-1]])[: len(chosen)])
+        last_of = np.append(first_of[1:], len(chosen))[: len(first_of)] - 1
+        ends = self.segment_ends[chosen[last_of]]
+        parts = [self.tokens[a:b] for a, b in zip(starts[first_of].tolist(), ends.tolist(), strict=True)]
+        tokens = parts[0] if len(parts) == 1 else np.concatenate([self.tokens[:0], *parts])
         return CorpusTokens(tokens, np.cumsum(lengths), np.cumsum(counts))
 
 

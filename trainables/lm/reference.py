@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trainables.errors import failure_kind
+from trainables.errors import ConfigError, failure_kind
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import attention_can_be_told, find_blocks, load_part, windows_told
@@ -29,7 +29,20 @@ def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) ->
         memory: `[batch, seq, model_dim]` to the same shape. Where it has a method `read`, that is called before each
             pass of the model with the tokens, the attention mask and the cache, as they are given to the model.
         layer: 0-based index of the block.
+
+    Raises:
+        ConfigError: the model has no such block, or is of another width than what the memory was made for (its
+            `model_dim`, where it has one).
     """
+    blocks = getattr(model.base_model, "layers", None) or find_blocks(model)[2]
+    if not 0 <= layer < len(blocks):
+        raise ConfigError(f"layer={layer}: {type(model).__name__} has blocks 0 to {len(blocks) - 1}")
+    width = getattr(memory, "model_dim", None)
+    if width is not None and width != model.config.get_text_config().hidden_size:
+        raise ConfigError(
+            f"the memory is for hidden states of {width} numbers, those of {type(model).__name__} have "
+            f"{model.config.get_text_config().hidden_size}: attach it to the model it was trained with"
+        )
 
     def add(block: nn.Module, args: Any, output: Any) -> Any:
         # Blocks return a tensor or a tuple; `output[0]` of a tensor would be the first row of the batch.
@@ -40,7 +53,6 @@ def attach_memory(model: Any, memory: Callable[[Tensor], Tensor], layer: int) ->
     def _added(hidden: Tensor) -> Tensor:
         return hidden + memory(hidden).to(hidden.dtype)
 
-    blocks = getattr(model.base_model, "layers", None) or find_blocks(model)[2]
     handles = [blocks[layer].register_forward_hook(add)]
     read = getattr(memory, "read", None)
     if read is not None:

@@ -6,6 +6,7 @@ stream, which `datasets.Dataset.from_file` opens as well.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -93,7 +94,7 @@ def _flat(chunk: pa.ListArray) -> NDArray[np.int32]:
 
 
 class MappedTokens:
-    """Several arrays that are read as one: by a slice, or by an array of places that rises within each array's part.
+    """Several arrays that are read as one, slice by slice.
 
     Args:
         parts: the arrays.
@@ -102,25 +103,18 @@ class MappedTokens:
     def __init__(self, parts: Sequence[NDArray[np.int32]]) -> None:
         """Note where each part ends."""
         self._parts = [np.zeros(0, dtype=np.int32), *parts]
-        self._ends = np.cumsum([len(part) for part in self._parts])
+        self._ends: list[int] = np.cumsum([len(part) for part in self._parts]).tolist()
 
     def __len__(self) -> int:
         """Return the number of tokens."""
-        return int(self._ends[-1])
+        return self._ends[-1]
 
-    def __getitem__(self, places: slice | NDArray[np.int64]) -> Ints:
+    def __getitem__(self, places: slice) -> Ints:
         """Return some tokens; a slice within one part is a view."""
-        if isinstance(places, slice):
-            start, stop, _ = places.indices(len(self))
-            first, last = np.searchsorted(self._ends, [start, max(start, stop - 1)], side="right").tolist()
-            found = []
-            for number in range(first, min(last, len(self._parts) - 1) + 1):
-                before = int(self._ends[number - 1])
-                found.append(self._parts[number][max(0, start - before) : max(0, stop - before)])
-            return found[0] if len(found) == 1 else np.concatenate([self._parts[0], *found])
-        out = np.empty(len(places), dtype=np.int32)
-        of_place = np.searchsorted(self._ends, places, side="right")
-        for part in np.unique(of_place).tolist():
-            chosen = of_place == part
-            out[chosen] = self._parts[part][places[chosen] - self._ends[part - 1]]
-        return out
+        start, stop, _ = places.indices(len(self))
+        first, last = (bisect_right(self._ends, place) for place in (start, max(start, stop - 1)))
+        found = []
+        for number in range(first, min(last, len(self._parts) - 1) + 1):
+            before = self._ends[number - 1]
+            found.append(self._parts[number][max(0, start - before) : max(0, stop - before)])
+        return found[0] if len(found) == 1 else np.concatenate([self._parts[0], *found])

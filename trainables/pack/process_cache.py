@@ -39,9 +39,11 @@ from trainables.pack.texts import (
 from trainables.probes.plan import ProbePlan
 from trainables.probes.probe import Probe
 from trainables.probes.registry import probe_plans
+from trainables.trial.canonical import draws_texts
 from trainables.trial.fields import Part
+from trainables.trial.making import twin
 from trainables.trial.parts import fields_of, only
-from trainables.trial.spec import TrialSpec, draws_texts, twin
+from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
 

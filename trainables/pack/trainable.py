@@ -26,7 +26,7 @@ from trainables.lm.inputs import prepare_node
 from trainables.node.addresses import shown
 from trainables.node.machine import oom_kills
 from trainables.node.storage import StorageError, exists
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 if TYPE_CHECKING:
     from trainables.pack.process_cache import ProcessCache

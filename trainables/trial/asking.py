@@ -19,7 +19,9 @@ from trainables.node.cache_dir import user_path
 from trainables.probes.plan import ProbePlan
 from trainables.probes.registry import PROBES
 from trainables.trial.fields import Role
-from trainables.trial.spec import FIELDS, STATED_DEFAULTS, TrialSpec, coerce, digest
+from trainables.trial.identity import STATED_DEFAULTS, digest
+from trainables.trial.making import coerce
+from trainables.trial.spec import FIELDS, TrialSpec
 
 ASKING_IDS = "asking 1"
 """Raised when the same question gets another id."""

@@ -10,7 +10,8 @@ from typing import cast
 
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.fields import InReport, Part, Role
-from trainables.trial.spec import FIELDS, TrialSpec, twin
+from trainables.trial.making import twin
+from trainables.trial.spec import FIELDS, TrialSpec
 
 
 def fields_of(parts: Part) -> tuple[str, ...]:
@@ -25,7 +26,7 @@ def fields_in_role(role: Role) -> tuple[str, ...]:
 
 def fields_in_report(use: InReport) -> tuple[str, ...]:
     """Return the identity fields that the report uses like this."""
-    return tuple(name for name in fields_in_role(Role.TRAINING | Role.PROBE) if FIELDS[name].report is use)
+    return tuple(name for name in IDENTITY_FIELDS if FIELDS[name].report is use)
 
 
 @cache
@@ -45,6 +46,9 @@ def may_differ(name: str, free: Collection[str]) -> bool:
     return FIELDS[name].may_differ and (name in free or not FIELDS[name].by_adapter)
 
 
+IDENTITY_FIELDS: tuple[str, ...] = fields_in_role(Role.TRAINING | Role.PROBE)
+REPEATED: tuple[str, ...] = tuple(name for name, field in FIELDS.items() if field.report is InReport.SEED)
+"""Fields whose values repeat a trial: means are taken over them."""
 COST_FIELDS = tuple(name for name, field in FIELDS.items() if field.costs)
 """On what the estimated cost of a trial depends."""
 

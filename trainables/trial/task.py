@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainables.trial.asking import Asking, own_askings
-from trainables.trial.spec import TrialSpec, identity, make_spec
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
 from trainables.probes.registry import PROBES
 from trainables.trial.fields import Part
+from trainables.trial.identity import MATHS
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import MATHS
 
 LEGEND = (
     "Differences are trial minus the pretrained model (after minus before), over the questions that both were asked. "

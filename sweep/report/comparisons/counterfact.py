@@ -23,8 +23,8 @@ from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text
 from trainables.probes.counterfact.targets import GROUPS, METRICS, sample_scores
 from trainables.trial.fields import Part
+from trainables.trial.identity import MATHS
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import MATHS
 
 SLUG = "counterfact_against_pretrained"
 SAME_FIELDS = tuple(

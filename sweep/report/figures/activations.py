@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.figures.drawing import MAP, Figure, finish, panels
 from sweep.report.figures.resampled import alikeness
 from sweep.report.figures.simset import MAX_ALLOCATIONS, Analysis, read_group_of_document
@@ -40,11 +40,11 @@ class Picture:
     told: str = ""
 
 
-def activation_figure(store: Store, found: Sequence[Analysis], references: References) -> Figure | None:
+def activation_figure(storage: SweepStorage, found: Sequence[Analysis], references: References) -> Figure | None:
     """Draw one panel per allocation, and its plain memory: documents by group, entries by their document.
 
     Args:
-        store: of the trials.
+        storage: of the trials.
         found: from `simset.analyses`.
         references: give the plain memory of a trial.
     """
@@ -53,13 +53,13 @@ def activation_figure(store: Store, found: Sequence[Analysis], references: Refer
     for analysis in found:
         if len(drawn) == MAX_ALLOCATIONS:
             break
-        picture = picture_of(store, analysis.trial, read_group_of_document(store, analysis.trial))
+        picture = picture_of(storage, analysis.trial, read_group_of_document(storage, analysis.trial))
         if picture is not None:
             drawn.append((variant(analysis.trial), picture))
             other = references.plain(analysis.trial)
             plain |= {other.id: other} if other else {}
     for other in list(plain.values())[:1]:
-        picture = picture_of(store, other, None)
+        picture = picture_of(storage, other, None)
         drawn = [(f"{variant(other)}, plain", picture), *drawn] if picture is not None else drawn
     if not drawn:
         return None
@@ -85,16 +85,16 @@ def pictures_drawn(pictures: Sequence[tuple[str, Picture]]) -> Iterator[Any]:
         yield canvas
 
 
-def picture_of(store: Store, trial: Trial, groups: Sequence[int] | None) -> Picture | None:
+def picture_of(storage: SweepStorage, trial: Trial, groups: Sequence[int] | None) -> Picture | None:
     """Return a trial's activations as shares of each document's largest, entries by document; None without a file.
 
     Args:
-        store: of the trial.
+        storage: of the trial.
         trial: which.
         groups: of its documents, which then stand group by group.
     """
     try:
-        read = np.load(io.BytesIO(store.read(f"{trial.folder}/{ACTIVATIONS}")), allow_pickle=False)
+        read = np.load(io.BytesIO(storage.read(f"{trial.folder}/{ACTIVATIONS}")), allow_pickle=False)
     except (OSError, ValueError, EOFError, DataError):
         return None
     if read.ndim != 2 or not read.size:

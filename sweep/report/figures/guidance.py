@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.figures.activations import MOST_CELLS, picture_of, pictures_drawn
 from sweep.report.figures.drawing import MAX_PANELS, Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.figures.simset import ANALYSIS
@@ -23,7 +23,7 @@ def guided(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.status == "done" and trial.get("method") == "docguidance"]
 
 
-def guidance_figures(store: Store, trials: Sequence[Trial]) -> list[Figure]:
+def guidance_figures(storage: SweepStorage, trials: Sequence[Trial]) -> list[Figure]:
     """Draw the errors by epoch, and documents by entries, a panel for each of the first trials."""
     found = guided(trials)[:MAX_PANELS]
     if not found:
@@ -31,7 +31,7 @@ def guidance_figures(store: Store, trials: Sequence[Trial]) -> list[Figure]:
     labels = labels_of(found)
     titles = [", ".join(label_texts(trial, labels)) for trial in found]
     figures = [_errors(found, titles)]
-    pictures = [(title, picture_of(store, t, None)) for title, t in zip(titles, found, strict=True)]
+    pictures = [(title, picture_of(storage, t, None)) for title, t in zip(titles, found, strict=True)]
     drawn = [(title, picture) for title, picture in pictures if picture is not None]
     if drawn:
         with pictures_drawn(drawn) as canvas:
@@ -70,7 +70,7 @@ def words_table(study: Study) -> Table | None:
     rows: list[tuple[tuple[str, ...], tuple[Cell, ...]]] = []
     seen: set[str] = set()
     for trial in guided(study.trials):
-        read = read_extra(study.store, trial, ANALYSIS)
+        read = read_extra(study.storage, trial, ANALYSIS)
         if trial.model in seen or not isinstance(read, dict):
             continue
         titles, words = read.get("titles"), read.get("promoted_words")

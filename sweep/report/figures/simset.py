@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.figures.drawing import Figure, colour_of, finish, panels, whole_numbers
 from sweep.report.figures.resampled import mean_interval, pair_mean_intervals
 from sweep.report.naming import allocation_name
@@ -59,9 +59,9 @@ def simset_figure(found: Sequence[Analysis]) -> Figure | None:
         return finish(canvas, "simset", "The memories that the allocations made", caption)
 
 
-def read_group_of_document(store: Store, trial: Trial) -> list[int] | None:
+def read_group_of_document(storage: SweepStorage, trial: Trial) -> list[int] | None:
     """Return the group of every document of a trial by rank; None where its analysis does not say."""
-    read = read_extra(store, trial, ANALYSIS)
+    read = read_extra(storage, trial, ANALYSIS)
     found = read.get("group_of_document") if isinstance(read, dict) else None
     return found if isinstance(found, list) else None
 
@@ -116,7 +116,7 @@ def show_point(trial: Trial) -> str:
     return f"{trial.model} with {trial.get('num_documents')} documents"
 
 
-def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
+def analyses(storage: SweepStorage, trials: Sequence[Trial]) -> list[Analysis]:
     """Read one analysis per allocation and granularity, at most `MAX_TABLE`.
 
     It is that of the trial with the most documents and the largest alpha.
@@ -131,7 +131,7 @@ def analyses(store: Store, trials: Sequence[Trial]) -> list[Analysis]:
             groups[name], key=lambda t: (-t.get("num_documents"), -float(t.get("alpha") or 0), t.model, t.id)
         )
         for trial in ranked:
-            read = read_extra(store, trial, ANALYSIS)
+            read = read_extra(storage, trial, ANALYSIS)
             if isinstance(read, dict) and isinstance(read.get("allocation"), dict):
                 found.append(Analysis(name, trial, read["allocation"], read.get("leakage_by_group") or {}))
                 break

@@ -54,7 +54,7 @@ def asking_tables(
 def _differences(study: Study, probe: str, label: str, resamples: int, units: UnitComparisons) -> list[Difference]:
     """Compare the answers to one asking with the pretrained model's to the same, by the probe's main metric."""
     if probe == FEVER:
-        answers = read_answers(study.store, study.everyone, label=label)
+        answers = read_answers(study.storage, study.everyone, label=label)
         references = References([t for t in study.everyone if t.id in answers], answers)
         return [of_fever(c) for c in compare_all(study.trials, references.baseline, answers, resamples=resamples)]
     known = next((asked for asked in ASKED if asked.name == probe), None)

@@ -13,7 +13,7 @@ from sweep.report.notes import note_value
 from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
 METHOD = (

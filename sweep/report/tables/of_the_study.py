@@ -32,7 +32,7 @@ from sweep.report.tables.of_adapters import methods
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, pivot
 from trainables.adapters.memory.setting import SetSetting
 from trainables.probes.counterfact.targets import GROUPS
-from trainables.trial.spec import STATED_DEFAULTS
+from trainables.trial.identity import STATED_DEFAULTS
 
 MAX_LEADERS = 15
 COUNTERFACT_GROUPS = {

@@ -15,7 +15,7 @@ from sweep.report.comparisons.fever import spread
 from sweep.report.naming import NOT_SHOWN, SEEDS, varying
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, number, show
-from trainables.trial.spec import TOLD_APART
+from trainables.trial.identity import TOLD_APART
 
 MAX_COLUMNS = 16
 

@@ -96,7 +96,7 @@ def leave_checkpoint(record: dict[str, Any], place: Path) -> None:
 
     from trainables.pack.process_cache import ProcessCache
     from trainables.pack.worker import PackWork
-    from trainables.trial.spec import make_spec
+    from trainables.trial.making import make_spec
     from trainables.trial.task import TrialTask
 
     named = {"model": record["model"]["given"], "data": record["data"]["given"]}

@@ -9,7 +9,7 @@ import pytest
 
 from sweep.planning.points import Point, PointMaker
 from trainables.data import hub
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 
 @pytest.fixture

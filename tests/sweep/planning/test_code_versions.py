@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweep.planning.plan_of import costed_plan
 from sweep.records.record import Origin, begin_record, complete_record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.space import ALL, Space, Stage
 
 SPACE = Space(
@@ -18,14 +18,14 @@ SPACE = Space(
 
 
 def test_points_are_counted_by_the_version_that_recorded_them(tmp_path):
-    store = Store(str(tmp_path))
-    points = costed_plan(SPACE, store, "demo").plan.stages[0].points
+    storage = SweepStorage(str(tmp_path))
+    points = costed_plan(SPACE, storage, "demo").plan.stages[0].points
     for point, commit in zip(points, ("abc", "def"), strict=False):
         record = begin_record(point.spec, point.identity, point.card, Origin("demo", "all"))
         record["versions"] = {"memory-sweep": "0.1.0", "commit": commit}
-        folder = store.trial_folder("demo", point.spec, point.card.name, point.id)
-        store.write_record(complete_record(record, {"status": "done", "versions": {}}), folder)
-    costed = costed_plan(SPACE, store, "demo")
+        folder = storage.trial_folder("demo", point.spec, point.card.name, point.id)
+        storage.write_record(complete_record(record, {"status": "done", "versions": {}}), folder)
+    costed = costed_plan(SPACE, storage, "demo")
     assert costed.to_dict()["code_versions"] == {"0.1.0+abc": 1, "0.1.0+def": 1}
     assert "recorded by 0.1.0+abc (1), 0.1.0+def (1): several versions of the code are mixed" in str(costed)
     assert costed.plan.num_to_run == 1

@@ -23,7 +23,8 @@ from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point, PointMaker
 from sweep.space import ALL, Space, Stage
-from trainables.trial.spec import FIELDS, make_spec
+from trainables.trial.making import make_spec
+from trainables.trial.spec import FIELDS
 
 GRID = Space(
     name="grid",

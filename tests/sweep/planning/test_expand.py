@@ -17,8 +17,8 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.packs import make_packs
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point, PointMaker
-from sweep.records.store import Store
 from sweep.records.sweep_files import COMMITS, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.space import (
     ALL,
     EVERY_LAYER,
@@ -32,7 +32,7 @@ from sweep.space import (
     Stage,
 )
 from trainables.errors import ConfigError
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 ALPHAS = [0, 0.5, 1]
 SETS = ["random", "partitioned", "simset1"]
@@ -258,16 +258,16 @@ def test_hub_data_that_moved_since_a_sweep_began_are_said(monkeypatch: pytest.Mo
         name="on_hub", title="t", axes={"layer": [1]}, fixed={"model": "pythia-70m", "data": "hub"},
         stages=(Stage(name="all", axes={"layer": ALL}),),
     )  # fmt: skip
-    store = Store(str(tmp_path))
+    storage = SweepStorage(str(tmp_path))
     said = []
     for commit in ("c" * 40, "c" * 40, "d" * 40):
         file = hub.RepoFile("train/0000.parquet", 1, commit)
         listed = hub.HubFiles("fever/fever", commit, (file,), (file,), (file,))
         monkeypatch.setattr(hub, "hub_files", lambda name, listed=listed: listed)
         plan = build_plan(space, commits={"EleutherAI/pythia-70m@main": "e" * 40})
-        said.append(keep_commits(plan, store, "on_hub"))
+        said.append(keep_commits(plan, storage, "on_hub"))
     assert said[:2] == [[], []] and f"to stay: --data hub:fever/fever@{'c' * 40}" in said[2][0]
-    kept = read_sweep_file(store, "on_hub", COMMITS)
+    kept = read_sweep_file(storage, "on_hub", COMMITS)
     assert kept == {
         "models": {"EleutherAI/pythia-70m@main": "e" * 40}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
     }  # fmt: skip

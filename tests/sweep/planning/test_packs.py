@@ -8,7 +8,8 @@ import pytest
 
 from sweep.planning.packs import LARGEST, auto_pack_size, make_packs
 from sweep.planning.points import Point, PointMaker
-from trainables.trial.spec import FIELDS, make_spec, vary
+from trainables.trial.making import make_spec, vary
+from trainables.trial.spec import FIELDS
 
 MAKER = PointMaker()
 

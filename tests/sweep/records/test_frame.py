@@ -20,7 +20,7 @@ KEPT = ROOT / "tests" / "data" / "formats"
 
 
 @pytest.fixture
-def storage(tmp_path) -> FakeStorage:
+def fake(tmp_path) -> FakeStorage:
     made = FakeStorage(tmp_path / "outputs")
     made.add("a", "all", method="pretrained", num_documents=4, accuracy=0.4)
     curves = {"train/nll": [[1, 3.0], [2, None]], "memory/nll": [[2, 1.5]]}
@@ -38,8 +38,8 @@ def test_the_page_is_what_the_code_declares():
 
 @pytest.mark.filterwarnings("ignore:.*left out")  # not all files of the kept storages are kept
 @pytest.mark.parametrize("table", TABLES)
-def test_every_column_of_every_table_is_documented(storage, table):
-    for path in [storage.root, *(folder for folder in KEPT.glob("*") if folder.is_dir())]:
+def test_every_column_of_every_table_is_documented(fake, table):
+    for path in [fake.root, *(folder for folder in KEPT.glob("*") if folder.is_dir())]:
         frame = load_results(path, table)
         assert len(frame) and [name for name in frame.columns if described(table, name) is None] == []
     assert described(table, "something_else") is None and described(table, "other/thing") is None
@@ -57,44 +57,44 @@ def test_what_any_probe_measures_or_answers_is_documented():
             assert described("answers", column), (name, column)
 
 
-def test_tables_share_ids_and_hold_what_the_records_hold(storage):
-    trials = load_results(storage.root)
+def test_tables_share_ids_and_hold_what_the_records_hold(fake):
+    trials = load_results(fake.root)
     assert set(trials["status"]) == {"done", "diverged"} and len(trials) == 3
-    curves = load_results(storage.root / "b", "curves").set_index(["curve", "epoch"])["value"]
+    curves = load_results(fake.root / "b", "curves").set_index(["curve", "epoch"])["value"]
     assert sorted(curves.index) == [("memory/nll", 2), ("train/nll", 1), ("train/nll", 2)]
     assert (curves["train/nll", 1], curves["memory/nll", 2]) == (3.0, 1.5) and pd.isna(curves["train/nll", 2])
-    askings = load_results(storage.root, "askings")
+    askings = load_results(fake.root, "askings")
     done = trials[trials["status"] == "done"].set_index("id")
     told = askings.dropna(subset=["accuracy"]).set_index("id")
     assert told["accuracy"].to_dict() == done["fever/accuracy"].to_dict() and set(told["method"]) == {
         "memory",
         "pretrained",
     }
-    answers = load_results(storage.root, "answers")
+    answers = load_results(fake.root, "answers")
     assert set(answers["id"]) == set(done.index) and set(answers["asking"]) == {"fever"}
     shares = answers.groupby("id").apply(lambda own: (own["correct"] * own["rows"]).sum() / own["rows"].sum())
     assert shares.to_dict() == pytest.approx(done["fever/accuracy"].to_dict())
-    assert load_results(storage.root, "answers", asking="recall").empty
+    assert load_results(fake.root, "answers", asking="recall").empty
 
 
-def test_answers_that_cannot_be_read_are_left_out_with_a_warning(storage):
-    path = next(storage.root.rglob("predictions.parquet"))
+def test_answers_that_cannot_be_read_are_left_out_with_a_warning(fake):
+    path = next(fake.root.rglob("predictions.parquet"))
     path.write_bytes(b"PAR1")
     with pytest.warns(UserWarning, match="left out, it is missing or broken"):
-        assert load_results(storage.root, "answers")["id"].nunique() == 1
+        assert load_results(fake.root, "answers")["id"].nunique() == 1
 
 
-def test_an_unknown_table_is_refused(storage):
+def test_an_unknown_table_is_refused(fake):
     with pytest.raises(ConfigError, match="table='answer'.*answers"):
-        load_results(storage.root, "answer")
+        load_results(fake.root, "answer")
 
 
-def test_tables_are_written_as_files(storage, tmp_path):
-    done = CliRunner().invoke(app, [str(storage.root), "--to", str(tmp_path / "t")])
+def test_tables_are_written_as_files(fake, tmp_path):
+    done = CliRunner().invoke(app, [str(fake.root), "--to", str(tmp_path / "t")])
     assert done.exit_code == 0, done.output
     assert {path.name for path in (tmp_path / "t").iterdir()} == {"trials.csv", "askings.csv", "curves.csv"}
     assert len(pd.read_csv(tmp_path / "t" / "trials.csv")) == 3
-    done = CliRunner().invoke(app, [str(storage.root), "--to", str(tmp_path / "t"), "--parquet", "--table", "answers"])
-    assert len(pd.read_parquet(tmp_path / "t" / "answers.parquet")) == len(load_results(storage.root, "answers"))
-    wrong = CliRunner().invoke(app, [str(storage.root), "--to", str(tmp_path), "--table", "trial"])
+    done = CliRunner().invoke(app, [str(fake.root), "--to", str(tmp_path / "t"), "--parquet", "--table", "answers"])
+    assert len(pd.read_parquet(tmp_path / "t" / "answers.parquet")) == len(load_results(fake.root, "answers"))
+    wrong = CliRunner().invoke(app, [str(fake.root), "--to", str(tmp_path), "--table", "trial"])
     assert wrong.exit_code == 2 and len(wrong.output.strip().splitlines()) == 1

@@ -19,7 +19,7 @@ import pytest
 
 from sweep.records import lease, locks
 from sweep.records.lease import LockLost
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from tests.rows import OpenRow
 from trainables.errors import ConfigError
 from trainables.node.storage import Changed, Storage, StorageError
@@ -28,12 +28,12 @@ CHILD = """
 import sys, time
 from sweep.records import lease
 lease.LEASE_S = float(sys.argv[2])
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import ConfigError
-store = Store(sys.argv[1])
+storage = SweepStorage(sys.argv[1])
 try:
-    with store.lock("demo"):
-        store.write("demo/plan.json", b"first's")
+    with storage.lock("demo"):
+        storage.write("demo/plan.json", b"first's")
         print("held", flush=True)
         for line in sys.stdin:
             {work}
@@ -41,13 +41,13 @@ try:
 except ConfigError as error:
     print("refused" if "another run holds it" in str(error) else f"lost: {{error}}", flush=True)
 """
-WRITE = 'store.write("demo/plan.json", b"first again")'
+WRITE = 'storage.write("demo/plan.json", b"first again")'
 
 
 @contextmanager
-def child(store: Store, lease_s: float = 60, work: str = WRITE) -> Iterator[subprocess.Popen[str]]:
+def child(storage: SweepStorage, lease_s: float = 60, work: str = WRITE) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(work=work), store.uri, str(lease_s)],
+        [sys.executable, "-c", CHILD.format(work=work), storage.uri, str(lease_s)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -71,18 +71,18 @@ def tell(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(str(tmp_path / "out"))
+def storage(tmp_path) -> SweepStorage:
+    return SweepStorage(str(tmp_path / "out"))
 
 
 @pytest.fixture
-def objects(s3_options: str) -> Store:
-    return Store(f"s3://bucket/{uuid.uuid4().hex}?{s3_options}")
+def objects(s3_options: str) -> SweepStorage:
+    return SweepStorage(f"s3://bucket/{uuid.uuid4().hex}?{s3_options}")
 
 
 @pytest.fixture(params=["folder", "s3"])
-def between_processes(request: pytest.FixtureRequest) -> Store:
-    return request.getfixturevalue("store" if request.param == "folder" else "objects")
+def between_processes(request: pytest.FixtureRequest) -> SweepStorage:
+    return request.getfixturevalue("storage" if request.param == "folder" else "objects")
 
 
 def elsewhere(token: str = "t") -> dict[str, Any]:
@@ -90,13 +90,13 @@ def elsewhere(token: str = "t") -> dict[str, Any]:
     return {"pid": 1, "host": "elsewhere", "since": "x", "token": token, "process": process}
 
 
-def put_lease(store: Store, fence: int = 1, released: bool = False, token: str = "t") -> None:
+def put_lease(storage: SweepStorage, fence: int = 1, released: bool = False, token: str = "t") -> None:
     found = {"holder": elsewhere(token), "fence": fence, "beats": 0, "released": released}
-    Storage.write(store, "demo/.lease.json", json.dumps(found).encode())
+    Storage.write(storage, "demo/.lease.json", json.dumps(found).encode())
 
 
-def read_lease(store: Store) -> dict[str, Any]:
-    return json.loads(store.read("demo/.lease.json"))
+def read_lease(storage: SweepStorage) -> dict[str, Any]:
+    return json.loads(storage.read("demo/.lease.json"))
 
 
 def aged(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -110,20 +110,20 @@ def aged(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def test_a_second_run_on_a_name_is_told_who_holds_it(any_address: str) -> None:
-    any_store = Store(any_address)
+    any_storage = SweepStorage(any_address)
     if any_address.startswith("folders"):
         pytest.skip("has neither locks nor conditional puts: see the test of its refusal")
-    with any_store.lock("demo"):
+    with any_storage.lock("demo"):
         with pytest.raises(ConfigError, match=f"pid {os.getpid()} on .*, since 20"):
-            with any_store.lock("demo"):
+            with any_storage.lock("demo"):
                 pass
-        with any_store.lock("other"):
+        with any_storage.lock("other"):
             pass
-    with any_store.lock("demo"):
+    with any_storage.lock("demo"):
         pass
 
 
-def test_a_killed_run_holds_no_lock(between_processes: Store, row: OpenRow) -> None:
+def test_a_killed_run_holds_no_lock(between_processes: SweepStorage, row: OpenRow) -> None:
     row("a run that holds a lock or lease is killed", 1, "the next run takes it at once")
     with child(between_processes) as first:
         assert said(first) == "held"
@@ -135,13 +135,15 @@ def test_a_killed_run_holds_no_lock(between_processes: Store, row: OpenRow) -> N
             pass
 
 
-def test_of_two_that_start_together_one_holds_it(between_processes: Store, row: OpenRow) -> None:
+def test_of_two_that_start_together_one_holds_it(between_processes: SweepStorage, row: OpenRow) -> None:
     row("two runs start together on one name", 2, "one works, the other says who does")
     with child(between_processes) as first, child(between_processes) as second:
         assert sorted([said(first), said(second)]) == ["held", "refused"]
 
 
-def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(objects: Store, monkeypatch, row: OpenRow) -> None:
+def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(
+    objects: SweepStorage, monkeypatch, row: OpenRow
+) -> None:
     row("a holder is paused (SIGSTOP) beyond its lease", 1, "it overwrites and deletes nothing, and says so")
     monkeypatch.setattr(lease, "LEASE_S", 3.0)
     monkeypatch.setattr(locks, "_machine", lambda: "another")  # as if the first were on another machine
@@ -165,9 +167,9 @@ def test_one_that_wakes_up_late_neither_overwrites_nor_deletes(objects: Store, m
             objects.write("demo/plan.json", b"second's, still")
 
 
-def test_a_write_that_was_held_up_on_its_way_overwrites_nothing(objects: Store, row: OpenRow) -> None:
+def test_a_write_that_was_held_up_on_its_way_overwrites_nothing(objects: SweepStorage, row: OpenRow) -> None:
     row("a write is held up on its way to S3", 1, "it overwrites nothing of who took over")
-    late, other = Store(objects.uri), Store(objects.uri)
+    late, other = SweepStorage(objects.uri), SweepStorage(objects.uri)
     with late.lock("demo"):
         late.write("demo/plan.json", b"1")
         Storage.write(other, "demo/plan.json", b"the next holder's")
@@ -182,9 +184,9 @@ def test_a_write_that_was_held_up_on_its_way_overwrites_nothing(objects: Store, 
     assert read_lease(other)["holder"]["host"] == "elsewhere" and not read_lease(other)["released"]
 
 
-def test_a_take_over_between_reading_a_version_and_writing_is_noticed(objects: Store, monkeypatch) -> None:
+def test_a_take_over_between_reading_a_version_and_writing_is_noticed(objects: SweepStorage, monkeypatch) -> None:
     Storage.write(objects, "demo/plan.json", b"old")
-    other = Store(objects.uri)
+    other = SweepStorage(objects.uri)
     read_version = Storage.read_version
 
     def take_over_after(self: Storage, path: str) -> tuple[bytes, str]:
@@ -201,7 +203,7 @@ def test_a_take_over_between_reading_a_version_and_writing_is_noticed(objects: S
     assert other.read("demo/plan.json") == b"the next holder's"
 
 
-def test_a_file_that_somebody_else_touched_is_written_by_the_holder(objects: Store) -> None:
+def test_a_file_that_somebody_else_touched_is_written_by_the_holder(objects: SweepStorage) -> None:
     with objects.lock("demo"):
         for text in (b"1", b"2"):
             objects.write("demo/plan.json", text)
@@ -212,7 +214,7 @@ def test_a_file_that_somebody_else_touched_is_written_by_the_holder(objects: Sto
         objects.write("elsewhere/plan.json", b"not under the lock")
 
 
-def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: Store, monkeypatch, row: OpenRow) -> None:
+def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: SweepStorage, monkeypatch, row: OpenRow) -> None:
     row("the answer to a conditional put is lost", 1, "known as the holder's own")
     put = Storage.put_if_match
 
@@ -233,17 +235,17 @@ def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: Store, monkeypa
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_clocks_of_machines_play_no_part(objects: Store, hours: int, monkeypatch, row: OpenRow) -> None:
+def test_clocks_of_machines_play_no_part(objects: SweepStorage, hours: int, monkeypatch, row: OpenRow) -> None:
     row(f"the machine's clock jumps by {hours} hours", 1, "the lease holds")
     true = time.time
     with objects.lock("demo"):
         monkeypatch.setattr(time, "time", lambda: true() + 3600 * hours)
         monkeypatch.setattr(locks, "_same_machine", lambda process: False)
-        with pytest.raises(ConfigError, match="another run holds it"), Store(objects.uri).lock("demo"):
+        with pytest.raises(ConfigError, match="another run holds it"), SweepStorage(objects.uri).lock("demo"):
             pass
 
 
-def test_an_abandoned_lease_is_taken_over_with_a_higher_fence(objects: Store, monkeypatch) -> None:
+def test_an_abandoned_lease_is_taken_over_with_a_higher_fence(objects: SweepStorage, monkeypatch) -> None:
     put_lease(objects, fence=6)
     with pytest.raises(ConfigError, match="on elsewhere"), objects.lock("demo"):
         pass
@@ -255,14 +257,14 @@ def test_an_abandoned_lease_is_taken_over_with_a_higher_fence(objects: Store, mo
         assert read_lease(objects)["fence"] == 8
 
 
-def test_of_two_that_take_over_one_succeeds(objects: Store, monkeypatch) -> None:
+def test_of_two_that_take_over_one_succeeds(objects: SweepStorage, monkeypatch) -> None:
     put_lease(objects, released=True)
     found = lease.read(objects, "demo")
     with objects.lock("demo"):
         assert lease.take(objects, "demo", elsewhere("late"), found) is None
 
 
-def test_a_lease_is_renewed(objects: Store, monkeypatch) -> None:
+def test_a_lease_is_renewed(objects: SweepStorage, monkeypatch) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 0.8)
     with objects.lock("demo"):
         end = time.monotonic() + 10
@@ -271,7 +273,7 @@ def test_a_lease_is_renewed(objects: Store, monkeypatch) -> None:
             time.sleep(0.1)
 
 
-def test_a_store_that_is_away_is_no_loss(objects: Store, monkeypatch, row: OpenRow) -> None:
+def test_a_store_that_is_away_is_no_loss(objects: SweepStorage, monkeypatch, row: OpenRow) -> None:
     row("the object store is away for a moment", 1, "the lease is kept")
     read_version = Storage.read_version
 
@@ -288,7 +290,7 @@ def test_a_store_that_is_away_is_no_loss(objects: Store, monkeypatch, row: OpenR
         objects.write("demo/plan.json", b"1")
 
 
-def test_a_number_that_another_process_has_got_is_not_the_holder(objects: Store) -> None:
+def test_a_number_that_another_process_has_got_is_not_the_holder(objects: SweepStorage) -> None:
     process = {**locks._process(os.getpid()), "started": 1.0}
     found = {"holder": {**elsewhere(), "process": process}, "fence": 1, "beats": 0, "released": False}
     objects.write("demo/.lease.json", json.dumps(found).encode())
@@ -301,16 +303,16 @@ def test_what_has_neither_locks_nor_conditional_puts_is_refused(tmp_path, monkey
     from obstore.store import LocalStore
 
     monkeypatch.setattr("trainables.node.storage.connect", lambda *address: LocalStore(tmp_path))
-    store = Store("folders://out")
-    with pytest.raises(ConfigError, match="no conditional puts.*--no-lock"), store.lock("demo"):
+    storage = SweepStorage("folders://out")
+    with pytest.raises(ConfigError, match="no conditional puts.*--no-lock"), storage.lock("demo"):
         pass
-    with store.lock("demo", without=True):
-        store.write("demo/plan.json", b"1")
-        assert store.claims("demo") is None
+    with storage.lock("demo", without=True):
+        storage.write("demo/plan.json", b"1")
+        assert storage.claims("demo") is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_refused(store: Store, number: int, monkeypatch) -> None:
+def test_a_file_system_without_locks_is_refused(storage: SweepStorage, number: int, monkeypatch) -> None:
     import fcntl
 
     def refuse(*args: Any) -> None:
@@ -318,22 +320,22 @@ def test_a_file_system_without_locks_is_refused(store: Store, number: int, monke
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):  # nothing is left that would hold up the second
-        with pytest.raises(ConfigError, match="no locks.*--no-lock"), store.lock("demo"):
+        with pytest.raises(ConfigError, match="no locks.*--no-lock"), storage.lock("demo"):
             pass
 
 
-def test_whether_a_hold_is_in_force(between_processes: Store, monkeypatch) -> None:
-    store = between_processes
-    with store.lock("demo"):
-        token = store._holds["demo"].token
-        assert locks.is_held(store, "demo", token) and not locks.is_held(store, "demo", "another")
-    assert not locks.is_held(store, "demo", token) and not locks.is_held(store, "never", token)
-    with child(store) as other:
+def test_whether_a_hold_is_in_force(between_processes: SweepStorage, monkeypatch) -> None:
+    storage = between_processes
+    with storage.lock("demo"):
+        token = storage._holds["demo"].token
+        assert locks.is_held(storage, "demo", token) and not locks.is_held(storage, "demo", "another")
+    assert not locks.is_held(storage, "demo", token) and not locks.is_held(storage, "never", token)
+    with child(storage) as other:
         assert said(other) == "held"
-        note = "demo/.holder.json" if store.is_local else "demo/.lease.json"
-        found = json.loads(store.read(note))
-        token = (found if store.is_local else found["holder"])["token"]
-        assert locks.is_held(store, "demo", token)
+        note = "demo/.holder.json" if storage.is_local else "demo/.lease.json"
+        found = json.loads(storage.read(note))
+        token = (found if storage.is_local else found["holder"])["token"]
+        assert locks.is_held(storage, "demo", token)
         other.kill()
         other.wait(10)
-        assert not locks.is_held(store, "demo", token)
+        assert not locks.is_held(storage, "demo", token)

@@ -18,7 +18,7 @@ from sweep.records.record import (
     timestamp,
 )
 from trainables.errors import DataError
-from trainables.trial.spec import trial_id
+from trainables.trial.identity import trial_id
 
 
 def test_a_record_holds_the_trial_its_result_and_the_versions(finished) -> None:

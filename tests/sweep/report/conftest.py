@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,11 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.record import FORMAT, ID_VERSION, record_bytes
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from trainables.adapters.memory.plan import ALLOCATIONS
 from trainables.lm.card import model_card
 from trainables.pack.result import write_member_files
-from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 DATA_KEY = "made-up@1"
@@ -64,7 +67,7 @@ class FakeStorage:
             stages[stage].append(ident)
         if not write:
             return ident
-        folder = self.root / Store(str(self.root)).trial_folder(sweep, spec, card.name, ident)
+        folder = self.root / SweepStorage(str(self.root)).trial_folder(sweep, spec, card.name, ident)
         folder.mkdir(parents=True, exist_ok=True)
         found, files = dict(metrics or {}), {}
         if status == "done" and (accuracy is not None or parsed is not None):
@@ -200,6 +203,24 @@ def analysis(name: str, groups: int, memory_dim: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> FakeStorage:
+def fake(tmp_path: Path) -> FakeStorage:
     """An empty storage."""
     return FakeStorage(tmp_path / "outputs")
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay figures out and leave their files empty: painting them is most of a report's time.
+
+    `figures/` and `test_command.py` paint them all and look at the files.
+    """
+    import sweep.report.build  # noqa: F401  brings all modules that finish a figure
+    from sweep.report.figures import drawing
+
+    def finish(canvas: object, slug: str, title: str, caption: str) -> drawing.Figure:
+        return drawing.Figure(slug, title, caption, b"", b"")
+
+    painted = [module for module in list(sys.modules.values()) if vars(module).get("finish") is drawing.finish]
+    assert len(painted) > 4, "the modules of figures, and drawing itself"
+    for module in painted:
+        monkeypatch.setattr(module, "finish", finish)

@@ -10,60 +10,64 @@ from types import SimpleNamespace
 import pytest
 
 import sweep.report.at_end as at_end
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.run import answer_lines
 from sweep.running.interrupts import handled_signals
 from sweep.running.sweep import SweepRun
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 
-def add(storage, **fields):
-    storage.add("s", "all", **{"num_documents": 10, "metrics": {"memory/nll": 1.0}, **fields})
-    storage.write_plans()
-    return Store(str(storage.root))
+
+def add(fake, **fields):
+    fake.add("s", "all", **{"num_documents": 10, "metrics": {"memory/nll": 1.0}, **fields})
+    fake.write_plans()
+    return SweepStorage(str(fake.root))
 
 
 @pytest.fixture
-def store(storage) -> Store:
-    storage.add("s", "all", method="pretrained", num_documents=10, accuracy=0.2)
-    return add(storage, layer=1, accuracy=0.9)
+def storage(fake) -> SweepStorage:
+    fake.add("s", "all", method="pretrained", num_documents=10, accuracy=0.2)
+    return add(fake, layer=1, accuracy=0.9)
 
 
-def made(store: Store) -> tuple[at_end.SweepReport, list[str]]:
+def made(storage: SweepStorage) -> tuple[at_end.SweepReport, list[str]]:
     said: list[str] = []
-    return at_end.report_of_sweep(store, "s", store.index(), said.append), said
+    return at_end.report_of_sweep(storage, "s", storage.index(), said.append), said
 
 
-def test_it_is_written_again_only_when_its_records_have_changed(storage, store):
-    first, said = made(store)
+def test_it_is_written_again_only_when_its_records_have_changed(fake, storage):
+    first, said = made(storage)
     assert len(said) == 1 and "2 trials" in said[0]
     assert next(iter(first.conclusions.values()))[0].startswith("Yes, the one trial compared is better")
-    assert made(store) == (first, [])
-    add(storage, layer=2, accuracy=0.1)
-    second, said = made(store)
+    assert made(storage) == (first, [])
+    add(fake, layer=2, accuracy=0.1)
+    second, said = made(storage)
     assert len(said) == 1 and next(iter(second.conclusions.values()))[0].startswith("Yes, in 1 of 2 trials")
-    (storage.root / "s" / "report" / "report.html").unlink()
-    assert made(store)[1], "a page that is gone is made again"
-    (storage.root / "s" / "report" / "conclusions.json").write_text("{")
-    assert made(store)[1] and made(store) == (second, [])
+    (fake.root / "s" / "report" / "report.html").unlink()
+    assert made(storage)[1], "a page that is gone is made again"
+    (fake.root / "s" / "report" / "conclusions.json").write_text("{")
+    assert made(storage)[1] and made(storage) == (second, [])
 
 
-def run_of(store: Store, interrupts, **options) -> SweepRun:
+def run_of(storage: SweepStorage, interrupts, **options) -> SweepRun:
     run = SweepRun.__new__(SweepRun)
-    run._store, run._name, run._index, run._interrupts = store, "s", store.index(), interrupts
+    run._storage, run._name, run._index, run._interrupts = storage, "s", storage.index(), interrupts
     run._options, run._say = SimpleNamespace(report=True, **options), lambda line: None
     return run
 
 
-def test_a_mistake_of_the_report_does_not_end_the_run(store, monkeypatch):
+def test_a_mistake_of_the_report_does_not_end_the_run(storage, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("by accident")
 
     monkeypatch.setattr(at_end, "build_report", broken)
     with handled_signals() as interrupts:
-        assert run_of(store, interrupts)._report("") == (None, "ZeroDivisionError: by accident")
+        assert run_of(storage, interrupts)._report("") == (None, "ZeroDivisionError: by accident")
 
 
-def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_as_little_as_before(store, monkeypatch):
+def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_as_little_as_before(
+    storage, monkeypatch
+):
     def slow(*args):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
@@ -72,17 +76,17 @@ def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_a
     with handled_signals() as interrupts:
         with interrupts.graceful(lambda reason: None, lambda: None):
             pass
-        assert run_of(store, interrupts)._report("") == (None, "it was interrupted")
-        assert not store.exists("s/report/report.html")
+        assert run_of(storage, interrupts)._report("") == (None, "it was interrupted")
+        assert not storage.exists("s/report/report.html")
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)
 
 
-def test_an_interrupted_run_writes_none(store):
+def test_an_interrupted_run_writes_none(storage):
     with handled_signals() as interrupts:
-        assert run_of(store, interrupts)._report("interrupted")[0] is None
-    assert not store.exists("s/report/report.html")
+        assert run_of(storage, interrupts)._report("interrupted")[0] is None
+    assert not storage.exists("s/report/report.html")
 
 
 def test_the_end_of_a_run_prints_two_sentences_and_the_page_or_the_command():

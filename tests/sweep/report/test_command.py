@@ -10,7 +10,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.__main__ import app
 from sweep.report.figures.drawing import Figure
 from sweep.report.render import Report, Samples, Section, html_page, markdown_text
@@ -29,15 +29,15 @@ def run(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_one_sweep_gives_tables_figures_and_a_page_that_needs_no_other_file(storage):
-    storage.add_inductive(
+def test_one_sweep_gives_tables_figures_and_a_page_that_needs_no_other_file(fake):
+    fake.add_inductive(
         models=("pythia-1b",), depths=(0.3, 0.75), documents=(20,), alphas=(0.0, 0.2),
         allocations=("random", "simset1"), with_analysis=True,
     )  # fmt: skip
-    storage.write_plans()
-    result = run(storage.root / "inductive", "--no-mlflow", "--resamples", 200)
+    fake.write_plans()
+    result = run(fake.root / "inductive", "--no-mlflow", "--resamples", 200)
     assert result.exit_code == 0, result.output
-    folder = storage.root / "inductive" / "report"
+    folder = fake.root / "inductive" / "report"
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert figures == {path.stem for path in (folder / "figures").glob("*.svg")}
     assert figures == {
@@ -54,92 +54,92 @@ def test_one_sweep_gives_tables_figures_and_a_page_that_needs_no_other_file(stor
     assert "**" not in re.sub(r"<(pre|style|script).*?</\1>", "", page, flags=re.S)
 
 
-def test_an_unfinished_sweep_says_how_many_points_are_missing(storage):
-    storage.add("inductive", "early", depth=0.3, metrics={"memory/nll": 1.0})
+def test_an_unfinished_sweep_says_how_many_points_are_missing(fake):
+    fake.add("inductive", "early", depth=0.3, metrics={"memory/nll": 1.0})
     for alpha in (2.0, 5.0, 7.0):
-        storage.add("inductive", "late", depth=0.3, allocation="random", alpha=alpha, write=False)
-    storage.write_plans()
-    result = run(storage.root / "inductive", "--no-mlflow")
+        fake.add("inductive", "late", depth=0.3, allocation="random", alpha=alpha, write=False)
+    fake.write_plans()
+    result = run(fake.root / "inductive", "--no-mlflow")
     assert "3 points missing" in result.output
-    text = (storage.root / "inductive" / "report" / "report.md").read_text()
+    text = (fake.root / "inductive" / "report" / "report.md").read_text()
     assert "**3 planned points are missing.**" in text
     assert "| inductive | late | 3 | 0 | 0 | 0 | 0 | 3 |" in text
 
 
-def test_a_point_that_two_stages_want_is_missing_once_and_waiting_points_count(storage):
+def test_a_point_that_two_stages_want_is_missing_once_and_waiting_points_count(fake):
     for stage in ("first", "second"):
-        storage.add("s", stage, depth=0.5, write=False)
-    storage.write_plans()
-    path = storage.root / "s" / "plan.json"
+        fake.add("s", stage, depth=0.5, write=False)
+    fake.write_plans()
+    path = fake.root / "s" / "plan.json"
     plan = json.loads(path.read_text())
     plan["stages"].append({"name": "third", "points": 7, "ids": []})
     path.write_text(json.dumps(plan))
-    assert "0 trials, 8 points missing" in run(storage.root / "s", "--no-mlflow").output
+    assert "0 trials, 8 points missing" in run(fake.root / "s", "--no-mlflow").output
 
 
-def test_nothing_recorded_yet_is_a_report_too(storage):
-    storage.add("s", "all", depth=0.5, write=False)
-    storage.write_plans()
-    assert run(storage.root / "s", "--no-mlflow").exit_code == 0
-    assert "0 trials recorded" in (storage.root / "s" / "report" / "report.md").read_text()
+def test_nothing_recorded_yet_is_a_report_too(fake):
+    fake.add("s", "all", depth=0.5, write=False)
+    fake.write_plans()
+    assert run(fake.root / "s", "--no-mlflow").exit_code == 0
+    assert "0 trials recorded" in (fake.root / "s" / "report" / "report.md").read_text()
 
 
-def test_several_sweeps_at_once_share_baselines(storage):
-    storage.add("few_shot", "all", method="pretrained", accuracy=0.2)
-    storage.add("content", "all", depth=0.5, accuracy=0.9)
-    storage.write_plans()
-    assert run(storage.root, "--no-mlflow").exit_code == 0
-    text = (storage.root / "report" / "report.md").read_text()
+def test_several_sweeps_at_once_share_baselines(fake):
+    fake.add("few_shot", "all", method="pretrained", accuracy=0.2)
+    fake.add("content", "all", depth=0.5, accuracy=0.9)
+    fake.write_plans()
+    assert run(fake.root, "--no-mlflow").exit_code == 0
+    text = (fake.root / "report" / "report.md").read_text()
     assert "\n\n- Every trial against the pretrained model: content: of 1 trials, 1 better" in text
-    alone = run(storage.root, "--name", "content", "--no-mlflow", "--out", storage.root / "elsewhere")
+    alone = run(fake.root, "--name", "content", "--no-mlflow", "--out", fake.root / "elsewhere")
     assert alone.exit_code == 0
-    beside = (storage.root / "elsewhere/report.md").read_text()
+    beside = (fake.root / "elsewhere/report.md").read_text()
     assert "Every trial against the pretrained model: of 1 trials, 1 better" in beside, "another sweep's serves"
 
 
-def test_a_point_recorded_by_another_sweep_is_not_missing(storage):
-    storage.add("first", "all", depth=0.5)
-    storage.add("second", "all", depth=0.5, write=False)
-    storage.write_plans()
-    result = run(storage.root / "second", "--no-mlflow")
+def test_a_point_recorded_by_another_sweep_is_not_missing(fake):
+    fake.add("first", "all", depth=0.5)
+    fake.add("second", "all", depth=0.5, write=False)
+    fake.write_plans()
+    result = run(fake.root / "second", "--no-mlflow")
     assert result.stdout.startswith("1 trials, 0 points missing")
 
 
-def test_failed_and_diverged_trials_and_broken_records_are_told(storage):
-    storage.add("s", "all", depth=0.5, status="diverged", metrics={"memory/nll": 1.0})
-    storage.add("s", "all", depth=1.0, status="failed")
-    ident = storage.add("s", "all", depth=0.2)
-    storage.write_plans()
-    (broken,) = (storage.root / "s" / "trains").rglob(f"{ident}/record.json")
+def test_failed_and_diverged_trials_and_broken_records_are_told(fake):
+    fake.add("s", "all", depth=0.5, status="diverged", metrics={"memory/nll": 1.0})
+    fake.add("s", "all", depth=1.0, status="failed")
+    ident = fake.add("s", "all", depth=0.2)
+    fake.write_plans()
+    (broken,) = (fake.root / "s" / "trains").rglob(f"{ident}/record.json")
     broken.write_text("{")
-    assert run(storage.root / "s", "--no-mlflow").exit_code == 0
-    text = (storage.root / "s" / "report" / "report.md").read_text()
+    assert run(fake.root / "s", "--no-mlflow").exit_code == 0
+    text = (fake.root / "s" / "report" / "report.md").read_text()
     assert "| s | all | 3 | 0 | 0 | 1 | 1 | 1 |" in text
     assert "not JSON" in text
     assert broken.exists()
 
 
-def test_choices_are_printed_with_their_runners_up(storage):
-    storage.add("s", "all", depth=0.5)
-    storage.write_plans()
+def test_choices_are_printed_with_their_runners_up(fake):
+    fake.add("s", "all", depth=0.5)
+    fake.write_plans()
     choice = {"group": {"model": "m"}, "field": "layer", "value": 3, "by": "memory/nll", "mode": "min", "metric": 0.5,
               "runners_up": [{"value": 4, "metric": 0.6, "id": "x"}]}  # fmt: skip
-    (storage.root / "s" / "choices.json").write_text(json.dumps({"key": choice}))
-    run(storage.root / "s", "--no-mlflow")
+    (fake.root / "s" / "choices.json").write_text(json.dumps({"key": choice}))
+    run(fake.root / "s", "--no-mlflow")
     assert (
         "| s | model=m | layer | min memory/nll | 3 | 0.500 | 4 (0.600) |"
-        in (storage.root / "s" / "report" / "report.md").read_text()
+        in (fake.root / "s" / "report" / "report.md").read_text()
     )
 
 
-def test_counterfact_answers_are_printed_as_in_the_notes(storage):
-    storage.add(
+def test_counterfact_answers_are_printed_as_in_the_notes(fake):
+    fake.add(
         "cf", "all", method="pretrained", probes=("counterfact",), accuracy=None,
         metrics={"counterfact/true_rate": 0.3}, extra={"samples.json": [SAMPLE]},
     )  # fmt: skip
-    storage.write_plans()
-    run(storage.root / "cf", "--no-mlflow")
-    text = (storage.root / "cf" / "report" / "report.md").read_text()
+    fake.write_plans()
+    run(fake.root / "cf", "--no-mlflow")
+    text = (fake.root / "cf" / "report" / "report.md").read_text()
     printed = print_samples([SAMPLE])
     assert printed in text
     assert printed.splitlines() == [
@@ -158,25 +158,25 @@ def test_a_place_without_sweeps_is_one_line_and_status_2(tmp_path, location):
     assert result.output.startswith("error: ") and len(result.output.strip().splitlines()) == 1
 
 
-def test_an_unknown_name_is_told_with_the_known_ones(storage):
-    storage.add("few_shot", "all", method="pretrained")
-    result = run(storage.root, "--name", "few_shots")
+def test_an_unknown_name_is_told_with_the_known_ones(fake):
+    fake.add("few_shot", "all", method="pretrained")
+    result = run(fake.root, "--name", "few_shots")
     assert result.exit_code == 2 and "there are: few_shot" in result.output
 
 
-def test_the_report_goes_to_the_sweeps_run_in_mlflow(storage):
+def test_the_report_goes_to_the_sweeps_run_in_mlflow(fake):
     from mlflow import MlflowClient
 
-    storage.add("few_shot", "all", method="pretrained")
-    storage.write_plans()
-    result = run(storage.root / "few_shot")
+    fake.add("few_shot", "all", method="pretrained")
+    fake.write_plans()
+    result = run(fake.root / "few_shot")
     assert result.exit_code == 0 and "python -m sweep.publish" in result.output
-    uri = f"sqlite:///{storage.root}/mlflow.db"
+    uri = f"sqlite:///{fake.root}/mlflow.db"
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("memory-sweep", artifact_location=(storage.root / "mlartifacts").as_uri())
-    tags = {"kind": "sweep", "sweep": "few_shot", "storage": Store(str(storage.root)).storage_id()}
+    experiment = client.create_experiment("memory-sweep", artifact_location=(fake.root / "mlartifacts").as_uri())
+    tags = {"kind": "sweep", "sweep": "few_shot", "storage": SweepStorage(str(fake.root)).storage_id()}
     made = client.create_run(experiment, tags=tags)
-    result = run(storage.root / "few_shot")
+    result = run(fake.root / "few_shot")
     assert result.exit_code == 0 and "sweep.publish" not in result.output
     found = {item.path for item in client.list_artifacts(made.info.run_id, "report")}
     assert {
@@ -200,15 +200,15 @@ def test_text_from_records_cannot_break_the_page():
 
 
 @pytest.mark.slow
-def test_2400_trials_take_less_than_a_minute_and_stay_readable(storage):
-    storage.add_inductive(with_analysis=True)
-    storage.write_plans()
-    assert sum(len(ids) for stages in storage.ids.values() for ids in stages.values()) == 2160 + 10
+def test_2400_trials_take_less_than_a_minute_and_stay_readable(fake):
+    fake.add_inductive(with_analysis=True)
+    fake.write_plans()
+    assert sum(len(ids) for stages in fake.ids.values() for ids in stages.values()) == 2160 + 10
     start = time.process_time()
-    result = run(storage.root / "inductive", "--no-mlflow")
+    result = run(fake.root / "inductive", "--no-mlflow")
     assert result.exit_code == 0, result.output
     assert time.process_time() - start < 60
-    folder = storage.root / "inductive" / "report"
+    folder = fake.root / "inductive" / "report"
     assert (folder / "report.html").stat().st_size < 5e6
     for path in (folder / "figures").glob("*.png"):
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
@@ -219,20 +219,20 @@ def test_2400_trials_take_less_than_a_minute_and_stay_readable(storage):
         assert sum(1 for _ in rows) == 2161
 
 
-def test_a_trial_whose_answers_are_missing_or_broken_is_named(storage):
-    storage.add("s", "all", method="pretrained")
-    broken, missing, whole = (storage.add("s", "all", layer=layer) for layer in (1, 2, 3))
-    silent = storage.add("s", "all", layer=4, accuracy=None)
-    sampled = storage.add(
+def test_a_trial_whose_answers_are_missing_or_broken_is_named(fake):
+    fake.add("s", "all", method="pretrained")
+    broken, missing, whole = (fake.add("s", "all", layer=layer) for layer in (1, 2, 3))
+    silent = fake.add("s", "all", layer=4, accuracy=None)
+    sampled = fake.add(
         "s", "all", layer=5, probes=("counterfact",), accuracy=None, metrics={"counterfact/true_rate": 0.3}
     )
-    storage.write_plans()
-    (path,) = storage.root.rglob(f"{broken}/predictions.parquet")
+    fake.write_plans()
+    (path,) = fake.root.rglob(f"{broken}/predictions.parquet")
     path.write_bytes(path.read_bytes()[:100])
-    (path,) = storage.root.rglob(f"{missing}/predictions.parquet")
+    (path,) = fake.root.rglob(f"{missing}/predictions.parquet")
     path.unlink()
-    run(storage.root / "s", "--no-mlflow")
-    text = (storage.root / "s" / "report" / "report.md").read_text()
+    run(fake.root / "s", "--no-mlflow")
+    text = (fake.root / "s" / "report" / "report.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("- trial ")]
     assert [line.split()[2] for line in lines] == [*sorted([broken, missing]), sampled]
     assert {line.split(" is ")[-1].split(":")[0] for line in lines} == {"damaged", "missing or broken"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED
 from sweep.report.build import build_report
@@ -18,15 +18,16 @@ from sweep.report.findings import extras_of
 from sweep.report.references import References
 from sweep.report.study import load_study
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 PAGES = 20
 RESAMPLES = 300
 
 
-def concluded(storage, sweep: str = "s") -> dict[str, Conclusion]:
+def concluded(fake, sweep: str = "s") -> dict[str, Conclusion]:
     """Return the conclusions on one sweep by their keys."""
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)), [sweep])
-    answers = read_answers(study.store, study.everyone)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)), [sweep])
+    answers = read_answers(study.storage, study.everyone)
     references = References(study.everyone, answers)
     pretrained, plain = (
         compare_all(study.trials, of, answers, resamples=RESAMPLES) for of in (references.baseline, references.plain)
@@ -37,30 +38,30 @@ def concluded(storage, sweep: str = "s") -> dict[str, Conclusion]:
     return {c.key: c for c in conclude(evidence.of_sweep(study, study.sweeps[0]))}
 
 
-def add(storage, accuracy, sweep="s", **fields):
+def add(fake, accuracy, sweep="s", **fields):
     fields = {"num_documents": PAGES, "method": "memory", **fields}
     if fields["method"] != "pretrained":
         fields = {"layer": 3, "metrics": {"memory/nll": 1.0}, **fields}
-    return storage.add(sweep, "all", accuracy=accuracy, **fields)
+    return fake.add(sweep, "all", accuracy=accuracy, **fields)
 
 
-def right_of(storage, ident: str) -> list[bool]:
+def right_of(fake, ident: str) -> list[bool]:
     import pyarrow.parquet as pq
 
-    (path,) = storage.root.rglob(f"{ident}/predictions.parquet")
+    (path,) = fake.root.rglob(f"{ident}/predictions.parquet")
     return pq.read_table(path)["correct"].to_pylist()
 
 
-def test_a_clear_win_is_a_yes_with_its_size_interval_and_corrected_p(storage):
-    base = add(storage, 0.3, method="pretrained")
-    low, high = (add(storage, accuracy, layer=layer) for layer, accuracy in ((1, 0.6), (2, 0.9)))
-    yes, largest, *_ = concluded(storage)[HELPS].sentences
+def test_a_clear_win_is_a_yes_with_its_size_interval_and_corrected_p(fake):
+    base = add(fake, 0.3, method="pretrained")
+    low, high = (add(fake, accuracy, layer=layer) for layer, accuracy in ((1, 0.6), (2, 0.9)))
+    yes, largest, *_ = concluded(fake)[HELPS].sentences
     assert yes == "Yes, all 2 trials are better (FEVER accuracy, against the pretrained model)."
-    study = load_study(Store(str(storage.root)))
+    study = load_study(SweepStorage(str(fake.root)))
     accuracy = {t.id: t.metric("fever/accuracy") for t in study.trials}
     assert f"is +{accuracy[high] - accuracy[base]:.3f} [+" in largest and "layer 2" in largest
     assert "largest gain (of 2, so likely overstated)" in largest
-    answers = [right_of(storage, ident) for ident in (base, low, high)]
+    answers = [right_of(fake, ident) for ident in (base, low, high)]
     ps = []
     for own in answers[1:]:
         gained = sum(a and not b for a, b in zip(own, answers[0], strict=True))
@@ -69,46 +70,46 @@ def test_a_clear_win_is_a_yes_with_its_size_interval_and_corrected_p(storage):
     assert max(ps) < 0.0005 and "corrected p < 0.001" in largest
 
 
-def test_a_clear_loss_is_a_no(storage):
-    add(storage, 0.9, method="pretrained")
-    add(storage, 0.2)
-    no, largest = concluded(storage)[HELPS].sentences
+def test_a_clear_loss_is_a_no(fake):
+    add(fake, 0.9, method="pretrained")
+    add(fake, 0.2)
+    no, largest = concluded(fake)[HELPS].sentences
     assert no == "No, the one trial compared is worse (FEVER accuracy, against the pretrained model)."
     assert largest.startswith("The difference is −0.")
 
 
-def test_wins_and_losses_depend_and_are_counted_by_model(storage):
+def test_wins_and_losses_depend_and_are_counted_by_model(fake):
     for model, accuracy in (("pythia-1b", 0.9), ("llama2-7b", 0.1)):
-        add(storage, 0.5, method="pretrained", model=model)
-        add(storage, accuracy, model=model)
-    lead, _, by_model = concluded(storage)[HELPS].sentences
+        add(fake, 0.5, method="pretrained", model=model)
+        add(fake, accuracy, model=model)
+    lead, _, by_model = concluded(fake)[HELPS].sentences
     assert lead.startswith("It depends: of 2 trials 1 better and 1 worse")
     assert "pythia-1b: 1 better, 0 worse of 1" in by_model and "llama2-7b: 0 better, 1 worse of 1" in by_model
 
 
-def test_a_tie_finds_no_difference_and_says_how_small_one_could_have_been_seen(storage):
-    add(storage, 0.5, method="pretrained")
-    add(storage, 0.5, answer_seed=3)
-    found = concluded(storage)
+def test_a_tie_finds_no_difference_and_says_how_small_one_could_have_been_seen(fake):
+    add(fake, 0.5, method="pretrained")
+    add(fake, 0.5, answer_seed=3)
+    found = concluded(fake)
     assert found[HELPS].sentences[0].startswith("No difference was found: the one trial compared is neither")
     assert any(s.startswith("The median interval reaches 0.0") for s in found[SURE].sentences)
 
 
-def test_answers_that_stay_as_they_are_are_told_without_an_interval_of_nothing(storage):
-    add(storage, 0.5, method="pretrained")
-    add(storage, 0.5)
-    told = " ".join(concluded(storage)[SURE].sentences)
+def test_answers_that_stay_as_they_are_are_told_without_an_interval_of_nothing(fake):
+    add(fake, 0.5, method="pretrained")
+    add(fake, 0.5)
+    told = " ".join(concluded(fake)[SURE].sentences)
     assert "In 1 of them no claim became right or wrong." in told and "median interval" not in told
 
 
-def test_the_largest_of_the_real_gains_is_named_not_a_larger_one_that_is_none(storage):
-    add(storage, 0.4, method="pretrained")
-    add(storage, 0.4, method="pretrained", num_documents=4)
-    real = add(storage, 0.7, layer=1)
-    add(storage, 1.0, layer=2, num_documents=4)
-    lead, largest = concluded(storage)[HELPS].sentences[:2]
+def test_the_largest_of_the_real_gains_is_named_not_a_larger_one_that_is_none(fake):
+    add(fake, 0.4, method="pretrained")
+    add(fake, 0.4, method="pretrained", num_documents=4)
+    real = add(fake, 0.7, layer=1)
+    add(fake, 1.0, layer=2, num_documents=4)
+    lead, largest = concluded(fake)[HELPS].sentences[:2]
     assert lead.startswith("Yes, in 1 of 2 trials") and "layer 1, 20 documents" in largest and real
-    assert "In 1 of them there are fewer than 6 pages" in " ".join(concluded(storage)[SURE].sentences)
+    assert "In 1 of them there are fewer than 6 pages" in " ".join(concluded(fake)[SURE].sentences)
 
 
 @pytest.mark.parametrize(
@@ -124,48 +125,48 @@ def test_the_largest_of_the_real_gains_is_named_not_a_larger_one_that_is_none(st
         ),
     ],
 )  # fmt: skip
-def test_where_nothing_can_be_compared_the_reason_is_said(storage, trials, why):
-    storage.add("s", "all", write=False, depth=1.0)
+def test_where_nothing_can_be_compared_the_reason_is_said(fake, trials, why):
+    fake.add("s", "all", write=False, depth=1.0)
     for fields in trials:
-        add(storage, **fields)
-    (only,) = concluded(storage)[HELPS].sentences
+        add(fake, **fields)
+    (only,) = concluded(fake)[HELPS].sentences
     assert only.startswith(f"No trial could be compared with the pretrained model: {why}")
 
 
-def test_a_pretrained_model_of_another_sweep_serves(storage):
-    add(storage, 0.2, sweep="few_shot", method="pretrained")
-    add(storage, 0.9)
-    assert concluded(storage)[HELPS].sentences[0].startswith("Yes, the one trial")
+def test_a_pretrained_model_of_another_sweep_serves(fake):
+    add(fake, 0.2, sweep="few_shot", method="pretrained")
+    add(fake, 0.9)
+    assert concluded(fake)[HELPS].sentences[0].startswith("Yes, the one trial")
 
 
-def test_the_layer_that_memorises_best_is_named_and_layers_that_answer_otherwise(storage):
+def test_the_layer_that_memorises_best_is_named_and_layers_that_answer_otherwise(fake):
     for layer, nll, accuracy in ((1, 2.0, 0.9), (2, 1.0, 0.3), (3, 1.5, 0.31)):
-        add(storage, accuracy, layer=layer, model="pythia-1b", metrics={"memory/nll": nll})
-    lead, details = concluded(storage)[LAYER].sentences
+        add(fake, accuracy, layer=layer, model="pythia-1b", metrics={"memory/nll": nll})
+    lead, details = concluded(fake)[LAYER].sentences
     assert lead == "Layer 2 of 16 in pythia-1b memorises best (layers count from 0)."
     assert details.startswith("pythia-1b: 1.000 NLL per token at layer 2, then 1.500 at layer 3;")
     assert "against it: layer 1 better (+0." in details and "layer 3" not in details.split("against it")[1]
 
 
-def test_structure_is_held_against_plain_memorising(storage):
-    add(storage, 0.3)
+def test_structure_is_held_against_plain_memorising(fake):
+    add(fake, 0.3)
     for alpha, accuracy in ((0.5, 0.9), (1.0, 0.3)):
-        add(storage, accuracy, allocation="random", alpha=alpha, metrics={"memory/nll": 1.2 - alpha / 10})
-    lead, largest, best = concluded(storage)[STRUCTURE].sentences
+        add(fake, accuracy, allocation="random", alpha=alpha, metrics={"memory/nll": 1.2 - alpha / 10})
+    lead, largest, best = concluded(fake)[STRUCTURE].sentences
     assert lead.startswith("Of 2 structured memories 1 better and 0 worse")
     assert "alpha 0.5" in largest
     assert "random alpha 1 memorises best, 1.100 NLL per token (plain memorising: 1.000)" in best
 
 
 @pytest.mark.parametrize("names", [["s"], ["s", "t"]])
-def test_each_answer_of_the_first_page_has_its_figure(storage, names):
+def test_each_answer_of_the_first_page_has_its_figure(fake, names):
     for sweep in names:
-        add(storage, 0.3, sweep, method="pretrained")
+        add(fake, 0.3, sweep, method="pretrained")
         for layer in (1, 3):
-            add(storage, 0.5, sweep, layer=layer)
-        add(storage, 0.6, sweep, allocation="random", mode="hard")
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+            add(fake, 0.5, sweep, layer=layer)
+        add(fake, 0.6, sweep, allocation="random", mode="hard")
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     found = build_report(study).answers
     drawn = {answer.question: answer.figure and answer.figure.slug for answer in found}
     for sweep in names:
@@ -178,10 +179,10 @@ def test_each_answer_of_the_first_page_has_its_figure(storage, names):
     assert len(slugs) == len(set(slugs)) and len(slugs) == 4 * len(names)
 
 
-def test_how_sure_counts_and_measures_other_answers_too(storage):
-    add(storage, 0.3)
-    storage.write_plans()
-    (trial,) = load_study(Store(str(storage.root))).trials
+def test_how_sure_counts_and_measures_other_answers_too(fake):
+    add(fake, 0.3)
+    fake.write_plans()
+    (trial,) = load_study(SweepStorage(str(fake.root))).trials
     changes = [UnitComparison(trial, trial, "accuracy", 40, 10, 0.25, 0.5, (0.05, 0.45), 0.01, False, 0.01)]
     evidence = Evidence("", [trial], References([trial], {}), {}, [], [], (), {"choices": changes})
     sure = {c.key: c for c in conclude(evidence)}[SURE]
@@ -190,39 +191,39 @@ def test_how_sure_counts_and_measures_other_answers_too(storage):
     assert {HELPS, SURE} == set(answer_figures(evidence))
 
 
-def test_what_was_not_asked_is_said_with_the_command_that_asks_it(storage):
-    add(storage, 0.3)
-    (told,) = concluded(storage)[COST].sentences
-    assert f"python -m sweep.evaluate {storage.root}/s --probe forgetting" in told
+def test_what_was_not_asked_is_said_with_the_command_that_asks_it(fake):
+    add(fake, 0.3)
+    (told,) = concluded(fake)[COST].sentences
+    assert f"python -m sweep.evaluate {fake.root}/s --probe forgetting" in told
 
 
-def test_one_seed_is_said_and_several_are_told_with_their_spread(storage):
-    add(storage, 0.5, layer=1)
-    assert "one seed" in " ".join(concluded(storage)[SURE].sentences)
-    add(storage, 0.7, layer=1, seed=1)
-    told = " ".join(concluded(storage)[SURE].sentences)
+def test_one_seed_is_said_and_several_are_told_with_their_spread(fake):
+    add(fake, 0.5, layer=1)
+    assert "one seed" in " ".join(concluded(fake)[SURE].sentences)
+    add(fake, 0.7, layer=1, seed=1)
+    told = " ".join(concluded(fake)[SURE].sentences)
     assert "one seed" not in told and "with 2 seeds, whose accuracy differs by 0." in told
 
 
-def test_what_is_lost_is_counted(storage):
-    add(storage, 0.5, layer=1)
-    add(storage, 0.5, layer=2, status="diverged")
-    storage.add("s", "all", depth=1.0, write=False)
-    assert "Not in it: 1 diverged, 1 without a result yet." in concluded(storage)[SURE].sentences
+def test_what_is_lost_is_counted(fake):
+    add(fake, 0.5, layer=1)
+    add(fake, 0.5, layer=2, status="diverged")
+    fake.add("s", "all", depth=1.0, write=False)
+    assert "Not in it: 1 diverged, 1 without a result yet." in concluded(fake)[SURE].sentences
 
 
-def test_report_and_mlflow_say_the_same_also_where_sweeps_share_a_storage(storage):
-    add(storage, 0.2, sweep="few_shot", method="pretrained")
-    add(storage, 0.9)
-    add(storage, 0.6, allocation="random", alpha=0.5)
-    add(storage, 0.55, sweep="other", layer=5)
-    storage.write_plans()
-    store = Store(str(storage.root))
-    told = extras_of(store, ["s", "other"], store.index()).conclusions
+def test_report_and_mlflow_say_the_same_also_where_sweeps_share_a_storage(fake):
+    add(fake, 0.2, sweep="few_shot", method="pretrained")
+    add(fake, 0.9)
+    add(fake, 0.6, allocation="random", alpha=0.5)
+    add(fake, 0.55, sweep="other", layer=5)
+    fake.write_plans()
+    storage = SweepStorage(str(fake.root))
+    told = extras_of(storage, ["s", "other"], storage.index()).conclusions
     for name in ("s", "other"):
-        answers = build_report(load_study(store, [name])).answers
+        answers = build_report(load_study(storage, [name])).answers
         assert [(a.question, tuple(a.sentences)) for a in answers] == list(told[name])
-    together = build_report(load_study(store)).answers
+    together = build_report(load_study(storage)).answers
     said = {a.question: tuple(a.sentences) for a in together}
     for name in ("s", "other"):
         for question, sentences in told[name]:

@@ -12,28 +12,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.record import Origin, begin_record, complete_record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.findings import extras_of
-from sweep.tracking.layout import Changed
+from sweep.tracking.run_content import Changed
 from trainables.data.fever import group_by_page, read_rows
 from trainables.data.sources import resolve_sources
 from trainables.lm.card import model_card
 from trainables.node.checksums import content_sum
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 PAGES, CLAIMS = 12, 8
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def storage(tmp_path) -> SweepStorage:
     """Sweep `study`: a plain memory that is right nearly always, a structured one that is right half the time."""
-    store = Store(str(tmp_path / "out"))
-    add(store, "study", right=7, method="memory", layer=9)
-    add(store, "study", right=4, method="memory", layer=9, alpha=0.5, allocation="partitioned")
-    return store
+    storage = SweepStorage(str(tmp_path / "out"))
+    add(storage, "study", right=7, method="memory", layer=9)
+    add(storage, "study", right=4, method="memory", layer=9, alpha=0.5, allocation="partitioned")
+    return storage
 
 
-def add(store: Store, sweep: str, right: int, asked: list[dict] = (), samples: list[dict] = (), **fields) -> str:
+def add(
+    storage: SweepStorage, sweep: str, right: int, asked: list[dict] = (), samples: list[dict] = (), **fields
+) -> str:
     """Record a trial that has `right` of each page's claims right; return its id.
 
     `asked` are rows of its answers instead, `samples` records of CounterFact.
@@ -63,22 +67,22 @@ def add(store: Store, sweep: str, right: int, asked: list[dict] = (), samples: l
     record = complete_record(begun, result)
     folder = f"{sweep}/trains/lm_x/layer_0/1/none_0/alpha_0/{record['id']}"
     for name, data in contents.items():
-        store.write(f"{folder}/{name}", data)
-    store.write_record(record, folder)
+        storage.write(f"{folder}/{name}", data)
+    storage.write_record(record, folder)
     return str(record["id"])
 
 
-def test_without_a_baseline_structure_is_compared_with_plain_memorising_alone(store) -> None:
-    (finding,) = extras_of(store, ["study"], store.index()).findings.values()
+def test_without_a_baseline_structure_is_compared_with_plain_memorising_alone(storage) -> None:
+    (finding,) = extras_of(storage, ["study"], storage.index()).findings.values()
     assert finding.values["vs_plain/accuracy"] == pytest.approx(-3 / 8)
     assert finding.tags == {"verdict_vs_plain": "worse"}
     assert finding.note.startswith("Of 96 claims 0 newly right, 36 newly wrong, compared with plain memorising")
 
 
-def test_a_baseline_of_another_sweep_serves_and_changes_the_findings(store) -> None:
-    before = extras_of(store, ["study"], store.index()).findings
-    add(store, "few_shot", right=2, method="pretrained")
-    found = extras_of(store, ["study"], store.index()).findings
+def test_a_baseline_of_another_sweep_serves_and_changes_the_findings(storage) -> None:
+    before = extras_of(storage, ["study"], storage.index()).findings
+    add(storage, "few_shot", right=2, method="pretrained")
+    found = extras_of(storage, ["study"], storage.index()).findings
     assert len(found) == 2
     for finding, difference in zip(sorted(found.values(), key=lambda f: len(f.tags)), (5 / 8, 2 / 8), strict=True):
         assert finding.values["vs_pretrained/accuracy"] == pytest.approx(difference)
@@ -91,11 +95,11 @@ def test_a_baseline_of_another_sweep_serves_and_changes_the_findings(store) -> N
     }.items()
 
 
-def test_a_trial_that_another_sweep_ran_is_compared_where_the_plan_asks_for_it(store) -> None:
-    add(store, "few_shot", right=2, method="pretrained")
-    shared = [head.id for head in store.index().values() if head.sweep == "study"]
-    store.write_json("second/plan.json", {"stages": [{"name": "main", "ids": shared[:1]}]})
-    assert list(extras_of(store, ["second"], store.index()).findings) == shared[:1]
+def test_a_trial_that_another_sweep_ran_is_compared_where_the_plan_asks_for_it(storage) -> None:
+    add(storage, "few_shot", right=2, method="pretrained")
+    shared = [head.id for head in storage.index().values() if head.sweep == "study"]
+    storage.write_json("second/plan.json", {"stages": [{"name": "main", "ids": shared[:1]}]})
+    assert list(extras_of(storage, ["second"], storage.index()).findings) == shared[:1]
 
 
 def sample_answers(right: set[int]) -> tuple[list[dict], list[str]]:
@@ -116,12 +120,12 @@ def sample_answers(right: set[int]) -> tuple[list[dict], list[str]]:
 
 
 def test_answers_that_changed_are_told_with_the_claims_words(tmp_path) -> None:
-    store = Store(str(tmp_path / "out"))
+    storage = SweepStorage(str(tmp_path / "out"))
     base, words = sample_answers({0})
-    add(store, "study", 0, asked=base, data="sample", method="pretrained")
+    add(storage, "study", 0, asked=base, data="sample", method="pretrained")
     own, _ = sample_answers({1})
-    trial = add(store, "study", 0, asked=own, data="sample", method="memory", layer=9)
-    extras = extras_of(store, ["study"], store.index())
+    trial = add(storage, "study", 0, asked=own, data="sample", method="memory", layer=9)
+    extras = extras_of(storage, ["study"], storage.index())
     finding = extras.findings[trial]
     assert [(each.question, each.gained) for each in finding.changed] == [(words[1], True), (words[0], False)]
     gained, lost = finding.changed
@@ -132,19 +136,19 @@ def test_answers_that_changed_are_told_with_the_claims_words(tmp_path) -> None:
 
 
 def test_claims_of_data_that_has_changed_are_named_by_their_number(tmp_path) -> None:
-    store = Store(str(tmp_path / "out"))
+    storage = SweepStorage(str(tmp_path / "out"))
     base, words = sample_answers({0})
     for row in base:
         row["rows"] += 1  # another table than the one that is here
-    add(store, "study", 0, asked=base, data="sample", method="pretrained")
+    add(storage, "study", 0, asked=base, data="sample", method="pretrained")
     own = [{**row, "parsed": "c"} for row in base]
-    trial = add(store, "study", 0, asked=own, data="sample", method="memory", layer=9)
-    changed = extras_of(store, ["study"], store.index()).findings[trial].changed
+    trial = add(storage, "study", 0, asked=own, data="sample", method="memory", layer=9)
+    changed = extras_of(storage, ["study"], storage.index()).findings[trial].changed
     assert changed and all(each.question.startswith("claim ") for each in changed)
 
 
 def test_sampled_answers_that_changed_are_told_with_their_comparison(tmp_path) -> None:
-    store = Store(str(tmp_path / "out"))
+    storage = SweepStorage(str(tmp_path / "out"))
 
     def samples(named: int) -> list[dict]:
         true, other = [" Italy, of course", " Italy"], [" the sea", " a"]
@@ -155,9 +159,9 @@ def test_sampled_answers_that_changed_are_told_with_their_comparison(tmp_path) -
         ]
 
     fields = {"probes": ("counterfact",), "data": "sample"}
-    add(store, "study", 0, samples=samples(2), method="pretrained", **fields)
-    trial = add(store, "study", 0, samples=samples(25), method="memory", layer=9, **fields)
-    finding = extras_of(store, ["study"], store.index()).findings[trial]
+    add(storage, "study", 0, samples=samples(2), method="pretrained", **fields)
+    trial = add(storage, "study", 0, samples=samples(25), method="memory", layer=9, **fields)
+    finding = extras_of(storage, ["study"], storage.index()).findings[trial]
     assert finding.values["vs_pretrained/counterfact_true_rate"] == pytest.approx(23 / 30)
     low, high = (finding.values[f"vs_pretrained/counterfact_true_rate_{end}"] for end in ("low", "high"))
     assert 0.5 < low < 23 / 30 < high < 1

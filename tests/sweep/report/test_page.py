@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.build import Options, build_report, written
 from sweep.report.study import load_study
 
@@ -15,23 +15,23 @@ ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-net
 
 
 @pytest.fixture
-def page(storage):
+def page(fake):
     """The report of nine trials, one diverged, in a narrow window; any error of its script fails the test."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright from the dev extra")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("needs Chromium")
     fields = {"num_documents": 10, "metrics": {"memory/nll": 1.5}}
-    storage.add("s", "all", method="pretrained", num_documents=10, accuracy=0.3)
+    fake.add("s", "all", method="pretrained", num_documents=10, accuracy=0.3)
     first = ""
     for layer in range(7):
         curves = {"train/nll": [[1, 3.0], [2, 2.0 - layer / 10]]}
-        own = storage.add("s", "all", layer=layer, accuracy=0.3 + 0.08 * layer, curves=curves, **fields)
+        own = fake.add("s", "all", layer=layer, accuracy=0.3 + 0.08 * layer, curves=curves, **fields)
         first = first or own
     told = {"added_by": "ada@desk", "added_at": "2026-01-02T03:04", "added_as": "clone", "cloned_from": first}
-    storage.add("s", "all", layer=7, status="diverged", labels=told)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)), ["s"])
+    fake.add("s", "all", layer=7, status="diverged", labels=told)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)), ["s"])
     report = build_report(study, Options(resamples=200))
     with written(study, report) as (_, where), playwright.sync_playwright() as started:
         launched = started.chromium.launch(executable_path=path, args=ARGS)
@@ -50,10 +50,10 @@ def ids(page) -> list[str]:
     return page.eval_on_selector_all(".trials tbody a", "links => links.map(link => link.hash.slice(7))")
 
 
-def test_the_table_filters_sorts_and_leads_to_a_trial_and_back(page, storage):
+def test_the_table_filters_sorts_and_leads_to_a_trial_and_back(page, fake):
     assert len(ids(page)) == 9
     page.fill("input.filter", "accuracy>0.5 layer<6")
-    trials = load_study(Store(str(storage.root)), ["s"]).trials
+    trials = load_study(SweepStorage(str(fake.root)), ["s"]).trials
     wanted = {t.id for t in trials if (t.metric("fever/accuracy") or 0) > 0.5 and (t.get("layer") or 9) < 6}
     page.wait_for_function(f"document.querySelectorAll('.trials tbody tr').length === {len(wanted)}")
     assert set(ids(page)) == wanted and 1 < len(wanted) < 6

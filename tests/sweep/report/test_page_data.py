@@ -11,25 +11,26 @@ import pyarrow.parquet as pq
 import pytest
 
 import sweep.report.page_data as page_data
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.build import Options, build_report
 from sweep.report.importance import importance_table
 from sweep.report.render import html_page
 from sweep.report.study import load_study
 from sweep.report.tables.of_failures import failures
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 OPTIONS = Options(resamples=200)
 
 
-def add(storage, **fields):
+def add(fake, **fields):
     if fields.get("method") != "pretrained":
         fields = {"metrics": {"memory/nll": 1.5}, **fields}
-    return storage.add("s", "all", **{"num_documents": 10, **fields})
+    return fake.add("s", "all", **{"num_documents": 10, **fields})
 
 
-def unpacked(storage) -> tuple[dict, str]:
-    storage.write_plans()
-    page = html_page(build_report(load_study(Store(str(storage.root)), ["s"]), OPTIONS))
+def unpacked(fake) -> tuple[dict, str]:
+    fake.write_plans()
+    page = html_page(build_report(load_study(SweepStorage(str(fake.root)), ["s"]), OPTIONS))
     (text,) = re.findall(r'<script id="packed-trials" type="text/plain">([^<]*)</script>', page)
     return json.loads(zlib.decompress(base64.b64decode(text))), page
 
@@ -39,15 +40,15 @@ def parts(data: dict, ident: str) -> dict:
     return {name: values[place] for name, values in data["pages"].items()}
 
 
-def predictions(storage, ident: str) -> list[dict]:
-    (path,) = storage.root.rglob(f"{ident}/predictions.parquet")
+def predictions(fake, ident: str) -> list[dict]:
+    (path,) = fake.root.rglob(f"{ident}/predictions.parquet")
     return pq.read_table(path).to_pylist()
 
 
-def test_answers_that_changed_can_be_read_back_from_the_page(storage):
-    base = add(storage, method="pretrained", accuracy=0.3)
-    own = add(storage, layer=2, accuracy=0.8)
-    data, _ = unpacked(storage)
+def test_answers_that_changed_can_be_read_back_from_the_page(fake):
+    base = add(fake, method="pretrained", accuracy=0.3)
+    own = add(fake, layer=2, accuracy=0.8)
+    data, _ = unpacked(fake)
     told = parts(data, own)
     assert told["base"] == base
     places = data["groups"][told["changed"]["group"]]
@@ -60,18 +61,18 @@ def test_answers_that_changed_can_be_read_back_from_the_page(storage):
     letters = {"SUPPORTS": "a", "REFUTES": "b", "NOT ENOUGH INFO": "c"}
     expected = {
         (f"claim {b['claim_id']}", letters[b["label"]], b["parsed"], a["parsed"])
-        for a, b in zip(predictions(storage, own), predictions(storage, base), strict=True)
+        for a, b in zip(predictions(fake, own), predictions(fake, base), strict=True)
         if a["parsed"] != b["parsed"]
     }
     assert found == expected and len(expected) > 5
     assert "changed" not in parts(data, base) or parts(data, base)["changed"] is None
 
 
-def test_every_trial_has_a_row_with_its_verdict_and_what_is_known_of_it(storage):
-    add(storage, method="pretrained", accuracy=0.3)
-    better = add(storage, layer=2, accuracy=0.9, curves={"train/nll": [[1, 3.0], [2, 2.123456789]]})
-    diverged = add(storage, layer=3, status="diverged")
-    data, page = unpacked(storage)
+def test_every_trial_has_a_row_with_its_verdict_and_what_is_known_of_it(fake):
+    add(fake, method="pretrained", accuracy=0.3)
+    better = add(fake, layer=2, accuracy=0.9, curves={"train/nll": [[1, 3.0], [2, 2.123456789]]})
+    diverged = add(fake, layer=3, status="diverged")
+    data, page = unpacked(fake)
     names = [column["name"] for column in data["columns"]]
     rows = {row[0]: dict(zip(names, row, strict=True)) for row in data["rows"]}
     assert len(rows) == 3 and names[:2] == ["trial", "verdict"]
@@ -84,19 +85,19 @@ def test_every_trial_has_a_row_with_its_verdict_and_what_is_known_of_it(storage)
     assert f'href="#trial-{diverged}"' in page and "its loss was no number any more" in page
 
 
-def test_the_least_telling_answers_are_left_out_where_the_page_would_become_too_large(storage, monkeypatch):
-    add(storage, method="pretrained", accuracy=0.3)
-    most, least = add(storage, layer=2, accuracy=0.9), add(storage, layer=3, accuracy=0.33)
+def test_the_least_telling_answers_are_left_out_where_the_page_would_become_too_large(fake, monkeypatch):
+    add(fake, method="pretrained", accuracy=0.3)
+    most, least = add(fake, layer=2, accuracy=0.9), add(fake, layer=3, accuracy=0.33)
     monkeypatch.setattr(page_data, "MAX_ANSWERS_BYTES", 50)
-    data, _ = unpacked(storage)
+    data, _ = unpacked(fake)
     assert parts(data, most)["changed"]["answers"] and parts(data, least)["changed"] == page_data.TOO_MANY
 
 
-def test_trials_without_a_result_are_listed_with_their_cause(storage):
-    add(storage, layer=1, status="failed")
-    add(storage, layer=2, status="diverged", curves={"train/nll": [[1, 3.0], [2, None]]})
-    storage.write_plans()
-    table = failures(load_study(Store(str(storage.root))).trials)
+def test_trials_without_a_result_are_listed_with_their_cause(fake):
+    add(fake, layer=1, status="failed")
+    add(fake, layer=2, status="diverged", curves={"train/nll": [[1, 3.0], [2, None]]})
+    fake.write_plans()
+    table = failures(load_study(SweepStorage(str(fake.root))).trials)
     assert table is not None
     assert [(row[0].text, row[1].text) for _, row in table.rows] == [
         ("failed", "no cause was recorded"),
@@ -106,35 +107,33 @@ def test_trials_without_a_result_are_listed_with_their_cause(storage):
 
 
 @pytest.mark.parametrize("matters, other", [("layer", "lr"), ("lr", "layer")])
-def test_the_field_that_makes_the_result_is_the_most_important_one(storage, matters, other):
+def test_the_field_that_makes_the_result_is_the_most_important_one(fake, matters, other):
     for layer in range(5):
         for k in range(5):
             values = {"layer": layer, "lr": 0.001 * (k + 1)}
             step = layer if matters == "layer" else k
             error = 1.0 + step + 0.01 * ((layer + k) % 3)
-            add(storage, **values, accuracy=None, probes=(), metrics={"memory/nll": error})
-    storage.write_plans()
-    table = importance_table(load_study(Store(str(storage.root))).trials)
+            add(fake, **values, accuracy=None, probes=(), metrics={"memory/nll": error})
+    fake.write_plans()
+    table = importance_table(load_study(SweepStorage(str(fake.root))).trials)
     assert table is not None and [labels[0] for labels, _ in table.rows] == [matters, other]
     shares = [row[0].value for _, row in table.rows]
     assert shares[0] > 0.9 and sum(shares) == pytest.approx(1.0) and "Read it with care" in table.legend[0]
 
 
-def test_without_enough_that_varies_no_importance_is_claimed(storage):
+def test_without_enough_that_varies_no_importance_is_claimed(fake):
     for layer in range(3):
-        add(storage, layer=layer)
-    storage.write_plans()
-    assert importance_table(load_study(Store(str(storage.root))).trials) is None
+        add(fake, layer=layer)
+    fake.write_plans()
+    assert importance_table(load_study(SweepStorage(str(fake.root))).trials) is None
 
 
-def test_a_trial_that_was_added_says_by_whom_and_of_which_it_is_a_clone(storage):
-    plain = add(storage, layer=2)
+def test_a_trial_that_was_added_says_by_whom_and_of_which_it_is_a_clone(fake):
+    plain = add(fake, layer=2)
     told = {"added_by": "ada@desk", "added_at": "2026-01-02T03:04:05+00:00"}
-    added = add(storage, layer=3, labels={**told, "added_as": "add --set layer=3"})
-    clone = add(
-        storage, layer=4, labels={**told, "added_as": f"clone {plain[:12]} --set layer=4", "cloned_from": plain}
-    )
-    data, _ = unpacked(storage)
+    added = add(fake, layer=3, labels={**told, "added_as": "add --set layer=3"})
+    clone = add(fake, layer=4, labels={**told, "added_as": f"clone {plain[:12]} --set layer=4", "cloned_from": plain})
+    data, _ = unpacked(fake)
     assert not {"origin", "parent"} & {name for name, value in parts(data, plain).items() if value}
     assert (
         parts(data, added)["origin"] == "Added to the sweep by ada@desk, 2026-01-02 03:04 UTC (ctl add --set layer=3)."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.answers import read_answers
 from sweep.report.build import Options, build_report
 from sweep.report.naming import label_texts, labels_of
@@ -15,7 +15,9 @@ from sweep.report.references import References, mixed_code, mixed_versions
 from sweep.report.study import Trial, load_study
 from sweep.report.tables.of_the_study import code_table
 from trainables.lm.card import model_card
-from trainables.trial.spec import STATED_FIELDS, identity, make_spec, trial_id, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import STATED_FIELDS, identity, trial_id
+from trainables.trial.making import make_spec
 
 ASKED_OF = {"model", "revision", "dtype"}
 CLAIMS = {
@@ -66,13 +68,13 @@ def test_labels_tell_trials_apart_whatever_they_differ_in(trial, name) -> None:
     assert (one == other) == (name in NOT_TOLD)
 
 
-def test_a_comparison_that_mixes_versions_of_a_probe_says_so_and_the_same_version_is_preferred(storage):
-    storage.add("s", "all", method="pretrained", num_documents=8, probe_versions={"fever": 2})
-    storage.add("s", "all", method="pretrained", num_documents=4)
-    new = storage.add("s", "all", layer=1, num_documents=4, probe_versions={"fever": 2})
-    old = storage.add("s", "all", layer=2, num_documents=4)
-    trials = {trial.id: trial for trial in load_study(Store(str(storage.root))).trials}
-    references = References(trials.values(), read_answers(Store(str(storage.root)), trials.values()))
+def test_a_comparison_that_mixes_versions_of_a_probe_says_so_and_the_same_version_is_preferred(fake):
+    fake.add("s", "all", method="pretrained", num_documents=8, probe_versions={"fever": 2})
+    fake.add("s", "all", method="pretrained", num_documents=4)
+    new = fake.add("s", "all", layer=1, num_documents=4, probe_versions={"fever": 2})
+    old = fake.add("s", "all", layer=2, num_documents=4)
+    trials = {trial.id: trial for trial in load_study(SweepStorage(str(fake.root))).trials}
+    references = References(trials.values(), read_answers(SweepStorage(str(fake.root)), trials.values()))
     pairs = [(trials[i], references.baseline(trials[i])) for i in (new, old)]
     assert [other.get("num_documents") for _, other in pairs] == [8, 4]
     assert mixed_versions(pairs, "fever") == ()
@@ -80,13 +82,13 @@ def test_a_comparison_that_mixes_versions_of_a_probe_says_so_and_the_same_versio
     assert line.startswith("1 of 3 comparisons mix versions of the probe fever (2 with 1)")
 
 
-def test_comparisons_and_reports_that_mix_versions_of_the_code_say_so(storage):
+def test_comparisons_and_reports_that_mix_versions_of_the_code_say_so(fake):
     old, new = {"memory-sweep": "0.1.0", "commit": "abc"}, {"memory-sweep": "0.1.0", "commit": "def"}
-    storage.add("s", "all", method="pretrained", num_documents=8, versions=old)
-    storage.add("s", "all", layer=1, num_documents=8, versions=new)
-    storage.add("s", "all", layer=2, num_documents=8, versions=old)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+    fake.add("s", "all", method="pretrained", num_documents=8, versions=old)
+    fake.add("s", "all", layer=1, num_documents=8, versions=new)
+    fake.add("s", "all", layer=2, num_documents=8, versions=old)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     report = build_report(study, Options(resamples=100))
     tables = {table.slug: table for section in report.sections for table in section.tables}
     assert {labels[0]: cells[0].value for labels, cells in tables["versions"].rows} == {"0.1.0+abc": 2, "0.1.0+def": 1}

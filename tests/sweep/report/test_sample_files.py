@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.__main__ import app
 from sweep.report.sample_files import _lm_eval, store_samples, write_samples
 from sweep.report.study import load_study
@@ -26,15 +26,15 @@ OF_THE_LIBRARY = {
 
 
 @pytest.fixture
-def study(storage):
-    storage.add("s", "all", layer=1, num_documents=4, accuracy=0.6)
-    storage.add(
+def study(fake):
+    fake.add("s", "all", layer=1, num_documents=4, accuracy=0.6)
+    fake.add(
         "s", "all", method="pretrained", probes=("counterfact",), accuracy=None,
         metrics={"counterfact/true_rate": 0.5}, extra={"samples.json": [SAMPLE]},
     )  # fmt: skip
-    storage.add("s", "all", layer=2, status="failed")
-    storage.write_plans()
-    return load_study(Store(str(storage.root)), ["s"])
+    fake.add("s", "all", layer=2, status="failed")
+    fake.write_plans()
+    return load_study(SweepStorage(str(fake.root)), ["s"])
 
 
 def written_by_the_library(folder) -> dict:
@@ -84,9 +84,9 @@ def test_the_mean_of_the_samples_is_the_trials_own_figure(study, tmp_path):
     assert line["true_rate"] == 0.5 and line["filtered_resps"] == SAMPLE["answers"] and line["target"] == "Google"
 
 
-def test_the_command_writes_them_beside_the_report_and_a_repeat_replaces_them(study, storage):
+def test_the_command_writes_them_beside_the_report_and_a_repeat_replaces_them(study, fake):
     for _ in range(2):
-        done = CliRunner().invoke(app, [f"{storage.root}/s", "--no-mlflow", "--samples", "--resamples", "100"])
-        assert done.exit_code == 0 and f"2 files of answers: {storage.root}/s/samples" in done.output, done.output
-    assert len(list((storage.root / "s" / "samples").rglob("*.jsonl"))) == 2
+        done = CliRunner().invoke(app, [f"{fake.root}/s", "--no-mlflow", "--samples", "--resamples", "100"])
+        assert done.exit_code == 0 and f"2 files of answers: {fake.root}/s/samples" in done.output, done.output
+    assert len(list((fake.root / "s" / "samples").rglob("*.jsonl"))) == 2
     assert store_samples(study)[0] == 2

@@ -14,7 +14,7 @@ import pytest
 
 from sweep.planning.plan_of import plan_of
 from sweep.records import lease
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running import ledger as ledger_module
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, Space, Stage, checked
@@ -32,10 +32,10 @@ SPACE = checked(
 )
 HELD = """
 import sys, time
-from sweep.records.store import Store
-store = Store(sys.argv[1])
-with store.lock("dying"):
-    print(repr(store.claims("dying").take(sys.argv[2])), flush=True)
+from sweep.records.sweep_storage import SweepStorage
+storage = SweepStorage(sys.argv[1])
+with storage.lock("dying"):
+    print(repr(storage.claims("dying").take(sys.argv[2])), flush=True)
     time.sleep(60)
 """
 FILE = """
@@ -67,13 +67,13 @@ class Run:
     """A run of the space under a name, which it has locked, with packs of so many trials."""
 
     def __init__(self, address: str, name: str, size: int = 1, retry_failed: bool = False) -> None:
-        self.store, self.said = Store(address), []
-        self.lock = self.store.lock(name)
+        self.storage, self.said = SweepStorage(address), []
+        self.lock = self.storage.lock(name)
         self.lock.__enter__()
-        index = self.store.index()
-        plan = plan_of(SPACE, index, {}, self.store, name, retry_failed=retry_failed)
+        index = self.storage.index()
+        plan = plan_of(SPACE, index, {}, self.storage, name, retry_failed=retry_failed)
         packing = Packing(lambda point: size, 1)
-        self.ledger = Ledger(plan, self.store, name, index, {}, packing, retry_failed, self.said.append)
+        self.ledger = Ledger(plan, self.storage, name, index, {}, packing, retry_failed, self.said.append)
 
     def take(self) -> tuple[str, list[str]] | None:
         found = self.ledger.next_pack()
@@ -94,9 +94,9 @@ class Run:
 
 def records(address: str) -> dict[str, list[str]]:
     """Trial id -> the sweeps that have a record of it."""
-    store, found = Store(address), {}
-    for name in store.folders():
-        for path in store.find(f"{name}/trains", "record.json"):
+    storage, found = SweepStorage(address), {}
+    for name in storage.folders():
+        for path in storage.find(f"{name}/trains", "record.json"):
             if "/probes/" not in path:
                 found.setdefault(path.split("/")[-2], []).append(name)
     return found
@@ -121,8 +121,8 @@ def test_two_sweeps_take_turns_and_run_every_trial_once(address: str) -> None:
     for run in (one, two):
         assert run.ledger.outcome() == {"done": 6, "stopped": 0, "diverged": 0, "failed": 0, "missing": 0}
         run.end()
-    assert Store(address).find(".claims", "record.json") == [] and not any(
-        Store(address).exists(f".claims/{trial}.json") for trial in found
+    assert SweepStorage(address).find(".claims", "record.json") == [] and not any(
+        SweepStorage(address).exists(f".claims/{trial}.json") for trial in found
     )
 
 
@@ -178,20 +178,20 @@ def test_the_claim_of_a_dead_run_is_taken_over(address: str, row: OpenRow) -> No
         [sys.executable, "-c", HELD, address, trial], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as dying:
         assert dying.stdout and dying.stdout.readline() == "''\n"
-        claims = run.store.claims("one")
+        claims = run.storage.claims("one")
         assert claims and claims.take(trial) == "dying"
         dying.kill()
         dying.wait(10)
         assert claims.take(trial) == "" and claims.take(trial) == ""
-    run.store.write(f".claims/{trial}.json", b"not a claim")
+    run.storage.write(f".claims/{trial}.json", b"not a claim")
     assert claims.take(trial) == ""
     run.end()
 
 
 def test_of_two_that_take_over_a_dead_runs_claim_one_has_it(address: str) -> None:
     one, two = Run(address, "one"), Run(address, "two")
-    one.store.write(".claims/x.json", json.dumps({"sweep": "gone", "token": "t"}).encode())
-    first, second = one.store.claims("one"), two.store.claims("two")
+    one.storage.write(".claims/x.json", json.dumps({"sweep": "gone", "token": "t"}).encode())
+    first, second = one.storage.claims("one"), two.storage.claims("two")
     assert first and second and [first.take("x"), second.take("x")] == ["", "one"]
     one.end()
     two.end()
@@ -201,15 +201,15 @@ def test_a_run_that_has_lost_its_lock_gets_no_more_packs(s3_options: str) -> Non
     run = Run(f"s3://bucket/{uuid.uuid4().hex}?{s3_options}", "one")
     taken = run.take()
     assert taken
-    found = json.loads(run.store.read("one/.lease.json"))
+    found = json.loads(run.storage.read("one/.lease.json"))
     other = {**found, "holder": {**found["holder"], "token": "another", "host": "elsewhere"}}
-    Store(run.store.uri).write("one/.lease.json", json.dumps(other).encode())
-    run.store._holds["one"]._sure_until = 0.0
+    SweepStorage(run.storage.uri).write("one/.lease.json", json.dumps(other).encode())
+    run.storage._holds["one"]._sure_until = 0.0
     with pytest.raises(lease.LockLost, match="elsewhere"):
         run.take()
     with pytest.raises(lease.LockLost):
         run.finish(taken)
-    assert records(run.store.uri) == {}
+    assert records(run.storage.uri) == {}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.full import check_alone
 from sweep.records.steering import FINISH_EARLY, PAUSE, RESUME, STOP
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running import ledger as ledger_module
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.space import ALL, LogUniform, OneOf, Sampling, Space, Stage
@@ -54,7 +54,7 @@ def several_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def orders(run: Run) -> list[str]:
-    return sorted(path.name for path in Path(run.store.uri, "both", "orders").glob("*"))
+    return sorted(path.name for path in Path(run.storage.uri, "both", "orders").glob("*"))
 
 
 def test_a_sampled_stage_runs_in_packs_that_are_kept_full(
@@ -133,7 +133,7 @@ def test_a_driver_that_is_killed_leaves_orders_that_the_next_one_removes(
     ready: Any, drawn: Space, tmp_path: Path
 ) -> None:
     run = Run(*ready, drawn, tmp_path / "out", 8)
-    stale = run.store
+    stale = run.storage
     stale.write("both/orders/whatever-1.json", json.dumps({"left": [], "joined": [{"nonsense": 1}]}).encode())
     again = Run(*ready, drawn, tmp_path / "out", 8)
     assert not orders(again) and len(again.go()) == 12
@@ -175,11 +175,11 @@ def test_a_sweep_is_steered_while_its_packs_are_kept_full(
 
 
 def test_trials_under_way_are_claimed_also_those_that_joined(ready: Any, drawn: Space, tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "out"))
-    with store.lock("both"):
+    storage = SweepStorage(str(tmp_path / "out"))
+    with storage.lock("both"):
         run = Run(*ready, drawn, tmp_path / "out", 8)
-        run.ledger._claims = store.claims("both")
-        other, held = Store(str(tmp_path / "out")), []
+        run.ledger._claims = storage.claims("both")
+        other, held = SweepStorage(str(tmp_path / "out")), []
         with other.lock("other"):
             claims = other.claims("other")
 

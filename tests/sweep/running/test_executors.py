@@ -17,8 +17,8 @@ from sweep.planning.load import asked_space
 from sweep.planning.plan_of import plan_of
 from sweep.records.record import Record
 from sweep.records.steering import read_steering
-from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger, Packing
@@ -83,21 +83,21 @@ class Run:
     """One run of a space with an executor that is ready; `ledger` and `heard` tell what happened."""
 
     def __init__(self, executor: Executor, capacity: Capacity, space: Space, folder: Path, size: int = 2) -> None:
-        self.store, self.executor = Store(str(folder)), executor
-        index = self.store.index()
-        choices = read_sweep_file(self.store, "both", CHOICES) or {}
-        plan = plan_of(asked_space(space), index, choices, self.store, "both")
+        self.storage, self.executor = SweepStorage(str(folder)), executor
+        index = self.storage.index()
+        choices = read_sweep_file(self.storage, "both", CHOICES) or {}
+        plan = plan_of(asked_space(space), index, choices, self.storage, "both")
         self.said: list[str] = []
         self.ledger = Ledger(
             plan,
-            self.store,
+            self.storage,
             "both",
             index,
             choices,
             Packing(lambda point: size, capacity.slots),
             False,
             self.said.append,
-            steering=read_steering(self.store, "both"),
+            steering=read_steering(self.storage, "both"),
         )
         self.heard = Recorder()
 
@@ -105,7 +105,7 @@ class Run:
         """Run, and return all records of the storage."""
         display = Display(SweepProgress("both"), every_s=1e9)
         self.executor.run(PackExchange(self.ledger, self.heard, display, {}))  # type: ignore[arg-type]
-        return {head.id: head.record() for head in self.store.index().values()}
+        return {head.id: head.record() for head in self.storage.index().values()}
 
     def trainings(self, trials: Iterable[str]) -> list[str]:
         """The ids of the trainings that some trials need, by which checkpoints are named."""
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[str]:
-        return sorted(path.stem for path in Path(self.store.uri, "both", "checkpoints").glob("*.safetensors"))
+        return sorted(path.stem for path in Path(self.storage.uri, "both", "checkpoints").glob("*.safetensors"))
 
 
 Open = Callable[..., Run]
@@ -137,7 +137,7 @@ def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def opened(executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     executor.check()
-    with executor.session(Store(str(tmp_path_factory.mktemp("session")))) as capacity:
+    with executor.session(SweepStorage(str(tmp_path_factory.mktemp("session")))) as capacity:
         assert capacity.slots == 1 and not capacity.on_gpu and capacity.pack_memory_bytes() > 0
         yield executor, capacity
 
@@ -385,5 +385,5 @@ def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = [head.record() for head in Store(str(tmp_path)).index().values()]
+    (record,) = [head.record() for head in SweepStorage(str(tmp_path)).index().values()]
     assert record["status"] == "done"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.failures import ALIKE, BUDGET, FailurePolicy
 from sweep.running.ledger import Ledger
 from tests.rows import OpenRow
@@ -128,7 +128,7 @@ def test_the_ledger_tells_the_policy_which_device_made_a_result(tmp_path: Path, 
 
 
 def records(ledger: Ledger) -> dict[str, Any]:
-    return {head.id: head.record() for head in ledger.store.index().values()}
+    return {head.id: head.record() for head in ledger.storage.index().values()}
 
 
 def test_a_failed_pack_is_queued_again_and_nothing_is_recorded(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
         again.finish(pack, {"id": begun["id"], "status": "done", "metrics": {"memory/nll": 0.5}})
         again.end_pack(pack)
     assert {begun["identity"]["layer"] for _, begun in take(again)} == {3}
-    choices = read_sweep_file(Store(str(tmp_path)), "staged", CHOICES)
+    choices = read_sweep_file(SweepStorage(str(tmp_path)), "staged", CHOICES)
     assert {(choice["value"], choice["before"]["value"]) for choice in choices.values()} == {(3, 1)}
     assert any("decided anew, 3 had no result and has one now; it was 1" in line for line in said)
 
@@ -215,14 +215,14 @@ def test_checkpoints_of_failed_trials_stay_and_those_of_recorded_ones_go(tmp_pat
     ledger, _ = open_ledger(tmp_path)
     ready = take(ledger)
     for number, (pack, begun) in enumerate(ready):
-        ledger.store.write(ledger.checkpoint(begun["id"]), b"weights")
+        ledger.storage.write(ledger.checkpoint(begun["id"]), b"weights")
         error = {"class": "memory", "message": "no room", "traceback": ""} if number == 0 else None
         status = "failed" if number == 0 else "done"
         ledger.finish(pack, {"id": begun["id"], "status": status, "metrics": {"memory/nll": 1.0}, "error": error})
     ids = [begun["id"] for _, begun in ready]
-    kept = ledger.store.files("staged/checkpoints")
+    kept = ledger.storage.files("staged/checkpoints")
     assert kept == [f"{ids[0]}.safetensors"]
-    ledger.store.write(ledger.checkpoint(ids[1]), b"written anew by a process that was stopped early")
-    ledger.store.write("staged/stop", b"interrupted")
+    ledger.storage.write(ledger.checkpoint(ids[1]), b"written anew by a process that was stopped early")
+    ledger.storage.write("staged/stop", b"interrupted")
     open_ledger(tmp_path)
-    assert ledger.store.files("staged/checkpoints") == kept and not ledger.store.exists("staged/stop")
+    assert ledger.storage.files("staged/checkpoints") == kept and not ledger.storage.exists("staged/stop")

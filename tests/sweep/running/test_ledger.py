@@ -13,8 +13,8 @@ from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
 from sweep.records.steering import STOP, new_wish
 from sweep.records.storage_id import MANIFEST
-from sweep.records.store import Store
 from sweep.records.sweep_files import CHOICES, read_sweep_file
+from sweep.records.sweep_storage import SweepStorage
 from sweep.records.table import results_table
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, LARGEST, OTHERS, Best, OneOf, Sampling, Space, Stage, Uniform, checked
@@ -36,13 +36,13 @@ SPACE = checked(
 
 
 def open_ledger(folder: Path, size: int = 1, **options: Any) -> tuple[Ledger, list[str]]:
-    store, said = Store(str(folder)), []
-    index = store.index()
-    choices = read_sweep_file(store, "staged", CHOICES) or {}
-    plan = plan_of(SPACE, index, choices, store, "staged", retry_failed=options.get("retry_failed", False))
+    storage, said = SweepStorage(str(folder)), []
+    index = storage.index()
+    choices = read_sweep_file(storage, "staged", CHOICES) or {}
+    plan = plan_of(SPACE, index, choices, storage, "staged", retry_failed=options.get("retry_failed", False))
     ledger = Ledger(
         plan,
-        store,
+        storage,
         "staged",
         index,
         choices,
@@ -91,16 +91,16 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
     ledger, _ = open_ledger(tmp_path)
     finish_all(ledger, best=3)
     assert ledger.exhausted and ledger.outcome()["missing"] == 0
-    store = Store(str(tmp_path))
-    choices = read_sweep_file(store, "staged", CHOICES)
-    for head in store.index().values():
+    storage = SweepStorage(str(tmp_path))
+    choices = read_sweep_file(storage, "staged", CHOICES)
+    for head in storage.index().values():
         record = head.record()
         if record["identity"]["layer"] == 1:
             record["metrics"]["memory/nll"] = 0.0
-            store.write_record(record, head.folder)
+            storage.write_record(record, head.folder)
     again, said = open_ledger(tmp_path)
     assert take(again) == [] and again.exhausted
-    assert read_sweep_file(store, "staged", CHOICES) == choices
+    assert read_sweep_file(storage, "staged", CHOICES) == choices
     assert any("stays 3" in line for line in said)
 
 
@@ -152,26 +152,28 @@ def test_every_trial_is_handed_out_once_whatever_the_pack_size(tmp_path, size):
 
 
 def test_the_storages_name_is_read_once_however_often_the_sweeps_plan_is_written(tmp_path, monkeypatch):
-    asked, real = [], Store.storage_id
-    monkeypatch.setattr(Store, "storage_id", lambda store: asked.append(store.uri) or real(store))
+    asked, real = [], SweepStorage.storage_id
+    monkeypatch.setattr(SweepStorage, "storage_id", lambda storage: asked.append(storage.uri) or real(storage))
     ledger, _ = open_ledger(tmp_path)
     finish_all(ledger, best=3)
     ledger.write_manifest()
     assert len(asked) == 1
-    assert read_sweep_file(Store(str(tmp_path)), "staged", MANIFEST)["storage"] == real(Store(str(tmp_path)))
+    assert read_sweep_file(SweepStorage(str(tmp_path)), "staged", MANIFEST)["storage"] == real(
+        SweepStorage(str(tmp_path))
+    )
 
 
 def test_a_narrower_run_later_keeps_earlier_trials_in_the_sweeps_table(tmp_path):
     ledger, _ = open_ledger(tmp_path)
     finish_all(ledger, best=3)
-    store, before = Store(str(tmp_path)), dict(manifest_stages(Store(str(tmp_path)), "staged"))
+    storage, before = SweepStorage(str(tmp_path)), dict(manifest_stages(SweepStorage(str(tmp_path)), "staged"))
     narrow = apply_overrides(SPACE, ["model=sample-neox"])
-    index, choices = store.index(), read_sweep_file(store, "staged", CHOICES)
-    plan = plan_of(narrow, index, choices, store, "staged", until_stage="most")
-    Ledger(plan, store, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
-    after = dict(manifest_stages(store, "staged"))
+    index, choices = storage.index(), read_sweep_file(storage, "staged", CHOICES)
+    plan = plan_of(narrow, index, choices, storage, "staged", until_stage="most")
+    Ledger(plan, storage, "staged", index, choices, Packing(lambda point: 1, 1), False, print)
+    after = dict(manifest_stages(storage, "staged"))
     assert {name: set(ids) for name, ids in after.items()} == {name: set(ids) for name, ids in before.items()}
-    assert results_table(store, "staged", store.index()).num_rows == 10
+    assert results_table(storage, "staged", storage.index()).num_rows == 10
 
 
 def test_a_model_that_runs_whole_is_said_once(tmp_path):
@@ -189,23 +191,23 @@ def test_failed_trials_are_counted_apart_from_done_ones(tmp_path):
     ledger, said = open_ledger(tmp_path)
     for number, (pack, begun) in enumerate(take(ledger)):
         give(ledger, pack, begun, "failed" if number < 2 else "done", **{"memory/nll": 1.0})
-    store = Store(str(tmp_path))
-    select = plan_of(SPACE, store.index(), {}, store, "staged").stage("select")
+    storage = SweepStorage(str(tmp_path))
+    select = plan_of(SPACE, storage.index(), {}, storage, "staged").stage("select")
     assert (select.done, select.failed, select.num_to_run) == (2, 2, 0)
-    again = plan_of(SPACE, store.index(), {}, store, "staged", retry_failed=True).stage("select")
+    again = plan_of(SPACE, storage.index(), {}, storage, "staged", retry_failed=True).stage("select")
     assert (again.done, again.failed, again.num_to_run) == (2, 0, 2)
     assert any("none of 2 trials" in line and "--retry-failed" in line for line in said)
-    shown = plan_text(costed_plan(SPACE, store, "staged"))
+    shown = plan_text(costed_plan(SPACE, storage, "staged"))
     assert "2 trials; they are run again with --retry-failed" in shown
 
 
 def test_one_layer_is_chosen_for_all_seeds(tmp_path):
     space = apply_overrides(SPACE, ["model=sample-llama", "seed=0,1"])
-    store = Store(str(tmp_path))
-    plan = plan_of(space, store.index(), {}, store, "staged")
+    storage = SweepStorage(str(tmp_path))
+    plan = plan_of(space, storage.index(), {}, storage, "staged")
     assert len(plan.questions) == 1 and len(plan.questions[0].candidates) == 4
     said: list[str] = []
-    ledger = Ledger(plan, store, "staged", store.index(), {}, Packing(lambda point: 1, 1), False, said.append)
+    ledger = Ledger(plan, storage, "staged", storage.index(), {}, Packing(lambda point: 1, 1), False, said.append)
     nll = {(1, 0): 1.0, (1, 1): 4.0, (3, 0): 2.0, (3, 1): 2.0}
     for pack, begun in take(ledger):
         give(ledger, pack, begun, **{"memory/nll": nll[begun["identity"]["layer"], begun["identity"]["seed"]]})
@@ -231,13 +233,13 @@ def test_a_sampled_stage_ends_when_nothing_is_left_to_draw(tmp_path, spread, fie
             stages=(Stage(name="tune", axes={}, sampling=Sampling(fields={"alpha": spread}, num_samples=12)),),
         )
     )  # fmt: skip
-    store, said = Store(str(tmp_path)), []
-    plan = plan_of(space, store.index(), {}, store, "staged")
+    storage, said = SweepStorage(str(tmp_path)), []
+    plan = plan_of(space, storage.index(), {}, storage, "staged")
     assert plan.num_to_run == planned
     assert bool(plan.shortages) == (planned < 12) and all(
         "num_samples=12, but alpha" in line for line in plan.shortages
     )
-    ledger = Ledger(plan, store, "staged", store.index(), {}, Packing(lambda point: 1, 1), False, said.append)
+    ledger = Ledger(plan, storage, "staged", storage.index(), {}, Packing(lambda point: 1, 1), False, said.append)
     while (pack := ledger.next_pack()) is not None:
         for begun in list(pack[1].values()):
             give(ledger, pack[0].id, begun, **{"train/nll": 1.0})
@@ -257,11 +259,11 @@ def test_trials_that_share_a_training_are_one_job_and_each_keeps_its_own_answers
             stages=(Stage(name="all", axes={"num_shots": ALL}),),
         )
     )
-    store = Store(str(tmp_path))
-    index = store.index()
-    plan = plan_of(shots, index, {}, store, "shots")
+    storage = SweepStorage(str(tmp_path))
+    index = storage.index()
+    plan = plan_of(shots, index, {}, storage, "shots")
     assert (plan.num_to_run, plan.num_to_ask) == (1, 2)
-    ledger = Ledger(plan, store, "shots", index, {}, Packing(lambda point: 8, 1), False, print)
+    ledger = Ledger(plan, storage, "shots", index, {}, Packing(lambda point: 8, 1), False, print)
     pack, begun = ledger.next_pack()
     assert len(pack.points) == 1 and len(begun) == 3 and ledger.next_pack() is None
     task = ledger.task(pack.points[0])
@@ -271,7 +273,7 @@ def test_trials_that_share_a_training_are_one_job_and_each_keeps_its_own_answers
     made = ledger.finish(pack.id, {"id": task.id, "status": "done", "metrics": {"memory/nll": 1.0, **found}})
     assert {r["identity"]["num_shots"]: r["metrics"]["fever/accuracy"] for r in made} == {0: 0.0, 1: 0.1, 3: 0.3}
     ledger.end_pack(pack.id)
-    again = store.index()
+    again = storage.index()
     assert again.keys() == begun.keys(), "the plan says which trials there are"
     assert {r.record()["metrics"]["fever/accuracy"] for r in again.values()} == {0.0, 0.1, 0.3}
 

@@ -8,46 +8,46 @@ from pathlib import Path
 import pytest
 
 from benchmarks.made_up import write_sweep
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.made import Made
 from sweep.tracking.address import Tracking
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(str(tmp_path))
-    write_sweep(store, "s", 2)
+def storage(tmp_path: Path) -> SweepStorage:
+    storage = SweepStorage(str(tmp_path))
+    write_sweep(storage, "s", 2)
     for file in ("results.parquet", "mlflow.db"):
         (tmp_path / "s" / file).write_bytes(b"x")
-    return store
+    return storage
 
 
-def made(store: Store, *files: str, experiment: str = "memory-sweep", name: str = "s") -> Made:
-    tracking = Tracking(f"sqlite:///{store.uri}/s/mlflow.db", experiment)
-    return Made(store, name, store.index(), tracking, ("results.parquet", *files))
+def made(storage: SweepStorage, *files: str, experiment: str = "memory-sweep", name: str = "s") -> Made:
+    tracking = Tracking(f"sqlite:///{storage.uri}/s/mlflow.db", experiment)
+    return Made(storage, name, storage.index(), tracking, ("results.parquet", *files))
 
 
-def test_nothing_is_there_before_a_run_has_said_so(store):
-    assert not made(store).is_there()
-    made(store).note()
-    assert made(store).is_there() and made(store).is_there()
+def test_nothing_is_there_before_a_run_has_said_so(storage):
+    assert not made(storage).is_there()
+    made(storage).note()
+    assert made(storage).is_there() and made(storage).is_there()
 
 
-def test_a_server_is_asked_every_time(store):
-    of_server = Made(store, "s", store.index(), Tracking("http://127.0.0.1:5000", "memory-sweep"), ())
+def test_a_server_is_asked_every_time(storage):
+    of_server = Made(storage, "s", storage.index(), Tracking("http://127.0.0.1:5000", "memory-sweep"), ())
     of_server.note()
-    assert not of_server.is_there() and not store.exists("s/made.json")
+    assert not of_server.is_there() and not storage.exists("s/made.json")
 
 
 @pytest.mark.parametrize(
     "change", ["record", "table", "database", "no database", "experiment", "report", "plan", "broken"]
 )
-def test_any_change_is_noticed(store, change: str):
-    made(store).note()
+def test_any_change_is_noticed(storage, change: str):
+    made(storage).note()
     files: tuple[str, ...] = ()
-    experiment, folder = "memory-sweep", Path(store.uri) / "s"
+    experiment, folder = "memory-sweep", Path(storage.uri) / "s"
     if change == "record":
-        write_sweep(store, "other", 4)  # trials here may be compared with them
+        write_sweep(storage, "other", 4)  # trials here may be compared with them
     elif change == "table":
         (folder / "results.parquet").unlink()
     elif change == "database":
@@ -63,4 +63,4 @@ def test_any_change_is_noticed(store, change: str):
         (folder / "plan.json").write_bytes((folder / "plan.json").read_bytes() + b" ")
     else:
         (folder / "made.json").write_text("{")
-    assert not made(store, *files, experiment=experiment).is_there()
+    assert not made(storage, *files, experiment=experiment).is_there()

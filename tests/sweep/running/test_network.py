@@ -55,8 +55,9 @@ threading.Event().wait()
 """
 COUNT = """
 import collections, json, sys
-from sweep.records.store import Store
-print(json.dumps(collections.Counter(head.record()["node"] for head in Store(sys.argv[1]).index(False).values())))
+from sweep.records.sweep_storage import SweepStorage
+heads = SweepStorage(sys.argv[1]).index(False).values()
+print(json.dumps(collections.Counter(head.record()["node"] for head in heads)))
 """
 
 

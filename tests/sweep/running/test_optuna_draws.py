@@ -13,7 +13,7 @@ import pytest
 
 from sweep.planning.expand import build_plan
 from sweep.planning.plan import Plan
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.optuna_draws import StageDraws
 from sweep.space import ALL, Best, LogUniform, OneOf, Sampling, Space, Stage, Uniform, checked
 
@@ -63,7 +63,7 @@ class Known(dict[str, dict[str, Any]]):
 
 
 def draws(plan: Plan, folder: Path, known: Known, number: int = 0) -> StageDraws:
-    return StageDraws(plan, plan.stages[number], Store(str(folder)), "s", known.get)
+    return StageDraws(plan, plan.stages[number], SweepStorage(str(folder)), "s", known.get)
 
 
 def test_each_stage_has_its_own_metric_mode_grace_and_reduction(tmp_path: Path) -> None:
@@ -169,8 +169,6 @@ def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[s
             str(space),
             "--storage",
             str(storage),
-            "--max-concurrent",
-            "2",
             "--no-report",
             *args,
         ],
@@ -182,21 +180,23 @@ def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.parametrize("executor", [pytest.param("ray", marks=pytest.mark.slow), "local"])
 def test_draws_run_some_are_stopped_early_and_a_second_run_goes_on_where_the_first_ended(
-    tmp_path, tiny_models, sample_data
+    tmp_path, tiny_models, sample_data, executor
 ):
     space = tmp_path / "draws.py"
     space.write_text(TUNED % {"model": str(tiny_models["llama"]), "data": str(sample_data)})
-    first = run(space, tmp_path / "out", "--set", "num_samples=4")
+    how = ("--executor", executor, *(("--max-concurrent", "2") if executor == "ray" else ()))
+    first = run(space, tmp_path / "out", *how, "--set", "num_samples=4")
     assert first.returncode == 0 and "note: MLflow" not in first.stdout, first.stdout + first.stderr
-    second = run(space, tmp_path / "out")
+    second = run(space, tmp_path / "out", *how)
     assert second.returncode == 0, second.stdout + second.stderr
-    found = [head.record() for head in Store(str(tmp_path / "out")).index().values()]
+    found = [head.record() for head in SweepStorage(str(tmp_path / "out")).index().values()]
     drawn = [r for r in found if r["stage"] == "tune"]
     assert len(drawn) == 6 and len({r["identity"]["alpha"] for r in drawn}) == 6
     stopped = [r for r in drawn if r["status"] == "stopped"]
     assert stopped and all(len(r["curves"]["train/nll"]) < 6 for r in stopped)
     finished = [r for r in drawn if r["status"] == "done"]
     assert finished and all(len(r["curves"]["train/nll"]) == 6 for r in finished)
-    third = run(space, tmp_path / "out")
+    third = run(space, tmp_path / "out", *how)
     assert third.returncode == 0 and "0 trials to run" in third.stdout, third.stdout

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from tests.stand_ins import model_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +40,7 @@ space = Space(
 
 def recorded(storage: Path) -> list[dict]:
     """The records of all trials so far."""
-    return [head.record() for head in Store(str(storage)).index(set_aside=False).values()]
+    return [head.record() for head in SweepStorage(str(storage)).index(set_aside=False).values()]
 
 
 def env(**more: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from ray import tune
 from ray.tune.execution import class_cache
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
 from sweep.running.ray_cluster import Nodes
@@ -87,7 +87,7 @@ def test_a_process_that_starts_gets_its_pack_though_others_are_free_sooner(
     monkeypatch.setenv(PLACE, str(tmp_path / "started"))
     executor = RayTune(WorkerSettings("cpu"), PackResources(cpus=0.5, gpus=0, max_concurrent=2), trainable=SlowToStart)
     packs = Packs(200)
-    with executor.session(Store(str(tmp_path / "out"))):
+    with executor.session(SweepStorage(str(tmp_path / "out"))):
         executor.run(packs)  # type: ignore[arg-type]
     assert len(packs.processes) == 2 and packs.left
 

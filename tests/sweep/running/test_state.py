@@ -13,6 +13,7 @@ from sweep.planning.expand import build_plan
 from sweep.planning.packs import make_packs
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
+from sweep.running.render import one_line
 from sweep.running.state import SweepProgress, SweepState
 from sweep.space import ALL, Best, Space, Stage, checked
 
@@ -177,3 +178,8 @@ def test_the_rest_is_told_within_a_factor_after_the_first_tenth(clock: Clock) ->
     assert len(said) > 50
     for when, left_s in said:
         assert 1 / 1.5 < left_s / (clock.now - when) < 1.5
+    ended = progress.snapshot()
+    progress.phase("ended")
+    assert ended.left_s is None
+    assert one_line(ended).endswith(" s, ended") or ", ended, " in one_line(ended)
+    assert "left" not in one_line(ended)

@@ -53,13 +53,13 @@ class SteeredRun(Run):
 
         def more(steering: Steering) -> Any:
             index, choices = self.ledger._index, self.ledger.choices
-            return plan_of(asked_space(space), index, choices, self.store, "both", steering=steering)
+            return plan_of(asked_space(space), index, choices, self.storage, "both", steering=steering)
 
         self.wishes = Wishes(self.ledger, self.said.append, more)
         self.wishes._every_s = 0.0
 
     def ask(self, command: str, **parts: Any) -> None:
-        write_wish(self.store, "both", new_wish(command, **parts))
+        write_wish(self.storage, "both", new_wish(command, **parts))
 
     def at(self, epoch: int, act: Callable[[str], None]) -> None:
         done: list[bool] = []
@@ -75,7 +75,7 @@ class SteeredRun(Run):
         display = Display(self.progress, every_s=1e9)
         exchange = PackExchange(self.ledger, self.heard, display, {}, self.wishes)  # type: ignore[arg-type]
         self.executor.run(exchange)
-        return {head.id: head.record() for head in self.store.index().values()}
+        return {head.id: head.record() for head in self.storage.index().values()}
 
 
 def test_a_paused_sweep_keeps_checkpoints_and_resumed_gives_what_it_gives_alone(
@@ -99,8 +99,8 @@ def test_a_paused_sweep_keeps_checkpoints_and_resumed_gives_what_it_gives_alone(
     assert kept == [run.trainings(run.heard.began[:1])] and len(kept[0]) == 1
     assert same(outcome(found), outcome(whole)) and not run.checkpoints
     assert all(max(epochs) == 6 and len(set(epochs)) == len(epochs) for epochs in run.heard.epochs.values())
-    assert not waiting_wishes(run.store, "both") and not run.store.exists("both/stop")
-    assert [wish.command for wish in read_steering(run.store, "both").wishes] == [PAUSE, RESUME]
+    assert not waiting_wishes(run.storage, "both") and not run.storage.exists("both/stop")
+    assert [wish.command for wish in read_steering(run.storage, "both").wishes] == [PAUSE, RESUME]
 
 
 def test_a_stopped_candidate_ends_after_its_epoch_and_is_named_in_the_choice(

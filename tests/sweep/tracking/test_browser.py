@@ -17,13 +17,15 @@ import pytest
 from PIL import Image
 
 from sweep.records.record import Origin, begin_record, complete_record
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import resolve_tracking
-from sweep.tracking.layout import Changed, Finding
 from sweep.tracking.publish import Extras, publish
+from sweep.tracking.run_content import Changed, Finding
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
-from trainables.trial.spec import canonical, identity, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity
+from trainables.trial.making import make_spec
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 ARGS = (
@@ -64,11 +66,11 @@ def record(stage: str, nll: float, accuracy: float, **fields) -> dict:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Store]:
+def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[SweepStorage]:
     """A study of two models: layers, then alpha x allocation; published with comparisons, a picture and a report."""
-    store = Store(str(tmp_path_factory.mktemp("browser") / "out"))
-    Path(store.uri).mkdir()
-    shutil.copy(empty_database, Path(store.uri) / "mlflow.db")
+    storage = SweepStorage(str(tmp_path_factory.mktemp("browser") / "out"))
+    Path(storage.uri).mkdir()
+    shutil.copy(empty_database, Path(storage.uri) / "mlflow.db")
     models = ("llama2-7b", "pythia-6.9b")
     stages: dict[str, list[dict]] = {"baseline": [], "layer_selection": [], "inductive": []}
     stages["baseline"] = [record("baseline", 3.0, 0.3, model=model, method="pretrained") for model in models]
@@ -80,11 +82,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
         fields = {"model": model, "layer": 23, "alpha": alpha, "allocation": allocation}
         stages["inductive"].append(record("inductive", 1.2 + i / 100, 0.4 + i / 200, **fields))
     for i, own in enumerate(each for stage in stages.values() for each in stage):
-        store.write_record(own, f"study/trains/lm_x/layer_0/1/none_0/alpha_{i}/{own['id']}")
+        storage.write_record(own, f"study/trains/lm_x/layer_0/1/none_0/alpha_{i}/{own['id']}")
     plan = [{"name": name, "points": len(own), "ids": [r["id"] for r in own]} for name, own in stages.items()]
     plan[2]["ids"] += [r["id"] for r in stages["layer_selection"] if r["identity"]["layer"] == 23]  # alpha 0
-    store.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
-    store.write("study/report/report.html", REPORT)
+    storage.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
+    storage.write("study/report/report.html", REPORT)
     against = {f"vs_pretrained/accuracy{end}": 0.1 for end in ("", "_low", "_high")}
     changed = (Changed("Ada met Bo.", "refutes", "supports", "refutes", True),)
     findings = {
@@ -94,13 +96,13 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
     }
     tables = dict.fromkeys(findings, lambda: b"claim,truth\nAda met Bo.,refutes\n")
     extras = Extras(findings, lambda sweep: [Picture("main", "The main figure", png(40, 30))], tables)
-    tracking = resolve_tracking(store, f"sqlite:///{store.uri}/mlflow.db", "memory-sweep")
-    publish(store, ["study"], tracking, store.index(), extras=extras)
-    yield store
+    tracking = resolve_tracking(storage, f"sqlite:///{storage.uri}/mlflow.db", "memory-sweep")
+    publish(storage, ["study"], tracking, storage.index(), extras=extras)
+    yield storage
 
 
 @pytest.fixture(scope="module")
-def links(storage: Store) -> Iterator[dict[str, str]]:
+def links(storage: SweepStorage) -> Iterator[dict[str, str]]:
     """What `python -m sweep.ui` prints: addresses by the title of the view."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     command = [sys.executable, "-u", "-m", "sweep.ui", f"{storage.uri}/study", "--no-open"]

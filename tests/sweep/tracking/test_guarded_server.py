@@ -89,41 +89,43 @@ def logged_in(clean: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_trial(store, finished, save) -> dict:
+def one_trial(storage, finished, save) -> dict:
     record = finished()
     save(record)
-    store.write_json("demo/plan.json", {"space": "demo", "stages": [{"name": "inductive", "ids": [record["id"]]}]})
+    storage.write_json("demo/plan.json", {"space": "demo", "stages": [{"name": "inductive", "ids": [record["id"]]}]})
     return record
 
 
-def test_a_name_and_password_publish_and_the_links_open_under_the_prefix(store, one_trial, guarded, logged_in) -> None:
-    tracking = resolve_tracking(store, guarded)
-    assert publish(store, ["demo"], tracking)["created"] == 2
-    assert publish(store, ["demo"], tracking)["unchanged"] == 2
-    link = view_link(store, tracking, "demo")
+def test_a_name_and_password_publish_and_the_links_open_under_the_prefix(
+    storage, one_trial, guarded, logged_in
+) -> None:
+    tracking = resolve_tracking(storage, guarded)
+    assert publish(storage, ["demo"], tracking)["created"] == 2
+    assert publish(storage, ["demo"], tracking)["unchanged"] == 2
+    link = view_link(storage, tracking, "demo")
     assert link.startswith(f"{guarded}/#/experiments/") and "demo-all" in link and PASSWORD not in link
     page, _, _ = link.partition("#")
     login = b64encode(f"admin:{PASSWORD}".encode()).decode()
     asked = urllib.request.Request(page, headers={"Authorization": f"Basic {login}"})  # noqa: S310
     with urllib.request.urlopen(asked, timeout=60) as answer:
         assert b"MLflow" in answer.read()
-    runs = Runs(tracking, store.storage_id())
+    runs = Runs(tracking, storage.storage_id())
     (own,) = [run for run in runs.find("demo") if not run.trial]
     assert "results.parquet" in {file.path for file in runs._client.list_artifacts(own.run)}
 
 
-def test_a_wrong_password_is_told_in_one_line_that_lacks_it(store, one_trial, guarded, clean) -> None:
+def test_a_wrong_password_is_told_in_one_line_that_lacks_it(storage, one_trial, guarded, clean) -> None:
     clean.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     clean.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-Secret-8")
     with pytest.raises(TrackingError) as told:
-        publish(store, ["demo"], resolve_tracking(store, guarded))
+        publish(storage, ["demo"], resolve_tracking(storage, guarded))
     assert "\n" not in str(told.value) and "wrong-Secret-8" not in str(told.value) and guarded in str(told.value)
 
 
-def test_a_name_that_the_server_does_not_answer_to_is_told_in_one_line(store, one_trial, guarded, logged_in) -> None:
+def test_a_name_that_the_server_does_not_answer_to_is_told_in_one_line(storage, one_trial, guarded, logged_in) -> None:
     elsewhere = guarded.replace("localhost", "127.0.0.1")
     with pytest.raises(TrackingError) as told:
-        publish(store, ["demo"], resolve_tracking(store, elsewhere))
+        publish(storage, ["demo"], resolve_tracking(storage, elsewhere))
     assert "\n" not in str(told.value) and "403" in str(told.value)
 
 
@@ -162,13 +164,13 @@ def behind_a_token(guarded: str) -> Iterator[str]:
         gateway.shutdown()
 
 
-def test_a_token_publishes_through_a_gateway(store, one_trial, behind_a_token, clean) -> None:
+def test_a_token_publishes_through_a_gateway(storage, one_trial, behind_a_token, clean) -> None:
     clean.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
-    tracking = resolve_tracking(store, behind_a_token, "by token")
-    assert publish(store, ["demo"], tracking)["created"] == 2
-    page = pages(store, tracking, "demo", server_version(tracking.uri))[0]
-    assert page.path.startswith("#/experiments/") and "t0ken" not in view_link(store, tracking, "demo")
+    tracking = resolve_tracking(storage, behind_a_token, "by token")
+    assert publish(storage, ["demo"], tracking)["created"] == 2
+    page = pages(storage, tracking, "demo", server_version(tracking.uri))[0]
+    assert page.path.startswith("#/experiments/") and "t0ken" not in view_link(storage, tracking, "demo")
     clean.setenv("MLFLOW_TRACKING_TOKEN", "another")
     with pytest.raises(TrackingError) as told:
-        publish(store, ["demo"], tracking)
+        publish(storage, ["demo"], tracking)
     assert "\n" not in str(told.value) and "another" not in str(told.value).replace("choose another", "")

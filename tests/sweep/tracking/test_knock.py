@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.run import _tracking_options
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
@@ -75,11 +75,11 @@ def test_files_and_answers_of_any_kind_are_let_through(tmp_path: Path) -> None:
 
 
 def test_publish_and_the_end_of_a_run_wait_15_s_at_most(
-    silent: int, store: Store, begun, finished, monkeypatch, row: OpenRow
+    silent: int, storage: SweepStorage, begun, finished, monkeypatch, row: OpenRow
 ) -> None:
     row("the tracking server takes connections and never answers", 1, "a run's end and publish wait 15 s at most")
     tracking = Tracking(f"http://127.0.0.1:{silent}", "e")
-    feed = LiveFeed(store, "demo", tracking, interval_s=0.1)
+    feed = LiveFeed(storage, "demo", tracking, interval_s=0.1)
     feed.start_trial(begun())
     feed.finish(finished())
     start = time.monotonic()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking import live_feed
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs, TrackingError
@@ -61,10 +61,10 @@ def test_a_trial_states_no_param_that_it_has_no_use_for(begun) -> None:
 def test_tags_tell_the_sweep_the_stage_and_where_it_ran(finished) -> None:
     error = {"class": "Bug", "message": "m" * 9000, "traceback": ""}
     record = finished(result={"status": "failed", "error": error, "metrics": {"memory/nll": float("nan")}})
-    tags = run_tags(record, "store-1", {"demo": "layers", "second": "inductive"})
+    tags = run_tags(record, "storage-1", {"demo": "layers", "second": "inductive"})
     expected = {
         "kind": "trial",
-        "storage": "store-1",
+        "storage": "storage-1",
         "sweep": "demo",
         "trial_id": record["id"],
         "pack": "pack-1",
@@ -120,22 +120,22 @@ def test_epoch_values_that_are_not_finite_are_left_out() -> None:
     assert [(p.name, p.step, p.value, p.time_ms) for p in points] == [("train/leak", 2, 0.5, 7)]
 
 
-def test_the_option_beats_the_environment_beats_the_default(store, monkeypatch) -> None:
+def test_the_option_beats_the_environment_beats_the_default(storage, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    default = resolve_tracking(store)
-    assert default.uri == f"sqlite:///{store.uri}/mlflow.db" and default.experiment == "memory-sweep"
-    assert default.artifacts == Path(store.uri, "mlartifacts").as_uri()
+    default = resolve_tracking(storage)
+    assert default.uri == f"sqlite:///{storage.uri}/mlflow.db" and default.experiment == "memory-sweep"
+    assert default.artifacts == Path(storage.uri, "mlartifacts").as_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000")
-    served = resolve_tracking(store, experiment="mine")
+    served = resolve_tracking(storage, experiment="mine")
     assert (served.uri, served.experiment, served.artifacts) == ("http://lab:5000", "mine", None)
-    assert resolve_tracking(store, "http://x:1").uri == "http://x:1"
+    assert resolve_tracking(storage, "http://x:1").uri == "http://x:1"
 
 
 def test_beside_an_object_store_the_database_is_in_the_working_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking(Store("memory://bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_tracking(SweepStorage("memory://bucket/out")).uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_passwords_are_not_shown() -> None:
@@ -149,9 +149,9 @@ def test_totals_count_trials_and_hours(finished) -> None:
     assert (sums["sweep/done"], sums["sweep/diverged"], sums["sweep/trial_hours"]) == (1, 1, 60 / 3600)
 
 
-def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, begun, finished) -> None:
+def test_the_feed_sends_every_epoch_once_and_completes_the_run(storage, tracking, begun, finished) -> None:
     record = finished()
-    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun())
     for _ in range(2):  # a trial that goes on from its checkpoint repeats epochs
         for epoch in (1, 2):
@@ -161,7 +161,7 @@ def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, 
     feed.finish(record)
     report = feed.close(60)
     assert (report.complete, report.left, report.trouble) == (1, 0, "")
-    runs = Runs(tracking, store.storage_id())
+    runs = Runs(tracking, storage.storage_id())
     (head,) = runs.find("demo")
     assert head.complete == complete_mark(record) and not head.running
     run = runs._client.get_run(head.run)
@@ -172,10 +172,10 @@ def test_the_feed_sends_every_epoch_once_and_completes_the_run(store, tracking, 
 
 
 def test_a_single_value_waits_until_the_record_says_whether_it_is_a_curve(
-    store, tracking, begun, finished, wait_until
+    storage, tracking, begun, finished, wait_until
 ) -> None:
     record = finished(result={"curves": {"train/loss": [[1, 3.0], [2, 2.0]], "fever/accuracy": [[3, 0.5]]}})
-    feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
+    feed, runs = LiveFeed(storage, "demo", tracking, interval_s=0.05), Runs(tracking, storage.storage_id())
     feed.start_trial(begun())
     for epoch, metrics in ((1, {"train/loss": 3.0}), (2, {"train/loss": 2.0}), (3, {"fever/accuracy": 0.5})):
         feed.epoch(record["id"], epoch, metrics)
@@ -190,14 +190,14 @@ def test_a_single_value_waits_until_the_record_says_whether_it_is_a_curve(
     assert (data.dataset.name, data.dataset.digest) == ("sample", "v1")
 
 
-def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(store, tracking, begun, finished) -> None:
-    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(storage, tracking, begun, finished) -> None:
+    feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun())
     assert feed.close(60).left == 1
-    runs = Runs(tracking, store.storage_id())
+    runs = Runs(tracking, storage.storage_id())
     (first,) = runs.find()
     assert not first.running and not first.complete
-    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun())
     feed.finish(finished())
     assert feed.close(60).complete == 1
@@ -205,19 +205,19 @@ def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(store, trackin
     assert second.run != first.run and second.complete
 
 
-def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(store, tracking, begun) -> None:
-    runs = Runs(tracking, store.storage_id())
+def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(storage, tracking, begun) -> None:
+    runs = Runs(tracking, storage.storage_id())
     remnant = runs.create(begun(), {})
     elsewhere = Runs(tracking, "another-storage").create(begun(), {})
-    feed = LiveFeed(store, "demo", tracking, interval_s=0.05)
+    feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun(seed=1))
     feed.close(60)
     status = {run: runs._client.get_run(run).info.status for run in (remnant, elsewhere)}
     assert status == {remnant: "KILLED", elsewhere: "RUNNING"}
 
 
-def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(store, tracking, begun, finished, wait_until) -> None:
-    feed, runs = LiveFeed(store, "demo", tracking, interval_s=0.05), Runs(tracking, store.storage_id())
+def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(storage, tracking, begun, finished, wait_until) -> None:
+    feed, runs = LiveFeed(storage, "demo", tracking, interval_s=0.05), Runs(tracking, storage.storage_id())
     feed.start_trial(begun())
     feed.epoch(begun()["id"], 1, {"train/loss": 2.9})
     wait_until(lambda: bool(runs.find()))
@@ -227,8 +227,8 @@ def test_a_record_at_odds_with_what_was_sent_is_left_to_publish(store, tracking,
     assert not head.complete and not head.running
 
 
-def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkeypatch) -> None:
-    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05, capacity=20)
+def test_too_many_values_for_the_memory_are_left_to_publish(storage, begun, monkeypatch) -> None:
+    feed = LiveFeed(storage, "demo", resolve_tracking(storage, "http://127.0.0.1:9"), interval_s=0.05, capacity=20)
     feed.start_trial(begun())
     for epoch in range(200):
         feed.epoch(begun()["id"], epoch, {"a": 1.0, "b": 2.0})
@@ -236,9 +236,9 @@ def test_too_many_values_for_the_memory_are_left_to_publish(store, begun, monkey
     assert report.complete == 0 and report.left >= 1 and feed._held <= 20
 
 
-def test_with_the_server_away_few_finished_trials_are_held(store, begun, finished, monkeypatch, wait_until) -> None:
+def test_with_the_server_away_few_finished_trials_are_held(storage, begun, finished, monkeypatch, wait_until) -> None:
     monkeypatch.setattr(live_feed, "MOST_WAITING", 5)
-    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://127.0.0.1:9"), interval_s=0.05)
+    feed = LiveFeed(storage, "demo", resolve_tracking(storage, "http://127.0.0.1:9"), interval_s=0.05)
     for seed in range(30):
         feed.start_trial(begun(seed=seed))
         feed.epoch(begun(seed=seed)["id"], 1, {"train/loss": 3.0})
@@ -249,8 +249,8 @@ def test_with_the_server_away_few_finished_trials_are_held(store, begun, finishe
     assert feed.close(5).left == 30 and feed._waiting == 5
 
 
-def test_what_troubles_the_feed_is_told_without_passwords(store, begun, wait_until) -> None:
-    feed = LiveFeed(store, "demo", resolve_tracking(store, "http://me:secret@127.0.0.1:9"), interval_s=0.05)
+def test_what_troubles_the_feed_is_told_without_passwords(storage, begun, wait_until) -> None:
+    feed = LiveFeed(storage, "demo", resolve_tracking(storage, "http://me:secret@127.0.0.1:9"), interval_s=0.05)
     feed.start_trial(begun())
     wait_until(lambda: bool(feed.trouble))
     assert "secret" not in feed.close(5).trouble

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.tracking._tracking_service import utils
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.findings import publish
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import Runs
@@ -15,9 +15,9 @@ from sweep.tracking.moved import follow_move
 from sweep.tracking.report_artifacts import log_report
 
 
-def artifacts(store: Store, tracking: Tracking) -> dict[str, set[str]]:
+def artifacts(storage: SweepStorage, tracking: Tracking) -> dict[str, set[str]]:
     """The files of every sweep's run, by the folder that MLflow names."""
-    runs = Runs(tracking, store.storage_id())
+    runs = Runs(tracking, storage.storage_id())
     found: dict[str, set[str]] = {}
     for head in runs.find():
         if head.kind == "sweep":
@@ -27,16 +27,16 @@ def artifacts(store: Store, tracking: Tracking) -> dict[str, set[str]]:
 
 
 def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
-    store: Store, tracking: Tracking, finished, save, tmp_path: Path
+    storage: SweepStorage, tracking: Tracking, finished, save, tmp_path: Path
 ) -> None:
     save(finished())
-    publish(store, ["demo"], tracking)
-    (before,) = artifacts(store, tracking).values()
+    publish(storage, ["demo"], tracking)
+    (before,) = artifacts(storage, tracking).values()
     assert "results.parquet" in before
-    old, new = Path(store.uri), tmp_path / "elsewhere" / "new home"
+    old, new = Path(storage.uri), tmp_path / "elsewhere" / "new home"
     new.parent.mkdir()
     shutil.move(old, new)
-    moved = Store(str(new))
+    moved = SweepStorage(str(new))
     now = resolve_tracking(moved)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.md").write_text("x")
@@ -48,24 +48,28 @@ def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
     assert not old.exists() and follow_move(now) == []
 
 
-def test_a_copy_has_artifacts_of_its_own(store: Store, tracking: Tracking, finished, save, tmp_path: Path) -> None:
+def test_a_copy_has_artifacts_of_its_own(
+    storage: SweepStorage, tracking: Tracking, finished, save, tmp_path: Path
+) -> None:
     save(finished())
-    publish(store, ["demo"], tracking)
-    copy = Store(shutil.copytree(store.uri, tmp_path / "copy"))
-    assert follow_move(resolve_tracking(copy)) == [(Path(store.uri) / "mlartifacts").as_uri()]
+    publish(storage, ["demo"], tracking)
+    copy = SweepStorage(shutil.copytree(storage.uri, tmp_path / "copy"))
+    assert follow_move(resolve_tracking(copy)) == [(Path(storage.uri) / "mlartifacts").as_uri()]
     (place,) = artifacts(copy, resolve_tracking(copy))
     assert place.startswith((tmp_path / "copy" / "mlartifacts").as_uri())
-    assert all(place.startswith(tracking.artifacts or "") for place in artifacts(store, tracking))
+    assert all(place.startswith(tracking.artifacts or "") for place in artifacts(storage, tracking))
 
 
-def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(store: Store, tracking: Tracking, tmp_path: Path) -> None:
+def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(
+    storage: SweepStorage, tracking: Tracking, tmp_path: Path
+) -> None:
     other = Tracking(tracking.uri, "other", (tmp_path / "large disk").as_uri())
     Runs(other, "x")
     Runs(tracking, "x")
     assert follow_move(tracking) == []
     link = tmp_path / "link"
-    link.symlink_to(store.uri)
-    (Path(store.uri) / "mlartifacts").mkdir(exist_ok=True)
-    assert follow_move(resolve_tracking(Store(str(link)))) == [], "the same folder by another name"
+    link.symlink_to(storage.uri)
+    (Path(storage.uri) / "mlartifacts").mkdir(exist_ok=True)
+    assert follow_move(resolve_tracking(SweepStorage(str(link)))) == [], "the same folder by another name"
     found = Runs(other, "x")
     assert found._client.get_experiment(found.experiment_id).artifact_location == other.artifacts

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from sweep.tracking.naming import WIDTH, Naming
-from trainables.trial.spec import make_spec
+from trainables.trial.making import make_spec
 
 MODELS = {"sample": ("sample-neox", "sample-llama"), "inductive": ("pythia-6.9b", "llama2-7b")}
 ALLOCATIONS = ("random", "partitioned", "simset1", "simset2", "simset3")

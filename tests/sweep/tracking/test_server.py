@@ -70,8 +70,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, store, tracking) -> Iterator[Server]:
-    server = Server(Path(store.uri))
+def server(tmp_path: Path, storage, tracking) -> Iterator[Server]:
+    server = Server(Path(storage.uri))
     yield server
     server.kill()
 
@@ -97,16 +97,16 @@ def assert_whole(runs: Runs, records: list[dict]) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
-    server, store, begun, finished, save, wait_until, row: OpenRow
+    server, storage, begun, finished, save, wait_until, row: OpenRow
 ) -> None:
     row("the MLflow server dies in the middle", 1, "all trials done; published later")
     records = [finished(seed=seed) for seed in range(6)]
     for record in records:
         save(record)
-    tracking = resolve_tracking(store, server.uri)
+    tracking = resolve_tracking(storage, server.uri)
     server.start()
-    feed, calls = LiveFeed(store, "demo", tracking, interval_s=0.2), []
-    runs = Runs(tracking, store.storage_id())
+    feed, calls = LiveFeed(storage, "demo", tracking, interval_s=0.2), []
+    runs = Runs(tracking, storage.storage_id())
 
     def live(some: list[dict], epoch: int) -> None:
         for record in some:
@@ -142,14 +142,14 @@ def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
     assert max(calls) < 0.1
 
     server.start()
-    counts = publish(store, ["demo"], tracking)
+    counts = publish(storage, ["demo"], tracking)
     assert (counts["updated"], counts["completed"], counts["created"]) == (3, 1, 3)
     assert_whole(runs, records)
-    assert publish(store, ["demo"], tracking)["unchanged"] == 7
+    assert publish(storage, ["demo"], tracking)["unchanged"] == 7
     assert_whole(runs, records)
 
 
-def test_a_server_that_never_answers_holds_nobody_up(store, tracking, begun, finished, monkeypatch) -> None:
+def test_a_server_that_never_answers_holds_nobody_up(storage, tracking, begun, finished, monkeypatch) -> None:
     connecting: set[str] = set()
     connect = socket.socket.connect
 
@@ -160,7 +160,7 @@ def test_a_server_that_never_answers_holds_nobody_up(store, tracking, begun, fin
     monkeypatch.setattr(socket.socket, "connect", told)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        feed = LiveFeed(store, "demo", resolve_tracking(store, uri), interval_s=0.05)
+        feed = LiveFeed(storage, "demo", resolve_tracking(storage, uri), interval_s=0.05)
         for seed in range(50):
             feed.start_trial(begun(seed=seed))
             feed.epoch(begun(seed=seed)["id"], 1, {"train/loss": 3.0})  # as in the record

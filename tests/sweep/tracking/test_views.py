@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from sweep.questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.asked import Asked, asked_of
 from sweep.tracking.client import Runs, TrackingError
@@ -163,49 +163,51 @@ def test_links_keep_a_servers_path_prefix_and_no_password() -> None:
 
 
 @pytest.fixture
-def published(store, tracking) -> Runs:
+def published(storage, tracking) -> Runs:
     """An experiment that holds two views of `demo`."""
-    runs = Runs(tracking, store.storage_id())
+    runs = Runs(tracking, storage.storage_id())
     for view in [study_views()[key] for key in ("against", "layers", "all")]:
         state = view_state(view, runs.storage, "demo", METRICS)
         runs.tag_experiment(TAG + view_id(runs.storage, "demo", view.key), encode(f"demo: {view.title}", state, 1))
     return runs
 
 
-def test_a_sweeps_pages_are_its_views_the_main_one_first(store, tracking, published) -> None:
-    found = pages(store, tracking, "demo", (3, 17, 2))
+def test_a_sweeps_pages_are_its_views_the_main_one_first(storage, tracking, published) -> None:
+    found = pages(storage, tracking, "demo", (3, 17, 2))
     assert [page.title for page in found] == ["demo: all trials", "demo: layers", "demo: against pretrained"]
     assert "demo-all" in found[0].path and "CHART" in found[1].path and not found[0].note
 
 
-def test_an_older_server_gets_the_filtered_table_and_a_word_on_why(store, tracking, published) -> None:
-    (page,) = pages(store, tracking, "demo", (3, 9, 0))
+def test_an_older_server_gets_the_filtered_table_and_a_word_on_why(storage, tracking, published) -> None:
+    (page,) = pages(storage, tracking, "demo", (3, 9, 0))
     assert "searchFilter" in page.path and page.note == "saved views need MLflow 3.16 or newer"
 
 
-def test_without_a_server_the_link_is_the_command_that_starts_one(store, tracking) -> None:
-    assert view_link(store, tracking, "demo").endswith(f" -m sweep.ui {store.uri}/demo")
-    elsewhere = view_link(store, Tracking("postgresql://me:secret@db/runs", "x"), "demo")
+def test_without_a_server_the_link_is_the_command_that_starts_one(storage, tracking) -> None:
+    assert view_link(storage, tracking, "demo").endswith(f" -m sweep.ui {storage.uri}/demo")
+    elsewhere = view_link(storage, Tracking("postgresql://me:secret@db/runs", "x"), "demo")
     assert elsewhere.endswith("--tracking-uri 'postgresql://…@db/runs' --experiment x") and "secret" not in elsewhere
 
 
 def test_beside_an_object_store_the_link_says_where_mlflows_files_are(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    store = Store("memory://bucket/out")
-    told = view_link(store, resolve_tracking(store), "demo")
+    storage = SweepStorage("memory://bucket/out")
+    told = view_link(storage, resolve_tracking(storage), "demo")
     assert "memory://bucket/out/demo" in told and told.endswith(f"artifacts are in this folder: {tmp_path})")
-    assert "in this folder" not in view_link(store, Tracking(f"sqlite:///{tmp_path}/other.db", "memory-sweep"), "demo")
-    assert no_database(store, resolve_tracking(store)).endswith("-m sweep.publish memory://bucket/out makes it")
+    assert "in this folder" not in view_link(
+        storage, Tracking(f"sqlite:///{tmp_path}/other.db", "memory-sweep"), "demo"
+    )
+    assert no_database(storage, resolve_tracking(storage)).endswith("-m sweep.publish memory://bucket/out makes it")
     (tmp_path / "mlflow.db").touch()
-    assert no_database(store, resolve_tracking(store)) == ""
+    assert no_database(storage, resolve_tracking(storage)) == ""
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(store) -> None:
+def test_a_server_that_does_not_answer_is_named_without_its_password(storage) -> None:
     with pytest.raises(TrackingError) as error:
         Runs(Tracking("http://me:secret@127.0.0.1:9", "x"), "s")
     assert "secret" not in str(error.value)
-    told = view_link(store, Tracking("http://me:secret@127.0.0.1:9", "x"), "demo")
+    told = view_link(storage, Tracking("http://me:secret@127.0.0.1:9", "x"), "demo")
     assert told.startswith("http://…@127.0.0.1:9 (MLflow at") and "secret" not in told
 
 

@@ -12,7 +12,9 @@ from trainables.errors import ConfigError, DataError
 from trainables.lm.aliases import MODELS
 from trainables.lm.card import ALIASES, ModelCard, model_card
 from trainables.lm.hub_commit import hub_commit
-from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 
 
 @pytest.fixture

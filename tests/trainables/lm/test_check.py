@@ -28,7 +28,8 @@ from trainables.lm.trunk import Trunk
 from trainables.lm.upper import load_upper
 from trainables.lm.weight_headers import tensors_of
 from trainables.node.machine import check_device
-from trainables.trial.spec import TrialSpec, canonical
+from trainables.trial.canonical import canonical
+from trainables.trial.spec import TrialSpec
 
 FP32 = torch.float32
 Edit = Callable[[Path], None]

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.lm.reference import attach_memory
+from trainables.adapters.memory.bank import Memory
+from trainables.errors import ConfigError
+from trainables.lm.card import model_card
+from trainables.lm.reference import WholeModel, attach_memory
 
 
 class Block(nn.Module):
@@ -33,3 +36,18 @@ def test_every_row_of_the_batch_gets_the_memory(as_tuple: bool) -> None:
     handle.remove()
     again = block(hidden)
     assert torch.equal(again[0] if as_tuple else again, hidden * 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "layer", "told"),
+    [
+        (24, 1, "the memory is for hidden states of 24 numbers, those of LlamaForCausalLM have 64"),
+        (64, 9, r"layer=9: LlamaForCausalLM has blocks 0 to 7"),
+        (64, -1, r"layer=-1: LlamaForCausalLM has blocks 0 to 7"),
+    ],
+)
+def test_a_model_that_the_memory_does_not_fit_is_told_in_one_line(width: int, layer: int, told: str) -> None:
+    model = WholeModel(model_card("sample-llama", "main"), torch.float32, "cpu").model
+    with pytest.raises(ConfigError, match=told):
+        attach_memory(model, Memory(width, 8), layer)
+    attach_memory(model, Memory(64, 8), 1).remove()

@@ -65,5 +65,16 @@ def test_several_arrays_are_read_as_one() -> None:
     for start in range(11):
         for stop in range(start, 12):
             assert tokens[start:stop].tolist() == whole[start:stop].tolist()
-    places = np.array([9, 0, 5, 4, 3])
-    assert tokens[places].tolist() == whole[places].tolist()
+
+
+@pytest.mark.parametrize("documents", [[], [1], [3], [0, 1, 2, 3, 4], [2, 3], [4, 0, 1, 1], [1, 0], [3, 1, 3], [3, 0]])
+def test_documents_are_taken_in_any_order_and_as_views_where_they_stand_together(documents: list[int]) -> None:
+    nested = [[[1, 2], [3]], [], [[4, 5, 6], [7], [8, 9]], [[]], [[10]]]
+    laid = CorpusTokens.of_documents(nested)
+    mapped = MappedTokens([part.astype(np.int32) for part in (laid.tokens[:5], laid.tokens[5:5], laid.tokens[5:])])
+    for corpus in (laid, CorpusTokens(mapped, laid.segment_ends, laid.document_ends)):
+        found = corpus.take(np.array(documents, dtype=np.int64))
+        again = [[s.tolist() for s in found.segments(place)] for place in range(len(found))]
+        assert again == [nested[document] for document in documents]
+        assert len(found.tokens) == sum(len(s) for document in documents for s in nested[document])
+    assert laid.take(np.array([2, 4])).tokens.base is not None and laid.take(np.array([2, 3])).tokens.base is not None

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trainables.trial.spec import TrialSpec, make_spec
+from trainables.trial.making import make_spec
+from trainables.trial.spec import TrialSpec
 
 
 @pytest.fixture(scope="session")

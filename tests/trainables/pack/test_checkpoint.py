@@ -15,7 +15,9 @@ from trainables.errors import DataError
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, read_checkpoint, write_checkpoint
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 NOTES = {"curves": {"train/nll": [[1, 2.5]]}, "diverged_at": None}

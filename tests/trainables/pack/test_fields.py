@@ -22,8 +22,9 @@ from trainables.lm.token_tree import TokenTree
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
 from trainables.trial.fields import Part, Role
+from trainables.trial.making import vary
 from trainables.trial.parts import fields_of
-from trainables.trial.spec import FIELDS, TrialSpec, vary
+from trainables.trial.spec import FIELDS, TrialSpec
 from trainables.trial.task import TrialTask
 
 CPU = torch.device("cpu")

@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainables.data.corpus import load_corpus
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 CPU = torch.device("cpu")

@@ -19,7 +19,9 @@ from trainables.pack.orders import OrdersReader, orders_bytes
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 EPOCHS = 4

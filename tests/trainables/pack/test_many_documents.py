@@ -16,7 +16,9 @@ from trainables.lm.segment_texts import SegmentTexts
 from trainables.pack import texts
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 CPU = torch.device("cpu")

@@ -18,7 +18,8 @@ from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
-from trainables.trial.spec import canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from trainables.adapters.registry import adapter_plan
 from trainables.data.counterfact import facts_to_train, load_counterfact
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
 
 
 def test_a_second_is_counted_for_one_part_only(monkeypatch):

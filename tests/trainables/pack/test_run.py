@@ -20,7 +20,9 @@ from trainables.pack import run as pack_run
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
 from trainables.trial.asking import ANSWERS
-from trainables.trial.spec import canonical, identity, make_spec, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
 CPU = torch.device("cpu")

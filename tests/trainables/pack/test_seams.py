@@ -14,7 +14,8 @@ import pytest
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
 from trainables.trial.asking import ANSWERS
-from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 from trainables.trial.task import TrialTask
 
 MEMBERS: dict[str, list[dict[str, Any]]] = {

@@ -18,7 +18,8 @@ from trainables.errors import ConfigError
 from trainables.lm.batches import epoch_order
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 from trainables.trial.task import TrialTask
 
 Trial = Callable[..., TrialSpec]

@@ -11,7 +11,9 @@ import torch
 from trainables.lm.upper import Upper
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
-from trainables.trial.spec import TrialSpec, canonical, identity, trial_id
+from trainables.trial.canonical import canonical
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 from trainables.trial.task import TrialTask
 
 

@@ -13,8 +13,11 @@ from trainables.errors import ConfigError
 from trainables.lm.card import model_card
 from trainables.probes.registry import PROBES
 from trainables.trial.asking import Asking, added_asking, check_probes, own_askings, parse_probe
+from trainables.trial.canonical import canonical
 from trainables.trial.fields import Part, Role
-from trainables.trial.spec import FIELDS, canonical, identity, make_spec, training_id, trial_id
+from trainables.trial.identity import identity, training_id, trial_id
+from trainables.trial.making import make_spec
+from trainables.trial.spec import FIELDS
 
 USUAL: dict[str, Any] = {"model": "pythia-70m", "data": "sample", "layer": 1, "memory_dim": 32}
 

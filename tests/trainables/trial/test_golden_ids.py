@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from trainables.trial.spec import FIELDS, MATHS, MATHS_VERSIONS, identity, make_spec, trial_id, unused_fields
+from trainables.trial.canonical import unused_fields
+from trainables.trial.identity import MATHS, MATHS_VERSIONS, identity, trial_id
+from trainables.trial.making import make_spec
+from trainables.trial.spec import FIELDS
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden_ids.json").read_text())
 

@@ -13,20 +13,12 @@ from hypothesis import strategies as st
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import ConfigError
 from trainables.lm.card import model_card
+from trainables.trial.canonical import canonical, layer_index
 from trainables.trial.fields import Part
-from trainables.trial.spec import (
-    FIELDS,
-    IDENTITY_FIELDS,
-    TrialSpec,
-    canonical,
-    coerce,
-    identity,
-    layer_index,
-    make_spec,
-    training_id,
-    trial_id,
-    vary,
-)
+from trainables.trial.identity import identity, training_id, trial_id
+from trainables.trial.making import coerce, make_spec, vary
+from trainables.trial.parts import IDENTITY_FIELDS
+from trainables.trial.spec import FIELDS, TrialSpec
 
 # A trial in which every identity field matters.
 RICH: dict[str, Any] = {

@@ -12,7 +12,7 @@ from trainables.adapters.memory.expectation import overlap_expectation
 from trainables.adapters.memory.grouped_tokens import GroupedTokens
 from trainables.adapters.memory.near import found_with, near_pairs, sketches_of
 from trainables.adapters.memory.setting import ALL_PAIRS
-from trainables.adapters.memory.shingles import U64, mix64, shingle_set
+from trainables.adapters.memory.shingles import U64, distinct, mix64
 
 MAX_PAIRS = 2000
 """Pairs of groups in a report; above, as many are sampled."""
@@ -123,7 +123,7 @@ def _compared(
 
 def _shingles(grouped: GroupedTokens, group: int, width: int, thin: int) -> U64:
     """Return a group's different shingles, or of each `thin` one, the same in every group."""
-    found = shingle_set(grouped.segments(group), width)
+    found = distinct(grouped.block(group).shingles(width)[0])
     return found if thin == 1 else found[mix64(found) % np.uint64(thin) == 0]
 
 

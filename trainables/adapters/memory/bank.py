@@ -41,6 +41,11 @@ class Memory(nn.Module):
             nn.init.orthogonal_(linear.weight, gain=math.sqrt(2.0), generator=generator)
             nn.init.zeros_(linear.bias)
 
+    @property
+    def model_dim(self) -> int:
+        """Width of the residual stream."""
+        return int(self.up.in_features)
+
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what is to be added to `hidden`.
 

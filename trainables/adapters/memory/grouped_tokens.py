@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.adapters.memory.shingles import U64, shingle_ids
+from trainables.adapters.memory.shingles import U64, text_shingle_ids
 from trainables.lm.corpus_tokens import CorpusTokens, Ints
 
 BLOCK_TOKENS = 1 << 16
@@ -43,8 +43,7 @@ class Block:
             width: tokens per shingle; a segment that is shorter counts as one shingle (ours).
             also_shorter: add the shorter shingles that end at the first tokens of every segment.
         """
-        parents = np.where(self.position > 0, np.arange(len(self.tokens)) - 1, -1)
-        ids = shingle_ids(self.tokens, parents, width)
+        ids = text_shingle_ids(self.tokens, self.position, width)
         if also_shorter or width == 1:
             return ids, self.row
         chosen = (self.position >= width - 1) | self.is_last
@@ -81,9 +80,9 @@ class GroupedTokens:
         start = int(self._ends[group - 1]) if group else 0
         return self._order[start : int(self._ends[group])]
 
-    def segments(self, group: int) -> list[Ints]:
-        """Return the segments of a group's documents."""
-        return [segment for document in self.documents(group) for segment in self._corpus.segments(int(document))]
+    def block(self, group: int) -> Block:
+        """Return all documents of a group as one block."""
+        return self._block(self.documents(group))
 
     def blocks(self) -> Iterator[Block]:
         """Yield all documents, group after group; a document longer than a block is one of its own."""

@@ -96,7 +96,8 @@ def load_memory(path: str | os.PathLike[str], document: str | int | None = None)
             used, as for a text about none of the documents. Other memories are the same for every document.
 
     Raises:
-        DataError: The file is missing, broken, or not a memory; or it is a hard memory that knows of no such document.
+        DataError: The file is missing, broken, or not a memory; or it is a hard memory that knows of no such document,
+            or, stored by an earlier version, of none at all.
     """
     try:
         content = Path(path).read_bytes()
@@ -104,12 +105,28 @@ def load_memory(path: str | os.PathLike[str], document: str | int | None = None)
         raise DataError(f"{path}: not readable as a memory file ({error}); train the trial again") from error
     state, texts = _parts(content, str(path))
     saved, sets = _saved(state, texts, str(path)), _sets(state, texts, str(path))
+    if sets is None and _was_hard(Path(path)):
+        lacks = f"{path}: a hard memory of an earlier version, whose file does not say which entries a document may use"
+        if document is not None:
+            raise DataError(f"{lacks}; train the trial again")
+        logger.warning("%s: every entry is used, as for no text in training", lacks)
     if sets is None or not isinstance(saved.memory, Memory):
         return saved
     if document is None:
         logger.warning("%s: a hard memory; with document=TITLE it is confined to that document's entries", path)
         return saved
     return saved._replace(memory=sets.about(saved.memory, document, str(path)))
+
+
+def _was_hard(path: Path) -> bool:
+    """Return whether the record beside a file, or above its folder `epochs/N`, says it was trained in hard mode."""
+    for folder in path.absolute().parents[:3]:
+        try:
+            stated = json.loads((folder / "record.json").read_text())["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not beside a record, or not one that can be read: nothing is known of it
+        return (stated.get("mode"), stated.get("allocation", "none") != "none") == ("hard", True)
+    return False
 
 
 def read_memory(content: bytes, where: str) -> SavedMemory:

@@ -42,6 +42,11 @@ class ConfinedMemory(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         self.to(memory.up.weight.device)
 
+    @property
+    def model_dim(self) -> int:
+        """Width of the residual stream."""
+        return self.memory.model_dim
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what is to be added to `hidden`, `[..., model_dim]`."""
         added: Tensor = self.memory(hidden, self.mask)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainables.adapters.memory.entry_lists import EntryLists
 from trainables.adapters.memory.grouped_tokens import Block, GroupedTokens, run_starts
-from trainables.adapters.memory.shingles import U64, HashFamily, distinct, mix64, shingle_ids
+from trainables.adapters.memory.shingles import U64, HashFamily, distinct, mix64
 
 _NOTHING = np.uint64(2**64 - 1)
 _MANY_FUNCTIONS = 64
@@ -65,9 +65,8 @@ class TokenLists(EntryLists):
 
     def of(self, group: int) -> NDArray[np.int64]:
         """Return the entries of one group."""
-        segments = self._grouped.segments(group)
-        ids = [shingle_ids(tokens, range(-1, len(tokens) - 1), self._width) for tokens in segments]
-        return distinct(self._family.addresses(distinct(np.concatenate(ids))).ravel())
+        ids = self._grouped.block(group).shingles(self._width, also_shorter=True)[0]
+        return distinct(self._family.addresses(distinct(ids)).ravel())
 
     def load(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:  # type: ignore[override]
         """Count; over all groups in one pass over their tokens."""

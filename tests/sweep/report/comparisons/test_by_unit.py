@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.asked import ASKED
 from sweep.report.build import Options, build_report
 from sweep.report.comparisons import by_unit
@@ -35,18 +35,18 @@ def recalled(right: int, pages: int = 30) -> bytes:
     return answers_bytes(plan, rows)
 
 
-def add(storage, right: int, pages: int = 30, **fields) -> str:
+def add(fake, right: int, pages: int = 30, **fields) -> str:
     share = {"recall/rouge_l": right / pages, "recall/token_accuracy": right / pages}
-    return storage.add("s", "x", extra={"recall.parquet": recalled(right, pages)}, metrics=share, **USUAL, **fields)
+    return fake.add("s", "x", extra={"recall.parquet": recalled(right, pages)}, metrics=share, **USUAL, **fields)
 
 
 @pytest.fixture
-def study(storage):
-    add(storage, 2, method="pretrained")
-    add(storage, 22, layer=2)
-    add(storage, 2, layer=3)
-    storage.write_plans()
-    return load_study(Store(str(storage.root)))
+def study(fake):
+    add(fake, 2, method="pretrained")
+    add(fake, 22, layer=2)
+    add(fake, 2, layer=3)
+    fake.write_plans()
+    return load_study(SweepStorage(str(fake.root)))
 
 
 def test_before_and_after_are_paired(study):
@@ -58,26 +58,26 @@ def test_before_and_after_are_paired(study):
     assert found[3, "verbatim"].verdict == "no difference found" and found[3, "verbatim"].p == 1
 
 
-def test_one_of_many_trials_can_be_told_from_the_pretrained_model(storage):
+def test_one_of_many_trials_can_be_told_from_the_pretrained_model(fake):
     """Of 2,000 draws the smallest p is too large for 120 comparisons."""
-    add(storage, 2, method="pretrained")
+    add(fake, 2, method="pretrained")
     for k in range(1, 41):
-        add(storage, 22 if k == 7 else 2, layer=1, lr=k / 1000)
-    storage.write_plans()
-    found = unit_comparisons(load_study(Store(str(storage.root))), RECALL, resamples=200)
+        add(fake, 22 if k == 7 else 2, layer=1, lr=k / 1000)
+    fake.write_plans()
+    found = unit_comparisons(load_study(SweepStorage(str(fake.root))), RECALL, resamples=200)
     assert len(found) == 120
     assert {c.trial.get("lr") for c in found if c.verdict == "better"} == {0.007}
 
 
-def test_only_questions_that_both_were_asked_are_compared(storage):
-    add(storage, 2, pages=10, method="pretrained")
-    add(storage, 22, layer=2, recall_documents=40)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+def test_only_questions_that_both_were_asked_are_compared(fake):
+    add(fake, 2, pages=10, method="pretrained")
+    add(fake, 22, layer=2, recall_documents=40)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     assert unit_comparisons(study, RECALL) == [], "other settings ask something else"
-    add(storage, 22, layer=2)
-    storage.write_plans()
-    found = unit_comparisons(load_study(Store(str(storage.root))), RECALL)
+    add(fake, 22, layer=2)
+    fake.write_plans()
+    found = unit_comparisons(load_study(SweepStorage(str(fake.root))), RECALL)
     assert {c.units for c in found} == {10} and {c.after for c in found} == {1.0}
 
 
@@ -91,12 +91,12 @@ def test_the_report_has_table_comparison_and_examples(study):
     assert "written: the 0th <page> of all." in text and "8 of 8 tokens, 5 of 5 words in a row" in text
 
 
-def test_missing_answers_are_named_and_compare_nothing(storage):
-    add(storage, 2, method="pretrained")
-    lost = add(storage, 22, layer=2)
-    storage.write_plans()
-    next(path for path in storage.root.rglob("recall.parquet") if lost in str(path)).write_bytes(b"PAR1")
-    study = load_study(Store(str(storage.root)))
+def test_missing_answers_are_named_and_compare_nothing(fake):
+    add(fake, 2, method="pretrained")
+    lost = add(fake, 22, layer=2)
+    fake.write_plans()
+    next(path for path in fake.root.rglob("recall.parquet") if lost in str(path)).write_bytes(b"PAR1")
+    study = load_study(SweepStorage(str(fake.root)))
     report = build_report(study, Options(resamples=200))
     assert any(
         lost in line and "is missing or broken: in no comparison of answers to recall" in line
@@ -105,7 +105,7 @@ def test_missing_answers_are_named_and_compare_nothing(storage):
     assert "recall_against_pretrained" not in report.data
 
 
-def test_what_memorising_costs_is_told_apart_by_kind(storage):
+def test_what_memorising_costs_is_told_apart_by_kind(fake):
     def asked(nll: float, right: int) -> bytes:
         empty = dict.fromkeys(ForgettingPlan.answers)
         rows = [
@@ -125,9 +125,9 @@ def test_what_memorising_costs_is_told_apart_by_kind(storage):
     for layer, nll, right in ((None, 1.0, 6), (2, 1.5, 1)):
         fields = {"method": "pretrained"} if layer is None else {"layer": layer}
         found = {"forgetting/nll": nll, "forgetting/accuracy": right / 8}
-        storage.add("s", "x", extra={"forgetting.parquet": asked(nll, right)}, metrics=found, **usual, **fields)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+        fake.add("s", "x", extra={"forgetting.parquet": asked(nll, right)}, metrics=found, **usual, **fields)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     forgetting = next(probe for probe in ASKED if probe.name == "forgetting")
     costs = {c.score: c for c in unit_comparisons(study, forgetting)}
     assert {name: c.units for name, c in costs.items()} == {"nll": 7, "general_nll": 8, "accuracy": 8}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.build import Options, build_report
 from sweep.report.comparisons.counterfact import (
     SLUG,
@@ -31,12 +31,12 @@ def samples(named: int, records: int = 30) -> list[dict]:
 
 
 @pytest.fixture
-def study(storage):
-    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
-    storage.add("probe", "memory", layer=2, extra={"samples.json": samples(20)}, **PROBE)
-    storage.add("probe", "memory", layer=3, extra={"samples.json": samples(0)}, **PROBE)
-    storage.write_plans()
-    return load_study(Store(str(storage.root)))
+def study(fake):
+    fake.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    fake.add("probe", "memory", layer=2, extra={"samples.json": samples(20)}, **PROBE)
+    fake.add("probe", "memory", layer=3, extra={"samples.json": samples(0)}, **PROBE)
+    fake.write_plans()
+    return load_study(SweepStorage(str(fake.root)))
 
 
 def test_a_clear_rise_is_told_and_equal_answers_are_no_difference(study):
@@ -58,42 +58,42 @@ def numbered(named: int, page: bool = False, records: int = 30) -> list[dict]:
     return found
 
 
-def compared(storage, base: list[dict], own: list[dict]):
-    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": base}, **PROBE)
-    storage.add("probe", "memory", layer=2, extra={"samples.json": own}, **PROBE)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+def compared(fake, base: list[dict], own: list[dict]):
+    fake.add("probe", "baseline", method="pretrained", extra={"samples.json": base}, **PROBE)
+    fake.add("probe", "memory", layer=2, extra={"samples.json": own}, **PROBE)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     return {(c.group, c.score): c for c in counterfact_comparisons(study, 200)}
 
 
-def test_one_of_many_trials_can_be_told_from_the_pretrained_model(storage):
+def test_one_of_many_trials_can_be_told_from_the_pretrained_model(fake):
     """Of 2,000 draws the smallest p is too large for hundreds of comparisons."""
-    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    fake.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
     for k in range(1, 41):
         own = samples(20 if k == 7 else 0)
-        storage.add("probe", "memory", layer=1, lr=k / 1000, extra={"samples.json": own}, **PROBE)
-    storage.write_plans()
-    found = counterfact_comparisons(load_study(Store(str(storage.root))), resamples=200)
+        fake.add("probe", "memory", layer=1, lr=k / 1000, extra={"samples.json": own}, **PROBE)
+    fake.write_plans()
+    found = counterfact_comparisons(load_study(SweepStorage(str(fake.root))), resamples=200)
     assert len(found) >= 100
     assert {c.trial.get("lr") for c in found if c.verdict == "higher"} == {0.007}
 
 
-def test_records_with_one_prompt_are_compared_case_by_case(storage):
-    found = compared(storage, numbered(0), list(reversed(numbered(12))))
+def test_records_with_one_prompt_are_compared_case_by_case(fake):
+    found = compared(fake, numbered(0), list(reversed(numbered(12))))
     assert found["all", "true_rate"].records == 30 and found["all", "true_rate"].value == pytest.approx(0.4)
 
 
-def test_files_without_numbers_are_compared_with_those_that_have_them(storage):
+def test_files_without_numbers_are_compared_with_those_that_have_them(fake):
     old = [{name: v for name, v in sample.items() if name != "case_id"} for sample in numbered(0)]
-    found = compared(storage, old, numbered(12))
+    found = compared(fake, old, numbered(12))
     assert found["all", "true_rate"].records == 30 and found["all", "true_rate"].value == pytest.approx(0.4)
 
 
-def test_records_with_a_page_and_others_are_compared_apart(storage):
-    found = compared(storage, numbered(0, page=True), numbered(15, page=True))
+def test_records_with_a_page_and_others_are_compared_apart(fake):
+    found = compared(fake, numbered(0, page=True), numbered(15, page=True))
     rates = {group: (c.records, c.value) for (group, score), c in found.items() if score == "true_rate"}
     assert rates == {"all": (30, 0.5), "with_page": (10, 0.5), "without_page": (20, 0.5)}
-    named = compared(storage, numbered(0), [s | {"page": "P" if i < 10 else None} for i, s in enumerate(numbered(10))])
+    named = compared(fake, numbered(0), [s | {"page": "P" if i < 10 else None} for i, s in enumerate(numbered(10))])
     assert {g: c.value for (g, score), c in named.items() if score == "true_rate"} == {
         "all": pytest.approx(1 / 3), "with_page": 1.0, "without_page": 0.0,
     }  # fmt: skip
@@ -106,10 +106,10 @@ def test_the_report_prints_them(study):
     assert ("higher", True) in {(cells[-1].text, cells[-1].best) for _, cells in table.rows}
 
 
-def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
-    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+def test_many_comparisons_are_printed_in_part_and_written_whole(fake):
+    fake.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
     for seed in range(16):
-        storage.add(
+        fake.add(
             "probe",
             "memory",
             layer=2,
@@ -119,8 +119,8 @@ def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
             extra={"samples.json": samples(20 if seed == 7 else 0)},
             **PROBE,
         )
-    storage.write_plans()
-    report = build_report(load_study(Store(str(storage.root))), Options(resamples=10_000))
+    fake.write_plans()
+    report = build_report(load_study(SweepStorage(str(fake.root))), Options(resamples=10_000))
     (table,) = [t for s in report.sections for t in s.tables if t.slug == SLUG]
     rows = report.data[SLUG]
     assert len(rows) == 16 * 5 and len(table.rows) == MAX_ROWS
@@ -134,10 +134,10 @@ def test_many_comparisons_are_printed_in_part_and_written_whole(storage):
 @pytest.mark.parametrize(
     "broken", [{"counterfact": []}, [1, "x"], [{"prompt": "P"}], [{**samples(0, 1)[0], "answers": None}], "text", None]
 )
-def test_samples_in_another_form_are_left_out(storage, broken):
-    storage.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
-    storage.add("probe", "memory", layer=2, extra={"samples.json": broken}, **PROBE)
-    storage.write_plans()
-    study = load_study(Store(str(storage.root)))
+def test_samples_in_another_form_are_left_out(fake, broken):
+    fake.add("probe", "baseline", method="pretrained", extra={"samples.json": samples(0)}, **PROBE)
+    fake.add("probe", "memory", layer=2, extra={"samples.json": broken}, **PROBE)
+    fake.write_plans()
+    study = load_study(SweepStorage(str(fake.root)))
     assert counterfact_comparisons(study) == []
     assert SLUG not in build_report(study).data

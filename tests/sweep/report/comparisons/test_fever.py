@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.answers import LABELS, Questions, read_answers
 from sweep.report.comparisons.fever import (
     Comparison,
@@ -37,19 +37,19 @@ def questions(pages: int, per_page: int, rows: int = 1) -> Questions:
     )
 
 
-def compare(storage, **trials):
+def compare(fake, **trials):
     """Record a pretrained trial and others; return the comparisons by name."""
     ids = {}
     for index, (name, parsed) in enumerate(trials.items()):
         method = {"method": "pretrained"} if name == "base" else {"depth": 0.5, "lr": 0.001 * (index + 1)}
-        ids[storage.add("s", "all", num_documents=10, parsed=parsed, **method)] = name
-    study = load_study(Store(str(storage.root)))
-    answers = read_answers(study.store, study.trials)
+        ids[fake.add("s", "all", num_documents=10, parsed=parsed, **method)] = name
+    study = load_study(SweepStorage(str(fake.root)))
+    answers = read_answers(study.storage, study.trials)
     found = compare_all(study.trials, References(study.trials, answers).baseline, answers)
     return {ids[c.trial.id]: c for c in found}
 
 
-def right_answers(storage, upto: int) -> list[str]:
+def right_answers(fake, upto: int) -> list[str]:
     """Answer the first `upto` of 50 claims rightly and the others wrongly."""
     labels = np.random.default_rng(1).integers(0, 3, 50)
     return ["abc"[label] if i < upto else "abc"[(label + 1) % 3] for i, label in enumerate(labels)]
@@ -129,10 +129,10 @@ def test_many_members_give_the_intervals_that_each_gives_alone():
         assert np.allclose(alone[1][:, 0], together[1][:, k - 1])
 
 
-def test_verdicts_of_a_better_a_worse_and_an_equal_trial(storage):
+def test_verdicts_of_a_better_a_worse_and_an_equal_trial(fake):
     found = compare(
-        storage, base=right_answers(storage, 25), better=right_answers(storage, 45),
-        worse=right_answers(storage, 5), same=right_answers(storage, 25),
+        fake, base=right_answers(fake, 25), better=right_answers(fake, 45),
+        worse=right_answers(fake, 5), same=right_answers(fake, 25),
     )  # fmt: skip
     assert found["better"].verdict == "better"
     assert (found["better"].gained, found["better"].lost) == (20, 0)
@@ -142,8 +142,8 @@ def test_verdicts_of_a_better_a_worse_and_an_equal_trial(storage):
     assert found["same"].accuracy_difference == 0 and found["same"].p == 1
 
 
-def test_a_small_gain_is_no_difference_found(storage):
-    found = compare(storage, base=right_answers(storage, 25), slightly=right_answers(storage, 27))
+def test_a_small_gain_is_no_difference_found(fake):
+    found = compare(fake, base=right_answers(fake, 25), slightly=right_answers(fake, 27))
     assert found["slightly"].gained == 2
     assert found["slightly"].verdict == "no difference found"
 
@@ -159,14 +159,14 @@ def test_accuracy_weighs_rows_while_mcnemar_counts_distinct_claims():
     assert accuracy[0] == pytest.approx(1 / 5)
 
 
-def test_few_pages_never_claim_a_difference(storage):
-    storage.claims_per_page = 100
+def test_few_pages_never_claim_a_difference(fake):
+    fake.claims_per_page = 100
     labels = np.random.default_rng(1).integers(0, 3, 200)
     right = ["abc"[label] for label in labels]
-    storage.add("s", "all", num_documents=2, method="pretrained", parsed=[None] * 200)
-    storage.add("s", "all", num_documents=2, depth=0.5, parsed=right)
-    study = load_study(Store(str(storage.root)))
-    answers = read_answers(study.store, study.trials)
+    fake.add("s", "all", num_documents=2, method="pretrained", parsed=[None] * 200)
+    fake.add("s", "all", num_documents=2, depth=0.5, parsed=right)
+    study = load_study(SweepStorage(str(fake.root)))
+    answers = read_answers(study.storage, study.trials)
     (only,) = compare_all(study.trials, References(study.trials, answers).baseline, answers)
     assert only.p_holm < 1e-6
     assert only.verdict == "no difference found (fewer than 6 pages)"
@@ -183,11 +183,11 @@ def comparison(p: float) -> Comparison:
     return Comparison(None, None, 9, 9, 9, 0, 0, 0, nothing, 0, nothing, 0, 0, p, 0, 1.0)  # type: ignore[arg-type]
 
 
-def test_a_baseline_that_asked_more_claims_stands_in(storage):
-    storage.add("s", "all", num_documents=20, method="pretrained", accuracy=0.4)
-    storage.add("s", "all", num_documents=10, depth=0.5, accuracy=0.9, answer_seed=1)
-    study = load_study(Store(str(storage.root)))
-    answers = read_answers(study.store, study.trials)
+def test_a_baseline_that_asked_more_claims_stands_in(fake):
+    fake.add("s", "all", num_documents=20, method="pretrained", accuracy=0.4)
+    fake.add("s", "all", num_documents=10, depth=0.5, accuracy=0.9, answer_seed=1)
+    study = load_study(SweepStorage(str(fake.root)))
+    answers = read_answers(study.storage, study.trials)
     small = next(t for t in study.trials if t.get("method") == "memory")
     # made-up claims of the first pages differ between the two sizes in label, so take the same questions
     assert answers[small.id].questions.claims == tuple(f"c{i}" for i in range(50))
@@ -196,11 +196,11 @@ def test_a_baseline_that_asked_more_claims_stands_in(storage):
 
 
 @pytest.mark.parametrize("field", [{"num_shots": 2}, {"seed": 1}, {"model": "sample-neox"}])
-def test_a_baseline_with_other_prompts_or_model_does_not_count(storage, field):
-    storage.add("s", "all", num_documents=10, method="pretrained", **field)
-    storage.add("s", "all", num_documents=10, depth=0.5)
-    study = load_study(Store(str(storage.root)))
-    answers = read_answers(study.store, study.trials)
+def test_a_baseline_with_other_prompts_or_model_does_not_count(fake, field):
+    fake.add("s", "all", num_documents=10, method="pretrained", **field)
+    fake.add("s", "all", num_documents=10, depth=0.5)
+    study = load_study(SweepStorage(str(fake.root)))
+    answers = read_answers(study.storage, study.trials)
     references = References(study.trials, answers)
     assert all(references.baseline(trial) is None for trial in study.trials)
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from sweep.records.store import Store
+from sweep.records.sweep_storage import SweepStorage
 from sweep.report.figures.alpha import alpha_figures, default_target, epochs_to
 from sweep.report.figures.drawing import finish, panels
 from sweep.report.figures.guidance import guidance_figures, words_table
@@ -43,30 +43,30 @@ def test_curves_of_several_seeds_are_averaged_where_all_have_a_value():
     assert mean_curve([]) == []
 
 
-def test_the_error_curve_starts_before_training(storage):
+def test_the_error_curve_starts_before_training(fake):
     curves = {"train/nll": [[1, 2.0], [2, 1.0]], "memory/nll": [[2, 0.9]]}
-    storage.add("s", "all", depth=0.5, metrics={"memory/nll": 0.9, "memory/nll_before": 3.0}, curves=curves)
-    (trial,) = load_study(Store(str(storage.root))).trials
+    fake.add("s", "all", depth=0.5, metrics={"memory/nll": 0.9, "memory/nll_before": 3.0}, curves=curves)
+    (trial,) = load_study(SweepStorage(str(fake.root))).trials
     assert nll_curve(trial) == FALL
 
 
-def test_layers_start_at_their_own_untrained_memory_beside_the_pretrained_line(storage):
+def test_layers_start_at_their_own_untrained_memory_beside_the_pretrained_line(fake):
     curves = {"train/nll": [[1, 2.0], [2, 1.0]], "memory/nll": [[2, 0.9]]}
     metrics = {"memory/nll": 0.9, "memory/nll_before": 3.0}
-    storage.add("s", "all", layer=1, metrics=metrics, curves={**curves, "memory/nll_untrained": [[0, 4.0]]})
-    storage.add("s", "all", layer=2, metrics=metrics, curves={**curves, "memory/nll": [[0, 5.0], [2, 0.9]]})
-    storage.add("s", "all", layer=3, metrics=metrics, curves=curves)
-    trials = {t.get("layer"): t for t in load_study(Store(str(storage.root))).trials}
+    fake.add("s", "all", layer=1, metrics=metrics, curves={**curves, "memory/nll_untrained": [[0, 4.0]]})
+    fake.add("s", "all", layer=2, metrics=metrics, curves={**curves, "memory/nll": [[0, 5.0], [2, 0.9]]})
+    fake.add("s", "all", layer=3, metrics=metrics, curves=curves)
+    trials = {t.get("layer"): t for t in load_study(SweepStorage(str(fake.root))).trials}
     assert error_curve(trials[1]) == [(0.0, 4.0), *FALL[1:]]
     assert error_curve(trials[2]) == [(0.0, 5.0), (2.0, 0.9)]
     assert error_curve(trials[3]) == FALL[1:], "an earlier version did not measure it"
     assert pretrained_error(trials.values()) == 3.0
 
 
-def test_layers_are_compared_at_the_most_documents_and_equal_settings(storage):
+def test_layers_are_compared_at_the_most_documents_and_equal_settings(fake):
     for layer in (1, 2, 3):
         for documents in (10, 20):
-            storage.add(
+            fake.add(
                 "s",
                 "all",
                 model="pythia-1b",
@@ -74,19 +74,19 @@ def test_layers_are_compared_at_the_most_documents_and_equal_settings(storage):
                 num_documents=documents,
                 metrics={"memory/nll": 1.0},
             )
-    storage.add("s", "all", model="pythia-1b", layer=9, num_documents=20, lr=0.1, metrics={"memory/nll": 1.0})
-    storage.add("s", "all", model="pythia-70m", layer=1, metrics={"memory/nll": 1.0})
-    found = plain_by_layer(load_study(Store(str(storage.root))).trials)
+    fake.add("s", "all", model="pythia-1b", layer=9, num_documents=20, lr=0.1, metrics={"memory/nll": 1.0})
+    fake.add("s", "all", model="pythia-70m", layer=1, metrics={"memory/nll": 1.0})
+    found = plain_by_layer(load_study(SweepStorage(str(fake.root))).trials)
     assert list(found) == ["pythia-1b"]
     assert {layer: [t.get("num_documents") for t in own] for layer, own in found["pythia-1b"].items()} == {
         1: [20], 2: [20], 3: [20],
     }  # fmt: skip
 
 
-def test_one_analysis_per_allocation_with_the_most_documents(storage):
-    storage.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10, 20), alphas=(0.2,), with_analysis=True)
-    study = load_study(Store(str(storage.root)))
-    found = analyses(study.store, study.trials)
+def test_one_analysis_per_allocation_with_the_most_documents(fake):
+    fake.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10, 20), alphas=(0.2,), with_analysis=True)
+    study = load_study(SweepStorage(str(fake.root)))
+    found = analyses(study.storage, study.trials)
     assert [a.name for a in found] == ["partitioned", "random", "simset1-dim", "simset2-dim", "simset3-dim"]
     assert all(len(a.report["entries"]) == 20 for a in found)
 
@@ -100,24 +100,24 @@ def test_figures_leave_matplotlib_as_it_was():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_guidance_is_drawn_with_its_errors_entries_and_words(storage):
+def test_guidance_is_drawn_with_its_errors_entries_and_words(fake):
     curves = {"train/nll": [[1, 3.0], [2, 2.0]], "train/nll_negative": [[1, 3.5], [2, 4.5]]}
     cells = io.BytesIO()
     np.save(cells, np.eye(3, 6, dtype=np.float16))
     told = {"titles": ["A_page", "B", "C"], "promoted_words": [[" red", "\n"], ["x"], ["y"]]}
-    storage.add(
+    fake.add(
         "g", "all", method="docguidance", layer=1, num_documents=3, metrics={"memory/nll": 2.0}, curves=curves,
         extra={"analysis.json": told, "activations.npy": cells.getvalue()},
     )  # fmt: skip
-    study = load_study(Store(str(storage.root)))
-    figures = guidance_figures(study.store, study.trials)
+    study = load_study(SweepStorage(str(fake.root)))
+    figures = guidance_figures(study.storage, study.trials)
     assert [figure.slug for figure in figures] == ["guidance_errors", "guided_entries"]
     assert all(figure.png.startswith(b"\x89PNG") and b"<svg" in figure.svg for figure in figures)
     table = words_table(study)
     assert table is not None and [(labels[1], row[0].text) for labels, row in table.rows] == [
         ("A page", "red \\n"), ("B", "x"), ("C", "y"),
     ]  # fmt: skip
-    assert not guidance_figures(study.store, [])
+    assert not guidance_figures(study.storage, [])
 
 
 def test_figures_of_sampled_pairs_have_an_interval_and_those_of_all_pairs_none():
@@ -148,9 +148,9 @@ def test_a_curve_of_several_seeds_has_a_band_and_one_of_a_single_seed_says_why_n
     assert "no interval" in bands_told([seeds[:1]]) and "Bands" not in bands_told([seeds[:1]])
 
 
-def test_figures_over_alpha_say_what_their_bars_are_and_why_some_have_none(storage):
-    storage.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10,), alphas=(0.0, 1.0))
-    study = load_study(Store(str(storage.root)))
+def test_figures_over_alpha_say_what_their_bars_are_and_why_some_have_none(fake):
+    fake.add_inductive(models=("pythia-1b",), depths=(0.75,), documents=(10,), alphas=(0.0, 1.0))
+    study = load_study(SweepStorage(str(fake.root)))
     figures = {f.slug: f for f in alpha_figures(study.trials, References(study.everyone, {}), {})}
     assert "95 % interval over seeds" in figures["epochs_to_nll"].caption
     assert "a single training" in figures["alpha_allocation_nll"].caption

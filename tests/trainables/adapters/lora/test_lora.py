@@ -22,7 +22,8 @@ from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
 from trainables.pack.check import check_trials
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 
 MEMBERS: list[dict[str, Any]] = [{"lora_alpha": 6.0}, {"lora_alpha": 1.0, "lr": 3e-3}]
 COMMON: dict[str, Any] = {

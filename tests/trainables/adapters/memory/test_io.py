@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,27 @@ def test_weights_of_another_shape_are_no_memory(tmp_path: Path, change: dict[str
     save_file(Memory(3, 2).state_dict(), path, texts)
     with pytest.raises(DataError, match="not a whole memory"):
         load_memory(path)
+
+
+@pytest.mark.parametrize("folder", ["", "epochs/2/"])
+def test_a_hard_memory_without_its_entries_is_not_taken_for_one_of_all_documents(
+    tmp_path: Path, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of earlier versions have none; the record beside them says how they were trained."""
+    path = tmp_path / folder / "memory.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_memory(path, Memory(8, 5).state_dict(), layer=0, model="m")
+    load_memory(path, document="A")
+    for stated, told in (
+        ({"mode": "inductive", "allocation": "random"}, False),
+        ({"mode": "hard", "allocation": "none"}, False),
+        ({"mode": "hard", "allocation": "random"}, True),
+    ):
+        (tmp_path / "record.json").write_text(json.dumps({"identity": stated}))
+        caplog.clear()
+        load_memory(path)
+        assert ("hard memory of an earlier version" in caplog.text) == told
+        with pytest.raises(DataError, match="train the trial again") if told else nullcontext():
+            load_memory(path, document="A")
+    (tmp_path / "record.json").write_text("[")
+    load_memory(path, document="A")

@@ -21,7 +21,8 @@ from trainables.adapters.memory.linkage import complete_linkage, renumbered
 from trainables.adapters.memory.near import BINS, filled, found_with, near_pairs, sketches_of
 from trainables.errors import ConfigError
 from trainables.lm.corpus_tokens import CorpusTokens
-from trainables.trial.spec import canonical, make_spec
+from trainables.trial.canonical import canonical
+from trainables.trial.making import make_spec
 
 Documents = list[list[list[int]]]
 

@@ -12,6 +12,7 @@ from trainables.adapters.memory.shingles import (
     seeded_keys,
     shingle_ids,
     shingle_set,
+    text_shingle_ids,
 )
 
 TOKENS = st.lists(st.integers(0, 5), min_size=1, max_size=30)
@@ -36,6 +37,15 @@ def test_ids_are_equal_exactly_where_the_shingles_are(tokens: list[int], width: 
     for i, one in enumerate(shingles):
         for j, other in enumerate(shingles):
             assert (ids[i] == ids[j]) == (one == other)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(TOKENS, max_size=5), width=st.integers(1, 6))
+def test_ids_in_texts_one_after_the_other_are_those_of_each_text(texts: list[list[int]], width: int) -> None:
+    tokens = [token for text in texts for token in text]
+    position = np.array([place for text in texts for place in range(len(text))], dtype=np.int64)
+    expected = [int(found) for text in texts for found in shingle_ids(text, chain(text), width)]
+    assert text_shingle_ids(tokens, position, width).tolist() == expected
 
 
 def test_a_shingle_in_a_tree_follows_the_path_to_the_root() -> None:

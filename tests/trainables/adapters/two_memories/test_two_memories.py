@@ -19,7 +19,8 @@ from trainables.lm.batches import epoch_order
 from trainables.lm.card import model_card
 from trainables.pack.check import check_trials
 from trainables.pack.process_cache import ProcessCache
-from trainables.trial.spec import TrialSpec, identity, trial_id
+from trainables.trial.identity import identity, trial_id
+from trainables.trial.spec import TrialSpec
 
 Trial = Callable[..., TrialSpec]
 Build = Callable[..., Adapter]

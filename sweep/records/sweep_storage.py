@@ -34,7 +34,7 @@ from trainables.node.storage import Storage, StorageError
 from trainables.trial.asking import ASKINGS
 from trainables.trial.spec import TrialSpec
 
-__all__ = ["RecordHead", "RecordIndex", "Store"]
+__all__ = ["RecordHead", "RecordIndex", "SweepStorage"]
 
 RECORD = "record.json"
 ANSWER_S = 12.0
@@ -48,7 +48,7 @@ def as_folder(model_name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", model_name)
 
 
-class Store(Storage):
+class SweepStorage(Storage):
     """The storage of some sweeps. Making one touches nothing; the first write makes the folders.
 
     While a sweep is locked (`lock`), what is written into its folder is written under that lock: a run that has lost it
@@ -330,29 +330,29 @@ def check_name(name: str) -> str:
     return name
 
 
-def split_location(location: str) -> tuple[Store, str | None]:
+def split_location(location: str) -> tuple[SweepStorage, str | None]:
     """Tell `STORAGE` from `STORAGE/NAME`: a sweep's folder holds `plan.json` or `trains`.
 
     Raises:
         ConfigError: there is nothing of a sweep at the place.
     """
-    store = Store(location)
-    if store.is_sweep():
-        parent, name = store.above()
-        return Store(parent), name
-    if store.sweeps():
-        return store, None
+    storage = SweepStorage(location)
+    if storage.is_sweep():
+        parent, name = storage.above()
+        return SweepStorage(parent), name
+    if storage.sweeps():
+        return storage, None
     raise ConfigError(f"{location}: no sweep there (no plan.json, no trains); give STORAGE or STORAGE/NAME")
 
 
-def one_sweep(location: str) -> tuple[Store, str]:
+def one_sweep(location: str) -> tuple[SweepStorage, str]:
     """Return the storage and the name of the only sweep that `STORAGE` or `STORAGE/NAME` means.
 
     Raises:
         ConfigError: there is none, or there are several.
     """
-    store, name = split_location(location)
-    names = [name] if name else store.sweeps()
+    storage, name = split_location(location)
+    names = [name] if name else storage.sweeps()
     if len(names) != 1:
-        raise ConfigError(f"{location}: holds several sweeps; give one of {', '.join(map(store.full, names))}")
-    return store, names[0]
+        raise ConfigError(f"{location}: holds several sweeps; give one of {', '.join(map(storage.full, names))}")
+    return storage, names[0]
