@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from sweep.running import ledger as ledger_module
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.space import ALL, LogUniform, OneOf, Sampling, Space, Stage
 from tests.sweep.running.faults import applied, plan
-from tests.sweep.running.test_executors import Run, faults, opened, ready, space
+from tests.sweep.running.test_executors import Run, faults, faulty, space
 from tests.sweep.running.test_steering_executors import SteeredRun
 
-__all__ = ["faults", "opened", "ready", "space"]
+__all__ = ["faults", "space"]
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An executor within its session, one pack at a time on one thread."""
+    yield from faulty(request.param, tmp_path_factory)
 
 
 @pytest.fixture

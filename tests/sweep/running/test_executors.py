@@ -123,14 +123,19 @@ Open = Callable[..., Run]
 @pytest.fixture(scope="module", params=["local", "ray"])
 def ready(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An executor within its session, one pack at a time on one thread."""
-    alone = {} if request.param == "local" else {"max_concurrent": 1}
-    executor = executor_for(RunOptions(executor=request.param, device="cpu", cpus=1, **alone))
+    yield from faulty(request.param, tmp_path_factory)
+
+
+def faulty(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An executor whose packs fail as a plan says."""
+    alone = {} if name == "local" else {"max_concurrent": 1}
+    executor = executor_for(RunOptions(executor=name, device="cpu", cpus=1, **alone))
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(folder))
         patch.setenv("MEMORY_SWEEP_IO_PATIENCE_S", "0.1")
         patch.setattr("trainables.pack.worker.PackWork", FaultyWork)
-        if request.param == "ray":
+        if name == "ray":
             executor._trainable = FaultyTrainable
         yield from opened(executor, tmp_path_factory)
 
