@@ -184,13 +184,9 @@ class Ledger:
         pack = self._next_of_ours()
         if pack is None:
             return None
-        begun: dict[str, Record] = {}
-        for lead in pack.points:
-            begun |= self._begin(self._jobs[lead.training], pack.id)
-        self._begun |= begun
         self._running[pack.id] = {point.training for point in pack.points}
         self._places[pack.id] = len(pack.points)
-        return pack, begun
+        return pack, self._begin(pack.points, pack.id)
 
     def orders_file(self, pack: Pack) -> str:
         """Return the place of the file that tells a pack, which is handed out, who leaves and joins; empty for none."""
@@ -216,10 +212,7 @@ class Ledger:
         """
         left, made = self._fall_behind(pack, epochs, told)
         joined = self._joining(pack)
-        begun: dict[str, Record] = {}
-        for point in joined:
-            begun |= self._begin(self._jobs[point.training], pack)
-        self._begun |= begun
+        begun = self._begin(joined, pack)
         self._running[pack] |= {point.training for point in joined}
         if left or joined:
             self._orders.tell(pack, left, [self.task(point) for point in joined])
@@ -282,15 +275,16 @@ class Ledger:
         """Whether a pack may have so many members with one more, which may be larger than the others."""
         return all(len(members) < self.packing.size(each) for each in (*members, point))
 
-    def _begin(self, job: Job, pack: str) -> dict[str, Record]:
-        """Return the begun records of a job's trials."""
+    def _begin(self, leads: Sequence[Point], pack: str) -> dict[str, Record]:
+        """Take note that some trainings begin in a pack, and return the begun records of their trials."""
         begun: dict[str, Record] = {}
-        for point in job.points:
+        for point in (point for lead in leads for point in self._jobs[lead.training].points):
             origin = Origin(self.name, point.spec.stage, pack, point.labels)
             begun[point.id] = begin_record(point.spec, point.identity, self.models.named(point.card), origin)
             if point.spec.start_from:
                 start = self._index.training(point.spec.start_from)
                 begun[point.id]["start"] = told_start(start, point.identity, point.spec.data)
+        self._begun |= begun
         return begun
 
     @property
@@ -518,7 +512,7 @@ class Ledger:
 
     def _record_stopped(self, training: str) -> list[Record]:
         """Record as stopped what has no result of its own yet."""
-        self._begun |= self._begin(self._jobs[training], "")
+        self._begin([self._jobs[training].lead], "")
         return self._record({"id": training, "status": "stopped"})
 
     # -- what the executor tells

@@ -248,13 +248,8 @@ class SweepProgress:
         layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
         epochs = 1 if asks else trial_epochs(first.spec)
         state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock(), names=dict(names or {}))
-        self._packs[pack] = _Running(
-            state,
-            {point.id: point for point in points},
-            state.since,
-            warm=bool(self.state.ended),
-            asks=asks,
-        )
+        self._packs[pack] = _Running(state, {}, state.since, warm=bool(self.state.ended), asks=asks)
+        self._take_in(self._packs[pack], points)
         self._side_by_side = len(self._packs)
         for point in points:
             stage = self._stage_of(point.id, point.spec.stage)
@@ -266,9 +261,16 @@ class SweepProgress:
     def join(self, pack: str, points: Sequence[Point], names: Mapping[str, str]) -> None:
         """Take note of trials that join a pack under way."""
         running = self._packs[pack]
-        running.points |= {point.id: point for point in points}
+        self._take_in(running, points)
         running.state.trials += len(points)
         running.state.names |= names
+
+    def _take_in(self, running: _Running, points: Sequence[Point]) -> None:
+        running.points |= {point.id: point for point in points}
+        for point in () if running.asks else points:
+            work = self._cost.work(point)
+            running.epoch_flops[point.id] = work.training / trial_epochs(point.spec)
+            running.end_flops[point.id] = work.evaluation
 
     @_locked
     def report(
@@ -296,8 +298,8 @@ class SweepProgress:
             reached = epoch if epochs is None else epochs.get(trial, running.epochs.get(trial, 0))
             running.epochs[trial] = min(reached, state.epochs)
         if progress:
-            flops = sum(map(self._epoch_flops, running.trained))
-            flops += sum(self._cost.work(p).evaluation for p in running.trained if running.epochs[p.id] >= state.epochs)
+            flops = sum(running.epoch_flops[trial] for trial in running.trained)
+            flops += sum(running.end_flops[t] for t in running.trained if running.epochs[t] >= state.epochs)
             self._pace.note(now - running.reported, flops, len(progress), state.epoch < 0, running.warm)
         running.reported = now
         state.epoch, state.where = epoch, where
@@ -355,14 +357,10 @@ class SweepProgress:
     def _left(self) -> Work:
         """Return what is left, the epochs that packs under way have done taken off."""
         packs = [running for running in self._packs.values() if running.points]
-        done = sum(self._epoch_flops(p) * running.epochs.get(p.id, 0) for running in packs for p in running.trained)
+        done = sum(pack.epoch_flops[trial] * pack.epochs.get(trial, 0) for pack in packs for trial in pack.trained)
         epochs = sum(max(0.0, stage.epochs - stage.epochs_done) for stage in self.state.stages)
         begun = sum(self.state.ended.values()) + sum(len(running.points) for running in packs)
         return Work(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
-
-    def _epoch_flops(self, point: Point) -> float:
-        """Return what an epoch of a trial costs."""
-        return self._cost.work(point).training / trial_epochs(point.spec)
 
     def _stage(self, name: str) -> StageState | None:
         return next((stage for stage in self.state.stages if stage.name == name), None)
@@ -390,6 +388,7 @@ class _Running:
         points: its members without a result.
         reported: when it last reported.
         epochs: that each of them has done, once it has reported.
+        epoch_flops, end_flops: of an epoch of each member that is trained, and of evaluating it at the end.
         warm: whether others have ended, so that its process has probably run a pack before.
         asks: whether its trials are only asked.
     """
@@ -400,11 +399,13 @@ class _Running:
     warm: bool
     asks: bool = False
     epochs: dict[str, int] = field(default_factory=dict)
+    epoch_flops: dict[str, float] = field(default_factory=dict)
+    end_flops: dict[str, float] = field(default_factory=dict)
 
     @property
-    def trained(self) -> list[Point]:
+    def trained(self) -> list[str]:
         """The members that are being trained."""
-        return [] if self.asks else list(self.points.values())
+        return [] if self.asks else list(self.points)
 
 
 @dataclass

@@ -149,9 +149,8 @@ class PackRun:
             self._measure_untrained(begun)
             self._evaluate([k for k in begun if 0 in self._eval_epochs[k]])
         start = time.perf_counter()
-        own = self.epochs if len({self.epochs[k] for k in members}) > 1 else None
-        train, epoch = self.adapter, self.epochs[members[0]]
-        means = train.train_epoch(epoch) if own is None else train.train_epochs(own)
+        epochs = {self.epochs[k] for k in members}
+        means = self.adapter.train_epoch(*epochs) if len(epochs) == 1 else self.adapter.train_epochs(self.epochs)
         self.log.spend(members, {"train_s": time.perf_counter() - start})
         for k in members:
             self.epochs[k] += 1

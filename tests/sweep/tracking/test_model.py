@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,10 +42,20 @@ def trained(storage, save):
     return records
 
 
-@pytest.mark.slow
-def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tracking, trained) -> None:
+def registered(tracking: Any) -> Any:
+    """Return the first version of the model that a sweep `demo` has registered."""
     import mlflow
 
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking.uri)
+    try:
+        return mlflow.pyfunc.load_model("models:/memory-sweep-demo/1")
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.slow
+def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tracking, trained) -> None:
     from sweep.report.findings import publish
 
     publish(storage, ["demo"], tracking)
@@ -52,12 +63,7 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tr
     record, folder = trained[1]
     assert record["id"] in told and "models:/memory-sweep-demo/1" in told
     assert "MLFLOW_TRACKING_URI" not in os.environ  # which the link that is printed next would name
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking.uri)
-    try:
-        loaded = mlflow.pyfunc.load_model("models:/memory-sweep-demo/1")
-    finally:
-        mlflow.set_tracking_uri(before)
+    loaded = registered(tracking)
     (answer,) = loaded.predict(["Claim:"])
     inner = loaded.unwrap_python_model()
     plain = WholeModel(model_card("sample-llama", "main"), torch.float32, "cpu").model
@@ -75,8 +81,6 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tr
 @pytest.mark.slow
 def test_a_hard_memory_answers_about_a_document_with_its_entries(storage, tracking, save, tmp_path) -> None:
     """In whatever order documents are asked about, and as the file itself gives it."""
-    import mlflow
-
     from sweep.report.findings import publish
 
     card = model_card("sample-llama", "main")
@@ -93,12 +97,7 @@ def test_a_hard_memory_answers_about_a_document_with_its_entries(storage, tracki
     save_memory(file, memory.state_dict(), layer=1, model=card.key, sets=sets)
     publish(storage, ["demo"], tracking)
     assert record["id"] in register_memory(storage, "demo", tracking)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking.uri)
-    try:
-        loaded = mlflow.pyfunc.load_model("models:/memory-sweep-demo/1")
-    finally:
-        mlflow.set_tracking_uri(before)
+    loaded = registered(tracking)
     inner, tokens = loaded.unwrap_python_model(), torch.tensor([[5, 6, 7]])
     seen = []
     for document in ("", "B", "A", "B", ""):

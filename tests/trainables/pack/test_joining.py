@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,18 +214,23 @@ def test_a_pack_that_all_have_left_ends_without_another_epoch(task, cache, tmp_p
     assert pack.step()["done"] and len(passes) == 1 and not pack.results
 
 
+def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception | None, when: Callable[[Any], Any]) -> None:
+    """Have runs of some members fail as they begin."""
+    real = PackRun.__init__
+
+    def begin(self: PackRun, members: Any, *args: Any) -> None:
+        if error is not None and when(members):
+            raise error
+        real(self, members, *args)
+
+    monkeypatch.setattr(PackRun, "__init__", begin)
+
+
 @pytest.mark.parametrize(("error", "kind"), [(OutOfMemory("no room"), "memory"), (None, "data")])
 def test_who_cannot_join_fails_alone_and_the_others_lose_nothing(task, cache, tmp_path, monkeypatch, error, kind):
     first = [task(), task(seed=1)]
     bad = task(seed=2) if error else replace(task(seed=2, start_from="0" * 16), start=(str(tmp_path / "gone"),))
-    real = PackRun.__init__
-
-    def small_device(self: PackRun, members: Any, *args: Any) -> None:
-        if error and any(one.id == bad.id for one in members):
-            raise error
-        real(self, members, *args)
-
-    monkeypatch.setattr(PackRun, "__init__", small_device)
+    refuse(monkeypatch, error, lambda members: any(one.id == bad.id for one in members))
     pack = Pack(first, cache, tmp_path)
     pack.step(2)
     pack.tell(joined=[bad])
@@ -239,14 +244,7 @@ def test_who_cannot_join_fails_alone_and_the_others_lose_nothing(task, cache, tm
 def test_who_joins_a_pack_that_did_not_fit_waits_for_its_turn(task, cache, tmp_path, monkeypatch):
     tasks = [task(seed=seed) for seed in range(4)]
     later = task(seed=9)
-    real = PackRun.__init__
-
-    def small_device(self: PackRun, members: Any, *args: Any) -> None:
-        if len(members) > 2:
-            raise OutOfMemory("no room")
-        real(self, members, *args)
-
-    monkeypatch.setattr(PackRun, "__init__", small_device)
+    refuse(monkeypatch, OutOfMemory("no room"), lambda members: len(members) > 2)
     pack = Pack(tasks, cache, tmp_path)
     pack.step(3)
     pack.tell(joined=[later])
