@@ -225,7 +225,7 @@ class Ledger:
         all have left, or one with a trial that has failed before: that may take the others with it.
         """
         members = [self._jobs[training].lead for training in self._running[pack]]
-        is_ending = self.stopping or self.steering.paused or self.steering.finishing or pack in self._ending
+        is_ending = self.stopping or self.steering.finishing or pack in self._ending
         if is_ending or not members or len(members) >= self._places[pack] or not self._may_be_joined(members):
             return []
         before = len(members)

@@ -11,7 +11,7 @@ import pytest
 from sweep.planning.packs import Pack
 from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point
-from sweep.records.steering import PAUSE, new_wish
+from sweep.records.steering import FINISH_EARLY, PAUSE, STOP, new_wish
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.ledger import Ledger, Packing
 from sweep.space import ALL, OneOf, Sampling, Space, Stage, Uniform, checked
@@ -168,10 +168,18 @@ def test_nobody_joins_a_pack_that_ends_nor_one_that_all_have_left(tmp_path: Path
     pack = handed(ledger)
     ledger.steer(ledger.steering.having(new_wish(PAUSE)))
     assert not ended(ledger, pack, pack.points[0])
-    paused = opened(tmp_path / "other", tuned(), size=32)
-    pack = handed(paused)
-    paused.note_stop("interrupted")
-    assert not ended(paused, pack, pack.points[0])
+    stopped = opened(tmp_path / "one", tuned(), size=32)
+    pack = handed(stopped)
+    stopped.steer(stopped.steering.having(new_wish(STOP, trial=pack.points[1].id)))
+    assert not ended(stopped, pack, pack.points[0])
+    finishing = opened(tmp_path / "early", tuned(), size=32)
+    pack = handed(finishing)
+    finishing.steer(finishing.steering.having(new_wish(FINISH_EARLY, under_way=finishing.under_way)))
+    assert not ended(finishing, pack, pack.points[0])
+    interrupted = opened(tmp_path / "other", tuned(), size=32)
+    pack = handed(interrupted)
+    interrupted.note_stop("interrupted")
+    assert not ended(interrupted, pack, pack.points[0])
 
 
 def test_kinds_whose_members_are_at_one_epoch_are_joined_by_nobody(tmp_path: Path) -> None:
