@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from trainables.node.addresses import shown
 from trainables.node.patience import patiently
-from trainables.node.storage import read_bytes
+from trainables.node.storage import StorageError, read_bytes
 from trainables.trial.task import TrialTask
 
 
@@ -41,15 +42,18 @@ class OrdersReader:
 
         Raises:
             OSError: the file is there and cannot be read.
+            StorageError: it is not what the driver wrote.
         """
         if not self._location:
             return frozenset(), []
         try:
             told = json.loads(patiently(read_bytes, self._location))
+            left = frozenset(told["left"]) - self._left
+            joined = [TrialTask.from_dict(plain) for plain in told["joined"][self._num_joined :]]
         except FileNotFoundError:
             return frozenset(), []
-        left = frozenset(told["left"]) - self._left
-        joined = [TrialTask.from_dict(plain) for plain in told["joined"][self._num_joined :]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"{shown(self._location)}: not what the driver wrote ({error})") from None
         self._left |= left
         self._num_joined += len(joined)
         return left, [task for task in joined if task.id not in left]

@@ -284,3 +284,13 @@ def test_orders_that_are_read_twice_or_late_come_to_the_same(task, tmp_path):
     assert late.new() == (frozenset({"x", one.id}), [two]), "who has left again meanwhile is not begun"
     assert OrdersReader("").new() == (frozenset(), [])
     assert json.loads(place.read_text())["left"] == ["x", one.id]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"left": [', b"[1]", b'{"left": []}', b'{"left": [], "joined": [3]}'])
+def test_a_broken_file_of_orders_is_a_failure_of_the_storage_and_nobodys_own(task, cache, tmp_path, content):
+    pack = Pack([task()], cache, tmp_path)
+    pack.step()
+    pack.file.write_bytes(content)
+    report = pack.work.step()
+    assert report["failure"]["kind"] == "io" and report["done"] and not report["results"]
+    assert "orders.json: not what the driver wrote" in report["failure"]["message"]
