@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point
 from sweep.records.steering import FINISH_EARLY, PAUSE, STOP, new_wish
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.exchange import PackExchange
 from sweep.running.ledger import Ledger, Packing
+from sweep.running.progress import Display
+from sweep.running.state import SweepProgress
 from sweep.space import ALL, OneOf, Sampling, Space, Stage, Uniform, checked
 from trainables.errors import Failure
 
@@ -187,3 +191,43 @@ def test_kinds_whose_members_are_at_one_epoch_are_joined_by_nobody(tmp_path: Pat
     ledger = opened(tmp_path, tuned(fields=fields), size=32, method="lora", allocation="none")
     pack = handed(ledger)
     assert len(pack.points) == 4 and not ended(ledger, pack, pack.points[0])
+
+
+class NoFeed:
+    """Stands in for MLflow's feed."""
+
+    trouble = ""
+
+    def start_trial(self, begun: Any) -> None:
+        """Do nothing."""
+
+    def epoch(self, trial: str, epoch: int, metrics: Any) -> None:
+        """Do nothing."""
+
+    def finish(self, record: Any) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("last", [{}, {"done": True}, {"failure": {"kind": "io"}}])
+def test_nobody_joins_a_pack_that_has_taken_its_last_step(tmp_path: Path, last: dict[str, Any]) -> None:
+    ledger = opened(tmp_path, tuned(), size=32)
+    packs = PackExchange(ledger, NoFeed(), Display(SweepProgress("s"), io.StringIO(), every_s=1e9), {})  # type: ignore[arg-type]
+    pack = packs.next_pack()
+    assert pack is not None
+    trainings = [task["id"] for task in pack.job["trials"]]
+    metrics = {"train/nll": 1.0, "memory/nll": 1.0}
+    result = {"id": trainings[0], "status": "done", "metrics": metrics}
+    progress = dict.fromkeys(trainings, metrics)
+    packs.report(pack.id, {**TOLD, "epoch": 1, "progress": progress, "results": [result], **last})
+    assert len(ledger.under_way) == len(trainings) - bool(last) and bool(orders(ledger)) == (not last)
+
+
+def test_a_trial_is_judged_beside_the_epochs_that_others_had_before_they_were_cut_off(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, tuned(), size=32)
+    pack = handed(ledger)
+    *before, last = [point.training for point in pack.points]
+    for training in before:
+        ledger.go_on(training, {"train/nll": [[1, 1.0]]})
+    ledger.epoch(last, 1, {"train/nll": 9.0})
+    made, _ = ledger.regroup(pack.id, {last: 1}, TOLD)
+    assert [record["status"] for record in made] == ["stopped"]

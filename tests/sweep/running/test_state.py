@@ -183,3 +183,17 @@ def test_the_rest_is_told_within_a_factor_after_the_first_tenth(clock: Clock) ->
     assert ended.left_s is None
     assert one_line(ended).endswith(" s, ended") or ", ended, " in one_line(ended)
     assert "left" not in one_line(ended)
+
+
+def test_the_last_epochs_work_has_the_evaluation_in_it(
+    progress: SweepProgress, layers: tuple[str, tuple[Point, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, points = layers
+    noted: list[float] = []
+    monkeypatch.setattr(progress._pace, "note", lambda seconds, flops, *rest: noted.append(flops))
+    progress.begin(pack, points)
+    for epoch in range(1, EPOCHS + 1):
+        report(progress, pack, points, epoch)
+    works = [progress._cost.work(point) for point in points]
+    assert noted[:-1] == pytest.approx([sum(work.training for work in works) / EPOCHS] * (EPOCHS - 1))
+    assert noted[-1] - noted[0] == pytest.approx(sum(work.evaluation for work in works)) and noted[-1] > noted[0]

@@ -294,3 +294,17 @@ def test_a_broken_file_of_orders_is_a_failure_of_the_storage_and_nobodys_own(tas
     report = pack.work.step()
     assert report["failure"]["kind"] == "io" and report["done"] and not report["results"]
     assert "orders.json: not what the driver wrote" in report["failure"]["message"]
+
+
+def test_earlier_curves_are_told_once_of_who_goes_on_from_a_checkpoint(task, cache, tmp_path):
+    first, other, later = task(), task(seed=1), task(seed=2)
+    for one in (first, later):
+        before = Pack([one], cache, tmp_path / "before")
+        before.step(2)
+        before.work.checkpoint()
+    pack = Pack([first, other], cache, tmp_path)
+    told = pack.step()["curves"]
+    assert [*told] == [first.id] and [epoch for epoch, _ in told[first.id]["train/nll"]] == [1, 2]
+    assert pack.step()["curves"] == {}
+    pack.tell(joined=[later])
+    assert [*pack.step()["curves"]] == [later.id], "the others have gone on in memory"
