@@ -130,6 +130,10 @@ class RandomModel:
         """Refuse: nothing here asks for it."""
         raise NotImplementedError
 
+    def own_model(self) -> Any:
+        """Refuse: nothing here asks for one."""
+        raise NotImplementedError
+
     def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for a key."""
         if (kind, key) not in self._kept:

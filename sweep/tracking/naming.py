@@ -27,7 +27,7 @@ _FIELDS = (
     "num_shots",
     "rank", "lora_alpha", "lora_targets", "virtual_tokens", "template_layer", "activation", "negatives",
     "guidance_target", "guidance_alpha", "key_dim", "epochs", "lr", "weight_decay", "entries_per_group",
-    "grouping", "norm_and_gate", "batch_size", "dtype", "data", "seed", "mem_seed",
+    "grouping", "norm_and_gate", "memory_precision", "batch_size", "dtype", "data", "seed", "mem_seed",
 )  # fmt: skip
 _LETTERS = {
     "num_documents": "n", "layer": "L", "num_clusters": "g", "memory_dim": "m", "num_shots": "k", "epochs": "e",

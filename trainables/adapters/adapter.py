@@ -49,6 +49,9 @@ class ModelParts(Protocol):
     def whole_model(self) -> WholeModel:
         """Return the whole model, frozen, shared: an adapter leaves it as it was."""
 
+    def own_model(self) -> WholeModel:
+        """Load a whole model that is the caller's own, to change as it likes."""
+
     def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for the same model, texts and key if it was the latest of its kind, else make it."""
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.lm.placement import free_bytes
 from trainables.lm.places import Places
 from trainables.lm.segment_texts import target_count, text_lengths
 from trainables.lm.texts import TrainingText
@@ -146,8 +147,7 @@ class TextBatches:
         self.hidden = list(hidden)
         if device.type == "cuda":
             size = sum(state.nbytes for state in hidden)
-            free, _ = torch.cuda.mem_get_info(device)
-            if size < free // 5:
+            if size < free_bytes(device) / 5:
                 self.hidden = [state.to(device) for state in hidden]
         self._lengths = text_lengths(texts)
         self.num_tokens = int(self._lengths.sum())

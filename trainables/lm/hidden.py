@@ -18,6 +18,7 @@ from trainables.lm.placement import blocks_fit, free_memory
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.lm.trunk import Trunk
+from trainables.lm.weight_budget import WeightBudget
 from trainables.lm.weights import model_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class HiddenStates:
         device: torch.device | str,
         cache: HiddenCache | None = None,
         batch_tokens: int = TRUNK_TOKENS,
+        budget: WeightBudget | None = None,
     ) -> None:
         """Prepare; nothing is loaded before something is missing.
 
@@ -44,10 +46,12 @@ class HiddenStates:
             device: where the trunk runs.
             cache: default the node's.
             batch_tokens: tokens per batch of the trunk, padding included.
+            budget: of the process's weights; None for one that holds nothing.
         """
         self._card, self._dtype, self._device = card, dtype, torch.device(device)
         self._cache = HiddenCache() if cache is None else cache
         self._batch_tokens = batch_tokens
+        self._budget = budget or WeightBudget(self._device)
 
     def get(self, trees: Sequence[TokenTree], layer: int, also_layers: Sequence[int] = ()) -> list[Tensor]:
         """Return the output of block `layer` for every tree.
@@ -114,10 +118,11 @@ class HiddenStates:
         layers = sorted(wanted for wanted, digests in missing.items() if digests)
         todo = [tree for digest, tree in distinct.items() if any(digest in missing[la] for la in layers)]
         tokens = sum(len(tree) for tree in todo)
+        self._budget.turn_to(self._card, self._dtype, layer)
         after, below = self._start(todo, layers)
         told = (self._card.name, len(todo), tokens, layers, after + 1)
         logger.info("trunk of %s: %d texts, %d tokens, blocks %s, from block %d", *told)
-        trunk = Trunk(self._card, max(layers), self._dtype, self._device, after)
+        trunk = Trunk(self._card, max(layers), self._dtype, self._device, after, self._budget)
         found: dict[str, Tensor] = {}
         pending: dict[int, dict[str, Tensor]] = {wanted: {} for wanted in layers}
         row_bytes = self._card.model_dim * self._dtype.itemsize

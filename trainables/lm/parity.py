@@ -29,6 +29,7 @@ from trainables.lm.card import ModelCard
 from trainables.lm.cut import find_blocks, load_part
 from trainables.lm.placement import placement
 from trainables.lm.token_tree import Batch, TokenTree, build_trees, collate
+from trainables.lm.weight_budget import WeightBudget, model_bytes
 from trainables.lm.weights import model_fingerprint
 from trainables.node.cache_dir import cache_dir
 from trainables.node.storage import write_bytes
@@ -83,8 +84,16 @@ def alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 @lru_cache(maxsize=2)
-def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Reference:
+def reference(
+    card: ModelCard, dtype: torch.dtype, device: torch.device, budget: WeightBudget | None = None
+) -> Reference:
     """Return what the whole model gives, from the node's cache or by loading it once.
+
+    Args:
+        card: the model.
+        dtype: of its weights.
+        device: where it runs.
+        budget: asked for room before it is loaded.
 
     Raises:
         ConfigError: a model of another kind.
@@ -99,6 +108,8 @@ def reference(card: ModelCard, dtype: torch.dtype, device: torch.device) -> Refe
             logger.warning("%s: not locked (%s)", file, error)
         held = _read(file)
         if held is None:
+            if budget is not None:
+                budget.make_room(model_bytes(card, dtype))
             held = _make(card, dtype, device)
             if device.type == "cuda":  # the memory is others' again, on a shared device other processes'
                 gc.collect()

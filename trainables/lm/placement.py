@@ -14,6 +14,17 @@ MEMORY_SHARE = 0.85
 """Share of the free memory that weights may take; the rest is for activations."""
 
 
+def free_bytes(device: torch.device) -> float:
+    """Return the bytes that are free for this process on a device: of a GPU, what its own share of it leaves."""
+    if device.type != "cuda":
+        return float(psutil.virtual_memory().available)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    free, total = torch.cuda.mem_get_info(index)
+    share = torch.cuda.get_per_process_memory_fraction(index)
+    cached = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+    return float(min(free + cached, share * total - torch.cuda.memory_allocated(index)))
+
+
 def placement(
     card: ModelCard, dtype: torch.dtype, device: torch.device, blocks: int | None = None, head: bool = True
 ) -> dict[str, Any]:
@@ -29,7 +40,7 @@ def placement(
     if device.type != "cuda":
         return {"device_map": {"": device}}
     index = torch.cuda.current_device() if device.index is None else device.index
-    room = int(MEMORY_SHARE * torch.cuda.mem_get_info(index)[0])
+    room = int(MEMORY_SHARE * free_bytes(device))
     ends = card.head_params * (2 if head and not card.tied else 1)
     if ((card.num_blocks if blocks is None else blocks) * card.block_params + ends) * dtype.itemsize <= room:
         return {"device_map": {"": index}}
@@ -41,7 +52,7 @@ def blocks_fit(card: ModelCard, count: int, dtype: torch.dtype, device: torch.de
     """Say whether some blocks fit the free memory of a GPU; elsewhere they do."""
     if device.type != "cuda":
         return True
-    return count * card.block_params * dtype.itemsize <= MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+    return count * card.block_params * dtype.itemsize <= MEMORY_SHARE * free_bytes(device)
 
 
 def free_memory(device: torch.device) -> None:

@@ -17,6 +17,7 @@ from trainables.lm.card import ModelCard
 from trainables.lm.cut import attention_can_be_told, find_blocks, load_part, windows_told
 from trainables.lm.parity import Reference, alike, reference
 from trainables.lm.rows import in_rows
+from trainables.lm.weight_budget import WeightBudget, model_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -89,15 +90,27 @@ class Attached:
 class WholeModel(nn.Module):
     """A causal language model as it comes, frozen."""
 
-    def __init__(self, card: ModelCard, dtype: torch.dtype, device: torch.device | str) -> None:
-        """Load all blocks of the model in `dtype` onto `device`."""
+    def __init__(
+        self,
+        card: ModelCard,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        budget: WeightBudget | None = None,
+    ) -> None:
+        """Load all blocks of the model in `dtype` onto `device`; the budget is asked for room first."""
         super().__init__()
-        place = {"device_map": {"": torch.device(device)}}
+        device = torch.device(device)
+        budget = budget or WeightBudget(device)
+        place, size = {"device_map": {"": device}}, model_bytes(card, dtype)
         self._direct = attention_can_be_told(card)
         if self._direct:
+            whole = reference(card, dtype, device, budget)  # which may load the model: not beside this one
+            budget.make_room(size)
             self.model, _ = load_part(card, dtype, place, attention=attention.NAME)
-            self._direct = self._agrees(reference(card, dtype, torch.device(device)), dtype)
+            self._direct = self._agrees(whole, dtype)
         if not self._direct:
+            self.model = None
+            budget.make_room(size)
             self.model, _ = load_part(card, dtype, place)
 
     @property

@@ -18,6 +18,7 @@ from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, r
 from trainables.lm.placement import placement
 from trainables.lm.rows import in_rows
 from trainables.lm.token_tree import Batch
+from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,13 @@ class Trunk:
     """
 
     def __init__(
-        self, card: ModelCard, deepest: int, dtype: torch.dtype, device: torch.device | str, after: int = -1
+        self,
+        card: ModelCard,
+        deepest: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        after: int = -1,
+        budget: WeightBudget | None = None,
     ) -> None:
         """Load the blocks; no tensor above or below them is read.
 
@@ -42,6 +49,7 @@ class Trunk:
             device: where it runs. Blocks from the lowest on that do not fit a GPU's free memory stay in the
                 host's, and are brought over one by one (by `accelerate`).
             after: block whose output the blocks go on from; -1 to start from the tokens.
+            budget: asked for room before each load; None for one that holds nothing.
 
         Raises:
             ValueError: no such block.
@@ -51,22 +59,24 @@ class Trunk:
         if not max(0, after + 1) <= deepest < card.num_blocks:
             raise ValueError(f"block {deepest} is not one of the {card.num_blocks} blocks of {card.name} after {after}")
         self._device = torch.device(device)
+        self._budget = budget = budget or WeightBudget(self._device)
         self._model: Any = None
         part = f"trunk_{after}_{deepest}"
         kept = kept_verdict(card, dtype, self._device, part)
         for start, way in [(kept["start"], kept["way"])] if kept else self._ways(card, after):
             if way == "whole":
                 break
-            outputs = kept["outputs"] if kept else reference(card, dtype, self._device).outputs
+            outputs = kept["outputs"] if kept else reference(card, dtype, self._device, budget).outputs
             loaded = self._load(card, start, deepest, dtype, attention.NAME if way == "direct" else None, outputs)
             if kept and loaded:
                 return
-            if loaded and self._agrees(reference(card, dtype, self._device), deepest, dtype):
+            if loaded and self._agrees(reference(card, dtype, self._device, budget), deepest, dtype):
                 verdict = {"way": way, "start": start, "outputs": outputs}
                 keep_verdict(card, dtype, self._device, part, verdict)
                 return
         logger.warning("%s: the lowest %d blocks alone give other numbers; all run", card.name, deepest + 1)
-        self._after, self._direct = -1, False
+        self._after, self._direct, self._model = -1, False, None
+        budget.make_room(model_bytes(card, dtype))
         self._model, self._given = load_part(card, dtype, placement(card, dtype, self._device))
         keep_verdict(card, dtype, self._device, part, {"way": "whole", "start": -1, "outputs": 0})
 
@@ -81,6 +91,7 @@ class Trunk:
         """Load blocks; say whether they can be loaded alone."""
         self._after, self._direct = after, way is not None
         self._model = None  # of an earlier way: to be freed before the next is loaded
+        self._budget.make_room(part_bytes(card, dtype, deepest - after))
         place = placement(card, dtype, self._device, deepest - after, head=False)
         parts = {"first": after + 1, "last": deepest, "head": False, "outputs": outputs}
         found = try_part(card, dtype, place, attention=way, **parts)

@@ -31,6 +31,7 @@ from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, r
 from trainables.lm.placement import placement
 from trainables.lm.rotary import can_be_replaced, in_fewer_kernels
 from trainables.lm.rows import in_rows
+from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,13 @@ class Upper(nn.Module):
         return "texts as they come" if self.direct else "a row each"
 
 
-def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device | str) -> Upper:
+def load_upper(
+    card: ModelCard,
+    layer: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    budget: WeightBudget | None = None,
+) -> Upper:
     """Load the part of a model above the output of block `layer`; no other tensor is read.
 
     Args:
@@ -190,6 +197,7 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
         layer: 0-based; above the last block only the final norm and the head remain.
         dtype: of the weights (what the family keeps in float32 stays so).
         device: of the weights.
+        budget: asked for room before each load; None for one that holds nothing.
 
     Raises:
         ValueError: no such block.
@@ -199,13 +207,14 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
     if not 0 <= layer < card.num_blocks:
         raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
     device, part = torch.device(device), f"upper_{layer}"
+    budget = budget or WeightBudget(device)
     kept = kept_verdict(card, dtype, device, part)
     ways = [kept["way"]] if kept else [*(["direct"] if attention_can_be_told(card) else []), "rows"]
     for way in ways:
-        upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept)
-        if upper is not None and (kept or upper.agrees(reference(card, dtype, device), dtype)):
+        upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept, budget)
+        if upper is not None and (kept or upper.agrees(reference(card, dtype, device, budget), dtype)):
             if not kept:
-                outputs = reference(card, dtype, device).outputs
+                outputs = reference(card, dtype, device, budget).outputs
                 verdict = {"way": way, "outputs": outputs, "by_parts": upper.head.by_parts}
                 keep_verdict(card, dtype, device, part, verdict)
             return upper
@@ -215,6 +224,7 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
         "every text, which is right and slower",
         stacklevel=2,
     )
+    budget.make_room(model_bytes(card, dtype))
     model, given = load_part(card, dtype, placement(card, dtype, device))
     keep_verdict(card, dtype, device, part, {"way": "whole"})
     upper = Upper(model, given, layer, direct=False, needs_tokens=True)
@@ -223,11 +233,18 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
 
 
 def _load(
-    card: ModelCard, layer: int, dtype: torch.dtype, device: torch.device, way: str, kept: dict[str, Any] | None
+    card: ModelCard,
+    layer: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    way: str,
+    kept: dict[str, Any] | None,
+    budget: WeightBudget,
 ) -> Upper | None:
     """Load the part in one way; None where it cannot be loaded alone."""
-    outputs = int(kept["outputs"]) if kept else reference(card, dtype, device).outputs
+    outputs = int(kept["outputs"]) if kept else reference(card, dtype, device, budget).outputs
     attending = attention.NAME if way == "direct" else None
+    budget.make_room(part_bytes(card, dtype, card.num_blocks - 1 - layer))
     place = {"device_map": {"": device}}
     found = try_part(card, dtype, place, attention=attending, first=layer + 1, outputs=outputs)
     if found is None:

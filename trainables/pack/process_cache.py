@@ -26,6 +26,7 @@ from trainables.lm.reference import WholeModel
 from trainables.lm.texts import TrainingText
 from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
+from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 from trainables.node.cache_dir import cache_dir
 from trainables.pack.texts import (
     check_lengths,
@@ -47,8 +48,8 @@ from trainables.trial.spec import TrialSpec
 
 T = TypeVar("T")
 
-_OF_A_MODEL, _ADAPTERS = ("hidden", "upper", "whole"), "adapter's "
-"""Kinds of things of which the key begins with a model and the type of its numbers, as does that of all adapters'."""
+_HIDDEN, _ADAPTERS = "hidden", "adapter's "
+"""Kinds of things of which the key begins with a model and the type of its numbers: the latter is of all adapters'."""
 _text_fields = only(
     fields_of(Part.CORPUS | Part.PAGES | Part.SEGMENTS | Part.TEMPLATES | Part.FEVER | Part.COUNTERFACT)
 )
@@ -104,6 +105,7 @@ class ProcessCache:
         cache_bytes: limit of the hidden-state cache; None for the default of `HiddenCache`.
 
     Attributes:
+        budget: of the weights on the device.
         timings: seconds spent by part since `take_timings` was last called.
     """
 
@@ -111,6 +113,7 @@ class ProcessCache:
         """Start empty."""
         self.device = device
         self._hidden_cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
+        self.budget = WeightBudget(device)
         self._kept: dict[str, tuple[Any, Any]] = {}
         self.timings: dict[str, float] = {}
         self._inner_s = 0.0
@@ -150,7 +153,7 @@ class ProcessCache:
         if held is None or held[0] != key:
             self._kept.pop(kind, None)
             del held
-            if kind in _OF_A_MODEL:
+            if kind == _HIDDEN:
                 self._forget_others(key[:2])
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -162,7 +165,7 @@ class ProcessCache:
     def _forget_others(self, model: tuple[Any, ...]) -> None:
         """Drop what is kept of other models: two of them need not fit at a time."""
         for kind, (key, _) in list(self._kept.items()):
-            if (kind in _OF_A_MODEL or kind.startswith(_ADAPTERS)) and key[:2] != model:
+            if (kind == _HIDDEN or kind.startswith(_ADAPTERS)) and key[:2] != model:
                 del self._kept[kind]
 
     def card(self, spec: TrialSpec) -> ModelCard:
@@ -183,15 +186,37 @@ class ProcessCache:
 
     def hidden_states(self, card: ModelCard, dtype: str) -> HiddenStates:
         """Return the source of a model's hidden states."""
-        return self._keep("hidden", (card, dtype), self._open_hidden, "load_s")
+        return self._keep(_HIDDEN, (card, dtype), self._open_hidden, "load_s")
 
     def upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
         """Return a model's blocks above `layer`."""
-        return self._keep("upper", (card, dtype, layer), self._load_upper, "load_s")
+        self._forget_others((card, dtype))
+        of = getattr(torch, dtype)
+        make = self._timed(lambda: load_upper(card, layer, of, self.device, self.budget))
+        return self.budget.hold("upper", card, of, part_bytes(card, of, card.num_blocks - 1 - layer), make, layer)
 
     def whole_model(self, card: ModelCard, dtype: str) -> WholeModel:
         """Return a whole model, frozen."""
-        return self._keep("whole", (card, dtype), self._load_whole, "load_s")
+        self._forget_others((card, dtype))
+        of = getattr(torch, dtype)
+        make = self._timed(lambda: WholeModel(card, of, self.device, self.budget))
+        return self.budget.hold("whole", card, of, model_bytes(card, of), make)
+
+    def own_model(self, card: ModelCard, dtype: str) -> WholeModel:
+        """Load a whole model that is the caller's."""
+        self._forget_others((card, dtype))
+        of = getattr(torch, dtype)
+        self.budget.turn_to(card, of)
+        return self._timed(lambda: WholeModel(card, of, self.device, self.budget))()
+
+    def _timed(self, load: Callable[[], T]) -> Callable[[], T]:
+        """Return what does the same and counts the time as that of loading."""
+
+        def timed() -> T:
+            with self.timing("load_s"):
+                return load()
+
+        return timed
 
     def keep(self, kind: str, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """Keep what an adapter makes; the key says all that it depends on."""
@@ -201,13 +226,9 @@ class ProcessCache:
         return self._keep("tokenizer", (card,), load_tokenizer, "load_s")
 
     def _open_hidden(self, card: ModelCard, dtype: str) -> HiddenStates:
-        return HiddenStates(card, getattr(torch, dtype), self.device, self._hidden_cache)
-
-    def _load_upper(self, card: ModelCard, dtype: str, layer: int) -> Upper:
-        return load_upper(card, layer, getattr(torch, dtype), self.device)
-
-    def _load_whole(self, card: ModelCard, dtype: str) -> WholeModel:
-        return WholeModel(card, getattr(torch, dtype), self.device)
+        of = getattr(torch, dtype)
+        self.budget.turn_to(card, of)
+        return HiddenStates(card, of, self.device, self._hidden_cache, budget=self.budget)
 
     def _make_texts(self, card: ModelCard, spec: TrialSpec, plans: tuple[ProbePlan, ...]) -> StudyTexts:
         """Make the texts of a stand-in that has the fields of texts only, and of probes."""
@@ -270,6 +291,10 @@ class CachedParts:
     def whole_model(self) -> WholeModel:
         """Return the whole model, frozen."""
         return self._cache.whole_model(*self._of)
+
+    def own_model(self) -> WholeModel:
+        """Load a whole model that is the caller's."""
+        return self._cache.own_model(*self._of)
 
     def keep(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for the same model, texts and key if it was the latest of its kind, else make it."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainables.adapters.docguidance.plan import ACTIVATIONS, NEGATIVES
+from trainables.adapters.memory.plan import PRECISIONS
 from trainables.adapters.memory.setting import ALLOCATIONS, GROUPINGS, MOST_COMPLETE, SetSetting
 from trainables.adapters.registry import ADAPTERS
 from trainables.errors import ConfigError
@@ -98,6 +99,10 @@ class TrialSpec:
     norm_and_gate: bool = declare(
         True, "LayerNorm and gate after the memory's second linear map", _TRAINING, Part.MEMORY, may_differ=True,
         by_adapter=True,
+    )  # fmt: skip
+    memory_precision: str = declare(
+        "float32", "how a memory's matrix products are computed; its weights and their moments are float32",
+        _TRAINING, Part.MEMORY, costs=True, choices=PRECISIONS,
     )  # fmt: skip
     mode: str = declare(
         "inductive", "how an entry set acts", _TRAINING, Part.ENTRY_SETS, may_differ=True,

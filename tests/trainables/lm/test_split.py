@@ -298,7 +298,7 @@ def test_broken_weights_are_named(make_model: Any, tmp_path: Path) -> None:
 def test_what_is_too_large_for_the_gpu_is_shared_with_the_host(
     make_model: Any, monkeypatch: pytest.MonkeyPatch, free_bytes: int, fits: bool
 ) -> None:
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (free_bytes, 10**10))
+    monkeypatch.setattr("trainables.lm.placement.free_bytes", lambda device: float(free_bytes))
     place = placement(make_model(), FP32, torch.device("cuda:1"))
     if fits:
         assert place == {"device_map": {"": 1}}

@@ -56,6 +56,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "layer": st.integers(0, 23),
     "memory_dim": st.integers(1, 20000),
     "norm_and_gate": st.just(False),
+    "memory_precision": st.just("bfloat16"),
     "mode": st.just("hard"),
     "allocation": st.sampled_from(["none", "random", "partitioned", "simset1", "simset3"]),
     "granularity": st.just("token"),

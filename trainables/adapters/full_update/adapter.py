@@ -17,7 +17,7 @@ class FullUpdateAdapter(TrainedWholeModel[FullUpdatePlan]):
     def __init__(self, plans: Sequence[FullUpdatePlan], parts: ModelParts, texts: PackTexts) -> None:
         """Load a model and set up the optimiser."""
         (plan,) = plans
-        whole = WholeModel(parts.card, parts.dtype, parts.device)
+        whole = parts.own_model()
         super().__init__(plans, parts, texts, whole, plan.batch_size)
         whole.model.requires_grad_(True)
         self.train_these(dict(whole.model.named_parameters()))

@@ -51,7 +51,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         self._alphas = torch.tensor([plan.alpha for plan in plans], device=parts.device)
         seeds = [plan.seed for plan in plans]
         norms = [plan.norm_and_gate for plan in plans]
-        self.bank = MemoryBank(parts.card.model_dim, sizes, norms, seeds, parts.device)
+        self.bank = MemoryBank(parts.card.model_dim, sizes, norms, seeds, parts.device, first.memory_precision)
         self.train_these(self.bank)
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
@@ -72,7 +72,8 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """Return the memory as a file that `load_memory` reads, in hard mode with its entry sets."""
         state, own = self.bank.member_state(member), self._hard[member]
         sets = None if own is None else StoredSets(own.allocation, own.groups, self.texts.titles())
-        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key, sets=sets)}
+        key, precision = self.parts.card.key, self.bank.precision
+        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=key, sets=sets, precision=precision)}
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file."""

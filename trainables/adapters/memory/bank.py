@@ -9,7 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.adapters.memory.plan import PRECISIONS
 from trainables.adapters.stacks import ParameterStacks
+
+
+def product(bias: Tensor, rows: Tensor, weight: Tensor, precision: str) -> Tensor:
+    """Return `rows @ weight.mT + bias`, float32.
+
+    In bfloat16 both factors and the product are rounded, in the backward pass too; the sums within a product are
+    float32's, and so are the bias, the weights that are trained, and their moments.
+
+    Args:
+        bias: `[..., 1, outputs]`, or `[outputs]`.
+        rows: `[..., n, inputs]`, float32.
+        weight: `[..., outputs, inputs]`, float32.
+        precision: of `PRECISIONS`.
+    """
+    if precision == "bfloat16":
+        return (rows.bfloat16() @ weight.bfloat16().mT).float() + bias
+    if weight.ndim == 2:
+        return F.linear(rows, weight, bias)
+    return torch.baddbmm(bias, rows, weight.mT)
 
 
 class Memory(nn.Module):
@@ -20,7 +40,14 @@ class Memory(nn.Module):
     Parameters are float32. The class is the plain reference for `MemoryBank` and the form that is saved.
     """
 
-    def __init__(self, model_dim: int, memory_dim: int, norm_and_gate: bool = True, seed: int | None = 0) -> None:
+    def __init__(
+        self,
+        model_dim: int,
+        memory_dim: int,
+        norm_and_gate: bool = True,
+        seed: int | None = 0,
+        precision: str = "float32",
+    ) -> None:
         """Draw the initial values; the global random state is left alone.
 
         Args:
@@ -28,8 +55,13 @@ class Memory(nn.Module):
             memory_dim: Number of entries (hidden units).
             norm_and_gate: Whether LayerNorm and gate are there (note 001 compares both).
             seed: Seed of the initial values; None leaves the linears unset, for a state to be loaded.
+            precision: How the products are computed, of `PRECISIONS`; the values are the same.
+
+        Raises:
+            ValueError: No such precision.
         """
         super().__init__()
+        self.precision = _known(precision)
         self.up = nn.Linear(model_dim, memory_dim, device="meta").to_empty(device="cpu")
         self.down = nn.Linear(memory_dim, model_dim, device="meta").to_empty(device="cpu")
         self.ln = nn.LayerNorm(model_dim) if norm_and_gate else None
@@ -50,17 +82,17 @@ class Memory(nn.Module):
         """Return what is to be added to `hidden`.
 
         Args:
-            hidden: `[..., model_dim]`, any float dtype; computed in float32.
+            hidden: `[..., model_dim]`, any float dtype; computed in float32, but for the products' precision.
             mask: Bool, broadcastable to `[..., memory_dim]`; entries where it is False are silenced (hard
                 mode).
 
         Returns:
             `[..., model_dim]` in the dtype of `hidden`.
         """
-        activations = F.gelu(self.up(hidden.float()))
+        activations = F.gelu(product(self.up.bias, hidden.float(), self.up.weight, self.precision))
         if mask is not None:
             activations = torch.where(mask, activations, 0.0)
-        out: Tensor = self.down(activations)
+        out = product(self.down.bias, activations, self.down.weight, self.precision)
         if self.ln is not None and self.gate is not None:
             out = self.ln(out) * self.gate
         return out.to(hidden.dtype)
@@ -98,6 +130,7 @@ class MemoryBank(ParameterStacks):
         norm_and_gate: bool | Sequence[bool],
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> None:
         """Draw the initial values of every member.
 
@@ -107,13 +140,17 @@ class MemoryBank(ParameterStacks):
             norm_and_gate: Whether LayerNorm and gate are there, for all members or for each.
             seeds: One seed per member; their number is K.
             device: Where the parameters live.
+            precision: How the products of all members are computed, of `PRECISIONS`.
+
+        Raises:
+            ValueError: No such precision.
         """
         self.memory_dims = [memory_dim] * len(seeds) if isinstance(memory_dim, int) else list(memory_dim)
         self.norms = [norm_and_gate] * len(seeds) if isinstance(norm_and_gate, bool) else list(norm_and_gate)
         kinds = list(zip(self.memory_dims, self.norms, seeds, strict=True))
         drawn = {kind: Memory(model_dim, *kind).state_dict() for kind in dict.fromkeys(kinds)}
         super().__init__([drawn[kind] for kind in kinds], device)
-        self.model_dim, self.memory_dim = model_dim, max(self.memory_dims)
+        self.model_dim, self.memory_dim, self.precision = model_dim, max(self.memory_dims), _known(precision)
         self._normed = torch.tensor(self.norms, device=device)[:, None, None]
 
     def forward(
@@ -133,12 +170,12 @@ class MemoryBank(ParameterStacks):
         positions = hidden.shape[1:-1]
         up_bias, up_weight = self.up_bias[members], self.up_weight[members]
         flat = hidden.float().flatten(1, -2).expand(len(up_bias), -1, -1)
-        flat_activations = F.gelu(torch.baddbmm(up_bias.unsqueeze(1), flat, up_weight.mT))
+        flat_activations = F.gelu(product(up_bias.unsqueeze(1), flat, up_weight, self.precision))
         activations = flat_activations.view(len(up_bias), *positions, self.memory_dim)
         used = flat_activations
         if mask is not None:
             used = torch.where(mask, activations, 0.0).flatten(1, -2)
-        out = torch.baddbmm(self.down_bias[members].unsqueeze(1), used, self.down_weight[members].mT)
+        out = product(self.down_bias[members].unsqueeze(1), used, self.down_weight[members], self.precision)
         if any(self.norms[members]):
             plain = out
             out = F.layer_norm(out, (self.model_dim,))
@@ -151,6 +188,12 @@ class MemoryBank(ParameterStacks):
 
     def single(self, member: int) -> Memory:
         """Return one member as a plain `Memory` of its own storage, on the CPU."""
-        memory = Memory(self.model_dim, self.memory_dims[member], self.norms[member], seed=None)
+        memory = Memory(self.model_dim, self.memory_dims[member], self.norms[member], None, self.precision)
         memory.load_state_dict(self.member_state(member))
         return memory
+
+
+def _known(precision: str) -> str:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: must be one of {', '.join(PRECISIONS)}")
+    return precision

@@ -48,6 +48,7 @@ def save_memory(
     layer: int,
     model: str,
     sets: StoredSets | None = None,
+    precision: str = "float32",
 ) -> None:
     """Write one memory's state (`MemoryBank.member_state` or `Memory.state_dict`), atomically.
 
@@ -59,16 +60,24 @@ def save_memory(
         layer: Index of the block at whose output the memory is added.
         model: Key of the language model.
         sets: What a hard memory's documents may use.
+        precision: How its products are computed (`Memory.precision`); stated where it is another than float32.
     """
     temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(memory_bytes(state, layer=layer, model=model, sets=sets))
+        temporary.write_bytes(memory_bytes(state, layer=layer, model=model, sets=sets, precision=precision))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def memory_bytes(state: Mapping[str, Tensor], *, layer: int, model: str, sets: StoredSets | None = None) -> bytes:
+def memory_bytes(
+    state: Mapping[str, Tensor],
+    *,
+    layer: int,
+    model: str,
+    sets: StoredSets | None = None,
+    precision: str = "float32",
+) -> bytes:
     """Return the content of the file that `save_memory` writes."""
     memory_dim, model_dim = state["up.weight"].shape
     texts = {
@@ -79,6 +88,8 @@ def memory_bytes(state: Mapping[str, Tensor], *, layer: int, model: str, sets: S
         "model_dim": str(model_dim),
         "norm_and_gate": str("gate" in state),
     }
+    if precision != "float32":
+        texts["precision"] = precision
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if sets is not None:
         tensors, texts = tensors | sets.tensors(), texts | sets.texts()
@@ -177,7 +188,7 @@ def _memory(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> SavedMemor
     dims = int(texts["memory_dim"]), int(texts["model_dim"])
     if tuple(state["up.weight"].shape) != dims:
         raise ValueError(f"up.weight is {tuple(state['up.weight'].shape)}, not {dims}")
-    memory = Memory(dims[1], dims[0], texts["norm_and_gate"] == "True", seed=None)
+    memory = Memory(dims[1], dims[0], texts["norm_and_gate"] == "True", None, texts.get("precision", "float32"))
     check_same(state, memory.state_dict(), "its weights")
     memory.load_state_dict(dict(state))
     return SavedMemory(memory, int(texts["layer"]), texts["model"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
-from trainables.adapters.plan import TrainingPlan
+from trainables.adapters.plan import TRAINED_PARAMETER_BYTES, TrainingPlan
 from trainables.lm.card import ModelCard
 
 if TYPE_CHECKING:
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
 __all__ = ["ALLOCATIONS", "MEMORY_FILE", "MemoryPlan"]
 
 MEMORY_FILE = "memory.safetensors"
+PRECISIONS = ("float32", "bfloat16")
+"""How a memory's matrix products may be computed."""
 
 
-def memory_token_bytes(model_dim: int, memory_dim: int) -> float:
+def memory_token_bytes(model_dim: int, memory_dim: int, precision: str = "float32") -> float:
     """Return the bytes that one memory takes for each token in a pass forward and backward, float32 (ours).
 
     Of its entries, what the activation takes and gives is kept, and two more are there while leakage or a gradient is
-    computed; of the states, what goes in, what comes out, and what the norm keeps.
+    computed; of the states, what goes in, what comes out, and what the norm keeps. In bfloat16 what goes into the
+    products, and what comes out of them, is there in that type too.
     """
-    return 4.0 * (4 * memory_dim + 6 * model_dim)
+    return 4.0 * (4 * memory_dim + 6 * model_dim) + (precision == "bfloat16") * 4.0 * (memory_dim + model_dim)
+
+
+def memory_member_bytes(params: int, precision: str) -> float:
+    """Return the bytes of a memory's weights with gradients and moments; in bfloat16, of a copy and its gradient."""
+    return float(params * (TRAINED_PARAMETER_BYTES + (4 if precision == "bfloat16" else 0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class MemoryPlan(TrainingPlan):
         layer: block whose output it adds to.
         memory_dim: its entries (hidden units).
         norm_and_gate: LayerNorm and gate after its second linear map.
+        memory_precision: how its matrix products are computed.
         allocation: how entries are given to documents, of `ALLOCATIONS`.
         mode: `inductive` (a loss keeps others' entries silent) or `hard` (a mask does).
         alpha: weight of the inductive loss.
@@ -57,6 +66,7 @@ class MemoryPlan(TrainingPlan):
     layer: int | None
     memory_dim: int
     norm_and_gate: bool
+    memory_precision: str
     allocation: str
     mode: str
     alpha: float
@@ -88,7 +98,17 @@ class MemoryPlan(TrainingPlan):
 
     def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
         """Count the memory's own too, in float32."""
-        return super().token_bytes(card, number_bytes) + memory_token_bytes(card.model_dim, self.memory_dim)
+        own = memory_token_bytes(card.model_dim, self.memory_dim, self.memory_precision)
+        return super().token_bytes(card, number_bytes) + own
+
+    def member_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count what the products' precision needs too."""
+        return memory_member_bytes(self.added_params(card), self.memory_precision)
+
+    @property
+    def own_precision(self) -> str:
+        """How the memory's products are computed."""
+        return self.memory_precision
 
     def metrics(self) -> tuple[str, ...]:
         """Return leakage under its own entry sets; without any, under every allocation that its size allows."""

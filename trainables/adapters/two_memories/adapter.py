@@ -43,7 +43,7 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
         self._documents = {text.tree.digest() for text in texts.segments}
         seeds = [plan.seed for plan in plans]
         sizes = parts.card.model_dim, first.memory_dim, first.norm_and_gate
-        self.banks = TwoBanks(*sizes, seeds, parts.device, first.learning)
+        self.banks = TwoBanks(*sizes, seeds, parts.device, first.learning, first.memory_precision)
         self._learning: Kind | None = None
         self.train_these(self.banks)
 
@@ -95,11 +95,12 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
 
     def stored(self, member: int) -> dict[str, bytes]:
         """Return both memories, each as a file that `load_memory` reads."""
-        key = self.parts.card.key
-        return {
-            name: memory_bytes(self.banks.bank(kind).member_state(member), layer=self._layers[kind], model=key)
-            for kind, name in FILES.items()
-        }
+        key, precision = self.parts.card.key, self.plans[member].memory_precision
+        found = {}
+        for kind, name in FILES.items():
+            state = self.banks.bank(kind).member_state(member)
+            found[name] = memory_bytes(state, layer=self._layers[kind], model=key, precision=precision)
+        return found
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set both memories from their files."""

@@ -25,6 +25,7 @@ class TwoBanks(ParameterStacks):
         seeds: one for each member.
         device: where they live.
         learning: the memories that are trained; the others keep their values.
+        precision: how the products of all are computed.
     """
 
     what = "weights of two memories"
@@ -37,6 +38,7 @@ class TwoBanks(ParameterStacks):
         seeds: Sequence[int],
         device: torch.device,
         learning: Sequence[Kind] = KINDS,
+        precision: str = "float32",
     ) -> None:
         """Draw both memories of every member."""
         nn.Module.__init__(self)
@@ -44,7 +46,9 @@ class TwoBanks(ParameterStacks):
         shifts = (0, SECOND_SEED)
         self.banks = nn.ModuleDict(
             {
-                kind: MemoryBank(model_dim, memory_dim, norm_and_gate, [seed + shift for seed in seeds], device)
+                kind: MemoryBank(
+                    model_dim, memory_dim, norm_and_gate, [seed + shift for seed in seeds], device, precision
+                )
                 for kind, shift in zip(KINDS, shifts, strict=True)
             }
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan, memory_token_bytes
+from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan, memory_member_bytes, memory_token_bytes
 from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
@@ -28,6 +28,7 @@ class TwoMemoriesPlan(TrainingPlan):
         template_layer: that of the templates' memory; None for the same.
         memory_dim: entries of each.
         norm_and_gate: LayerNorm and gate after the second linear map.
+        memory_precision: how their matrix products are computed.
         content: what is trained on. A memory whose kind is not in it stays as the training to start from has left it.
     """
 
@@ -43,6 +44,7 @@ class TwoMemoriesPlan(TrainingPlan):
     template_layer: int | None
     memory_dim: int
     norm_and_gate: bool
+    memory_precision: str
     content: str
 
     @property
@@ -95,7 +97,17 @@ class TwoMemoriesPlan(TrainingPlan):
 
     def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
         """Count as for a memory, twice."""
-        return super().token_bytes(card, number_bytes) + 2 * memory_token_bytes(card.model_dim, self.memory_dim)
+        own = memory_token_bytes(card.model_dim, self.memory_dim, self.memory_precision)
+        return super().token_bytes(card, number_bytes) + 2 * own
+
+    def member_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count what the products' precision needs too."""
+        return memory_member_bytes(self.added_params(card), self.memory_precision)
+
+    @property
+    def own_precision(self) -> str:
+        """How the memories' products are computed."""
+        return self.memory_precision
 
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:
