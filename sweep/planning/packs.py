@@ -43,8 +43,9 @@ PackSize = Callable[[Point], int]
 def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 1) -> list[Pack]:
     """Put trials that may share a forward pass into packs of about equal size.
 
-    Trials of one size stand together, since a pack takes the room of its largest; so do those of one seed, which see
-    the same texts in every step.
+    Trials at one block stand together, and within a pack those of one size, since it takes the room of its largest, and
+    of one seed: at one block they see the same texts in every step. Several blocks share a pack where each alone would
+    fill half of it at most.
 
     Args:
         points: trials to run.
@@ -57,11 +58,14 @@ def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         alike.setdefault(point.pack_key, []).append(point)
-    packs = []
-    for members in sorted(alike.values(), key=_place):
-        members.sort(key=lambda point: (point.spec.memory_dim, point.spec.seed))
-        packs += [_pack(part) for part in _cut(members, pack_size, _share(len(points), slots))]
-    return packs
+    share = _share(len(points), slots)
+    packs = [
+        _pack(part)
+        for members in alike.values()
+        for group in _by_block(members, pack_size, share)
+        for part in _cut(group, pack_size, share)
+    ]
+    return sorted(packs, key=_place)
 
 
 def make_ask_packs(
@@ -78,11 +82,37 @@ def make_ask_packs(
     for point, askings in points:
         asked = tuple(sorted((asking.id, asking.epochs) for asking in askings))
         alike.setdefault((point.ask_key, asked), []).append(point)
-    packs = []
-    for members in sorted(alike.values(), key=_place):
-        members.sort(key=lambda point: point.spec.memory_dim)
-        packs += [_pack(part, asks=True) for part in _cut(members, pack_size, _share(len(points), slots))]
-    return packs
+    share = _share(len(points), slots)
+    packs = [
+        _pack(part, asks=True)
+        for members in alike.values()
+        for group in _by_block(members, pack_size, share)
+        for part in _cut(group, pack_size, share)
+    ]
+    return sorted(packs, key=_place)
+
+
+def has_room(members: Sequence[Point], point: Point, size: PackSize) -> bool:
+    """Say whether a trial may join a pack: a place is free, and half of them are or its block is one of theirs.
+
+    Args:
+        members: of the pack.
+        point: the trial, which may be larger than the others.
+        size: members of a pack at most.
+    """
+    most = min(size(each) for each in (*members, point))
+    is_at_their_blocks = point.spec.layer in {member.spec.layer for member in members}
+    return len(members) < most and (is_at_their_blocks or 2 * len(members) <= most)
+
+
+def _by_block(members: Sequence[Point], pack_size: int | PackSize, share: int) -> list[list[Point]]:
+    """Return trials of one kind by block; those of blocks that fill half a pack at most together."""
+    blocks: dict[int, list[Point]] = {}
+    for point in sorted(members, key=_size_block_seed):
+        blocks.setdefault(_block(point), []).append(point)
+    full = [own for own in blocks.values() if 2 * len(own) > max(_most(own, pack_size, share))]
+    rest = [point for own in blocks.values() if own not in full for point in own]
+    return [*full, sorted(rest, key=_size_block_seed)] if rest else full
 
 
 def _share(number: int, slots: int) -> int:
@@ -94,8 +124,7 @@ def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Seq
     """Return as few parts of about equal size as fit; trials of adapters that do not pack one by one."""
     if not ADAPTERS[members[0].spec.method].packs:
         return [[point] for point in members]
-    sizes = [pack_size] * len(members) if isinstance(pack_size, int) else [pack_size(point) for point in members]
-    most = [max(1, min(size, share)) for size in sizes]
+    most = _most(members, pack_size, share)
     number = -(-len(members) // max(most))
     while True:
         cuts = [round(i * len(members) / number) for i in range(number + 1)]
@@ -104,9 +133,22 @@ def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Seq
         number += 1
 
 
-def _place(members: Sequence[Point]) -> tuple[str, int]:
-    first = members[0]
-    return first.card.key, -1 if first.spec.layer is None else first.spec.layer
+def _most(members: Sequence[Point], pack_size: int | PackSize, share: int) -> list[int]:
+    """Return for each of some trials how many a pack with it may have."""
+    sizes = [pack_size] * len(members) if isinstance(pack_size, int) else [pack_size(point) for point in members]
+    return [max(1, min(size, share)) for size in sizes]
+
+
+def _block(point: Point) -> int:
+    return -1 if point.spec.layer is None else point.spec.layer
+
+
+def _size_block_seed(point: Point) -> tuple[int, int, int]:
+    return point.spec.memory_dim, _block(point), point.spec.seed
+
+
+def _place(pack: Pack) -> tuple[str, int]:
+    return pack.points[0].card.key, min(map(_block, pack.points))
 
 
 def _pack(members: Sequence[Point], asks: bool = False) -> Pack:

@@ -245,7 +245,8 @@ class SweepProgress:
     ) -> None:
         """Take note of a pack that is handed out; one whose trials are only asked counts an epoch for each."""
         first = points[0]
-        layer = "" if first.spec.layer is None else f" L{first.spec.layer}"
+        layers = sorted({point.spec.layer for point in points if point.spec.layer is not None})
+        layer = "" if not layers else f" L{layers[0]}" + (f"-{layers[-1]}" if len(layers) > 1 else "")
         epochs = 1 if asks else trial_epochs(first.spec)
         state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock(), names=dict(names or {}))
         self._packs[pack] = _Running(state, {}, state.since, warm=bool(self.state.ended), asks=asks)

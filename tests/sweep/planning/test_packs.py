@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sweep.planning.packs import LARGEST, auto_pack_size, make_packs
+from sweep.planning.packs import LARGEST, auto_pack_size, has_room, make_packs
 from sweep.planning.points import Point, PointMaker
 from trainables.trial.making import make_spec, vary
 from trainables.trial.spec import FIELDS
@@ -38,7 +38,8 @@ def test_points_share_a_pack_where_they_differ_in_what_members_may_differ_in(
     if name == "seed":
         assert len(make_packs(points, 2)) == 2, "the prompts that are trained on have other examples"
         points = [MAKER.point(vary(point.spec, {"content": "document"})) for point in points]
-    assert (len(make_packs(points, 2)) == 1) == FIELDS[name].may_differ
+    declared = FIELDS["layer" if name == "depth" else name]  # a depth is a layer by the time it is a point
+    assert (len(make_packs(points, 2)) == 1) == declared.may_differ
 
 
 def test_what_only_some_adapters_leave_free_is_shared_by_the_members_of_others() -> None:
@@ -46,7 +47,7 @@ def test_what_only_some_adapters_leave_free_is_shared_by_the_members_of_others()
         for method in ("lora", "docguidance", "two_memories"):
             content = "document+template" if method == "two_memories" else "document"
             specs = [{"method": method, "layer": 3, "content": content, "num_shots": 0} for _ in range(2)]
-            specs[1][field] = {"seed": 5, "memory_dim": 64, "norm_and_gate": False}[field]
+            specs[1][field] = {"layer": 2, "seed": 5, "memory_dim": 64, "norm_and_gate": False}[field]
             points = [MAKER.point(make_spec(spec)) for spec in specs]
             assert len(make_packs(points, 2)) == (1 if points[0].id == points[1].id else 2), (method, field)
             asked = len({point.ask_key for point in points})
@@ -74,3 +75,30 @@ def test_a_pack_has_room_for_its_largest_member_times_their_number() -> None:
     held = [[point.spec.memory_dim for point in pack.points] for pack in packs]
     assert held == [[64, 64], [128, 128], [4096, 4096]], "nobody takes the room of a larger one without need"
     assert len(make_packs(points, lambda point: 10**6 // point.spec.memory_dim)) == 1
+
+
+def blocks_of(number: Callable[[int], int], size: int, slots: int = 1) -> list[list[int | None]]:
+    """Return the blocks of each pack's trials, of so many trials at each of the model's first six blocks."""
+    specs = [{"layer": layer, "lr": 1e-3 * (1 + k)} for layer in range(6) for k in range(number(layer))]
+    packs = make_packs([MAKER.point(make_spec(each)) for each in specs], size, slots)
+    assert sum(len(pack.points) for pack in packs) == len({point.id for pack in packs for point in pack.points})
+    return [[point.spec.layer for point in pack.points] for pack in packs]
+
+
+def test_blocks_share_a_pack_where_each_alone_would_leave_half_of_it_empty() -> None:
+    assert blocks_of(lambda layer: 1, 16) == [[0, 1, 2, 3, 4, 5]]
+    assert blocks_of(lambda layer: 2, 4) == [[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]], "neighbours stand together"
+    assert blocks_of(lambda layer: 3, 4) == [[layer] * 3 for layer in range(6)]
+    assert blocks_of(lambda layer: 1, 1) == [[layer] for layer in range(6)]
+    assert blocks_of(lambda layer: 1, 16, slots=3) == [[0, 1], [2, 3], [4, 5]], "all slots have something to do"
+    assert blocks_of(lambda layer: 5 if layer == 3 else 1, 8) == [[0, 1, 2, 4, 5], [3] * 5]
+
+
+def test_a_trial_of_another_block_joins_where_half_of_the_places_are_free() -> None:
+    def point(layer: int, lr: float = 1e-3) -> Point:
+        return MAKER.point(make_spec({"layer": layer, "lr": lr}))
+
+    two = [point(3), point(3, 2e-3)]
+    assert has_room(two, point(3, 3e-3), lambda _: 3) and not has_room(two, point(3, 3e-3), lambda _: 2)
+    assert has_room(two, point(4), lambda _: 4) and not has_room(two, point(4), lambda _: 3)
+    assert not has_room(two, point(4), lambda each: 2 if each.spec.layer == 4 else 8), "whoever is the largest decides"

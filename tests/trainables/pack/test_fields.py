@@ -229,10 +229,10 @@ def _states(cache: ProcessCache, spec: TrialSpec) -> Any:
         return None
     whole = [
         (batch.hidden, batch.labels, batch.targets, batch.positions, tuple(batch.documents))
-        for texts in (adapter.states.train, adapter.states.segments)
+        for texts in (adapter.states[adapter.layer].train, adapter.segments(adapter.layer))
         for batch in texts.steps(np.arange(len(texts)), 100)
     ]
-    return whole, round(adapter.states.nll_before, 4)
+    return whole, round(adapter.nll_before, 4)
 
 
 def _entry_set(cache: ProcessCache, spec: TrialSpec) -> Any:

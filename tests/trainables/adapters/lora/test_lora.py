@@ -191,7 +191,7 @@ def gradients(adapter: Adapter, member: int) -> dict[str, torch.Tensor]:
     """Return the gradients of a member's A and B from all texts in one step."""
     assert isinstance(adapter, LoraAdapter)
     count = len(adapter.texts.train)
-    (batch,) = adapter.states.train.steps(np.arange(count), count)
+    (batch,) = adapter.states[adapter.layer].train.steps(np.arange(count), count)
     adapter.stacks.zero_grad()
     adapter.losses(batch, slice(None), batch).objective.sum().backward()
     found = {name: adapter.stacks.stack(name).grad for name in adapter.state(member).weights}
