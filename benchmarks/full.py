@@ -47,7 +47,8 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import WorkerSettings
 from sweep.running.in_process import InProcess
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from sweep.running.progress import Display
 from sweep.running.state import SweepProgress
 from sweep.space import Distribution, LogUniform, OneOf, Space

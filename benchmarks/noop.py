@@ -27,7 +27,8 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, Executor, WorkerSettings
 from sweep.running.in_process import InProcess
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from sweep.running.progress import Display
 from sweep.running.ray_cluster import ray_session
 from sweep.running.ray_tune import PackResources, RayTune

@@ -43,10 +43,11 @@ from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts, handled_signals
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
 from sweep.running.made import Made
 from sweep.running.notify import CHOICE, END, FAILURE, Notifier
 from sweep.running.options import RunOptions, executor_for
+from sweep.running.pack_queue import Packing
 from sweep.running.progress import Display
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
 from sweep.running.state import SweepProgress
@@ -381,24 +382,24 @@ class SweepRun:
             try:
                 with (
                     display,
-                    self._interrupts.graceful(ledger.note_stop, lambda: self._announce(ledger)),
+                    self._interrupts.graceful(ledger.stop_file.note, lambda: self._announce(ledger)),
                 ):
                     executor.run(exchange)
             except KeyboardInterrupt:
-                ledger.note_stop(INTERRUPTED)
+                ledger.stop_file.note(INTERRUPTED)
             except (OSError, SweepError) as error:
-                ledger.note_stop(_reason(error))
+                ledger.stop_file.note(_reason(error))
             else:
                 early = ledger.steering.finishing
                 if early and not ledger.stopping:
-                    self._say_all(ledger.open_lines())
+                    self._say_all(ledger.backlog.choosing.open_lines())
                     self._storing(wishes.end)
-                    ledger.note_stop(f"finished early, as {early.by} asked")
+                    ledger.stop_file.note(f"finished early, as {early.by} asked")
             finally:
                 self._display = None
                 progress.phase(ledger.stopping and f"stopped: {ledger.stopping}" or "ended")
                 self._storing(ledger.release_all)
-                self._storing(ledger.write_manifest)
+                self._storing(ledger.backlog.stages.write)
                 self._storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         self._num_ended = sum(progress.state.ended.values())
@@ -411,7 +412,7 @@ class SweepRun:
     def _announce(self, ledger: Ledger) -> None:
         """Tell the workers and the user that the sweep is stopping."""
         self._say("stopping: running trials finish their epoch and keep a checkpoint (again to end at once)")
-        ledger.announce_stop()
+        ledger.stop_file.announce()
 
     def _storing(self, call: Callable[[], T]) -> T | None:
         """Write something at the end; a storage that fails then ends the run as it would have before."""

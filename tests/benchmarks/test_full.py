@@ -10,7 +10,7 @@ import pytest
 from benchmarks import full
 from benchmarks.common import NotTheSame
 from benchmarks.full import check_alone, lines, models_of, run, tune_alpha
-from sweep.running import ledger
+from sweep.running import sampled as sampled_module
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_sampled_trials_share_passes_and_are_as_they_are_alone(
     models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "INFORMED", 3)
+    monkeypatch.setattr(sampled_module, "INFORMED", 3)
     space = tune_alpha(models[:1], samples=12, documents=2, epochs=8, depths=[0.5, 1.0])
     alone, _ = run(space, tmp_path / "alone", 1)
     packs, records = run(space, tmp_path / "packs", None)

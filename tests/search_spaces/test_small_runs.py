@@ -12,7 +12,8 @@ from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
 from sweep.planning.plan_of import plan_of
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from trainables.adapters.registry import ADAPTERS
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, library_versions

@@ -21,8 +21,9 @@ from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
 from sweep.running.options import RunOptions, executor_for
+from sweep.running.pack_queue import Packing
 from sweep.running.progress import Display
 from sweep.running.state import SweepProgress
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
@@ -233,7 +234,7 @@ def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them
 
 def test_the_stop_file_ends_packs_after_their_epoch_with_a_checkpoint(start: Open, space: Space) -> None:
     run = start(longer(space, 5), size=1)
-    run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file).touch()
+    run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file.path).touch()
     assert run.go() == {}
     assert run.checkpoints == run.trainings(run.heard.began) and len(run.checkpoints) == 2
     assert run.ledger.outcome()["missing"] == 3
@@ -257,7 +258,7 @@ def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
 
 def test_a_bug_is_tried_once_more_and_then_recorded_with_its_traceback(start: Open, faults: Path) -> None:
     run = start(size=1)
-    point = run.ledger._queue[0].points[0]
+    point = run.ledger.backlog.queue.packs[0].points[0]
     first = point.id
     plan(faults, {"kind": "bug", "trial": point.training, "times": 2})
     found = run.go()
