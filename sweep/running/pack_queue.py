@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.packs import LARGEST, Pack, PackSize
+from sweep.planning.packs import LARGEST, Pack, PackSize, has_room
 from sweep.planning.points import Point
 from sweep.records.steering import Wish
 from sweep.running.jobs import Jobs
@@ -129,7 +129,7 @@ class PackQueue:
             if pack.asks or pack.points[0].pack_key != members[0].pack_key:
                 continue
             for point in pack.points:
-                if self._has_room(members, point) and not has_failed(point.training):
+                if has_room(members, point, self._packing.size) and not has_failed(point.training):
                     rest = [other for other in pack.points if other is not point]
                     self.packs[number : number + 1] = self._jobs.packs(rest, len(rest), 1) if rest else []
                     return point
@@ -143,14 +143,10 @@ class PackQueue:
             point = self._draw(name, members[0].pack_key)
             if point is None:
                 continue
-            if point.pack_key == members[0].pack_key and self._has_room(members, point):
+            if point.pack_key == members[0].pack_key and has_room(members, point, self._packing.size):
                 return point
             self.put([point], 1)
         return None
-
-    def _has_room(self, members: Sequence[Point], point: Point) -> bool:
-        """Whether a pack may have so many members with one more, which may be larger than the others."""
-        return all(len(members) < self._packing.size(each) for each in (*members, point))
 
     def _drawn_pack(self) -> Pack | None:
         """Draw a pack of a sampled stage, each member of which may be stopped alone."""

@@ -136,6 +136,23 @@ def test_a_larger_trial_joins_only_where_so_many_of_its_size_fit(tmp_path: Path)
     assert ledger.point(joined).spec.memory_dim == 64, "two of them fit"
 
 
+def test_trials_at_another_block_join_once_half_of_the_places_are_free(tmp_path: Path) -> None:
+    grid = Stage(name="blocks", axes={"layer": ALL, "lr": ALL})
+    ledger = opened(tmp_path, grid, layer=[1, 2], lr=[1e-3, 2e-3, 3e-3, 4e-3])
+    pack = handed(ledger)
+    assert [point.spec.layer for point in pack.points] == [1] * 4
+    assert not ended(ledger, pack, pack.points[0])
+    assert [ledger.point(trial).spec.layer for trial in ended(ledger, pack, pack.points[1])] == [2, 2]
+    assert len(ended(ledger, pack, pack.points[2])) == 1, "now it is one of theirs"
+    assert [ledger.point(trial).spec.layer for trial in ended(ledger, pack, pack.points[3])] == [2]
+
+
+def test_a_stage_of_all_blocks_is_one_pack_with_more_to_join(tmp_path: Path) -> None:
+    grid = Stage(name="blocks", axes={"layer": ALL})
+    ledger = opened(tmp_path, grid, size=16, layer=[0, 1, 2, 3])
+    assert [point.spec.layer for point in handed(ledger).points] == [0, 1, 2, 3] and ledger.next_pack() is None
+
+
 def test_a_queued_trial_comes_before_one_that_is_drawn_and_is_handed_out_once(tmp_path: Path) -> None:
     grid = Stage(name="rates", axes={"lr": ALL})
     ledger = opened(tmp_path, grid, size=2, lr=[1e-3, 2e-3, 3e-3, 4e-3, 5e-3])
