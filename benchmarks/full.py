@@ -60,7 +60,7 @@ from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
 
 BLOCKS = 10
-"""Of the sample models' shapes here: as many as `tune_alpha` has depths, so that each is a layer of its own."""
+"""Of the sample models' shapes here: as many as `tune_alpha` has depths, so that each is a block of its own."""
 CHECKED = 4
 """Trials of a sweep that are run again alone, to compare their losses."""
 
