@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sweep.planning.flops import train_token_flops
+from sweep.planning.flops import CostModel, train_token_flops
 from sweep.planning.points import Point
 from trainables.adapters.registry import ADAPTERS
 from trainables.trial.asking import Asking
@@ -18,6 +18,8 @@ CPU_PLATEAU_FLOPS = 2e10
 PLATEAU_TOKENS = 16_384
 """Tokens of a pack in one forward pass beyond which larger packs gain nothing (ours)."""
 LARGEST = 32
+STATES_BYTES = 8e9
+"""Hidden states after all blocks of a pack at most: they stay on the node's disk, mapped, while it runs (ours)."""
 _BYTES_PER_PARAMETER = 16  # value, gradient and two moments, float32
 
 
@@ -40,7 +42,9 @@ PackSize = Callable[[Point], int]
 """Members that a pack with a trial may have at most."""
 
 
-def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 1) -> list[Pack]:
+def make_packs(
+    points: Sequence[Point], pack_size: int | PackSize, slots: int = 1, states_bytes: float = STATES_BYTES
+) -> list[Pack]:
     """Put trials that may share a forward pass into packs of about equal size.
 
     Trials at one block stand together, and within a pack those of one size, since it takes the room of its largest, and
@@ -51,6 +55,7 @@ def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 
         points: trials to run.
         pack_size: members of a pack at most. Adapters that do not pack are each a pack of their own.
         slots: packs that can run at once; packs stay smaller where that keeps all of them busy.
+        states_bytes: of hidden states that a pack may need at a time.
 
     Returns:
         Packs ordered by model and layer, so that a worker keeps its model.
@@ -62,14 +67,17 @@ def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 
     packs = [
         _pack(part)
         for members in alike.values()
-        for group in _by_block(members, pack_size, share)
+        for group in _by_block(members, pack_size, share, states_bytes)
         for part in _cut(group, pack_size, share)
     ]
     return sorted(packs, key=_place)
 
 
 def make_ask_packs(
-    points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size: int | PackSize, slots: int = 1
+    points: Sequence[tuple[Point, tuple[Asking, ...]]],
+    pack_size: int | PackSize,
+    slots: int = 1,
+    states_bytes: float = STATES_BYTES,
 ) -> list[Pack]:
     """Put stored trainings that are asked the same into packs, whatever their losses, entry sets and seeds.
 
@@ -77,6 +85,7 @@ def make_ask_packs(
         points: one trial of each training, with what it is to be asked.
         pack_size: members of a pack at most.
         slots: packs that can run at once.
+        states_bytes: of hidden states that a pack may need at a time.
     """
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point, askings in points:
@@ -86,33 +95,45 @@ def make_ask_packs(
     packs = [
         _pack(part, asks=True)
         for members in alike.values()
-        for group in _by_block(members, pack_size, share)
+        for group in _by_block(members, pack_size, share, states_bytes)
         for part in _cut(group, pack_size, share)
     ]
     return sorted(packs, key=_place)
 
 
-def has_room(members: Sequence[Point], point: Point, size: PackSize) -> bool:
+def has_room(members: Sequence[Point], point: Point, size: PackSize, states_bytes: float = STATES_BYTES) -> bool:
     """Say whether a trial may join a pack: a place is free, and half of them are or its block is one of theirs.
 
     Args:
         members: of the pack.
         point: the trial, which may be larger than the others.
         size: members of a pack at most.
+        states_bytes: of hidden states that a pack may need at a time.
     """
     most = min(size(each) for each in (*members, point))
-    is_at_their_blocks = point.spec.layer in {member.spec.layer for member in members}
-    return len(members) < most and (is_at_their_blocks or 2 * len(members) <= most)
+    blocks = {_block(member) for member in members}
+    has_states = len(blocks) < _most_blocks(point, states_bytes) and 2 * len(members) <= most
+    return len(members) < most and (_block(point) in blocks or has_states)
 
 
-def _by_block(members: Sequence[Point], pack_size: int | PackSize, share: int) -> list[list[Point]]:
+def _by_block(
+    members: Sequence[Point], pack_size: int | PackSize, share: int, states_bytes: float
+) -> list[list[Point]]:
     """Return trials of one kind by block; those of blocks that fill half a pack at most together."""
     blocks: dict[int, list[Point]] = {}
     for point in sorted(members, key=_size_block_seed):
         blocks.setdefault(_block(point), []).append(point)
     full = [own for own in blocks.values() if 2 * len(own) > max(_most(own, pack_size, share))]
-    rest = [point for own in blocks.values() if own not in full for point in own]
-    return [*full, sorted(rest, key=_size_block_seed)] if rest else full
+    rest = [own for _, own in sorted(blocks.items()) if own not in full]
+    at_once = _most_blocks(members[0], states_bytes) if rest else 1
+    together = [rest[start : start + at_once] for start in range(0, len(rest), at_once)]
+    return full + [sorted((point for own in some for point in own), key=_size_block_seed) for some in together]
+
+
+def _most_blocks(point: Point, states_bytes: float) -> int:
+    """Return after how many blocks the hidden states of a trial's texts, as long as planning takes them to be, fit."""
+    _, needed = CostModel({}).trunk([point])
+    return max(1, int(states_bytes // needed)) if needed else 1
 
 
 def _share(number: int, slots: int) -> int:

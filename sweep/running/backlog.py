@@ -77,7 +77,7 @@ class Backlog:
         self._due = Records(index, storage, retry_failed, plan.wanted)
         self.known = KnownTrials(index, name, retry_failed)
         self.starts = WaitingStarts(self._due, say)
-        self.jobs = Jobs(self.known, self._due, self.starts)
+        self.jobs = Jobs(self.known, self._due, self.starts, packing.states_bytes)
         self.records = JobRecords(plan, storage, name, index, self._due)
         self.sampled = SampledTrials(plan, storage, name, self.known, choices, say)
         self.stages = StageTrials(plan, storage, name, self.known, self.sampled, amends)

@@ -40,11 +40,12 @@ class Jobs:
         known: the trials of the sweep; those that get a job are added.
         records: says what trials lack.
         starts: holds back those whose weights to start from are not there.
+        states_bytes: of hidden states that a pack may need at a time.
     """
 
-    def __init__(self, known: KnownTrials, records: Records, starts: WaitingStarts) -> None:
+    def __init__(self, known: KnownTrials, records: Records, starts: WaitingStarts, states_bytes: float) -> None:
         """Begin without jobs."""
-        self._known, self._records, self._starts = known, records, starts
+        self._known, self._records, self._starts, self._states_bytes = known, records, starts, states_bytes
         self._jobs: dict[str, Job] = {}
         self._later: dict[str, list[Point]] = {}
 
@@ -89,7 +90,8 @@ class Jobs:
                 to_ask.append((point, job.askings))
             else:
                 to_train.append(point)
-        return [*make_packs(to_train, size, slots), *make_ask_packs(to_ask, size, slots)]
+        told = size, slots, self._states_bytes
+        return [*make_packs(to_train, *told), *make_ask_packs(to_ask, *told)]
 
     def end(self, training: str) -> Job:
         """Take out the job of a training, which is over, and return it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.planning.packs import LARGEST, Pack, PackSize, has_room
+from sweep.planning.packs import LARGEST, STATES_BYTES, Pack, PackSize, has_room
 from sweep.planning.points import Point
 from sweep.records.steering import Wish
 from sweep.running.jobs import Jobs
@@ -22,10 +22,12 @@ class Packing:
     Attributes:
         size: members of a pack at most; a function of a point where that depends on the model.
         slots: packs that run at once.
+        states_bytes: of hidden states that a pack may need at a time.
     """
 
     size: Callable[[Point], int]
     slots: int
+    states_bytes: float = STATES_BYTES
 
 
 class PackQueue:
@@ -129,7 +131,7 @@ class PackQueue:
             if pack.asks or pack.points[0].pack_key != members[0].pack_key:
                 continue
             for point in pack.points:
-                if has_room(members, point, self._packing.size) and not has_failed(point.training):
+                if self._has_room(members, point) and not has_failed(point.training):
                     rest = [other for other in pack.points if other is not point]
                     self.packs[number : number + 1] = self._jobs.packs(rest, len(rest), 1) if rest else []
                     return point
@@ -143,10 +145,13 @@ class PackQueue:
             point = self._draw(name, members[0].pack_key)
             if point is None:
                 continue
-            if point.pack_key == members[0].pack_key and has_room(members, point, self._packing.size):
+            if point.pack_key == members[0].pack_key and self._has_room(members, point):
                 return point
             self.put([point], 1)
         return None
+
+    def _has_room(self, members: Sequence[Point], point: Point) -> bool:
+        return has_room(members, point, self._packing.size, self._packing.states_bytes)
 
     def _drawn_pack(self) -> Pack | None:
         """Draw a pack of a sampled stage, each member of which may be stopped alone."""

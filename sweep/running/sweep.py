@@ -26,7 +26,7 @@ from sweep.planning.inputs import (
 )
 from sweep.planning.kept_space import keep_space
 from sweep.planning.load import asked_space
-from sweep.planning.packs import auto_pack_size
+from sweep.planning.packs import STATES_BYTES, auto_pack_size
 from sweep.planning.plan import Plan
 from sweep.planning.plan_of import plan_of
 from sweep.planning.show import RETRY
@@ -438,11 +438,12 @@ class SweepRun:
         )
 
     def _packing(self, capacity: Capacity) -> Packing:
-        size = self._options.pack_size
+        size, cache = self._options.pack_size, self._options.cache_bytes
+        states = STATES_BYTES if cache is None else min(STATES_BYTES, cache / 2)  # beside those of other packs
         if size is not None:
-            return Packing(lambda point: size, capacity.slots)
+            return Packing(lambda point: size, capacity.slots, states)
         memory = capacity.pack_memory_bytes()
-        return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots)
+        return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots, states)
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sweep.planning.packs import LARGEST, auto_pack_size, has_room, make_packs
+from sweep.planning.flops import CostModel
+from sweep.planning.packs import LARGEST, STATES_BYTES, auto_pack_size, has_room, make_ask_packs, make_packs
 from sweep.planning.points import Point, PointMaker
 from trainables.trial.making import make_spec, vary
 from trainables.trial.spec import FIELDS
@@ -92,6 +93,20 @@ def test_blocks_share_a_pack_where_each_alone_would_leave_half_of_it_empty() -> 
     assert blocks_of(lambda layer: 1, 1) == [[layer] for layer in range(6)]
     assert blocks_of(lambda layer: 1, 16, slots=3) == [[0, 1], [2, 3], [4, 5]], "all slots have something to do"
     assert blocks_of(lambda layer: 5 if layer == 3 else 1, 8) == [[0, 1, 2, 4, 5], [3] * 5]
+
+
+def test_blocks_share_a_pack_as_far_as_their_hidden_states_may_stay_on_the_disk() -> None:
+    points = [MAKER.point(make_spec({"layer": layer})) for layer in range(6)]
+    _, each = CostModel({}).trunk(points[:1])
+    at_once = {share: [len(p.points) for p in make_packs(points, 16, 1, share * each)] for share in (0.5, 1.0, 2.5, 9)}
+    assert at_once == {0.5: [1] * 6, 1.0: [1] * 6, 2.5: [2] * 3, 9: [6]}
+    asked = [(point, point.own) for point in points]
+    assert [len(pack.points) for pack in make_ask_packs(asked, 16, 1, 3 * each)] == [3, 3]
+    assert has_room(points[:2], points[2], lambda _: 16, 3 * each)
+    assert not has_room(points[:2], points[2], lambda _: 16, 2 * each)
+    assert has_room(points[:2], points[1], lambda _: 16, 2 * each), "its states are there"
+    large = MAKER.point(make_spec({"layer": 3, "num_documents": 449, "model": "llama2-7b"}))
+    assert STATES_BYTES / 3 < CostModel({}).trunk([large])[1] < STATES_BYTES / 2, "two layers of the study's largest"
 
 
 def test_a_trial_of_another_block_joins_where_half_of_the_places_are_free() -> None:

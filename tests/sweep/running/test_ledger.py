@@ -106,7 +106,7 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
 
 
 def test_failed_trials_wait_until_they_are_to_be_retried(tmp_path):
-    ledger, said = open_ledger(tmp_path, size=4)
+    ledger, said = open_ledger(tmp_path)
     for pack, begun in take(ledger):
         give(ledger, pack, begun, "failed" if begun["identity"]["layer"] == 1 else "done", **{"memory/nll": 1.0})
     assert {begun["identity"]["layer"] for _, begun in take(ledger)} == {3}
