@@ -104,7 +104,7 @@ def test_plain_texts_a_tree_and_answers_are_the_whole_models(parts: Parts) -> No
 def test_loss_and_gradient_of_a_memory_are_those_of_a_hook(parts: Parts) -> None:
     """Two members of a pack over texts one after the other, against one text of one member at a time."""
     torch.manual_seed(2)
-    memories = [memory() for _ in range(2)]
+    memories = [a_memory() for _ in range(2)]
     rows, layer = texts(8, 8, 21), parts.layer
     flat = torch.tensor([token for text in rows for token in text])
     hidden = torch.cat([parts.hidden(collate([TokenTree.chain(text)]))[0] for text in rows])
@@ -138,7 +138,7 @@ def test_the_fast_way_is_taken_where_there_is_one(parts: Parts) -> None:
     assert parts.upper.head.by_parts or parts.upper.needs_tokens
 
 
-def memory() -> torch.nn.Module:
+def a_memory() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(DIM, 8), torch.nn.GELU(), torch.nn.Linear(8, DIM))
 
 
@@ -155,7 +155,7 @@ def test_memories_at_several_blocks_in_one_pass(name: str, tmp_path_factory: pyt
         return
     torch.manual_seed(3)
     layers, rows, trunk = [2, 0, BLOCKS - 1, 2], texts(8, 21, 8, 13), Trunk(parts.card, BLOCKS - 1, FP32, "cpu")
-    memories = [memory() for _ in layers]
+    memories = [a_memory() for _ in layers]
 
     def after(text: list[int], member: int) -> Tensor:
         hidden = trunk.hidden(collate([TokenTree.chain(text)]), layers)[layers[member]][0]
