@@ -9,8 +9,8 @@ from typing import Any
 
 from sweep.planning.plan import Plan
 from sweep.records.record import Record
+from sweep.running.display import Display
 from sweep.running.ledger import Ledger
-from sweep.running.progress import Display
 from sweep.running.state import STATE_FILE
 from sweep.running.wishes import Wishes
 from sweep.tracking.live_feed import LiveFeed

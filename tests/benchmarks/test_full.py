@@ -18,6 +18,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return models_of(tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.thorough(
+    beside="tests/sweep/running/test_joining.py::test_a_quarter_of_a_sampled_stage_is_under_way_and_who_is_over_makes_place_for_a_draw"
+)
 def test_sampled_trials_share_passes_and_are_as_they_are_alone(
     models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def run_here(path: Path, storage: SweepStorage, cache: ProcessCache) -> tuple[Le
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+@pytest.mark.thorough(but=("inductive", "structure", "counterfact", "full_update", "tune_alpha"))
 def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
     storage = SweepStorage(str(tmp_path))
     ledger, said = run_here(path, storage, cache)

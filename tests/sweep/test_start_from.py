@@ -21,7 +21,7 @@ from sweep.report.study import load_study
 from sweep.running import other_sweeps
 from sweep.running.ledger import Ledger
 from sweep.running.pack_queue import Packing
-from sweep.running.sweep import run_sweep
+from sweep.running.run_sweep import run_sweep
 from sweep.space import ALL, Best, OneOf, Sampling, Space, Stage, checked
 from sweep.tracking.layout import run_params, run_tags
 from trainables.adapters.training import PackTraining

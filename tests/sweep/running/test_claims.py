@@ -198,6 +198,9 @@ def test_of_two_that_take_over_a_dead_runs_claim_one_has_it(address: str) -> Non
     two.end()
 
 
+@pytest.mark.thorough(
+    beside="tests/sweep/records/test_locks.py::test_a_take_over_between_reading_a_version_and_writing_is_noticed"
+)
 def test_a_run_that_has_lost_its_lock_gets_no_more_packs(s3_options: str) -> None:
     run = Run(f"s3://bucket/{uuid.uuid4().hex}?{s3_options}", "one")
     taken = run.take()

@@ -150,6 +150,7 @@ def test_a_driver_that_is_killed_leaves_orders_that_the_next_one_removes(
 
 
 @pytest.mark.parametrize("command", [STOP, PAUSE, FINISH_EARLY])
+@pytest.mark.thorough(only=("pause", "stop"))
 def test_a_sweep_is_steered_while_its_packs_are_kept_full(
     ready: Any, drawn: Space, tmp_path: Path, command: str, monkeypatch: Any
 ) -> None:

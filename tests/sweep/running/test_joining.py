@@ -14,11 +14,11 @@ from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point
 from sweep.records.steering import FINISH_EARLY, PAUSE, STOP, new_wish
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
 from sweep.running.ledger import Ledger
 from sweep.running.pack_queue import Packing
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.progress import SweepProgress
 from sweep.space import ALL, OneOf, Sampling, Space, Stage, Uniform, checked
 from trainables.errors import Failure
 

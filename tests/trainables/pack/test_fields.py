@@ -269,6 +269,10 @@ MATTERS = {
 }
 
 
+THAT_MATTER = tuple({name for names in MATTERS.values() for name in names})
+"""The other fields should change nothing of it: that they name none of its parts is tested without a model."""
+
+
 def plain(value: Any) -> Any:
     """Nested values with tensors as something that can be compared."""
     if isinstance(value, Tensor):
@@ -279,6 +283,7 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != STARTED])
+@pytest.mark.thorough(but=THAT_MATTER)
 def test_a_process_never_hands_a_trial_what_it_keeps_for_another(trial, cache, name):
     fresh, spec = ProcessCache(CPU, 10**9), trial(name)
     for kind, look in KEPT.items():

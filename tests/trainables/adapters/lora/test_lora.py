@@ -106,6 +106,7 @@ def build_of(build: Build, spec: TrialSpec, **values: Any) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 @pytest.mark.parametrize("way", ["rows", "whole"])
+@pytest.mark.thorough(but=("rows-llama",))
 def test_a_pack_gets_the_same_where_blocks_are_not_told_about_texts(
     family: str, way: str, small_trial: Trial, build: Build, tiny_models: dict[str, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

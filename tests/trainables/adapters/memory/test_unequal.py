@@ -90,6 +90,7 @@ def assert_as_alone(pack: Adapter, alone: Adapter, member: int) -> None:
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [16384, 700, 60], ids=["one pass", "some members", "some texts"])
+@pytest.mark.thorough(only=("some texts",))
 def test_each_member_is_as_it_is_alone(specs: Any, build: Build, micro_batch_tokens: int) -> None:
     every = specs(micro_batch_tokens=micro_batch_tokens)
     pack = build(*every)
