@@ -7,7 +7,7 @@ are here, for one member, many, or none that changes anything.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -76,23 +76,16 @@ class SplitAdapter(Adapter[PlanT]):
         self.upper = parts.upper(self.layer)
         if len(self.states) > 1 and not self.upper.staggers:
             raise NotTogether(f"{parts.card.name}: blocks above {self.layer}")
-        self._asked = self._runs(range(len(plans)))
+        self._asked = [range(len(plans))]
         self._nll_before = parts.hidden_states().pretrained_nll(texts.segments, self._pretrained_nll)
-
-    def _runs(self, members: Sequence[int]) -> list[range]:
-        """Return the neighbours at one block among some members, ascending, as ranges."""
-        runs: list[range] = []
-        for member in members:
-            if runs and member == runs[-1].stop and self.layers[member] == self.layers[member - 1]:
-                runs[-1] = range(runs[-1].start, member + 1)
-            else:
-                runs.append(range(member, member + 1))
-        return runs
 
     @contextmanager
     def asking(self, members: Sequence[int]) -> Iterator[None]:
         """Run the others through no pass."""
-        before, self._asked = self._asked, self._runs(members)
+        before = self._asked
+        starts = [member for member in members if member - 1 not in members]
+        ends = [member + 1 for member in members if member + 1 not in members]
+        self._asked = [range(start, end) for start, end in zip(starts, ends, strict=True)]
         try:
             yield
         finally:
@@ -103,15 +96,31 @@ class SplitAdapter(Adapter[PlanT]):
         """The members whose answers matter now, ascending."""
         return [member for some in self._asked for member in some]
 
-    def passes(self, batches: Callable[[int], TextBatches]) -> Iterator[tuple[TextBatch, slice]]:
-        """Yield texts and members of each forward pass, for those members that are asked.
+    def passes(self, batches: Callable[[int], TextBatches]) -> Iterator[tuple[TextBatch, Tensor, slice]]:
+        """Yield each forward pass for those members that are asked: texts, hidden states, and which members.
+
+        The states are `[members, tokens, model_dim]`, or `[1, …]` where they are at one block.
 
         Args:
             batches: gives the texts with their states after a block.
         """
         for some in self._asked:
-            for part, who in passes(batches(self.layers[some.start]), len(some), self.max_tokens):
-                yield part, slice(some.start + who.start, some.start + who.stop)
+            first = batches(self.layers[some.start])
+            for indices in first.groups_by_length(self.max_tokens):
+                made: dict[int, TextBatch] = {}
+                lengths = first.lengths_of(indices)
+                for within, texts in slices(len(some), lengths, self.max_tokens):
+                    who = slice(some.start + within.start, some.start + within.stop)
+                    at = {layer: made.get(layer) or batches(layer).batch(indices) for layer in {*self.layers[who]}}
+                    made = at
+                    parts = {layer: batch.part(texts) for layer, batch in at.items()}
+                    hidden = self._side_by_side({layer: part.hidden[None] for layer, part in parts.items()}, who)
+                    yield parts[self.layers[who.start]], hidden, who
+
+    def _side_by_side(self, states: Mapping[int, Tensor], who: slice) -> Tensor:
+        """Return the states of some members, `[1, …]` each by block: one for each member, or for all at one block."""
+        layers = self.layers[who]
+        return states[layers[0]] if len({*layers}) == 1 else torch.cat([states[layer] for layer in layers])
 
     def segments(self, layer: int) -> TextBatches:
         """Return the documents' segments with their states after a block."""
@@ -122,7 +131,7 @@ class SplitAdapter(Adapter[PlanT]):
         """Return some members' hidden states, given the frozen model's.
 
         Args:
-            hidden: `[1, nodes of all trees, model_dim]`, tree after tree.
+            hidden: `[members, nodes of all trees, model_dim]`, tree after tree, or `[1, …]` for members at one block.
             documents: for every tree, the document it is about.
             trees: the texts.
             who: which members.
@@ -158,8 +167,8 @@ class SplitAdapter(Adapter[PlanT]):
         """Return each member's mean NLL over the target tokens of some texts (`ModelMembers`)."""
         batches = self.segments if texts is self.texts.segments else self._batches_of(texts)
         total = torch.zeros(self.num_members, dtype=torch.float64)
-        for part, who in self.passes(batches):
-            total[who] += self._nll_of(part, who).double().sum(dim=1).cpu()
+        for part, hidden, who in self.passes(batches):
+            total[who] += self._nll_of(part, hidden, who).double().sum(dim=1).cpu()
         return [float(value) for value in total / target_count(texts)]
 
     @torch.no_grad()
@@ -169,8 +178,8 @@ class SplitAdapter(Adapter[PlanT]):
         places: dict[int, list[int]] = {}
         for place, text in enumerate(texts):
             places.setdefault(id(text), []).append(place)
-        for part, who in self.passes(self._batches_of(texts)):
-            nll = self._nll_of(part, who).double()
+        for part, hidden, who in self.passes(self._batches_of(texts)):
+            nll = self._nll_of(part, hidden, who).double()
             by_text = torch.split(nll, [text.num_targets for text in part.texts], dim=1)  # type: ignore[no-untyped-call]
             for text, own in zip(part.texts, by_text, strict=True):
                 found[who, places[id(text)]] = own.mean(dim=1, keepdim=True).cpu().numpy()
@@ -180,11 +189,11 @@ class SplitAdapter(Adapter[PlanT]):
         trees = [text.tree for text in texts]
         return cache(lambda layer: TextBatches(texts, self.parts.hidden_states().get(trees, layer), self.parts.device))
 
-    def _nll_of(self, part: TextBatch, who: slice) -> Tensor:
-        """Return the NLL of every target token of some texts for members at one block: `[members, targets]`."""
-        states = self.changed(part.hidden[None], part.documents, part.trees, who)
+    def _nll_of(self, part: TextBatch, hidden: Tensor, who: slice) -> Tensor:
+        """Return the NLL of every target token of some texts for some members: `[members, targets]`."""
+        states = self.changed(hidden, part.documents, part.trees, who)
         with self.acting(who):
-            return member_nll(self.upper, part, states, self.layers[who.start])
+            return member_nll(self.upper, part, states, self.layers[who])
 
     @torch.no_grad()
     def next_tokens(
@@ -208,25 +217,26 @@ class SplitAdapter(Adapter[PlanT]):
             places = torch.tensor(read, device=device)
             per_pass = max(1, self.max_tokens // batch.tokens.numel())
             for start, end in ((at, min(some.stop, at + per_pass)) for some in self._asked for at in some[::per_pass]):
-                who, layer = slice(start, end), self.layers[start]
+                who = slice(start, end)
                 with self.acting(who):
-                    found = self._argmax(self.changed(states[layer], about, chosen, who), batch, places, layer)
+                    own = self.changed(self._side_by_side(states, who), about, chosen, who)
+                    found = self._argmax(own, batch, places, self.layers[who])
                 out[who, where] = found.cpu().numpy()
         return out
 
-    def _argmax(self, states: Tensor, batch: Batch, places: Tensor, layer: int) -> Tensor:
+    def _argmax(self, states: Tensor, batch: Batch, places: Tensor, layers: Sequence[int]) -> Tensor:
         """Return the argmax token at `places` `[n, 2]` (row, node): `[members, n]`.
 
         Args:
             states: `[members, nodes of all trees, model_dim]`, tree after tree.
             batch: the trees.
             places: what to read.
-            layer: the members' block.
+            layers: each member's block.
         """
         rows, width = batch.tokens.shape
         padded = states.new_zeros(len(states), rows, width, states.shape[-1])
         padded[:, torch.arange(width, device=self.parts.device) < batch.lengths[:, None]] = states
-        told = {"tokens": batch.tokens, "layers": layer}
+        told = {"tokens": batch.tokens, "layers": np.repeat(layers, rows).tolist()}
         final = self.upper(padded.flatten(0, 1), batch.attention_mask, batch.positions, **told)
         read = final.reshape(padded.shape)[:, places[:, 0], places[:, 1]]
         logits: Tensor = self.upper.logits(read)
@@ -264,14 +274,14 @@ def text_states(parts: ModelParts, texts: PackTexts, layers: Sequence[int]) -> d
     return made
 
 
-def member_nll(upper: Upper, batch: TextBatch, states: Tensor, layers: int | Sequence[int] | None = None) -> Tensor:
+def member_nll(upper: Upper, batch: TextBatch, states: Tensor, layers: Sequence[int] | None = None) -> Tensor:
     """Return the NLL of every target token of some texts: `[members, targets]`, float32.
 
     Args:
         upper: blocks above the adapter.
         batch: the texts.
         states: `[members, tokens, model_dim]`, as the members change them.
-        layers: the members' block, or that of each of the texts of a single row; None for the one below `upper`.
+        layers: each member's block, or that of each of the texts of a single row; None for the one below `upper`.
     """
     tokens = batch.tokens[None] if upper.needs_tokens else None
     final = upper(states, positions=batch.positions[None], lengths=batch.lengths, tokens=tokens, layers=layers)

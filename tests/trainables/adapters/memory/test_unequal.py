@@ -127,6 +127,9 @@ def test_every_block_of_a_model_takes_one_pass_a_step(small_trial: Trial, build:
     assert len(passes) == -(-len(pack.texts.train) // each[0].batch_size)
     through = [sum(size for number, size in ran if number == block) for block in range(1, 4)]
     assert through[:2] == [tokens, 2 * tokens] and through[2] == 4 * tokens, "the last lets in who is above it"
+    passes.clear()
+    pack.nll(pack.texts.segments), pack.text_nll(pack.texts.segments), asked(pack)
+    assert len(passes) == 3, "and of what is asked, too"
 
 
 def test_members_of_one_seed_and_block_see_the_same_texts_read_once(specs: Any, build: Build, monkeypatch: Any) -> None:
