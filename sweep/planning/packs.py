@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sweep.planning.flops import train_token_flops
+from sweep.planning.device_memory import USED_SHARE, PackMemory
+from sweep.planning.flops import cost_key
+from sweep.planning.gpus import H100, Gpu
 from sweep.planning.points import Point
-from trainables.adapters.registry import ADAPTERS
+from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.trial.asking import Asking
 from trainables.trial.identity import digest
 
 CPU_PLATEAU_FLOPS = 2e10
 """FLOPs of a step beyond which a CPU computes all the time, so that larger packs gain nothing (ours)."""
-PLATEAU_TOKENS = 16_384
-"""Tokens of a pack in one forward pass beyond which larger packs gain nothing (ours)."""
+LAUNCHES, BLOCK_LAUNCHES = 125, 44
+"""Kernel-like operations of a training step, and those for each block above the memory (counted on a CPU set as a GPU,
+GPT-NeoX, four ragged texts: `benchmarks/launches.py`); members of a pack add hardly any."""
+LAUNCH_S = 8e-6
+"""Seconds that a program in eager PyTorch takes to launch an operation. An estimate from published figures (5 to 10
+microseconds, of which the driver's launch is 2 to 5), not measured here."""
+PLATEAU_LAUNCHES = 4.0
+"""Time of a step's products as a multiple of that of its launches beyond which larger packs gain nothing: even if
+nothing of the two overlapped, a step then computes four fifths of its time (ours)."""
 LARGEST = 32
-_BYTES_PER_PARAMETER = 16  # value, gradient and two moments, float32
 
 
 @dataclass(frozen=True)
@@ -113,21 +122,57 @@ def _pack(members: Sequence[Point], asks: bool = False) -> Pack:
     return Pack(digest(["ask"] * asks + sorted(point.id for point in members)), tuple(members), asks)
 
 
-def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True) -> int:
+def auto_pack_sizes(memory_bytes: float, on_gpu: bool = True, gpu: Gpu = H100) -> PackSize:
+    """Return `auto_pack_size` for points of a plan: worked out once for those that cost the same."""
+    found: dict[Hashable, int] = {}
+
+    def size(point: Point) -> int:
+        key = cost_key(point)
+        if key not in found:
+            found[key] = auto_pack_size(point, memory_bytes, on_gpu, gpu)
+        return found[key]
+
+    return size
+
+
+def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True, gpu: Gpu = H100) -> int:
     """Return the members of a pack: up to the plateau of throughput, within the memory there is.
 
-    A step's tokens are bounded by `micro_batch_tokens` whatever the pack, so the bank's parameters with their
-    optimiser state decide whether a pack fits; they may take half of the memory.
+    A forward pass takes at most `micro_batch_tokens` tokens; members beyond it take passes of their own, and gain
+    nothing. On a GPU a step of a small model takes as long as launching its operations, which are as many for all
+    members as for one: members are added until computing takes several times as long. On a CPU a pack saves overhead
+    only, which a model of some size does not notice.
 
     Args:
         point: one of the trials.
         memory_bytes: memory of the device, for one pack.
-        on_gpu: whether that is a GPU. On a CPU a pack only saves overhead, which a model of some size does not notice.
+        on_gpu: whether that is a GPU.
+        gpu: whose speed decides where the plateau is. The fastest there is by default: on a slower one larger packs
+            gain nothing, and lose nothing.
     """
     spec = point.spec
     tokens = spec.batch_size * spec.segment_tokens
-    plateau = PLATEAU_TOKENS // tokens
+    most = min(LARGEST, max(1, spec.micro_batch_tokens // tokens), math.ceil(_plateau(point, on_gpu, gpu)))
+    memory, room = PackMemory(point, on_gpu, memory_bytes), USED_SHARE * memory_bytes
+    fits, too_many = 1, most + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if memory.of_pack(middle).total <= room:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def _plateau(point: Point, on_gpu: bool, gpu: Gpu) -> float:
+    """Return with how many members a step computes all the time."""
+    spec, card = point.spec, point.card
+    plan = adapter_plan(vars(spec))
+    tokens, flops = spec.batch_size * spec.segment_tokens, plan.train_token_flops(card)
+    if not flops:
+        return float(LARGEST)
     if not on_gpu:
-        plateau = min(plateau, int(CPU_PLATEAU_FLOPS / (tokens * train_token_flops(spec, point.card) + 1)))
-    per_member = 2 * spec.memory_dim * point.card.model_dim * _BYTES_PER_PARAMETER
-    return max(1, min(LARGEST, plateau, int(memory_bytes / 2 // per_member)))
+        return CPU_PLATEAU_FLOPS / (tokens * flops)
+    own = plan.own_token_flops(card)
+    member_s = tokens * (gpu.seconds({spec.dtype: flops - own}) + gpu.seconds({plan.own_precision: own}))
+    return PLATEAU_LAUNCHES * LAUNCH_S * (LAUNCHES + BLOCK_LAUNCHES * plan.trial_blocks(card)) / member_s

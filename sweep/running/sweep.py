@@ -22,7 +22,7 @@ from sweep.planning.inputs import (
     read_data,
 )
 from sweep.planning.kept_space import keep_space
-from sweep.planning.packs import auto_pack_size
+from sweep.planning.packs import auto_pack_sizes
 from sweep.planning.plan import Plan
 from sweep.planning.plan_of import plan_of
 from sweep.planning.show import RETRY
@@ -268,7 +268,7 @@ class SweepRun:
         if size is not None:
             return Packing(lambda point: size, capacity.slots)
         memory = capacity.pack_memory_bytes()
-        return Packing(lambda point: auto_pack_size(point, memory, capacity.on_gpu), capacity.slots)
+        return Packing(auto_pack_sizes(memory, capacity.on_gpu), capacity.slots)
 
     def _known_fields(self, models: ModelNames) -> list[dict[str, Any]]:
         points = [point for stage in self._plan.stages for point in stage.points]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from sweep.planning.packs import LARGEST, auto_pack_size, make_packs
+from sweep.planning import packs
+from sweep.planning.device_memory import USED_SHARE, PackMemory
+from sweep.planning.gpus import A100, H100, Gpu
+from sweep.planning.packs import LARGEST, auto_pack_size, auto_pack_sizes, make_packs
 from sweep.planning.points import Point, PointMaker
 from trainables.trial.making import make_spec, vary
 from trainables.trial.spec import FIELDS
@@ -14,20 +18,77 @@ from trainables.trial.spec import FIELDS
 MAKER = PointMaker()
 
 
-def size(memory_bytes: float = 80e9, on_gpu: bool = True, **values: object) -> int:
-    return auto_pack_size(MAKER.point(make_spec({"layer": 3, **values})), memory_bytes, on_gpu)
+def size(memory_bytes: float = 80e9, on_gpu: bool = True, gpu: Gpu = H100, **values: object) -> int:
+    return auto_pack_size(MAKER.point(make_spec({"depth": 0.75, **values})), memory_bytes, on_gpu, gpu)
 
 
-def test_small_models_share_many_and_large_memories_fewer():
-    assert size(segment_tokens=64, batch_size=2) == LARGEST
-    big = {"model": "llama2-7b", "memory_dim": 12288}
-    assert size(20e9, **big) < size(80e9, **big) <= 16
-    assert size(1.0, **big) == 1
+def study(model: str, **values: object) -> dict[str, object]:
+    """A trial of the study: 4 texts of 256 tokens a step, 128 entries at three quarters of the depth."""
+    return {"model": model, "data": "fever", "dtype": "bfloat16", **values}
+
+
+def test_larger_models_share_fewer() -> None:
+    models = ("pythia-70m", "pythia-160m", "pythia-410m", "pythia-1b", "pythia-2.8b", "pythia-6.9b")
+    sizes = [size(**study(model)) for model in models]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 16384 // 1024, "all that one forward pass takes"
+    assert 4 <= sizes[2] < sizes[1] < sizes[0]
+    assert 2 <= sizes[3] < sizes[2]
+    assert sizes[-1] in (1, 2)
+
+
+def test_a_pack_is_as_large_as_launches_take_to_hide() -> None:
+    fewer = study("pythia-70m", batch_size=1, segment_tokens=64)
+    assert size(**fewer) == LARGEST and size(**study("pythia-410m", segment_tokens=64)) > size(**study("pythia-410m"))
+    assert size(**study("pythia-410m", segment_tokens=512)) < size(**study("pythia-410m"))
+    assert size(gpu=A100, **study("pythia-410m")) < size(**study("pythia-410m")), "a slower card computes sooner"
+    assert size(**study("pythia-410m", dtype="float32")) < size(**study("pythia-410m")), "so does a larger type"
+    assert size(**study("pythia-70m", micro_batch_tokens=2048)) == 2, "others would take a pass of their own"
+    assert size(**study("pythia-70m", micro_batch_tokens=100)) == 1
+
+
+@pytest.mark.parametrize("model", ["pythia-70m", "pythia-410m"])
+def test_larger_memories_share_fewer_on_any_card_and_more_on_a_larger_one(model: str) -> None:
+    fast = replace(H100, flop_per_s={"bfloat16": 1e18, "float32": 1e18})  # only memory decides
+    sizes = {
+        (card, entries): size(card, gpu=fast, **study(model, memory_dim=entries))
+        for card in (16e9, 80e9)
+        for entries in (128, 65536)
+    }
+    assert sizes[16e9, 128] == sizes[80e9, 128] == 16
+    assert 1 <= sizes[16e9, 65536] < sizes[80e9, 65536] <= sizes[80e9, 128]
+    assert size(1.0, gpu=fast, **study(model)) == 1, "one at least, whatever is said of the card"
+
+
+def test_what_lives_on_the_device_leaves_so_much_less_room() -> None:
+    fast, card = replace(H100, flop_per_s={"bfloat16": 1e18, "float32": 1e18}), 24e9
+    roomy = study("pythia-6.9b", memory_dim=4096)
+    most = size(card, gpu=fast, **roomy)
+    assert size(card, gpu=fast, **roomy, probes=("counterfact",)) < most, "the whole model is asked: 13.7 GB"
+    assert size(card, gpu=fast, **{**roomy, "depth": 0.25}) < most, "more blocks above the memory"
+    point = MAKER.point(make_spec({**roomy, "depth": 0.75}))
+    for members in (1, most, most + 1):
+        assert (PackMemory(point, True, card).of_pack(members).total <= USED_SHARE * card) == (members <= most)
 
 
 def test_on_a_cpu_a_model_that_keeps_it_busy_is_not_packed():
     assert size(on_gpu=False, model="pythia-160m") == 1
     assert size(on_gpu=False, segment_tokens=64, batch_size=2) > 8
+    assert size(3e8, on_gpu=False, segment_tokens=64, batch_size=2, memory_dim=65536) == 1
+
+
+def test_sizes_of_a_plan_are_those_of_its_points_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        MAKER.point(make_spec({**study(model, alpha=alpha), "depth": 0.75}))
+        for model in ("pythia-70m", "pythia-1b")
+        for alpha in (0, 1, 2)
+    ]
+    wanted = [auto_pack_size(point, 80e9) for point in points]
+    asked = []
+    plain = packs.auto_pack_size
+    monkeypatch.setattr(packs, "auto_pack_size", lambda point, *rest: asked.append(point) or plain(point, *rest))
+    sizes = auto_pack_sizes(80e9)
+    assert [sizes(point) for point in points] == wanted and len(asked) == 2
 
 
 @pytest.mark.parametrize("name", FIELDS)
