@@ -96,7 +96,7 @@ def test_a_paused_sweep_keeps_checkpoints_and_resumed_gives_what_it_gives_alone(
 
     monkeypatch.setattr(run.wishes, "hear", hear)
     found = run.go()
-    assert kept == [run.trainings(run.heard.began[:1])] and len(kept[0]) == 1
+    assert kept == [run.trainings(run.heard.began[:2])] and len(kept[0]) == 2, "two layers, one pack"
     assert same(outcome(found), outcome(whole)) and not run.checkpoints
     assert all(max(epochs) == 6 and len(set(epochs)) == len(epochs) for epochs in run.heard.epochs.values())
     assert not waiting_wishes(run.storage, "both") and not run.storage.exists("both/stop")

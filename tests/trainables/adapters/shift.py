@@ -45,7 +45,7 @@ class ShiftPlan(TrainingPlan):
 
 class ShiftAdapter(SplitAdapter[ShiftPlan]):
     def __init__(self, plans: Sequence[ShiftPlan], parts: ModelParts, texts: PackTexts) -> None:
-        super().__init__(plans, parts, texts, [plans[0].layer], plans[0].micro_batch_tokens)
+        super().__init__(plans, parts, texts, [plan.layer for plan in plans], plans[0].micro_batch_tokens)
         draws = [torch.Generator().manual_seed(plan.seed) for plan in plans]
         self.vectors = [
             (0.3 * torch.randn(parts.card.model_dim, generator=draw)).to(parts.device).requires_grad_()
