@@ -87,6 +87,8 @@ class TrialSpec:
         _TRAINING,
         Part.MEMORY,
         costs=True,
+        may_differ=True,
+        by_adapter=True,
         low=0,
     )
     depth: float | None = declare(

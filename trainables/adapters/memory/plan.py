@@ -58,7 +58,7 @@ class MemoryPlan(TrainingPlan):
 
     name: ClassVar[str] = "memory"
     packs: ClassVar[bool] = True
-    unequal: ClassVar[tuple[str, ...]] = ("seed", "memory_dim", "norm_and_gate")
+    unequal: ClassVar[tuple[str, ...]] = ("layer", "seed", "memory_dim", "norm_and_gate")
     own_texts: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (MEMORY_FILE,)
     starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"memory": ("layer", "memory_dim", "norm_and_gate")}
@@ -83,7 +83,7 @@ class MemoryPlan(TrainingPlan):
         """What shapes its entry set."""
         return SetSetting.of(vars(self))
 
-    def trunk_layer(self, card: ModelCard) -> int | None:
+    def trunk_layer(self, card: ModelCard) -> int:
         """Return the memory's block."""
         return card.num_blocks - 1 if self.layer is None else self.layer
 
