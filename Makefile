@@ -1,5 +1,5 @@
 # make demo: the main job on the embedded sample world.
-# make test: the default tests, TEST_PROCESSES files at a time.
+# make test: the default tests, TEST_PROCESSES files at a time; make test-thorough: with those that take long (CI).
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 
 LOWER := .venv-lower
 
-.PHONY: install demo test test-all test-faults test-lower check lint layout types imports house docs dist bench clean
+.PHONY: install demo test test-thorough test-all test-faults test-lower check lint layout types imports house docs dist bench clean
 
 install: $(INSTALLED)
 
@@ -33,13 +33,17 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-# the default tests and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
+# the default tests, and those that take long and have a cheaper one there beside them (tests/tiers.py)
+test-thorough: install
+	$(BIN)/python -m pytest --thorough -n $(TEST_PROCESSES) --dist loadfile
+
+# all of these and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
-	$(BIN)/python -m pytest -m 'not gpu and not real_data'
+	$(BIN)/python -m pytest --thorough -m 'not gpu and not real_data'
 
 # breaks workers, nodes, disks, storages, servers and signals, in real processes, and prints a table
 test-faults: install
-	$(BIN)/python -m pytest -m faults -rN
+	$(BIN)/python -m pytest --thorough -m faults -rN
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed

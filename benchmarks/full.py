@@ -44,12 +44,13 @@ from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point, PointMaker
 from sweep.records.record import Record
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.display import Display
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import WorkerSettings
 from sweep.running.in_process import InProcess
-from sweep.running.ledger import Ledger, Packing
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
+from sweep.running.progress import SweepProgress
 from sweep.space import Distribution, LogUniform, OneOf, Space
 from trainables.adapters.training import PackTraining
 from trainables.lm.sample.configs import SAMPLE_MODELS
@@ -59,7 +60,7 @@ from trainables.pack.process_cache import ProcessCache
 from trainables.pack.run import PackRun
 
 BLOCKS = 10
-"""Of the sample models' shapes here: as many as `tune_alpha` has depths, so that each is a layer of its own."""
+"""Of the sample models' shapes here: as many as `tune_alpha` has depths, so that each is a block of its own."""
 CHECKED = 4
 """Trials of a sweep that are run again alone, to compare their losses."""
 

@@ -93,7 +93,7 @@ def ours(model: RandomModel, members: int, memory_dim: int, least_s: float) -> t
         places = range(len(model.texts))
 
         def step() -> Tensor:
-            return pack.training.step(pack.states.train.batch(places), finite).objective
+            return pack.training.step(pack.states[pack.layer].train.batch(places), finite).objective
 
         losses = [float(step()[0]) for _ in range(3)]
         count = launches(step).total()

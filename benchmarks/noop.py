@@ -24,14 +24,15 @@ from ray import tune
 from benchmarks.made_up import EPOCHS, own_tracking
 from sweep.planning.expand import build_plan
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.display import Display
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.running.executor import Capacity, Executor, WorkerSettings
 from sweep.running.in_process import InProcess
-from sweep.running.ledger import Ledger, Packing
-from sweep.running.progress import Display
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
+from sweep.running.progress import SweepProgress
 from sweep.running.ray_cluster import ray_session
 from sweep.running.ray_tune import PackResources, RayTune
-from sweep.running.state import SweepProgress
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.address import Tracking
 from sweep.tracking.live_feed import LiveFeed

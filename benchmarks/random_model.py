@@ -20,6 +20,7 @@ from trainables.lm.aliases import Alias
 from trainables.lm.card import ModelCard
 from trainables.lm.cut import Given, cut_class, find_blocks
 from trainables.lm.reference import attach_memory
+from trainables.lm.staggered import let_in
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
@@ -64,7 +65,10 @@ class RandomModel:
             shape.source, shape.source, "", "main", shape.family, shape.num_blocks, shape.model_dim,
             shape.intermediate_dim, shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.vocab_size, shape.tied,
         )  # fmt: skip
-        self._upper = Upper(*self._cut(config), layer, direct=True)
+        part, given = self._cut(config)
+        entrance = let_in(find_blocks(part)[2], layer, self._outputs())
+        self._upper = Upper(part, given, layer, direct=True, entrance=entrance)
+        self._upper.staggers = True
         self._kept: dict[tuple[str, Hashable], Any] = {}
         self.texts: list[list[int]] = []
 
@@ -87,14 +91,14 @@ class RandomModel:
     @torch.no_grad()
     def _outputs(self) -> int:
         """Return how many things a block returns; 0 for a tensor alone."""
-        found = self._below([0, 1])[1]
+        found = self._below([0, 1], self.layer)[1]
         return len(found) if isinstance(found, tuple) else 0
 
     @torch.no_grad()
-    def _below(self, text: Sequence[int]) -> tuple[Tensor, Any]:
-        """Return a text's hidden states after the memory's block, `[tokens, model_dim]`, and what the block gave."""
+    def _below(self, text: Sequence[int], layer: int) -> tuple[Tensor, Any]:
+        """Return a text's hidden states after a block, `[tokens, model_dim]`, and what the block gave."""
         found: list[Any] = []
-        block = find_blocks(self.whole)[2][self.layer]
+        block = find_blocks(self.whole)[2][layer]
         handle = block.register_forward_hook(lambda _, __, output: found.append(output))
         try:
             self.whole.base_model(input_ids=torch.tensor([text], device=self.device), use_cache=False)
@@ -114,7 +118,7 @@ class RandomModel:
 
     def get(self, trees: Sequence[TokenTree], layer: int, also_layers: Sequence[int] = ()) -> list[Tensor]:
         """Return the hidden states of texts, as `HiddenStates` does."""
-        return [self._below(tree.tokens)[0] for tree in trees]
+        return [self._below(tree.tokens, layer)[0] for tree in trees]
 
     def pretrained_nll(self, texts: object, evaluate: Callable[[], float]) -> float:
         """Return the error of the model as it comes."""
@@ -125,7 +129,13 @@ class RandomModel:
         return self
 
     def upper(self, layer: int) -> Upper:
-        """Return the blocks above the memory's."""
+        """Return the blocks above the memory's.
+
+        Raises:
+            ValueError: another block.
+        """
+        if layer != self.layer:
+            raise ValueError(f"block {layer}: the blocks above {self.layer} are there")
         return self._upper
 
     def whole_model(self) -> Any:
@@ -149,16 +159,18 @@ class RandomModel:
         self.texts = [torch.randint(0, self.card.vocab_size, (n,), generator=generator).tolist() for n in lengths]
         self._kept.clear()
 
-    def pack(self, members: int, memory_dim: int, **fields: Any) -> MemoryAdapter:
+    def pack(self, members: int, memory_dim: int, layers: Sequence[int] = (), **fields: Any) -> MemoryAdapter:
         """Return a pack of memories on the texts, which differ in their learning rate.
 
         Args:
             members: K.
             memory_dim: entries of each.
+            layers: each one's block; none where all are at the model's.
             fields: others of the trial.
         """
         texts = [TrainingText(TokenTree.chain(text), place) for place, text in enumerate(self.texts)]
-        specs = [self.spec(memory_dim, lr=1e-3 / (k + 1), **fields) for k in range(members)]
+        blocks = list(layers) or [self.layer] * members
+        specs = [self.spec(memory_dim, lr=1e-3 / (k + 1), layer=blocks[k], **fields) for k in range(members)]
         with self.attending(attention.NAME):
             return MemoryAdapter(
                 [MemoryPlan.from_fields(vars(spec)) for spec in specs], self, PackTexts(texts, texts, len(texts))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sweep.records.frame import load_results
     from sweep.running.evaluate import ask_trials
     from sweep.running.results import Results
-    from sweep.running.sweep import run_sweep
+    from sweep.running.run_sweep import run_sweep
     from sweep.space import (
         ALL,
         EVERY_LAYER,
@@ -65,7 +65,7 @@ _ELSEWHERE = {
     "ask_trials": "sweep.running.evaluate",
     "load_results": "sweep.records.frame",
     "plan_sweep": "sweep.planning.plan_of",
-    "run_sweep": "sweep.running.sweep",
+    "run_sweep": "sweep.running.run_sweep",
 }
 
 

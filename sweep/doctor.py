@@ -153,7 +153,8 @@ def _cache() -> Iterator[Finding]:
 
 
 def _ray(address: str | None) -> Iterator[Finding]:
-    from sweep.running.ray_cluster import check_reachable, is_local, ray_session, set_environment
+    from sweep.running.ray_cluster import check_reachable, ray_session
+    from sweep.running.ray_environment import is_local, set_environment
 
     set_environment(address)
     check_reachable(address)

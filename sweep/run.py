@@ -38,7 +38,7 @@ from sweep.planning.show import RETRY
 from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED, Results
-from sweep.running.sweep import run_space
+from sweep.running.run_sweep import run_space
 from trainables.errors import ConfigError
 from trainables.node.addresses import shown
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.stand_ins", "tests.rows"]
+pytest_plugins = ["tests.stand_ins", "tests.rows", "tests.tiers"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The tests' tensors are tiny: threads would only wait for each other, on a busy machine for minutes.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -7,25 +7,14 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from sweep.planning.flops import CostModel, device_bytes, disk_bytes, merge_alike, train_token_flops
+from sweep.planning.device_memory import PackMemory
+from sweep.planning.flops import CostModel, disk_bytes, merge_alike, train_token_flops
+from sweep.planning.gpus import A100, Gpu
 from sweep.planning.packs import auto_pack_size
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.plan import TextSizes
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU type: peak FLOP/s by number type, and the share of it that such training reaches."""
-
-    name: str
-    flop_per_s: Mapping[str, float]
-    utilisation: float
-    memory_bytes: float
-
-
-A100 = Gpu("A100-80GB", {"bfloat16": 312e12, "float32": 19.5e12}, utilisation=0.4, memory_bytes=80e9)
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Estimate:
         measured_hours: on the hardware of the records there are, one worker; None without records.
         trunk_cache_bytes: hidden states, on every node that runs trials.
         disk_bytes: records and memories in the storage.
-        device_memory_bytes: weights, memories and optimiser of the largest pack; activations come on top.
+        device_memory_bytes: the most that a pack holds on the device at a time (`sweep.planning.device_memory`).
         full_grid_flops: what the full grid would cost; `staged_flops` what all stages cost, done or not.
         assumptions: what the numbers rest on, a line each.
     """
@@ -90,17 +79,18 @@ def estimate(plan: Plan, measured: Measured | None = None, gpu: Gpu = A100) -> E
     training = asking = disk = memory = 0.0
     for point, askings in to_ask:
         spent = model.asking(point, askings)
-        asking += spent
-        by_type[point.spec.dtype] += spent
+        asking += spent.total
+        _add(by_type, spent.by_precision(point.spec.dtype), 1)
     for point, times in left:
         work = model.work(point)
         training += work.training * times
         asking += work.evaluation * times
-        by_type[point.spec.dtype] += work.total * times
+        _add(by_type, work.by_precision(point.spec.dtype), times)
         disk += disk_bytes(point.spec, point.card, model.texts(point)) * times
+    for point, _ in (*left, *merge_alike((point, 1) for point, _ in to_ask)):
         size = auto_pack_size(point, gpu.memory_bytes)
-        memory = max(memory, device_bytes(point.spec, point.card, size))
-    seconds = sum(flops / (gpu.flop_per_s[name] * gpu.utilisation) for name, flops in by_type.items())
+        memory = max(memory, PackMemory(point, True, gpu.memory_bytes).of_pack(size).total)
+    seconds = gpu.seconds(by_type)
     speed = measured.train_flop_per_s if measured and training else None
     return Estimate(
         flops=sum(by_type.values()),
@@ -119,6 +109,12 @@ def estimate(plan: Plan, measured: Measured | None = None, gpu: Gpu = A100) -> E
     )
 
 
+def _add(sums: dict[str, float], flops: Mapping[str, float], times: float) -> None:
+    """Add FLOPs, given by how they are computed, so many times."""
+    for name, count in flops.items():
+        sums[name] = sums.get(name, 0.0) + count * times
+
+
 def _total(model: CostModel, points: Sequence[tuple[Point, float]]) -> float:
     trunk, _ = model.trunk(point for point, _ in points)
     return sum(trunk.values()) + sum(model.work(point).total * times for point, times in points)
@@ -132,7 +128,8 @@ def _assumptions(model: CostModel, points: Collection[Point], gpu: Gpu, measured
         lines.append(
             f"{point.spec.data}: {texts.document_tokens:.0f} tokens and {texts.claims:.0f} claims a page ({source})"
         )
-    for name in sorted({point.spec.dtype for point in points}):
+    works = (model.work(point).by_precision(point.spec.dtype) for point in points)
+    for name in sorted({name for work in works for name, count in work.items() if count}):
         lines.append(f"{gpu.name}: {gpu.flop_per_s[name] / 1e12:g} TFLOP/s {name} at {gpu.utilisation:.0%}")
     if measured:
         lines.append(

@@ -1,4 +1,4 @@
-"""FLOPs, disk and memory of trials, from their specs alone.
+"""FLOPs and disk of trials, from their specs alone.
 
 All formulas are ours. Counted are the weights' multiplications, two FLOPs each; attention scores and norms
 are left out. The trunk runs once for each (model, text), up to the highest layer asked for. A trial pays for
@@ -8,11 +8,12 @@ the blocks above its memory, the head and the memory itself: forward and, for ac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.planning.points import Point
+from trainables.adapters.plan import AdapterPlan
 from trainables.adapters.registry import adapter_plan
 from trainables.lm.card import ModelCard
 from trainables.probes.plan import Reading, TextSizes
@@ -50,15 +51,30 @@ SAMPLE_TEXTS = TextSizes(document_tokens=75, claims=14, train_claims=5)
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of one trial, its share of the trunk left out."""
+    """FLOPs of one trial, its share of the trunk left out.
+
+    Attributes:
+        training: of all epochs.
+        evaluation: of all that is measured and asked.
+        own: what of both the products of the adapter's own weights are.
+        precision: how those are computed, a key of `Gpu.flop_per_s`; the others are of the model's type.
+    """
 
     training: float
     evaluation: float
+    own: float = 0.0
+    precision: str = "float32"
 
     @property
     def total(self) -> float:
         """Both."""
         return self.training + self.evaluation
+
+    def by_precision(self, dtype: str) -> Mapping[str, float]:
+        """Return the FLOPs by how they are computed, given the type of the model's numbers."""
+        found = {dtype: self.total - self.own}
+        found[self.precision] = found.get(self.precision, 0.0) + self.own
+        return found
 
 
 class CostModel:
@@ -81,14 +97,16 @@ class CostModel:
         """Return what a trial computes above the trunk."""
         return _work(point.spec, point.card, self.texts(point))
 
-    def asking(self, point: Point, askings: Iterable[Asking]) -> float:
+    def asking(self, point: Point, askings: Iterable[Asking]) -> Work:
         """Return what asking a stored training computes above the trunk: the askings alone, no memorisation error."""
-        spec = point.spec
-        total = 0.0
+        spec, adapter = point.spec, adapter_plan(vars(point.spec))
+        total = own = 0.0
         for asking in askings:
             reading = asking.plan(spec).reading(self.texts(point), spec.num_documents)
-            total += _asked_once(spec, point.card, reading) * (1 + len(asking.epochs))
-        return total
+            times = 1 + len(asking.epochs)
+            total += _asked_once(adapter, point.card, reading) * times
+            own += _own_once(adapter, point.card, reading) * times
+        return Work(0.0, total, own, adapter.own_precision)
 
     def trunk(self, points: Iterable[Point]) -> tuple[dict[str, float], float]:
         """Return the trunk's FLOPs by number type, and the bytes of its cached hidden states.
@@ -121,6 +139,11 @@ class CostModel:
         return flops, cached
 
 
+def cost_key(point: Point) -> Hashable:
+    """Return what is the same for points that cost the same."""
+    return point.card.key, point.data_key, point.added, _cost_fields(point.spec)
+
+
 def merge_alike(points: Iterable[tuple[Point, float]]) -> list[tuple[Point, float]]:
     """Replace points that cost the same by one of them with the sum of their weights.
 
@@ -128,7 +151,7 @@ def merge_alike(points: Iterable[tuple[Point, float]]) -> list[tuple[Point, floa
     """
     merged: dict[Any, tuple[Point, float]] = {}
     for point, weight in points:
-        key = (point.card.key, point.data_key, _cost_fields(point.spec))
+        key = cost_key(point)
         first, total = merged.get(key, (point, 0.0))
         merged[key] = (first, total + weight)
     return [(replace(first, spec=with_only(COST_FIELDS, first.spec)), total) for first, total in merged.values()]
@@ -167,22 +190,31 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     train_tokens = templates + (documents if "document" in spec.content else 0)
     adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
     measured = documents if adapter.has_error else 0
-    once = _asked_once(spec, card, reading)
-    once += 2 * (card.active_block_params * adapter.trial_blocks(card) + adapter.added_params(card)) * measured
-    once += 2 * card.head_params * measured
+    added = 2 * adapter.added_params(card) * measured
+    once = _asked_once(adapter, card, reading) + added
+    once += 2 * (card.active_block_params * adapter.trial_blocks(card) + card.head_params) * measured
+    times = 1 + len(spec.eval_epochs)
+    own = adapter.own_token_flops(card) * train_tokens * spec.epochs
     return Work(
         training=adapter.train_flops(card, train_tokens, _train_texts(spec, texts)) * spec.epochs,
-        evaluation=once * (1 + len(spec.eval_epochs)),
+        evaluation=once * times,
+        own=own + (_own_once(adapter, card, reading) + added) * times,
+        precision=adapter.own_precision,
     )
 
 
-def _asked_once(spec: TrialSpec, card: ModelCard, reading: Reading) -> float:
+def _asked_once(adapter: AdapterPlan, card: ModelCard, reading: Reading) -> float:
     """Return what one member computes above the trunk to be asked once."""
-    adapter = adapter_plan(vars(spec))
-    head, added = card.head_params, adapter.added_params(card)
-    above = card.active_block_params * adapter.trial_blocks(card) + added
+    head = card.head_params
+    above = card.active_block_params * adapter.trial_blocks(card)
     whole = card.num_blocks * card.active_block_params + head
-    return 2 * above * reading.above_trunk + 2 * head * reading.heads + 2 * (whole + added) * reading.whole
+    of_model = 2 * above * reading.above_trunk + 2 * head * reading.heads + 2 * whole * reading.whole
+    return of_model + _own_once(adapter, card, reading)
+
+
+def _own_once(adapter: AdapterPlan, card: ModelCard, reading: Reading) -> float:
+    """Return what of it the products of the adapter's own weights are."""
+    return 2 * adapter.added_params(card) * (reading.above_trunk + reading.whole)
 
 
 def train_token_flops(spec: TrialSpec, card: ModelCard) -> float:
@@ -196,8 +228,3 @@ def disk_bytes(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> float:
     kept = times * NUMBER_BYTES["float32"] * adapter_plan(vars(spec)).stored_params(card)
     claims = min(texts.claims, spec.claims_per_page or texts.claims)
     return RECORD_BYTES + PREDICTION_BYTES * spec.num_documents * claims + kept
-
-
-def device_bytes(spec: TrialSpec, card: ModelCard, pack_size: int) -> float:
-    """Return the memory for weights and trained parameters of a pack, activations left out."""
-    return adapter_plan(vars(spec)).device_bytes(card, NUMBER_BYTES[spec.dtype], pack_size)

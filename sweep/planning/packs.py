@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sweep.planning.flops import train_token_flops
+from sweep.planning.device_memory import USED_SHARE, PackMemory
+from sweep.planning.flops import CostModel, cost_key
+from sweep.planning.gpus import H100, Gpu
 from sweep.planning.points import Point
-from trainables.adapters.registry import ADAPTERS
+from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.trial.asking import Asking
 from trainables.trial.identity import digest
 
 CPU_PLATEAU_FLOPS = 2e10
 """FLOPs of a step beyond which a CPU computes all the time, so that larger packs gain nothing (ours)."""
-PLATEAU_TOKENS = 16_384
-"""Tokens of a pack in one forward pass beyond which larger packs gain nothing (ours)."""
+LAUNCHES, BLOCK_LAUNCHES = 125, 44
+"""Kernel-like operations of a training step, and those for each block above the memory (counted on a CPU set as a GPU,
+GPT-NeoX, four ragged texts: `benchmarks/launches.py`); members of a pack add hardly any."""
+LAUNCH_S = 8e-6
+"""Seconds that a program in eager PyTorch takes to launch an operation. An estimate from published figures (5 to 10
+microseconds, of which the driver's launch is 2 to 5), not measured here."""
+PLATEAU_LAUNCHES = 4.0
+"""Time of a step's products as a multiple of that of its launches beyond which larger packs gain nothing: even if
+nothing of the two overlapped, a step then computes four fifths of its time (ours)."""
 LARGEST = 32
-_BYTES_PER_PARAMETER = 16  # value, gradient and two moments, float32
+STATES_BYTES = 8e9
+"""Hidden states after all blocks of a pack at most: they stay on the node's disk, mapped, while it runs (ours)."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,20 @@ PackSize = Callable[[Point], int]
 """Members that a pack with a trial may have at most."""
 
 
-def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 1) -> list[Pack]:
+def make_packs(
+    points: Sequence[Point], pack_size: int | PackSize, slots: int = 1, states_bytes: float = STATES_BYTES
+) -> list[Pack]:
     """Put trials that may share a forward pass into packs of about equal size.
 
-    Trials of one size stand together, since a pack takes the room of its largest; so do those of one seed, which see
-    the same texts in every step.
+    Trials at one block stand together, and within a pack those of one size, since it takes the room of its largest, and
+    of one seed: at one block they see the same texts in every step. Several blocks share a pack where each alone would
+    fill half of it at most.
 
     Args:
         points: trials to run.
         pack_size: members of a pack at most. Adapters that do not pack are each a pack of their own.
         slots: packs that can run at once; packs stay smaller where that keeps all of them busy.
+        states_bytes: of hidden states that a pack may need at a time.
 
     Returns:
         Packs ordered by model and layer, so that a worker keeps its model.
@@ -57,15 +72,21 @@ def make_packs(points: Sequence[Point], pack_size: int | PackSize, slots: int = 
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         alike.setdefault(point.pack_key, []).append(point)
-    packs = []
-    for members in sorted(alike.values(), key=_place):
-        members.sort(key=lambda point: (point.spec.memory_dim, point.spec.seed))
-        packs += [_pack(part) for part in _cut(members, pack_size, _share(len(points), slots))]
-    return packs
+    share = _share(len(points), slots)
+    packs = [
+        _pack(part)
+        for members in alike.values()
+        for group in _by_block(members, pack_size, share, states_bytes)
+        for part in _cut(group, pack_size, share)
+    ]
+    return sorted(packs, key=_place)
 
 
 def make_ask_packs(
-    points: Sequence[tuple[Point, tuple[Asking, ...]]], pack_size: int | PackSize, slots: int = 1
+    points: Sequence[tuple[Point, tuple[Asking, ...]]],
+    pack_size: int | PackSize,
+    slots: int = 1,
+    states_bytes: float = STATES_BYTES,
 ) -> list[Pack]:
     """Put stored trainings that are asked the same into packs, whatever their losses, entry sets and seeds.
 
@@ -73,16 +94,55 @@ def make_ask_packs(
         points: one trial of each training, with what it is to be asked.
         pack_size: members of a pack at most.
         slots: packs that can run at once.
+        states_bytes: of hidden states that a pack may need at a time.
     """
     alike: dict[tuple[Any, ...], list[Point]] = {}
     for point, askings in points:
         asked = tuple(sorted((asking.id, asking.epochs) for asking in askings))
         alike.setdefault((point.ask_key, asked), []).append(point)
-    packs = []
-    for members in sorted(alike.values(), key=_place):
-        members.sort(key=lambda point: point.spec.memory_dim)
-        packs += [_pack(part, asks=True) for part in _cut(members, pack_size, _share(len(points), slots))]
-    return packs
+    share = _share(len(points), slots)
+    packs = [
+        _pack(part, asks=True)
+        for members in alike.values()
+        for group in _by_block(members, pack_size, share, states_bytes)
+        for part in _cut(group, pack_size, share)
+    ]
+    return sorted(packs, key=_place)
+
+
+def has_room(members: Sequence[Point], point: Point, size: PackSize, states_bytes: float = STATES_BYTES) -> bool:
+    """Say whether a trial may join a pack: a place is free, and half of them are or its block is one of theirs.
+
+    Args:
+        members: of the pack.
+        point: the trial, which may be larger than the others.
+        size: members of a pack at most.
+        states_bytes: of hidden states that a pack may need at a time.
+    """
+    most = min(size(each) for each in (*members, point))
+    blocks = {_block(member) for member in members}
+    has_states = len(blocks) < _most_blocks(point, states_bytes) and 2 * len(members) <= most
+    return len(members) < most and (_block(point) in blocks or has_states)
+
+
+def _by_block(
+    members: Sequence[Point], pack_size: int | PackSize, share: int, states_bytes: float
+) -> list[list[Point]]:
+    """Return trials of one kind by block; those of blocks that fill half a pack at most together."""
+    blocks: dict[int, list[Point]] = {}
+    for point in sorted(members, key=_size_block_seed):
+        blocks.setdefault(_block(point), []).append(point)
+    full = [own for own in blocks.values() if 2 * len(own) > max(_most(own, pack_size, share))]
+    rest = [own for _, own in sorted(blocks.items()) if own not in full]
+    at_once = _most_blocks(members[0], states_bytes) if rest else 1
+    together = [rest[start : start + at_once] for start in range(0, len(rest), at_once)]
+    return full + [sorted((point for own in some for point in own), key=_size_block_seed) for some in together]
+
+
+def _most_blocks(point: Point, states_bytes: float) -> int:
+    """Return after how many blocks the hidden states of a trial's texts, as long as planning takes them to be, fit."""
+    _, needed = CostModel({}).trunk([point])
+    return max(1, int(states_bytes // needed)) if needed else 1
 
 
 def _share(number: int, slots: int) -> int:
@@ -94,8 +154,7 @@ def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Seq
     """Return as few parts of about equal size as fit; trials of adapters that do not pack one by one."""
     if not ADAPTERS[members[0].spec.method].packs:
         return [[point] for point in members]
-    sizes = [pack_size] * len(members) if isinstance(pack_size, int) else [pack_size(point) for point in members]
-    most = [max(1, min(size, share)) for size in sizes]
+    most = _most(members, pack_size, share)
     number = -(-len(members) // max(most))
     while True:
         cuts = [round(i * len(members) / number) for i in range(number + 1)]
@@ -104,30 +163,79 @@ def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Seq
         number += 1
 
 
-def _place(members: Sequence[Point]) -> tuple[str, int]:
-    first = members[0]
-    return first.card.key, -1 if first.spec.layer is None else first.spec.layer
+def _most(members: Sequence[Point], pack_size: int | PackSize, share: int) -> list[int]:
+    """Return for each of some trials how many a pack with it may have."""
+    sizes = [pack_size] * len(members) if isinstance(pack_size, int) else [pack_size(point) for point in members]
+    return [max(1, min(size, share)) for size in sizes]
+
+
+def _block(point: Point) -> int:
+    return -1 if point.spec.layer is None else point.spec.layer
+
+
+def _size_block_seed(point: Point) -> tuple[int, int, int]:
+    return point.spec.memory_dim, _block(point), point.spec.seed
+
+
+def _place(pack: Pack) -> tuple[str, int]:
+    return pack.points[0].card.key, min(map(_block, pack.points))
 
 
 def _pack(members: Sequence[Point], asks: bool = False) -> Pack:
     return Pack(digest(["ask"] * asks + sorted(point.id for point in members)), tuple(members), asks)
 
 
-def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True) -> int:
+def auto_pack_sizes(memory_bytes: float, on_gpu: bool = True, gpu: Gpu = H100) -> PackSize:
+    """Return `auto_pack_size` for points of a plan: worked out once for those that cost the same."""
+    found: dict[Hashable, int] = {}
+
+    def size(point: Point) -> int:
+        key = cost_key(point)
+        if key not in found:
+            found[key] = auto_pack_size(point, memory_bytes, on_gpu, gpu)
+        return found[key]
+
+    return size
+
+
+def auto_pack_size(point: Point, memory_bytes: float, on_gpu: bool = True, gpu: Gpu = H100) -> int:
     """Return the members of a pack: up to the plateau of throughput, within the memory there is.
 
-    A step's tokens are bounded by `micro_batch_tokens` whatever the pack, so the bank's parameters with their
-    optimiser state decide whether a pack fits; they may take half of the memory.
+    A forward pass takes at most `micro_batch_tokens` tokens; members beyond it take passes of their own, and gain
+    nothing. On a GPU a step of a small model takes as long as launching its operations, which are as many for all
+    members as for one: members are added until computing takes several times as long. On a CPU a pack saves overhead
+    only, which a model of some size does not notice.
 
     Args:
         point: one of the trials.
         memory_bytes: memory of the device, for one pack.
-        on_gpu: whether that is a GPU. On a CPU a pack only saves overhead, which a model of some size does not notice.
+        on_gpu: whether that is a GPU.
+        gpu: whose speed decides where the plateau is. The fastest there is by default: on a slower one larger packs
+            gain nothing, and lose nothing.
     """
     spec = point.spec
     tokens = spec.batch_size * spec.segment_tokens
-    plateau = PLATEAU_TOKENS // tokens
+    most = min(LARGEST, max(1, spec.micro_batch_tokens // tokens), math.ceil(_plateau(point, on_gpu, gpu)))
+    memory, room = PackMemory(point, on_gpu, memory_bytes), USED_SHARE * memory_bytes
+    fits, too_many = 1, most + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if memory.of_pack(middle).total <= room:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def _plateau(point: Point, on_gpu: bool, gpu: Gpu) -> float:
+    """Return with how many members a step computes all the time."""
+    spec, card = point.spec, point.card
+    plan = adapter_plan(vars(spec))
+    tokens, flops = spec.batch_size * spec.segment_tokens, plan.train_token_flops(card)
+    if not flops:
+        return float(LARGEST)
     if not on_gpu:
-        plateau = min(plateau, int(CPU_PLATEAU_FLOPS / (tokens * train_token_flops(spec, point.card) + 1)))
-    per_member = 2 * spec.memory_dim * point.card.model_dim * _BYTES_PER_PARAMETER
-    return max(1, min(LARGEST, plateau, int(memory_bytes / 2 // per_member)))
+        return CPU_PLATEAU_FLOPS / (tokens * flops)
+    own = plan.own_token_flops(card)
+    member_s = tokens * (gpu.seconds({spec.dtype: flops - own}) + gpu.seconds({plan.own_precision: own}))
+    return PLATEAU_LAUNCHES * LAUNCH_S * (LAUNCHES + BLOCK_LAUNCHES * plan.trial_blocks(card)) / member_s

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.planning.choices import tie_text
-from sweep.planning.costs import A100, Estimate
+from sweep.planning.costs import Estimate
+from sweep.planning.gpus import A100
 from sweep.planning.inputs import input_notes
-from sweep.planning.packs import auto_pack_size, make_ask_packs, make_packs
+from sweep.planning.packs import auto_pack_sizes, make_ask_packs, make_packs
 from sweep.planning.plan import Plan
-from sweep.planning.points import Point
 from sweep.planning.simset_notes import simset_lines, simset_notes
 
 _COUNTS = ("combinations", "num_points", "equivalent", "done", "failed", "num_to_run", "num_to_ask")
@@ -53,10 +53,10 @@ class CostedPlan:
 
 def count_packs(plan: Plan) -> int:
     """Return the packs that the trials left would make on the GPU that costs are stated for."""
-    total = 0
+    total, size = 0, auto_pack_sizes(A100.memory_bytes)
     for stage in plan.stages:
         if stage.to_run:
-            total += len(make_packs(stage.to_run, _pack_size)) * stage.copies
+            total += len(make_packs(stage.to_run, size)) * stage.copies
     return total
 
 
@@ -65,11 +65,7 @@ def count_ask_packs(plan: Plan) -> int:
     left = {p.training: (p, stage.dues[p.id].askings) for stage in plan.stages for p in stage.to_ask}
     if not left:
         return 0
-    return len(make_ask_packs(list(left.values()), _pack_size))
-
-
-def _pack_size(point: Point) -> int:
-    return auto_pack_size(point, A100.memory_bytes)
+    return len(make_ask_packs(list(left.values()), auto_pack_sizes(A100.memory_bytes)))
 
 
 def asked_counts(plan: Plan) -> dict[str, int]:
@@ -210,7 +206,7 @@ def _cost_lines(costs: Estimate) -> list[str]:
         f"about {time}",
         f"disk        {_size(costs.disk_bytes)} of records and memories; {_size(costs.trunk_cache_bytes)} of "
         "cached hidden states on a node",
-        f"memory      {_size(costs.device_memory_bytes)} on the device, activations on top",
+        f"memory      {_size(costs.device_memory_bytes)} on the device at most",
     ]
     if costs.staged_flops < 0.99 * costs.full_grid_flops:
         share = _share(costs.staged_flops, costs.full_grid_flops)

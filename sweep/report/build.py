@@ -23,7 +23,8 @@ from sweep.report.comparisons.counterfact import (
     counterfact_table,
 )
 from sweep.report.comparisons.fever import RESAMPLES, Comparison, compare_all, holm
-from sweep.report.conclusions import LAYER, STRUCTURE, Evidence, conclude
+from sweep.report.conclusions import LAYER, STRUCTURE, conclude
+from sweep.report.evidence import Evidence
 from sweep.report.figures import guidance
 from sweep.report.figures.activations import activation_figure
 from sweep.report.figures.alpha import alpha_figures

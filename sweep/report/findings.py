@@ -17,7 +17,8 @@ from sweep.report.changed import all_changed, changed_answers, changed_samples
 from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.counterfact import ALL, RateComparison, counterfact_comparisons
 from sweep.report.comparisons.fever import Comparison, compare_all
-from sweep.report.conclusions import Conclusion, Evidence, conclude
+from sweep.report.conclusions import Conclusion, conclude
+from sweep.report.evidence import Evidence
 from sweep.report.references import References, is_baseline
 from sweep.report.samples import samples_of
 from sweep.report.study import Study, Trial, load_study

@@ -22,7 +22,7 @@ from sweep.records.steering import origin_text
 from sweep.report.answers import UNPARSED, Answers, Questions
 from sweep.report.changed import changed_samples, claim_words
 from sweep.report.comparisons.fever import Comparison
-from sweep.report.conclusions import Difference, Evidence, differences_from_pretrained
+from sweep.report.evidence import Difference, Evidence, differences_from_pretrained
 from sweep.report.figures.simset import ANALYSIS
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, SEEDS, allocation_name, varying
 from sweep.report.references import References, is_structured

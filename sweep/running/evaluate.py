@@ -218,5 +218,5 @@ class _Evaluation(SweepRun):
         plan, notes = recorded_plan(self._storage, self._name, self._index, self._asked)
         if not plan.grid:
             raise ConfigError(f"{self._storage.full(self._name)}: no finished trial to ask; run the sweep first")
-        self._say_notes(notes)
+        self.voice.say_notes(notes)
         return plan

@@ -9,8 +9,8 @@ from typing import Any
 
 from sweep.planning.plan import Plan
 from sweep.records.record import Record
+from sweep.running.display import Display
 from sweep.running.ledger import Ledger
-from sweep.running.progress import Display
 from sweep.running.state import STATE_FILE
 from sweep.running.wishes import Wishes
 from sweep.tracking.live_feed import LiveFeed
@@ -91,13 +91,13 @@ class PackExchange:
         job = {
             "trials": [self._ledger.task(point).to_dict() for point in pack.points],
             "trunk_layers": list(self._trunk_layers.get(first.card.key, ())),
-            "stop_file": self._ledger.stop_file,
+            "stop_file": self._ledger.stop_file.path,
             "orders_file": self._ledger.orders_file(pack),
             "plan_file": self._ledger.plan_file,
             "pack": pack.id,
         }
         names = {trial: self._display.progress.label(record) for trial, record in begun.items()}
-        self._display.progress.begin(pack.id, self._ledger.points_of(pack), pack.asks, names)
+        self._display.progress.begin(pack.id, self._ledger.backlog.jobs.points_of(pack), pack.asks, names)
         self._display.begin()
         self._heard[pack.id] = time.monotonic()
         trainings = [point.training for point in pack.points]
@@ -129,7 +129,7 @@ class PackExchange:
             progress.steered([wish.line for wish in steering.wishes], steering.paused.by if steering.paused else "")
             self._is_steering_told = True
             self._state_written = 0.0
-        for record in self._ledger.taken_unbegun():
+        for record in self._ledger.backlog.taken_unbegun():
             self._record("", [record])
 
     @property

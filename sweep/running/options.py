@@ -103,7 +103,7 @@ def executor_for(options: RunOptions) -> Executor:
         from sweep.running.in_process import InProcess
 
         return InProcess(settings, None if options.cpus is None else max(1, int(options.cpus)))
-    from sweep.running.ray_cluster import set_environment
+    from sweep.running.ray_environment import set_environment
 
     set_environment(options.address)
     from sweep.running.ray_tune import PackResources, RayTune

@@ -1,167 +1,313 @@
-"""What a person sees while a sweep runs: a live view on a terminal, a line now and then elsewhere."""
+"""Counts how far a sweep is while it runs.
+
+What counts are *trial-epochs*, not trials: the members of a pack end together, so trials alone would stand still and
+then jump. A trial that trains nothing counts as one.
+"""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from sweep.planning.flops import CostModel
+from sweep.planning.plan import Plan
+from sweep.planning.points import Point
+from sweep.records.record import Record
+from sweep.running.pace import Pace, Work
+from sweep.running.state import PackState, StageState, SweepState
+from trainables.trial.spec import TrialSpec
 
-from sweep.heartbeat import LINE_EVERY_S, Heartbeat
-from sweep.running.render import one_line, view
-from sweep.running.state import SweepProgress, SweepState
-from trainables.errors import OWN_KINDS, Failure
-
-REFRESHES_PER_S = 2.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Display:
-    """Shows how far a sweep is; stages, choices and failures at once, each as a line that stays.
+def _locked(method: Callable[P, T]) -> Callable[P, T]:
+    """Have one thread at a time in a `SweepProgress`."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        with args[0]._lock:  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return guarded
+
+
+def trial_epochs(spec: TrialSpec) -> int:
+    """Return what a trial counts: its epochs; 1 where it trains nothing."""
+    return max(1, spec.epochs)
+
+
+class SweepProgress:
+    """Counts what happens in a run of a sweep; several threads may call it.
 
     Args:
-        progress: what is shown.
-        stream: where to print.
-        live: show a view that changes, rather than a line now and then; None where `stream` is a terminal.
-        every_s: seconds between two such lines.
-        verbose: say every failure, with its traceback, and every trial that ends.
-        on_failure: hears of each new kind of failure, in a line.
-        beat: prints what is not the live view, and dots until a first step is done.
+        name: of the sweep.
+        plan: what it is to run; None where there is none to compare with.
+        label: returns a trial's short name, for people.
+        clock: seconds since 1970.
     """
 
     def __init__(
         self,
-        progress: SweepProgress,
-        stream: TextIO | None = None,
-        live: bool | None = None,
-        every_s: float = LINE_EVERY_S,
-        verbose: bool = False,
-        on_failure: Callable[[str], None] = lambda line: None,
-        beat: Heartbeat | None = None,
+        name: str,
+        plan: Plan | None = None,
+        label: Callable[[Record], str] = lambda record: str(record["id"]),
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Show nothing yet."""
-        self._beat, self._has_begun, self._has_stepped = beat, False, False
-        self._turn, self._over = threading.Lock(), threading.Event()
-        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
-        self._on_failure = on_failure
-        self.progress = progress
-        self._stream = stream or sys.stdout
-        self._every_s, self._verbose = every_s, verbose
-        self._note = ""
-        self._last = time.monotonic()
-        self._seen_errors: dict[str, int] = {}
-        self._seen_attempts: set[str] = set()
-        self._live: Live | None = None
-        if self._stream.isatty() if live is None else live:
-            self._live = Live(
-                get_renderable=self._view,
-                console=Console(file=self._stream, highlight=False, force_terminal=True),
-                refresh_per_second=REFRESHES_PER_S,
-                transient=True,
-            )
+        """Start the clock."""
+        self._clock, self.label = clock, label
+        self._lock = threading.RLock()
+        now = clock()
+        self.state = SweepState(name, "starting", now, now)
+        self._pace = Pace()
+        self._cost = CostModel({})
+        self._flops_left = 0.0  # of trials that have not ended
+        self._packs: dict[str, _Running] = {}
+        self._epochs: dict[str, float] = {}  # of trials under way
+        self._ended_epochs: dict[str, float] = {}  # of trials that ended, by stage
+        self._outcomes: dict[str, str] = {}  # of trials that ended
+        self._places: dict[str, str] = {}  # the stage of this run's plan in which a trial is
+        self._side_by_side = 1  # packs, when the latest was handed out
+        self._best: _Best | None = None
+        if plan:
+            self.replan(plan)
+            by = next((question.best for stage in plan.stages for question in stage.questions), None)
+            self._best = _Best(by.by, by.mode) if by else _Best("memory/nll", "min")
 
-    def __enter__(self) -> Display:
-        """Begin to show the live view."""
-        if self._live:
-            if self._beat:
-                self._beat.pause()
-            self._live.start()
+    @_locked
+    def replan(self, plan: Plan) -> None:
+        """Take what is left from a plan made now: at the start, and when points were added.
+
+        What ended in this run stays counted, as does what trials under way have done.
+        """
+        self._flops_left = 0.0
+        for stage in plan.stages:
+            share = stage.num_to_run / max(1, len(stage.to_run))
+            epochs = share * sum(trial_epochs(point.spec) for point in stage.to_run) + stage.num_to_ask
+            trials = stage.num_to_run + stage.num_to_ask
+            known = self._stage(stage.name)
+            if known:
+                ended = sum(known.ended.values())
+                known.trials, known.epochs = trials + ended, epochs + self._ended_epochs.get(stage.name, 0.0)
+            elif trials:
+                self.state.stages.append(StageState(stage.name, trials, epochs, waits_for=stage.waits_for or ""))
+            self._places |= {point.id: stage.name for point in (*stage.to_run, *stage.to_ask)}
+            self._flops_left += share * sum(self._cost.work(point).total for point in stage.to_run)
+            self._flops_left += sum(self._cost.work(point).evaluation for point in stage.to_ask)
+
+    @_locked
+    def phase(self, text: str) -> None:
+        """Say what is going on."""
+        self.state.phase = text
+        self.state.updated = self._clock()
+
+    @_locked
+    def steered(self, lines: Sequence[str], paused_by: str) -> None:
+        """Take note of what people asked of the sweep, and of who holds it, if somebody does."""
+        self.state.steering = list(lines)
+        self.state.paused_by = paused_by
+        self.state.updated = self._clock()
+
+    @_locked
+    def begin(
+        self, pack: str, points: Sequence[Point], asks: bool = False, names: Mapping[str, str] | None = None
+    ) -> None:
+        """Take note of a pack that is handed out; one whose trials are only asked counts an epoch for each."""
+        first = points[0]
+        layers = sorted({point.spec.layer for point in points if point.spec.layer is not None})
+        layer = "" if not layers else f" L{layers[0]}" + (f"-{layers[-1]}" if len(layers) > 1 else "")
+        epochs = 1 if asks else trial_epochs(first.spec)
+        state = PackState(f"{first.card.name}{layer}", len(points), epochs, self._clock(), names=dict(names or {}))
+        self._packs[pack] = _Running(state, {}, state.since, warm=bool(self.state.ended), asks=asks)
+        self._take_in(self._packs[pack], points)
+        self._side_by_side = len(self._packs)
+        for point in points:
+            stage = self._stage_of(point.id, point.spec.stage)
+            if stage:
+                stage.waits_for = ""
+        self.phase("running")
+
+    @_locked
+    def join(self, pack: str, points: Sequence[Point], names: Mapping[str, str]) -> None:
+        """Take note of trials that join a pack under way."""
+        running = self._packs[pack]
+        self._take_in(running, points)
+        running.state.trials += len(points)
+        running.state.names |= names
+
+    def _take_in(self, running: _Running, points: Sequence[Point]) -> None:
+        running.points |= {point.id: point for point in points}
+        for point in () if running.asks else points:
+            work = self._cost.work(point)
+            running.epoch_flops[point.id] = work.training / trial_epochs(point.spec)
+            running.end_flops[point.id] = work.evaluation
+
+    @_locked
+    def report(
+        self,
+        pack: str,
+        epoch: int,
+        progress: Mapping[str, Mapping[str, float]],
+        where: str,
+        epochs: Mapping[str, int] | None = None,
+    ) -> None:
+        """Take note of a step of a pack.
+
+        Args:
+            pack: its id.
+            epoch: that is over, of the furthest member.
+            progress: metrics of one trial of each training.
+            where: host and device.
+            epochs: of all trials, where those are not everyone's.
+        """
+        running = self._packs.get(pack)
+        if running is None:
+            return
+        now, state = self._clock(), running.state
+        for trial in running.points:
+            reached = epoch if epochs is None else epochs.get(trial, running.epochs.get(trial, 0))
+            running.epochs[trial] = min(reached, state.epochs)
+        if progress:
+            flops = sum(running.epoch_flops[trial] for trial in running.trained)
+            flops += sum(running.end_flops[t] for t in running.trained if running.epochs[t] >= state.epochs)
+            self._pace.note(now - running.reported, flops, len(progress), state.epoch < 0, running.warm)
+        running.reported = now
+        state.epoch, state.where = epoch, where
+        losses = [found["train/nll"] for found in progress.values() if "train/nll" in found]
+        state.loss = sum(losses) / len(losses) if losses else state.loss
+        for trial in progress:
+            self._set_epochs(running.points.get(trial), running.epochs.get(trial, 0))
+        self.state.updated = now
+
+    @_locked
+    def finish(self, pack: str, record: Record) -> str:
+        """Take note of a trial's result, and return the trial's name."""
+        running = self._packs.get(pack)
+        point = running.points.pop(record["id"], None) if running else None
+        if running is None or point is None:  # it was stopped before it had begun
+            epochs = max(1, int(record["identity"].get("epochs", 1)))
         else:
-            self._ticker.start()
-        return self
+            running.state.trials -= 1
+            running.state.names.pop(record["id"], None)
+            epochs = 1 if running.asks else trial_epochs(point.spec)
+            work = self._cost.work(point)
+            self._flops_left -= work.evaluation if running.asks else work.total
+        stage = self._stage_of(record["id"], point.spec.stage if point else record["stage"])
+        if stage:
+            before = self._outcomes.get(record["id"])
+            if before:  # it was stopped and has been resumed
+                stage.ended[before] -= 1
+            stage.ended[record["status"]] = stage.ended.get(record["status"], 0) + 1
+            stage.epochs_done += epochs - self._epochs.get(record["id"], 0.0)
+            self._ended_epochs[stage.name] = self._ended_epochs.get(stage.name, 0.0) + (0.0 if before else epochs)
+            self._epochs[record["id"]], self._outcomes[record["id"]] = epochs, record["status"]
+            stage.trials = max(stage.trials, sum(stage.ended.values()))  # one that an earlier run had stopped
+        name = self.label(record)
+        if self._best and record["status"] == "done":
+            self._best.see(record, name)
+        return name
 
-    def __exit__(self, *_: object) -> None:
-        """Take the live view away; print no more lines."""
-        self._over.set()
-        if self._live:
-            self._live.stop()
-        if self._beat:
-            self._beat.resume()
+    @_locked
+    def end(self, pack: str) -> None:
+        """Take note that a pack has ended; members without a result may come again."""
+        self._packs.pop(pack, None)
 
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
-        if self._live and self._live.is_started:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        elif self._beat:
-            self._beat.say(line)
-        else:
-            print(line, file=self._stream, flush=True)
+    @_locked
+    def snapshot(self, trouble: Iterable[str] = ()) -> SweepState:
+        """Return the state now."""
+        state = self.state
+        state.updated = self._clock()
+        state.packs = [running.state for running in self._packs.values()]
+        state.best = self._best.told if self._best else ""
+        state.trouble = list(trouble)
+        all_ended = not self._packs and sum(state.ended.values()) >= state.trials
+        state.left_s = None if all_ended else self._pace.left_s(self._left(), self._side_by_side)
+        return state
 
-    def end_trial(self, status: str, error: dict[str, str] | None, name: str = "") -> None:
-        """Say an error's text once, later ones of the kind are only counted."""
-        if self._verbose:
-            self.say(f"{status}: {name}")
-        if status != "failed" or error is None:
+    def _left(self) -> Work:
+        """Return what is left, the epochs that packs under way have done taken off."""
+        packs = [running for running in self._packs.values() if running.points]
+        done = sum(pack.epoch_flops[trial] * pack.epochs.get(trial, 0) for pack in packs for trial in pack.trained)
+        epochs = sum(max(0.0, stage.epochs - stage.epochs_done) for stage in self.state.stages)
+        begun = sum(self.state.ended.values()) + sum(len(running.points) for running in packs)
+        return Work(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
+
+    def _stage(self, name: str) -> StageState | None:
+        return next((stage for stage in self.state.stages if stage.name == name), None)
+
+    def _stage_of(self, trial: str, own: str) -> StageState | None:
+        """Return the stage in which the plan has a trial: those only asked are all in one, whatever their own."""
+        return self._stage(self._places.get(trial, own))
+
+    def _set_epochs(self, point: Point | None, epochs: float) -> None:
+        """Note how far a trial is; one that starts over goes back."""
+        if point is None:
             return
-        key = f"{error['class']}: {error['message']}"
-        self._seen_errors[key] = self._seen_errors.get(key, 0) + 1
-        if self._seen_errors[key] == 1:
-            self._on_failure(f"failed ({error['class']}): {error['message']}")
-        if self._seen_errors[key] == 1 or self._verbose:
-            self.say(f"failed ({error['class']}): {error['message']}")
-            if error["class"] == "bug" and (key not in self._seen_attempts or self._verbose):
-                self.say(error.get("traceback", "").rstrip())
+        stage = self._stage_of(point.id, point.spec.stage)
+        if stage:
+            stage.epochs_done += epochs - self._epochs.get(point.id, 0.0)
+            self._epochs[point.id] = epochs
 
-    def failed_attempt(self, failure: Failure) -> None:
-        """Say that a pack failed and why, once for each cause and machine; a bug's traceback once."""
-        if failure.kind in OWN_KINDS and failure.kind != "memory":
-            return  # said as a result
-        seen = f"{failure.cause} {failure.host}"
-        is_new = seen not in self._seen_attempts
-        if not is_new and not self._verbose:
-            return
-        self._seen_attempts |= {seen, f"{failure.kind}: {failure.message}"}
-        where = " on " + " ".join(filter(None, (failure.host, failure.device))) if failure.host else ""
-        line = f"failed attempt{where} ({failure.kind}): {failure.message}"
-        self.say(line)
-        if is_new:
-            self._on_failure(line)
-        if failure.traceback and (failure.kind == "bug" or self._verbose):
-            self.say(failure.traceback.rstrip())
 
-    def begin(self) -> None:
-        """Say that trials begin, where there is no view that shows it; once."""
-        if not self._live and not self._has_begun:
-            self._has_begun = True
-            self.say("trials begin: workers start, load the model and compute its hidden states")
+@dataclass
+class _Running:
+    """A pack under way, with what its steps cost.
 
-    def step(self) -> None:
-        """Show at once that a first step is done; from then on there is a line now and then, and no dots."""
-        if self._live or self._has_stepped:
-            return
-        self._has_stepped = True
-        if self._beat:
-            self._beat.pause()
-        self._last = time.monotonic()
-        self.say(one_line(self.state))
+    Attributes:
+        state: for people.
+        points: its members without a result.
+        reported: when it last reported.
+        epochs: that each of them has done, once it has reported.
+        epoch_flops, end_flops: of an epoch of each member that is trained, and of evaluating it at the end.
+        warm: whether others have ended, so that its process has probably run a pack before.
+        asks: whether its trials are only asked.
+    """
 
-    def show(self, note: str = "") -> None:
-        """Print how far the sweep is, if it is time to; the live view changes by itself."""
-        self._note = note
-        with self._turn:
-            now = time.monotonic()
-            if self._live or now - self._last < self._every_s:
-                return
-            self._last = now
-        self.say(one_line(self.state, note))
-
-    def _tick(self) -> None:
-        """Print a line in time also where nothing reports for long: one trial in this process, or questions."""
-        while not self._over.wait(self._every_s / 10):
-            if self._has_stepped:
-                self.show(self._note)
+    state: PackState
+    points: dict[str, Point]
+    reported: float
+    warm: bool
+    asks: bool = False
+    epochs: dict[str, int] = field(default_factory=dict)
+    epoch_flops: dict[str, float] = field(default_factory=dict)
+    end_flops: dict[str, float] = field(default_factory=dict)
 
     @property
-    def state(self) -> SweepState:
-        """The sweep's state now."""
-        return self.progress.snapshot(self.summary())
+    def trained(self) -> list[str]:
+        """The members that are being trained."""
+        return [] if self.asks else list(self.points)
 
-    def summary(self) -> list[str]:
-        """Return one line per kind of failure, with its count."""
-        return [f"{count} x {text}" for text, count in self._seen_errors.items()]
 
-    def _view(self) -> RenderableType:
-        return view(self.state, self._note)
+@dataclass
+class _Best:
+    """The best trial by a metric, and what the pretrained model has of it."""
+
+    metric: str
+    mode: str
+    value: float | None = None
+    name: str = ""
+    pretrained: float | None = None
+
+    def see(self, record: Record, name: str) -> None:
+        value = record["metrics"].get(self.metric)
+        if record["identity"].get("method") == "pretrained":
+            self.pretrained = value
+            return
+        before = record["metrics"].get(f"{self.metric}_before")
+        self.pretrained = before if before is not None else self.pretrained
+        if value is None:
+            return
+        better = self.value is None or (value < self.value if self.mode == "min" else value > self.value)
+        if better:
+            self.value, self.name = value, name
+
+    @property
+    def told(self) -> str:
+        if self.value is None:
+            return ""
+        beside = "" if self.pretrained is None else f" (pretrained {self.pretrained:.3f})"
+        return f"{self.metric} {self.value:.3f}{beside}: {self.name}"

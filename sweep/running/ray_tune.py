@@ -24,18 +24,10 @@ from sweep.planning.inputs import download_models
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, WorkerSettings
-from sweep.running.ray_cluster import (
-    Nodes,
-    Slots,
-    check_reachable,
-    check_shared_storage,
-    is_local,
-    pack_memory_bytes,
-    prepare_nodes,
-    ray_session,
-    secrets_of_workers,
-)
+from sweep.running.ray_cluster import check_reachable, ray_session
 from sweep.running.ray_deaths import Deaths, usable_nodes
+from sweep.running.ray_environment import is_local, secrets_of_workers
+from sweep.running.ray_nodes import Nodes, Slots, check_shared_storage, pack_memory_bytes, prepare_nodes
 from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard

@@ -113,7 +113,7 @@ class Wishes:
         write_steering(self._ledger.storage, self._ledger.name, steering)
         self._ledger.steer(steering)
         if wish.command == RESUME and wish.trial and not wish.refused:
-            self._ledger.take_up(wish.trial)
+            self._ledger.backlog.take_up(wish.trial)
         self._say(f"{wish.by} asked: {wish.asked}: {'refused, ' * wish.refused}{wish.outcome}")
 
     def _done(self, wish: Wish) -> Wish:

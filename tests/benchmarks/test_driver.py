@@ -10,6 +10,7 @@ from benchmarks.driver import lines, measure, noop, space_of
 from sweep.planning.expand import build_plan
 
 
+@pytest.mark.thorough(beside="test_the_large_space_has_no_equivalent_points")
 def test_the_measures_that_need_no_ray_run_at_tiny_size(capsys):
     before = os.environ.get("MLFLOW_TRACKING_URI")
     table = measure(trials=0, records=30, points=400, plain_records=2)

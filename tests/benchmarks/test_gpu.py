@@ -21,6 +21,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return found.exit_code, found.stdout, found.stderr
 
 
+@pytest.mark.thorough(beside="test_other_losses_print_no_figure")
 def test_all_arms_run_in_miniature_with_equal_losses(tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     code, said, _ = run("--tiny", "--processes", "0", "--out", str(out))

@@ -41,3 +41,11 @@ def test_a_step_as_on_a_gpu_has_few_launches_and_members_add_hardly_any(model: R
     assert one["products"] > 4 * 2 * 6, "the blocks' products are counted"
     assert one.total() <= MOST
     assert eight.total() <= MOST_OF_EIGHT * one.total()
+
+
+def test_members_at_all_blocks_take_few_more_launches_than_the_lowest_alone(model: RandomModel) -> None:
+    with as_on_a_gpu():
+        one, six = step(model, 1), step(model, 6, layers=[17, 18, 19, 20, 21, 22])
+    print(one.total(), six.total(), {name: (one[name], six[name]) for name in sorted({*one, *six})})
+    assert six["products"] == one["products"], "each block runs once"
+    assert six.total() <= 1.2 * one.total()

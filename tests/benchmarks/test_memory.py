@@ -33,6 +33,7 @@ def settings(tiny_models, sample_data):
 @pytest.mark.parametrize("contender, phases", [
     ("trial", ["load", "train", "evaluate"]), ("trunk", ["trunk"]), ("plain", ["all"]),
 ])  # fmt: skip
+@pytest.mark.thorough(only=("trunk",))
 def test_a_contender_tells_its_peaks(contender, phases, tiny_models, sample_data, tmp_path, monkeypatch):
     monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
     found = measure(contender, settings(tiny_models, sample_data), torch.device("cpu"))

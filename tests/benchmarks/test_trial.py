@@ -17,6 +17,7 @@ from trainables.trial.making import make_spec
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 @pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.thorough(only=("gpt_neox",))
 def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tiny_models, sample_data):
     table = compare(
         {
@@ -37,6 +38,7 @@ def test_split_and_whole_model_agree_in_every_loss_and_answer(family, layer, tin
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 @pytest.mark.parametrize("allocation, granularity", [("partitioned", "dim"), ("simset2", "token")])
+@pytest.mark.thorough(only=("gpt_neox",))
 def test_the_inductive_loss_is_the_same_too(family, allocation, granularity, tiny_models, sample_data):
     spec = canonical(
         make_spec(

@@ -12,7 +12,7 @@ from tests.sweep.running.faults import FaultyTrainable, FaultyWork
 
 def main() -> None:
     """Put the faulty work in the place of the real one, and run."""
-    from sweep.running.ray_cluster import set_environment
+    from sweep.running.ray_environment import set_environment
 
     set_environment(None)
     from sweep.running import ray_tune

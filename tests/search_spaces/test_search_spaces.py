@@ -11,6 +11,7 @@ import pytest
 from sweep.planning.expand import build_plan
 from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
+from sweep.planning.packs import make_packs
 from sweep.planning.plan import Plan
 from sweep.planning.points import PointMaker
 from sweep.planning.show import count_packs
@@ -126,7 +127,9 @@ def test_the_small_form_runs_on_the_sample_world_in_seconds(name: str) -> None:
 
 def test_memories_of_all_sizes_share_packs() -> None:
     plan = build_plan(space_of("memory_size"))
-    assert plan.num_to_run == 40 and count_packs(plan) == 4, "two of a model, as many trials in each as compute at once"
+    (stage,) = plan.stages
+    assert plan.num_to_run == 40 and len(make_packs(stage.to_run, 16)) == 4, "two of a model"
+    assert count_packs(plan) == 40, "but a step of one trial of 7 billion parameters computes all the time"
     assert count_packs(build_plan(small_form(space_of("memory_size")))) == 1
 
 

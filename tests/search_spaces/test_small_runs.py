@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from sweep.planning.load import load_space
 from sweep.planning.overrides import apply_overrides, small_form
 from sweep.planning.plan_of import plan_of
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from trainables.adapters.registry import ADAPTERS
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, library_versions
@@ -25,9 +27,11 @@ def cache() -> ProcessCache:
     return ProcessCache(torch.device("cpu"), None)
 
 
-def run_here(path: Path, storage: SweepStorage, cache: ProcessCache) -> tuple[Ledger, list[str]]:
+def run_here(
+    path: Path, storage: SweepStorage, cache: ProcessCache, settings: Sequence[str] = ()
+) -> tuple[Ledger, list[str]]:
     """Run a space's small form without Ray."""
-    space = apply_overrides(small_form(load_space(path)), ["max_segments=1"])  # long texts only take longer
+    space = apply_overrides(small_form(load_space(path)), ["max_segments=1", *settings])  # long texts only take longer
     index = storage.index()
     plan = plan_of(space, index, {}, storage, space.name)
     said: list[str] = []
@@ -44,10 +48,9 @@ def run_here(path: Path, storage: SweepStorage, cache: ProcessCache) -> tuple[Le
     return ledger, said
 
 
-@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
-    storage = SweepStorage(str(tmp_path))
-    ledger, said = run_here(path, storage, cache)
+def check_run(path: Path, storage: SweepStorage, cache: ProcessCache, settings: Sequence[str] = ()) -> None:
+    """Run a small form twice: all its trials have a result with what was asked, and the second run changes nothing."""
+    ledger, said = run_here(path, storage, cache, settings)
     outcome = ledger.outcome()
     assert outcome["done"] > 0 and outcome["missing"] == 0 and outcome["failed"] == 0, (outcome, said)
     records = [head.record() for head in storage.index().values()]
@@ -61,5 +64,22 @@ def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: Proce
         if ADAPTERS[record["identity"]["method"]].trains:
             curve = record["curves"]["train/nll"]
             assert len(curve) == record["identity"]["epochs"]
-    again, _ = run_here(path, storage, cache)
+    again, _ = run_here(path, storage, cache, settings)
     assert again.outcome() == outcome
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+@pytest.mark.thorough(beside="test_stages_draws_sets_and_all_weights_run_to_their_end_on_models_that_know_nothing")
+def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
+    check_run(path, SweepStorage(str(tmp_path)), cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("inductive", ()), ("tune_alpha", ()), ("structure", ("layer=2",)), ("full_update", ())]
+)
+def test_stages_draws_sets_and_all_weights_run_to_their_end_on_models_that_know_nothing(
+    name: str, settings: Sequence[str], tmp_path: Path, cache: ProcessCache, tiny_models: dict[str, Path]
+) -> None:
+    """The sample models of the small forms take a minute to be trained."""
+    path = next(path for path in SPACES if path.stem == name)
+    check_run(path, SweepStorage(str(tmp_path)), cache, [f"model={tiny_models['llama']}", *settings])

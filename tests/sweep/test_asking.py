@@ -20,7 +20,7 @@ from sweep.planning.plan_of import plan_sweep
 from sweep.records.frame import load_results
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.evaluate import Asked, ask_trials, evaluation_plan
-from sweep.running.sweep import run_sweep
+from sweep.running.run_sweep import run_sweep
 from sweep.space import ALL, Space, Stage
 from trainables.adapters.training import PackTraining
 from trainables.data.corpus import load_corpus
@@ -197,6 +197,7 @@ def test_a_trial_of_another_sweep_is_asked_and_not_trained_again(
     assert (again.num_run, again.num_asked, again.counts["done"]) == (0, 0, 4)
 
 
+@pytest.mark.thorough(beside="test_epochs_that_were_not_kept_mean_training_again")
 def test_without_weights_the_plan_says_that_it_would_train_again_and_why(
     make_space: Callable[..., Space], tmp_path: Path, counted: Counter[str]
 ) -> None:
@@ -213,6 +214,7 @@ def test_without_weights_the_plan_says_that_it_would_train_again_and_why(
     assert counted["epochs"] > trained and len(answers(tmp_path, LATER)) == 4 and results.exit_code == 0
 
 
+@pytest.mark.thorough(beside="test_epochs_that_were_not_kept_mean_training_again")
 def test_weights_after_chosen_epochs_are_kept_and_asked_later(
     make_space: Callable[..., Space], tmp_path: Path, counted: Counter[str]
 ) -> None:
@@ -239,6 +241,7 @@ def test_epochs_that_were_not_kept_mean_training_again(storage: Path, make_space
     assert plan.num_to_run == 4 and "after epoch 1 are not stored" in next(iter(plan.trained_again))
 
 
+@pytest.mark.thorough(beside="test_a_finished_sweep_is_asked_and_nothing_is_trained")
 def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     storage: Path, make_space: Callable[..., Space]
 ) -> None:
@@ -258,6 +261,7 @@ def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     assert [point.trains for point in asked.to_ask] == [False] * 2 + [True] * 4, "so that the rest can be compared"
 
 
+@pytest.mark.thorough(beside="test_a_finished_sweep_is_asked_and_nothing_is_trained")
 def test_the_command_asks_and_says_what_it_did(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     options = [str(storage / "first"), "--probe", LATER]

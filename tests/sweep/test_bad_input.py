@@ -108,6 +108,7 @@ def test_broken_and_missing_data_files(tmp_path, sample_data):
         (["--cpus-per-trial", "4000"], "no node has that much"),
     ],
 )
+@pytest.mark.thorough(only=("no node has that much",))
 def test_options_that_make_no_sense(tmp_path, args, said, sample_data, monkeypatch):
     from trainables.lm.sample import models
 

@@ -45,6 +45,7 @@ def test_settings_are_paired_but_for_the_field_in_which_the_sweeps_differ(fake):
     assert {row["result"] for row in back["each"]} == {"worse"} and back["differ"] == {"epochs": [25, 5]}
 
 
+@pytest.mark.thorough(beside="test_settings_are_paired_but_for_the_field_in_which_the_sweeps_differ")
 def test_the_same_trials_in_two_storages_are_told_apart(fake, tmp_path):
     again = FakeStorage(tmp_path / "again")
     ids = [add(fake, "s", layer, 0.3) for layer in range(3)]

@@ -109,7 +109,7 @@ def test_what_is_asked_while_nothing_runs_waits_for_the_next_run(staged: str) ->
     taken = take(ledger)
     assert not waiting_wishes(storage, "staged") and len(read_steering(storage, "staged").wishes) == 5
     begun = [record for _, record in taken]
-    assert trial not in {record["id"] for record in begun} and ledger.statuses[trial] == "stopped"
+    assert trial not in {record["id"] for record in begun} and ledger.backlog.known.statuses[trial] == "stopped"
     clones = [record for record in begun if record["stage"] == "clones"]
     assert {(r["identity"]["alpha"], r["identity"]["memory_dim"]) for r in clones} == {(7.0, 8), (7.0, 16)}
     assert all(record["labels"]["cloned_from"] == trial for record in clones)
@@ -128,7 +128,14 @@ def steered(folder: Path) -> tuple[Any, list[str]]:
     ledger.steering = read_steering(ledger.storage, "staged")
 
     def more(steering: Any) -> Any:
-        return plan_of(SPACE, ledger._index, ledger.choices, ledger.storage, "staged", steering=steering)
+        return plan_of(
+            SPACE,
+            ledger.backlog.known.index,
+            ledger.backlog.choosing.choices,
+            ledger.storage,
+            "staged",
+            steering=steering,
+        )
 
     Wishes(ledger, lines.append, more).hear(at_once=True)
     return ledger, lines

@@ -48,6 +48,7 @@ def test_what_a_part_of_the_driver_imports(code: str, needed: set[str]) -> None:
     assert imported_by(code) <= needed
 
 
+@pytest.mark.thorough(beside="test_what_a_part_of_the_driver_imports")
 def test_a_run_with_nothing_to_do_imports_neither_mlflow_nor_what_makes_a_report(tmp_path: Path) -> None:
     call = f"['sample', '--small', '--executor', 'local', '--stage', 'layer_selection', '--storage', '{tmp_path}']"
     code = (

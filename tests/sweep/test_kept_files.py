@@ -24,7 +24,7 @@ from sweep.report.__main__ import app as report
 from sweep.report.answers import read_answers
 from sweep.report.samples import samples_of
 from sweep.report.study import load_study
-from sweep.running.sweep import run_sweep
+from sweep.running.run_sweep import run_sweep
 from trainables.adapters.memory.io import load_memory
 from trainables.errors import DataError
 
@@ -128,6 +128,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.thorough(but=("half a record", "correct"))
 def test_every_command_names_what_is_damaged_beside_a_record_and_a_run_makes_it_again(copy: Path, damage: str) -> None:
     name, do = DAMAGES[damage]
     path = one(copy, name)
@@ -152,6 +153,7 @@ def test_every_command_names_what_is_damaged_beside_a_record_and_a_run_makes_it_
     "content", ["", "{", "[]", "7", '{"stages": {}}', '{"a": []}', '[{"stage": 1}]', "null", "[" * 10_000]
 )
 @pytest.mark.parametrize("file", ["plan.json", "choices.json", "sampled.json"])
+@pytest.mark.thorough(but=("", "{", "[]", "null"))
 def test_a_broken_file_of_a_sweep_is_named_and_made_again(copy: Path, file: str, content: str) -> None:
     storage = SweepStorage(str(copy / "out"))
     before, path = read_sweep_file(storage, "kept", file), copy / "out" / "kept" / file

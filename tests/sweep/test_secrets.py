@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from sweep import plan, publish, run
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.__main__ import app as report
-from sweep.running import ray_cluster
+from sweep.running import ray_environment
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.link import view_link
@@ -39,6 +39,7 @@ def said(app: object, *args: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.thorough(beside="test_no_command_or_error_about_mlflow_shows_a_password")
 def test_no_secret_of_an_address_leaves_a_sweep(
     tmp_path: Path, tiny_models, sample_data, s3_options: str, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
@@ -110,7 +111,12 @@ def test_what_ray_tells_of_a_job_has_no_secret(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_ENDPOINT", "https://me:HUSH@mirror")
     monkeypatch.setenv(KEYS_VARIABLE, '{"s3://bucket": {"secret_access_key": "HUSH"}}')
     monkeypatch.setattr(utils, "list2cmdline", lambda args: f"{sys.executable} --storage s3://KEY:HUSH@bucket/x", False)
-    ray_cluster._hide_command_line()
+    ray_environment.hide_command_line()
     assert utils.get_entrypoint_name().endswith("--storage s3://…@bucket/x")
-    assert "HUSH" not in str(ray_cluster._runtime_env())
-    assert set(ray_cluster.secrets_of_workers()) == {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "HF_ENDPOINT", KEYS_VARIABLE}
+    assert "HUSH" not in str(ray_environment.runtime_env())
+    assert set(ray_environment.secrets_of_workers()) == {
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "HF_ENDPOINT",
+        KEYS_VARIABLE,
+    }

@@ -18,9 +18,10 @@ from sweep.planning.plan_of import plan_of, plan_sweep
 from sweep.records.frame import load_results
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.study import load_study
-from sweep.running import ledger as ledger_module
-from sweep.running.ledger import Ledger, Packing
-from sweep.running.sweep import run_sweep
+from sweep.running import other_sweeps
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
+from sweep.running.run_sweep import run_sweep
 from sweep.space import ALL, Best, OneOf, Sampling, Space, Stage, checked
 from sweep.tracking.layout import run_params, run_tags
 from trainables.adapters.training import PackTraining
@@ -218,7 +219,7 @@ def end(
 def test_a_parent_that_another_sweep_is_training_is_waited_for(
     make_space: Callable[..., Space], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(other_sweeps, "ASK_AGAIN_S", 0.0)
     storages = [SweepStorage(str(tmp_path)) for _ in range(2)]
     with storages[0].lock("first"), storages[1].lock("second"):
         ledgers, said = [], []

@@ -21,7 +21,7 @@ import sweep.run
 from sweep.records.sweep_storage import RECORD, SweepStorage
 from sweep.running import ray_tune
 from sweep.running.exchange import PackExchange
-from sweep.running.ray_cluster import Nodes
+from sweep.running.ray_nodes import Nodes
 from sweep.running.ray_tune import RayTune
 from sweep.tracking.address import Tracking
 from trainables.node.storage import Storage
@@ -124,6 +124,9 @@ def test_each_command_reads_each_record_once(
         assert reads == dict.fromkeys(found, 1), what
 
 
+@pytest.mark.thorough(
+    beside="tests/trainables/node/test_storage.py::test_files_and_folders_follow_umask_and_the_groups_folder"
+)
 def test_what_commands_leave_is_open_to_the_group_that_shares_the_folder(
     storage: SweepStorage, tmp_path: Path, command
 ) -> None:

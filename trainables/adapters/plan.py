@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
+from trainables.lm.pass_sizes import block_numbers, head_bytes
 from trainables.registry import Plan
 
 if TYPE_CHECKING:
@@ -100,20 +101,35 @@ class AdapterPlan(Plan, ABC):
         layer = self.trunk_layer(card)
         return card.num_blocks if layer is None else card.num_blocks - 1 - layer
 
-    def device_bytes(self, card: ModelCard, number_bytes: int, pack_size: int) -> float:
-        """Return the memory for weights and trained parameters, activations left out.
+    @property
+    def own_precision(self) -> str:
+        """How the products of the adapter's own weights are computed, whatever the frozen model's numbers are."""
+        return "float32"
 
-        It is the larger of trunk and upper part with its pack: they are never loaded together.
+    def own_token_flops(self, card: ModelCard) -> float:
+        """Return what of `train_token_flops` the products of the adapter's own weights are."""
+        return 6.0 * self.added_params(card)
+
+    def weight_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return the bytes of the model's weights that are held while it is trained: blocks above the trunk, and head.
 
         Args:
             card: the model.
-            number_bytes: bytes of one of the frozen model's numbers.
-            pack_size: members that share a forward pass.
+            number_bytes: of one of the frozen model's numbers.
         """
-        above = self.trial_blocks(card)
-        trunk = number_bytes * (card.block_params * (card.num_blocks - above) + card.head_params)
-        upper = number_bytes * (card.block_params * above + card.head_params)
-        return max(trunk, upper + pack_size * self.added_params(card) * TRAINED_PARAMETER_BYTES)
+        return number_bytes * (card.block_params * self.trial_blocks(card) + card.head_params)
+
+    def member_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return the bytes of what one member trains: values, gradients and moments."""
+        return float(self.added_params(card) * TRAINED_PARAMETER_BYTES)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return the bytes that a pass forward and backward takes for each token of a member, the head left out."""
+        return float(number_bytes * self.trial_blocks(card) * block_numbers(card))
+
+    def head_pass_bytes(self, card: ModelCard, number_bytes: int, tokens: float, on_gpu: bool) -> float:
+        """Return the bytes that the loss of so many tokens takes."""
+        return head_bytes(card, number_bytes, tokens, on_gpu)
 
     def metrics(self) -> tuple[str, ...]:
         """Return the full names of the metrics that the adapter itself reports, as `train/nll`.

@@ -29,7 +29,8 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
     def train_these(self, stacks: ParameterStacks) -> None:
         """Set up the training of some stacks."""
         self.stacks = stacks
-        self.training = PackTraining(self.plans, self.states.train, stacks, self.losses, self.own_losses)
+        texts = {layer: states.train for layer, states in self.states.items()}
+        self.training = PackTraining(self.plans, self.layers, texts, stacks, self.losses, self.own_losses)
 
     @abstractmethod
     def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:
@@ -49,7 +50,9 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
             who: which members.
             step: all texts of the step, of all members.
         """
-        raise NotImplementedError(f"{type(self).__name__}: members of one pack have one seed, and are at one epoch")
+        raise NotImplementedError(
+            f"{type(self).__name__}: members of one pack have one seed and one block, and are at one epoch"
+        )
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train one epoch."""
@@ -64,8 +67,8 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
 
     def train_flops(self, epochs: int, member: int = 0) -> float:
         """Count two FLOPs per weight and token forward, the same backward (ours); the head where there is a target."""
-        card, train = self.parts.card, self.states.train
-        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layer
+        card, train = self.parts.card, self.states[self.layer].train
+        ran = card.num_blocks if self.upper.needs_tokens else card.num_blocks - 1 - self.layers[member]
         blocks = ran * card.active_block_params
         per_epoch = (
             train.num_tokens * (4 * blocks + 6 * self.num_multiplied(member)) + train.num_targets * 4 * card.head_params

@@ -74,12 +74,13 @@ class EpochSums:
 class PackTraining:
     """Trains the members of a pack on the same texts.
 
-    Members whose order of texts is the same, by seed and epoch, share the texts of each step, read once; else each has
-    its own, and still one forward pass serves all.
+    Members at one block whose order of texts is the same, by seed and epoch, share the texts of each step, read once;
+    else each has its own, and still one forward pass serves all.
 
     Args:
         plans: one per member; they agree in all fields but those in which members may differ.
-        batches: the texts with their hidden states.
+        layers: each member's block.
+        batches: the texts with their hidden states, by block.
         stacks: what is trained.
         losses: of a forward pass.
         own_losses: of one in which members have texts of their own.
@@ -93,20 +94,22 @@ class PackTraining:
     def __init__(
         self,
         plans: Sequence[TrainingPlan],
-        batches: TextBatches,
+        layers: Sequence[int],
+        batches: Mapping[int, TextBatches],
         stacks: ParameterStacks,
         losses: Losses,
         own_losses: OwnLosses,
     ) -> None:
         """Set up the optimiser; the schedule spans all epochs."""
-        first = plans[0]
-        self._batches, self._losses, self._own_losses = batches, losses, own_losses
+        first, texts = plans[0], batches[layers[0]]
+        self._layers, self._batches, self._losses, self._own_losses = list(layers), batches, losses, own_losses
+        self._num_texts, self._device = len(texts), texts.device
         self._batch_size, self._order = first.batch_size, first.epoch_order
         self._seeds = [plan.seed for plan in plans]
         self.active = [True] * len(plans)
-        self._ones = torch.ones(len(plans), device=batches.device)
+        self._ones = torch.ones(len(plans), device=texts.device)
         self.micro_batch_tokens = first.micro_batch_tokens
-        steps = -(-len(batches) // first.batch_size)
+        steps = -(-len(texts) // first.batch_size)
         self.optimiser = PackOptimiser(
             stacks,
             [plan.lr for plan in plans],
@@ -127,8 +130,8 @@ class PackTraining:
         Raises:
             OutOfMemory: one text of one member does not fit.
         """
-        sums = EpochSums(len(self.active), self._batches.device)
-        finite = torch.ones(len(self.active), dtype=torch.bool, device=self._batches.device)
+        sums = EpochSums(len(self.active), self._device)
+        finite = torch.ones(len(self.active), dtype=torch.bool, device=self._device)
         for batch in self._steps(epochs):
             found = self.step(batch, finite)
             sums.add(found, batch.num_targets)
@@ -136,16 +139,16 @@ class PackTraining:
         return sums.means()
 
     def _steps(self, epochs: Sequence[int]) -> Iterator[TextBatch | OwnStep]:
-        """Yield the texts of each step: those of all members, or of each where their orders differ."""
-        own = list(zip(self._seeds, epochs, strict=True))
-        orders = {each: epoch_order(len(self._batches), *each, self._order) for each in own}
-        steps = {each: self._batches.steps(order, self._batch_size) for each, order in orders.items()}
+        """Yield the texts of each step: those of all members, or of each where their orders or blocks differ."""
+        own = list(zip(self._layers, self._seeds, epochs, strict=True))
+        orders = {each[1:]: epoch_order(self._num_texts, *each[1:], self._order) for each in own}
+        steps = {each: self._batches[each[0]].steps(orders[each[1:]], self._batch_size) for each in own}
         if len(steps) == 1:
             yield from steps[own[0]]
             return
         for found in zip(*steps.values(), strict=True):
             of_order = dict(zip(steps, found, strict=True))
-            yield OwnStep([of_order[each] for each in own])
+            yield OwnStep([of_order[each] for each in own], self._layers)
 
     def step(self, batch: TextBatch | OwnStep, finite: Tensor) -> StepLosses:
         """Take one step; return what each member loses in it, `[members]` each. Nothing is read from the device.
@@ -158,7 +161,7 @@ class PackTraining:
             OutOfMemory: one text of one member does not fit.
         """
         while (found := self._gradients_if_they_fit(batch)) is None:
-            free_memory(self._batches.device)
+            free_memory(self._device)
         finite &= torch.isfinite(found.objective)
         self.optimiser.step(self.active, finite)
         return found
@@ -197,7 +200,7 @@ class PackTraining:
 
     def _joined(self, parts: Sequence[tuple[slice, StepLosses]]) -> StepLosses:
         """Add up what the parts of a step found, each of some members on some texts."""
-        loss, nll = torch.zeros(2, len(self.active), device=self._batches.device)
+        loss, nll = torch.zeros(2, len(self.active), device=self._device)
         more: dict[str, tuple[Tensor, float]] = {}
         for who, part in parts:
             loss[who] += part.objective

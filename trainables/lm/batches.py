@@ -181,19 +181,27 @@ class TextBatches:
         for start in range(0, len(order), batch_size):
             yield self.batch(order[start : start + batch_size].tolist())
 
+    def lengths_of(self, indices: Sequence[int]) -> list[int]:
+        """Return the tokens of each text of a batch of some texts, in its order."""
+        return sorted(self._lengths[list(indices)].tolist())
+
     def by_length(self, max_tokens: int) -> Iterator[TextBatch]:
         """Yield all texts once, the shortest first: at most `max_tokens` a batch, or one longer text."""
+        return map(self.batch, self.groups_by_length(max_tokens))
+
+    def groups_by_length(self, max_tokens: int) -> Iterator[list[int]]:
+        """Yield which texts are in each batch of `by_length`."""
         group: list[int] = []
         tokens = 0
         for index in np.argsort(self._lengths, kind="stable").tolist():
             length = int(self._lengths[index])
             if group and tokens + length > max_tokens:
-                yield self.batch(group)
+                yield group
                 group, tokens = [], 0
             group.append(index)
             tokens += length
         if group:
-            yield self.batch(group)
+            yield group
 
 
 def pass_tokens(weights: int, device: torch.device, members: int = 1) -> float:

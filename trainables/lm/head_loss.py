@@ -14,12 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainables.lm.pass_sizes import CPU_WORDS, DEVICE_BYTES
+
 IGNORED = -100
-CPU_WORDS = 1024
-"""Words of the vocabulary at one time on a CPU: few enough for a core's cache (ours; `python -m benchmarks parts`)."""
-DEVICE_BYTES = 2**29
-"""Bytes that the logits of one part may take elsewhere, in float32: as few parts as that allows, each being some 20
-kernels (ours: 4,096 tokens of a vocabulary of 50,304 take two)."""
 
 
 def token_nll(

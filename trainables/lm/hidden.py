@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainables.errors import failure_kind
 from trainables.lm.card import ModelCard
 from trainables.lm.hidden_cache import HiddenCache
+from trainables.lm.pass_sizes import TRUNK_TOKENS
 from trainables.lm.placement import blocks_fit, free_memory
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree, collate
@@ -33,7 +34,7 @@ class HiddenStates:
         dtype: torch.dtype,
         device: torch.device | str,
         cache: HiddenCache | None = None,
-        batch_tokens: int = 8192,
+        batch_tokens: int = TRUNK_TOKENS,
     ) -> None:
         """Prepare; nothing is loaded before something is missing.
 

@@ -31,6 +31,7 @@ from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, r
 from trainables.lm.placement import placement
 from trainables.lm.rotary import can_be_replaced, in_fewer_kernels
 from trainables.lm.rows import in_rows
+from trainables.lm.staggered import LetIn, Staggered, let_in
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +43,26 @@ class Upper(nn.Module):
         model: a causal language model of `transformers`; its token embedding is not used.
         layer: the memory's block.
         direct: attention is told about texts and trees; else every text is a row.
+        staggers: states may go in after deeper blocks than `layer` as well, and be of several in one pass.
         needs_tokens: the whole model runs, which begins with the tokens.
         head: from final hidden states to logits.
         num_weights: numbers that a forward pass reads.
     """
 
-    def __init__(self, model: Any, given: Given, layer: int, direct: bool, needs_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        given: Given,
+        layer: int,
+        direct: bool,
+        needs_tokens: bool = False,
+        entrance: LetIn | None = None,
+    ) -> None:
         """Take a model as `load_part` returns it, its blocks up to `layer` stand-ins unless it needs tokens."""
         super().__init__()
         self.model, self.layer, self.direct, self.needs_tokens = model, layer, direct, needs_tokens
-        self._given = given
+        self._given, self._entrance = given, entrance or LetIn()
+        self.staggers = False
         self.head = OutputHead(model)
         self._rotates = not needs_tokens and can_be_replaced(model, self.head_weight.dtype)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
@@ -63,6 +74,7 @@ class Upper(nn.Module):
         positions: Tensor | None = None,
         lengths: Sequence[int] | None = None,
         tokens: Tensor | None = None,
+        layers: int | Sequence[int] | None = None,
     ) -> Tensor:
         """Return hidden states after the final norm, `[rows, seq, model_dim]`.
 
@@ -70,18 +82,21 @@ class Upper(nn.Module):
         `batch` rows only, and are then repeated for every trial.
 
         Args:
-            hidden: output of block `layer` with the memory added, `[rows, seq, model_dim]`.
+            hidden: output of the memory's block with the memory added, `[rows, seq, model_dim]`.
             attention_mask: as in `tree.Batch`: None for plain texts, or bool `[batch, 1, seq, seq]`.
             positions: `[batch, seq]`; not used without mask and lengths, where positions are 0, 1, 2, ...
             lengths: tokens of each of the plain texts that stand one after the other in every row; None where
                 a row is one text.
             tokens: `[batch, seq]`, int64; used only where `needs_tokens`.
+            layers: the memory's block: of all states, of each row, or of each text of a single row. None: `layer`.
 
         Raises:
-            ValueError: a mask of another shape, or no tokens where they are needed.
+            ValueError: a mask of another shape, no tokens where they are needed, or other blocks than `layer` where
+                this part of a model does not let states in after these (`staggers`).
         """
         if attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(f"a mask is [batch, 1, seq, seq], not {list(attention_mask.shape)}")
+        staggered = self._staggered(hidden, lengths, layers)
         if self.needs_tokens:
             if tokens is None:
                 raise ValueError("the whole model runs, which needs the tokens")
@@ -90,23 +105,35 @@ class Upper(nn.Module):
         if not self.direct:
             return in_rows(self._blocks, (hidden,), attention_mask, lengths)
         if attention_mask is None and lengths is None:
-            return self._blocks(hidden)
+            return self._blocks(hidden, staggered)
         places = _repeated(positions, len(hidden))
         return self._blocks(
             hidden,
+            staggered,
             attention_mask=_repeated(attention_mask, len(hidden)),
             position_ids=places,
             lengths=None if lengths is None else attention.TextRow(lengths, hidden.device),
             depths=places if lengths is None else None,
         )
 
-    def _blocks(self, hidden: Tensor, **told: Any) -> Tensor:
-        self._given.hidden = hidden
+    def _staggered(
+        self, hidden: Tensor, lengths: Sequence[int] | None, layers: int | Sequence[int] | None
+    ) -> Staggered | None:
+        """Return the states as they are let in; None where all go in after `layer`."""
+        if layers is None or {self.layer} == ({layers} if isinstance(layers, int) else {*layers}):
+            return None
+        if not self.staggers:
+            raise ValueError(f"blocks above {self.layer}: states are let in there, not after {layers}")
+        each = [layers] * len(hidden) if isinstance(layers, int) else list(layers)
+        return Staggered(hidden, each, None if len(each) == len(hidden) else lengths)
+
+    def _blocks(self, hidden: Tensor, staggered: Staggered | None = None, **told: Any) -> Tensor:
+        self._given.hidden, self._entrance.states = hidden, staggered
         try:
             with in_fewer_kernels(self.model) if self._rotates else nullcontext():
                 output = self.model.base_model(inputs_embeds=hidden, use_cache=False, **told)
         finally:
-            self._given.hidden = None
+            self._given.hidden = self._entrance.states = None
         # some families (Mamba) keep hidden states in float32 up to the head
         final: Tensor = output.last_hidden_state.to(self.head_weight.dtype)
         return final
@@ -178,6 +205,35 @@ class Upper(nn.Module):
             logger.info("%s above block %d, %s: %s", type(self.model).__name__, self.layer, self._way(), error)
             return False
 
+    @torch.no_grad()
+    def try_to_stagger(self, whole: Reference, dtype: torch.dtype) -> None:
+        """Let states in after any of the blocks from now on, if logits are then the whole model's.
+
+        Args:
+            whole: what the whole model gives.
+            dtype: of the model.
+        """
+        last = len(whole.hidden[0]) - 1
+        if not self.direct or self.layer == last:
+            return
+        self.staggers = True
+        device, lengths = self.head_weight.device, [len(text) for text in whole.texts]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+        of_rows = [self.layer, self.layer + 1, last]
+        of_texts = [last, *[self.layer] * (len(lengths) - 1)]
+        rows = torch.stack([torch.cat([text[layer] for text in whole.hidden]) for layer in of_rows]).to(device)
+        texts = torch.cat([text[layer] for text, layer in zip(whole.hidden, of_texts, strict=True)])[None].to(device)
+        wanted = torch.cat(whole.logits)
+        try:
+            found = [*self(rows, None, positions, lengths, layers=of_rows)]
+            found += [*self(texts, None, positions, lengths, layers=of_texts)]
+            self.staggers = all(alike(self.logits(each), wanted, dtype) for each in found)
+        except (TypeError, ValueError, IndexError, RuntimeError, AttributeError, KeyError) as error:
+            if failure_kind(error) == "memory":
+                raise
+            logger.info("%s above block %d, staggered: %s", type(self.model).__name__, self.layer, error)
+            self.staggers = False
+
     def _way(self) -> str:
         return "texts as they come" if self.direct else "a row each"
 
@@ -200,14 +256,17 @@ def load_upper(card: ModelCard, layer: int, dtype: torch.dtype, device: torch.de
         raise ValueError(f"layer {layer} is not one of the {card.num_blocks} blocks of {card.name}")
     device, part = torch.device(device), f"upper_{layer}"
     kept = kept_verdict(card, dtype, device, part)
+    if kept and "staggers" not in kept and kept["way"] == "direct":
+        kept = None  # an earlier version's
     ways = [kept["way"]] if kept else [*(["direct"] if attention_can_be_told(card) else []), "rows"]
     for way in ways:
         upper = None if way == "whole" else _load(card, layer, dtype, device, way, kept)
         if upper is not None and (kept or upper.agrees(reference(card, dtype, device), dtype)):
             if not kept:
-                outputs = reference(card, dtype, device).outputs
-                verdict = {"way": way, "outputs": outputs, "by_parts": upper.head.by_parts}
-                keep_verdict(card, dtype, device, part, verdict)
+                whole = reference(card, dtype, device)
+                upper.try_to_stagger(whole, dtype)
+                verdict = {"way": way, "outputs": whole.outputs, "by_parts": upper.head.by_parts}
+                keep_verdict(card, dtype, device, part, verdict | {"staggers": upper.staggers})
             return upper
         del upper
     warnings.warn(
@@ -233,7 +292,10 @@ def _load(
     if found is None:
         return None
     model, given = found
-    upper = Upper(model, given, layer, direct=way == "direct")
+    entrance = let_in(find_blocks(model)[2], layer, outputs) if way == "direct" else None
+    upper = Upper(model, given, layer, direct=way == "direct", entrance=entrance)
+    if kept:
+        upper.staggers = bool(kept.get("staggers", False))
     if kept and not kept.get("by_parts", True):
         upper.head.general()
     return upper

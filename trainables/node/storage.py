@@ -11,23 +11,21 @@ the environment (`AWS_…`) and `~/.aws`. Keys may stand in an address: `s3://KE
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import BaseError
 
 from trainables.errors import ConfigError
 from trainables.node.addresses import keep_keys, keys_of, shown, without_secrets
 from trainables.node.cache_dir import user_path
 from trainables.node.connection import connect
+from trainables.node.places import FolderPlace, ObjectPlace
 
 
 class StorageError(ConfigError, OSError):
@@ -64,7 +62,7 @@ class Storage:
         """
         self.is_local = not _is_remote(str(uri))
         self.uri = str(_local(str(uri))) if self.is_local else _public(str(uri))
-        self._place = _Folder(self.uri) if self.is_local else _objects(self.uri)
+        self._place = FolderPlace(self.uri) if self.is_local else _objects(self.uri)
 
     def full(self, path: str = "") -> str:
         """Return a path as a person would type it, the address included; its options stay at the end."""
@@ -190,147 +188,6 @@ class Storage:
             ) from None
 
 
-class _Folder:
-    errors = (OSError,)
-    changed = (FileExistsError,)
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def read(self, path: str) -> tuple[bytes, str]:
-        with open(self._at(path), "rb") as file:
-            return file.read(), _file_version(os.fstat(file.fileno()))
-
-    def written_at(self, path: str) -> float:
-        return os.stat(self._at(path)).st_mtime
-
-    def write(self, path: str, data: bytes) -> None:
-        self._put(path, data, os.replace)
-
-    def create(self, path: str, data: bytes) -> str:
-        self._put(path, data, _link)
-        return self.read(path)[1]
-
-    def update(self, path: str, data: bytes, version: str) -> str:
-        raise NotImplementedError
-
-    def move(self, path: str, target: str) -> None:
-        os.replace(self._at(path), self._at(target))
-
-    def delete(self, path: str) -> None:
-        os.unlink(self._at(path))
-
-    def exists(self, path: str) -> bool:
-        return os.path.isfile(self._at(path))
-
-    def size(self, path: str) -> int:
-        return os.stat(self._at(path)).st_size
-
-    def folders(self, path: str) -> list[str]:
-        with os.scandir(self._at(path)) as entries:
-            return [entry.name for entry in entries if entry.is_dir()]
-
-    def files(self, path: str) -> list[str]:
-        with os.scandir(self._at(path)) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
-
-    def find(self, folder: str, name: str) -> list[str]:
-        found, pending = [], [folder]
-        while pending:
-            here = pending.pop()
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._at(here)) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(f"{here}/{entry.name}")
-                    elif entry.name == name:
-                        found.append(f"{here}/{entry.name}")
-        return found
-
-    def _put(self, path: str, data: bytes, settle: Callable[[str, str], None]) -> None:
-        """Write beside the target and flush to the disk; `settle` then makes it the target in one step."""
-        target = self._at(path)
-        folder, name = os.path.split(target)
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except FileExistsError as error:  # a file where a folder is to be: nobody's conditional put
-            raise NotADirectoryError(error.errno, "a file is in the way") from None
-        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with open(temporary, "xb") as stream:  # mode and group as umask and folder have it
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            settle(temporary, target)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-    def _at(self, path: str) -> str:
-        return os.path.join(self._root, path)
-
-
-class _Objects:
-    errors = (OSError, BaseError)
-    changed = (AlreadyExistsError, PreconditionError)
-
-    def __init__(self, store: Any, prefix: str) -> None:
-        self._store, self._prefix = store, prefix.strip("/")
-
-    def read(self, path: str) -> tuple[bytes, str]:
-        found = obstore.get(self._store, self._key(path))
-        return bytes(found.bytes()), str(found.meta["e_tag"] or "")
-
-    def written_at(self, path: str) -> float:
-        return float(obstore.head(self._store, self._key(path))["last_modified"].timestamp())
-
-    def write(self, path: str, data: bytes) -> None:
-        self._put(path, data, "overwrite")
-
-    def create(self, path: str, data: bytes) -> str:
-        return self._put(path, data, "create")
-
-    def update(self, path: str, data: bytes, version: str) -> str:
-        if not version:
-            raise NotImplementedError
-        return self._put(path, data, {"e_tag": version})
-
-    def move(self, path: str, target: str) -> None:
-        obstore.rename(self._store, self._key(path), self._key(target))
-
-    def delete(self, path: str) -> None:
-        obstore.delete(self._store, self._key(path))
-
-    def exists(self, path: str) -> bool:
-        try:
-            obstore.head(self._store, self._key(path))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def size(self, path: str) -> int:
-        return int(obstore.head(self._store, self._key(path))["size"])
-
-    def folders(self, path: str) -> list[str]:
-        found = obstore.list_with_delimiter(self._store, self._key(path) or None)
-        return [prefix.rpartition("/")[2] for prefix in found["common_prefixes"]]
-
-    def files(self, path: str) -> list[str]:
-        found = obstore.list_with_delimiter(self._store, self._key(path) or None)
-        return [item["path"].rpartition("/")[2] for item in found["objects"]]
-
-    def find(self, folder: str, name: str) -> list[str]:
-        skip = len(self._key("")) + 1 if self._prefix else 0
-        pages = obstore.list(self._store, self._key(folder) or None, chunk_size=1000)
-        paths = (item["path"] for page in pages for item in page)
-        return [path[skip:] for path in paths if path.rpartition("/")[2] == name]
-
-    def _put(self, path: str, data: bytes, mode: Any) -> str:
-        return str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"] or "")
-
-    def _key(self, path: str) -> str:
-        return "/".join(filter(None, (self._prefix, path)))
-
-
 def read_bytes(location: str) -> bytes:
     """Return the bytes of a file named by its whole address; FileNotFoundError where there is none."""
     folder, name = _split(location)
@@ -375,17 +232,6 @@ def _local(location: str) -> Path:
     return user_path(location.removeprefix("file://")).absolute()
 
 
-def _file_version(found: os.stat_result) -> str:
-    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-
-
-def _link(temporary: str, target: str) -> None:
-    try:
-        os.link(temporary, target)
-    except PermissionError:  # a file system without hard links
-        raise NotImplementedError from None
-
-
 def _public(uri: str) -> str:
     """Return an object store's address without the secrets in it, which are kept for `_objects`."""
     clean, secrets = without_secrets(uri)
@@ -400,7 +246,7 @@ def _bucket(uri: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}{mark}{options}"
 
 
-def _objects(uri: str) -> _Objects:
+def _objects(uri: str) -> ObjectPlace:
     scheme, _, rest = uri.partition("://")
     base, _, options = rest.partition("?")
     bucket, _, prefix = base.partition("/")
@@ -408,7 +254,7 @@ def _objects(uri: str) -> _Objects:
     try:
         if not bucket:
             raise ValueError("it names no bucket")
-        return _Objects(connect(scheme, bucket, "&".join(filter(None, (options, keys)))), prefix)
+        return ObjectPlace(connect(scheme, bucket, "&".join(filter(None, (options, keys)))), prefix)
     except (BaseError, ValueError) as error:
         raise ConfigError(
             f"storage={shown(uri)!r}: cannot be reached ({_reason(error)}); give a folder or an s3:// address"

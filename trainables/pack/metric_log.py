@@ -52,12 +52,19 @@ class MetricLog:
         """Keep plain values as the content of a file."""
         self.files[member][file] = json.dumps(content).encode()
 
-    def spend(self, members: Sequence[int], timings: Mapping[str, float]) -> None:
-        """Add seconds by part, shared equally by those for whom they were spent."""
+    def spend(self, members: Sequence[int], timings: Mapping[str, float], work: Sequence[float] | None = None) -> None:
+        """Add seconds by part, shared by those for whom they were spent.
+
+        Args:
+            members: these.
+            timings: seconds by part.
+            work: of every member of the pack; they share in proportion to it. None: equally.
+        """
+        whole = len(members) if work is None else sum(work[member] for member in members)
         for member in members:
-            own = self.timings[member]
+            own, share = self.timings[member], (1 if work is None else work[member]) / whole
             for part, seconds in timings.items():
-                own[part] = own.get(part, 0.0) + seconds / len(members)
+                own[part] = own.get(part, 0.0) + seconds * share
 
     def state(self, member: int) -> dict[str, Any]:
         """Return what a checkpoint keeps of a member."""

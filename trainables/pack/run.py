@@ -85,6 +85,7 @@ class PackRun:
             self._titles,
         )
         self.adapter: Adapter[Any] = plans[0].load()(plans, cache.parts(self._spec), shared)
+        self._work = [plan.train_token_flops(self.adapter.parts.card) for plan in plans]
         self.epochs, self.finished = [0] * len(tasks), set[int]()
         for k, found in enumerate(checkpoints):
             if found is None:
@@ -151,7 +152,7 @@ class PackRun:
         start = time.perf_counter()
         epochs = {self.epochs[k] for k in members}
         means = self.adapter.train_epoch(*epochs) if len(epochs) == 1 else self.adapter.train_epochs(self.epochs)
-        self.log.spend(members, {"train_s": time.perf_counter() - start})
+        self.log.spend(members, {"train_s": time.perf_counter() - start}, self._work)
         for k in members:
             self.epochs[k] += 1
             if not self.adapter.active[k]:

@@ -13,12 +13,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from trainables.adapters.registry import ADAPTERS
+from trainables.adapters.split import NotTogether
 from trainables.errors import OWN_KINDS, Failure
 from trainables.lm.placement import free_memory
 from trainables.node.addresses import shown
@@ -86,6 +88,7 @@ def start_runs(
     """Return runs for the tasks of a pack: one, where the adapter can have members at different epochs.
 
     Where it cannot, those whose checkpoints stand at the same epoch are a run; where it does not pack, each task is.
+    So are those at one block, where a model's blocks do not let states in after any of them.
     What is stored is only asked. A checkpoint that cannot be used is removed and `say` told why; its trial starts over.
 
     Args:
@@ -107,17 +110,29 @@ def start_runs(
         except BadCheckpoint as error:
             _start_over(task, error, say)
             found[task.id] = None
+    apart = False
     while True:
         try:
-            return _runs(tasks, found, cache, trunk_layers)
+            return _runs(tasks, found, cache, trunk_layers, apart)
+        except NotTogether:
+            apart = True
         except UnfitCheckpoint as error:
             _start_over(next(task for task in tasks if task.id == error.trial), error, say)
             found[error.trial] = None
 
 
 def _ask_runs(tasks: Sequence[TrialTask], cache: ProcessCache) -> list[AskRun]:
-    packs = ADAPTERS[tasks[0].spec.method].packs
-    return [AskRun(group, cache) for group in ([tasks] if packs else [[task] for task in tasks])]
+    if not ADAPTERS[tasks[0].spec.method].packs:
+        return [AskRun([task], cache) for task in tasks]
+    try:
+        return [AskRun(sorted(tasks, key=_block), cache)]
+    except NotTogether:
+        return [AskRun(list(group), cache) for _, group in groupby(sorted(tasks, key=_block), key=_block)]
+
+
+def _block(task: TrialTask) -> int:
+    """Return the memory's block, by which members of a run stand together."""
+    return -1 if task.spec.layer is None else task.spec.layer
 
 
 def _start_over(task: TrialTask, error: BadCheckpoint, say: Callable[[str], None]) -> None:
@@ -130,13 +145,15 @@ def _runs(
     found: Mapping[str, Checkpoint | None],
     cache: ProcessCache,
     trunk_layers: Sequence[int],
+    apart: bool,
 ) -> list[PackRun]:
+    """Make the runs; `apart` says that members at different blocks cannot be in one."""
     adapter = ADAPTERS[tasks[0].spec.method]
     groups: dict[Any, list[TrialTask]] = {}
-    for task in tasks:
+    for task in sorted(tasks, key=_block) if adapter.packs else tasks:
         state = found[task.id]
         epoch = 0 if state is None or adapter.own_texts else state.epoch
-        groups.setdefault(epoch if adapter.packs else task.id, []).append(task)
+        groups.setdefault((epoch, _block(task) if apart else 0) if adapter.packs else task.id, []).append(task)
     ordered = sorted(groups.items()) if adapter.packs else groups.items()
     return [PackRun(group, cache, trunk_layers, [found[task.id] for task in group]) for _, group in ordered]
 

@@ -86,6 +86,8 @@ class TrialSpec:
         _TRAINING,
         Part.MEMORY,
         costs=True,
+        may_differ=True,
+        by_adapter=True,
         low=0,
     )
     depth: float | None = declare(
@@ -220,7 +222,7 @@ class TrialSpec:
     )
     # How it is run, and what it is called.
     micro_batch_tokens: int = declare(
-        16384, "tokens of a pack in one forward pass", Role.RESOURCE, may_differ=True, low=1
+        16384, "tokens of a pack in one forward pass", Role.RESOURCE, costs=True, may_differ=True, low=1
     )
     checkpoint_every_s: float = declare(60.0, "seconds between checkpoints", Role.RESOURCE, may_differ=True, low=0)
     keep_memory: bool = declare(

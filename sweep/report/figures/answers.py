@@ -8,19 +8,8 @@ from types import MappingProxyType
 
 from matplotlib.axes import Axes
 
-from sweep.report.conclusions import (
-    COST,
-    FORGETTING,
-    HELPS,
-    LAYER,
-    STRUCTURE,
-    SURE,
-    Difference,
-    Evidence,
-    differences_from_pretrained,
-    of_fever,
-    of_units,
-)
+from sweep.report.conclusions import COST, FORGETTING, HELPS, LAYER, STRUCTURE, SURE
+from sweep.report.evidence import Difference, Evidence, differences_from_pretrained, of_fever, of_units
 from sweep.report.figures.drawing import (
     MAX_PANELS,
     Figure,

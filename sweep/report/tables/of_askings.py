@@ -10,7 +10,7 @@ from sweep.report.answers import FEVER, read_answers
 from sweep.report.asked import ASKED, later_askings
 from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.fever import RESAMPLES, compare_all, spread
-from sweep.report.conclusions import Difference, of_fever
+from sweep.report.evidence import Difference, of_fever
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import References, is_baseline
 from sweep.report.study import Study, Trial

@@ -62,6 +62,11 @@ class Layout:
     order: Callable[[Any], Any] | None = None
 
 
+def metric_named(name: str) -> Callable[[Trial], float | None]:
+    """Return what reads a metric of a trial."""
+    return lambda trial: trial.metric(name)
+
+
 def sort_key(values: Iterable[Any]) -> list[tuple[int, float, str]]:
     """Order mixed values: nothing first, numbers by size, then texts."""
     keys = []

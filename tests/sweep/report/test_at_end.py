@@ -12,8 +12,8 @@ import pytest
 import sweep.report.at_end as at_end
 from sweep.records.sweep_storage import SweepStorage
 from sweep.run import answer_lines
+from sweep.running.closing import Closing
 from sweep.running.interrupts import handled_signals
-from sweep.running.sweep import SweepRun
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -49,11 +49,9 @@ def test_it_is_written_again_only_when_its_records_have_changed(fake, storage):
     assert made(storage)[1] and made(storage) == (second, [])
 
 
-def run_of(storage: SweepStorage, interrupts, **options) -> SweepRun:
-    run = SweepRun.__new__(SweepRun)
-    run._storage, run._name, run._index, run._interrupts = storage, "s", storage.index(), interrupts
-    run._options, run._say = SimpleNamespace(report=True, **options), lambda line: None
-    return run
+def closing(storage: SweepStorage, interrupts) -> Closing:
+    voice = SimpleNamespace(say=lambda line: None)
+    return Closing(storage, "s", storage.index(), SimpleNamespace(report=True), None, interrupts, voice, 0.0)
 
 
 def test_a_mistake_of_the_report_does_not_end_the_run(storage, monkeypatch):
@@ -62,7 +60,7 @@ def test_a_mistake_of_the_report_does_not_end_the_run(storage, monkeypatch):
 
     monkeypatch.setattr(at_end, "build_report", broken)
     with handled_signals() as interrupts:
-        assert run_of(storage, interrupts)._report("") == (None, "ZeroDivisionError: by accident")
+        assert closing(storage, interrupts).report("") == (None, "ZeroDivisionError: by accident")
 
 
 def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_as_little_as_before(
@@ -76,7 +74,7 @@ def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_a
     with handled_signals() as interrupts:
         with interrupts.graceful(lambda reason: None, lambda: None):
             pass
-        assert run_of(storage, interrupts)._report("") == (None, "it was interrupted")
+        assert closing(storage, interrupts).report("") == (None, "it was interrupted")
         assert not storage.exists("s/report/report.html")
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -85,7 +83,7 @@ def test_the_first_signal_leaves_the_report_out_and_later_ones_disturb_the_end_a
 
 def test_an_interrupted_run_writes_none(storage):
     with handled_signals() as interrupts:
-        assert run_of(storage, interrupts)._report("interrupted")[0] is None
+        assert closing(storage, interrupts).report("interrupted")[0] is None
     assert not storage.exists("s/report/report.html")
 
 

@@ -84,6 +84,7 @@ def test_nothing_recorded_yet_is_a_report_too(fake):
     assert "0 trials recorded" in (fake.root / "s" / "report" / "report.md").read_text()
 
 
+@pytest.mark.thorough(beside="tests/sweep/report/test_conclusions.py::test_a_pretrained_model_of_another_sweep_serves")
 def test_several_sweeps_at_once_share_baselines(fake):
     fake.add("few_shot", "all", method="pretrained", accuracy=0.2)
     fake.add("content", "all", depth=0.5, accuracy=0.9)

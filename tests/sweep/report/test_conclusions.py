@@ -12,7 +12,8 @@ from sweep.report.build import build_report
 from sweep.report.comparisons.by_unit import UnitComparison, unit_comparisons
 from sweep.report.comparisons.counterfact import counterfact_comparisons
 from sweep.report.comparisons.fever import compare_all
-from sweep.report.conclusions import COST, HELPS, LAYER, STRUCTURE, SURE, Conclusion, Evidence, conclude
+from sweep.report.conclusions import COST, HELPS, LAYER, STRUCTURE, SURE, Conclusion, conclude
+from sweep.report.evidence import Evidence
 from sweep.report.figures.answers import answer_figures
 from sweep.report.findings import extras_of
 from sweep.report.references import References
@@ -159,6 +160,7 @@ def test_structure_is_held_against_plain_memorising(fake):
 
 
 @pytest.mark.parametrize("names", [["s"], ["s", "t"]])
+@pytest.mark.thorough(only=("names1",))
 def test_each_answer_of_the_first_page_has_its_figure(fake, names):
     for sweep in names:
         add(fake, 0.3, sweep, method="pretrained")
@@ -212,6 +214,7 @@ def test_what_is_lost_is_counted(fake):
     assert "Not in it: 1 diverged, 1 without a result yet." in concluded(fake)[SURE].sentences
 
 
+@pytest.mark.thorough(beside="test_a_pretrained_model_of_another_sweep_serves")
 def test_report_and_mlflow_say_the_same_also_where_sweeps_share_a_storage(fake):
     add(fake, 0.2, sweep="few_shot", method="pretrained")
     add(fake, 0.9)

@@ -79,6 +79,7 @@ def test_without_a_baseline_structure_is_compared_with_plain_memorising_alone(st
     assert finding.note.startswith("Of 96 claims 0 newly right, 36 newly wrong, compared with plain memorising")
 
 
+@pytest.mark.thorough(beside="test_without_a_baseline_structure_is_compared_with_plain_memorising_alone")
 def test_a_baseline_of_another_sweep_serves_and_changes_the_findings(storage) -> None:
     before = extras_of(storage, ["study"], storage.index()).findings
     add(storage, "few_shot", right=2, method="pretrained")

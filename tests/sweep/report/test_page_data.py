@@ -85,6 +85,7 @@ def test_every_trial_has_a_row_with_its_verdict_and_what_is_known_of_it(fake):
     assert f'href="#trial-{diverged}"' in page and "its loss was no number any more" in page
 
 
+@pytest.mark.thorough(beside="test_answers_that_changed_can_be_read_back_from_the_page")
 def test_the_least_telling_answers_are_left_out_where_the_page_would_become_too_large(fake, monkeypatch):
     add(fake, method="pretrained", accuracy=0.3)
     most, least = add(fake, layer=2, accuracy=0.9), add(fake, layer=3, accuracy=0.33)

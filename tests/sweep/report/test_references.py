@@ -13,7 +13,7 @@ from sweep.report.build import Options, build_report
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import References, mixed_code, mixed_versions
 from sweep.report.study import Trial, load_study
-from sweep.report.tables.of_the_study import code_table
+from sweep.report.tables.of_all_trials import code_table
 from trainables.lm.card import model_card
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_FIELDS, identity, trial_id

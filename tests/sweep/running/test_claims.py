@@ -15,8 +15,9 @@ import pytest
 from sweep.planning.plan_of import plan_of
 from sweep.records import lease
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running import ledger as ledger_module
-from sweep.running.ledger import Ledger, Packing
+from sweep.running import other_sweeps
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from sweep.space import ALL, Space, Stage, checked
 from tests.rows import OpenRow
 
@@ -60,7 +61,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(other_sweeps, "ASK_AGAIN_S", 0.0)
 
 
 class Run:
@@ -173,7 +174,7 @@ def test_a_failed_trial_of_another_sweep_is_run_again_only_when_asked(address: s
 def test_the_claim_of_a_dead_run_is_taken_over(address: str, row: OpenRow) -> None:
     row("a sweep that others wait for is dead", 1, "its claims are taken over")
     run = Run(address, "one")
-    trial = run.ledger._queue[0].points[0].id
+    trial = run.ledger.backlog.queue.packs[0].points[0].id
     with subprocess.Popen(
         [sys.executable, "-c", HELD, address, trial], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as dying:
@@ -197,6 +198,9 @@ def test_of_two_that_take_over_a_dead_runs_claim_one_has_it(address: str) -> Non
     two.end()
 
 
+@pytest.mark.thorough(
+    beside="tests/sweep/records/test_locks.py::test_a_take_over_between_reading_a_version_and_writing_is_noticed"
+)
 def test_a_run_that_has_lost_its_lock_gets_no_more_packs(s3_options: str) -> None:
     run = Run(f"s3://bucket/{uuid.uuid4().hex}?{s3_options}", "one")
     taken = run.take()

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.full import check_alone
 from sweep.records.steering import FINISH_EARLY, PAUSE, RESUME, STOP
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running import ledger as ledger_module
+from sweep.running import sampled
 from sweep.running.exchange import HandedPack, PackExchange
 from sweep.space import ALL, LogUniform, OneOf, Sampling, Space, Stage
 from tests.sweep.running.faults import applied, plan
@@ -57,7 +57,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[HandedPack]:
 @pytest.fixture(autouse=True)
 def several_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four of the twelve may be under way."""
-    monkeypatch.setattr(ledger_module, "INFORMED", 3)
+    monkeypatch.setattr(sampled, "INFORMED", 3)
 
 
 def orders(run: Run) -> list[str]:
@@ -92,7 +92,10 @@ def test_a_trial_joins_a_grid_pack_when_another_diverges(ready: Any, space: Spac
     wild = replace(space, axes={"model": space.axes["model"], "lr": rates}, fixed=fixed)
     wild = replace(wild, stages=(Stage(name="rates", axes={"model": ALL, "lr": ALL}),))
     run = Run(*ready, wild, tmp_path / "out", 2)
-    assert [[point.spec.lr for point in pack.points] for pack in run.ledger._queue] == [rates[:2], rates[2:]]
+    assert [[point.spec.lr for point in pack.points] for pack in run.ledger.backlog.queue.packs] == [
+        rates[:2],
+        rates[2:],
+    ]
     found = run.go()
     assert {record["status"] for record in found.values()} == {"done", "diverged"} and len(found) == 4
     # one takes the place of the one that diverged; when its companion is over, the last one joins it
@@ -147,6 +150,7 @@ def test_a_driver_that_is_killed_leaves_orders_that_the_next_one_removes(
 
 
 @pytest.mark.parametrize("command", [STOP, PAUSE, FINISH_EARLY])
+@pytest.mark.thorough(only=("pause", "stop"))
 def test_a_sweep_is_steered_while_its_packs_are_kept_full(
     ready: Any, drawn: Space, tmp_path: Path, command: str, monkeypatch: Any
 ) -> None:
@@ -185,7 +189,7 @@ def test_trials_under_way_are_claimed_also_those_that_joined(ready: Any, drawn: 
     storage = SweepStorage(str(tmp_path / "out"))
     with storage.lock("both"):
         run = Run(*ready, drawn, tmp_path / "out", 8)
-        run.ledger._claims = storage.claims("both")
+        run.ledger.backlog.others._claims = storage.claims("both")
         other, held = SweepStorage(str(tmp_path / "out")), []
         with other.lock("other"):
             claims = other.claims("other")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sweep.running import exchange
+from sweep.running.display import Display
 from sweep.running.exchange import SILENT_S, PackExchange
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.progress import SweepProgress
 from tests.sweep.running.test_ledger import open_ledger
 
 REPORT = {"progress": {}, "results": [], "versions": {}, "host": "far", "pid": 321, "node": "n1", "device": "cpu"}

@@ -19,12 +19,13 @@ from sweep.records.record import Record
 from sweep.records.steering import read_steering
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
 from sweep.running.options import RunOptions, executor_for
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.pack_queue import Packing
+from sweep.running.progress import SweepProgress
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 from tests.rows import OpenRow
 from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan
@@ -210,12 +211,14 @@ def test_stages_open_and_results_are_the_same_whatever_executes_them(start: Open
     assert all(same(first, other) for other in others)
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_what_is_recorded_is_not_run_again(start: Open) -> None:
     start().go()
     again = start()
     assert again.go() and again.heard.began == []
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them(
     start: Open, space: Space, ready: Any, tmp_path: Path
 ) -> None:
@@ -224,21 +227,23 @@ def test_an_interrupted_run_keeps_checkpoints_and_the_next_one_goes_on_from_them
     run.heard.on_epoch = lambda trial, epoch: run.ledger.stop("interrupted") if not run.ledger.stopping else None
     assert run.go() == {}
     begun = set(run.heard.began)
-    assert run.checkpoints == run.trainings(begun) and len(begun) == 1
+    assert run.checkpoints == run.trainings(begun) and len(begun) == 2, "both layers, in one pack"
     rest = start(longer(space, 5))
     found = rest.go()
     assert same(outcome(found), outcome(whole)) and not rest.checkpoints
     assert all(rest.heard.epochs[trial][0] > 1 for trial in begun)
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_the_stop_file_ends_packs_after_their_epoch_with_a_checkpoint(start: Open, space: Space) -> None:
     run = start(longer(space, 5), size=1)
-    run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file).touch()
+    run.heard.on_epoch = lambda trial, epoch: Path(run.ledger.stop_file.path).touch()
     assert run.go() == {}
     assert run.checkpoints == run.trainings(run.heard.began) and len(run.checkpoints) == 2
     assert run.ledger.outcome()["missing"] == 3
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
     start: Open, space: Space, tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -255,9 +260,10 @@ def test_a_model_that_breaks_fails_its_trials_and_the_other_models_go_on(
     assert any(line.startswith("stage cannot go on: layer for") for line in run.said)
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_a_bug_is_tried_once_more_and_then_recorded_with_its_traceback(start: Open, faults: Path) -> None:
     run = start(size=1)
-    point = run.ledger._queue[0].points[0]
+    point = run.ledger.backlog.queue.packs[0].points[0]
     first = point.id
     plan(faults, {"kind": "bug", "trial": point.training, "times": 2})
     found = run.go()
@@ -269,6 +275,7 @@ def test_a_bug_is_tried_once_more_and_then_recorded_with_its_traceback(start: Op
     assert len(found) == 2, "the stage that waits for the choice is not run"
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_a_failure_that_is_no_trials_own_is_tried_again_and_leaves_no_trace(
     start: Open, space: Space, faults: Path
 ) -> None:
@@ -281,6 +288,7 @@ def test_a_failure_that_is_no_trials_own_is_tried_again_and_leaves_no_trace(
     assert sorted(run.heard.began) == sorted(found), "a trial that is tried again is announced once"
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
     start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
@@ -295,6 +303,7 @@ def test_a_failure_that_never_ends_stops_the_sweep_and_the_next_run_goes_on(
     assert {record["status"] for record in again.go().values()} == {"done"} and len(again.heard.finished) == 3
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_packs_that_do_not_fit_are_halved_and_a_single_trial_fails_for_memory(
     start: Open, space: Space, faults: Path, row: OpenRow
 ) -> None:
@@ -306,6 +315,7 @@ def test_packs_that_do_not_fit_are_halved_and_a_single_trial_fails_for_memory(
     assert {record["status"] for record in run.go().values()} == {"done"} and applied(faults) == [0]
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_a_trial_that_does_not_fit_alone_says_so(start: Open, faults: Path) -> None:
     plan(faults, {"kind": "memory", "times": 1})
     run = start(size=1)
@@ -335,6 +345,7 @@ def sampled(space: Space) -> Space:
     )
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_sampled_trials_are_stopped_early_by_their_own_stages_metric(start: Open, space: Space, request: Any) -> None:
     run = start(sampled(space), size=8)
     found = run.go()
@@ -355,6 +366,7 @@ def test_sampled_trials_are_stopped_early_by_their_own_stages_metric(start: Open
     assert all(same(mine[0], other) for other in mine[1:])
 
 
+@pytest.mark.thorough(only=("ray",))
 def test_what_the_exchange_raises_ends_the_run(start: Open) -> None:
     run = start(size=1)
 
@@ -366,6 +378,7 @@ def test_what_the_exchange_raises_ends_the_run(start: Open) -> None:
         run.go()
 
 
+@pytest.mark.thorough(beside="tests/sweep/test_imports.py::test_what_a_part_of_the_driver_imports")
 def test_the_local_executor_imports_no_ray(space: Space, tmp_path: Path) -> None:
     """A whole run by the command, in a process of its own where Ray cannot be imported."""
     small = {**space.fixed, "model": space.axes["model"][0], "layer": 2, "alpha": 1.0}

@@ -171,11 +171,13 @@ def test_what_is_given_up_for_now_is_missing_and_the_next_run_tries_it_without_r
 
 def give(ledger: Ledger, layer_of_failed: int, kind: str) -> None:
     """Finish the first stage: one layer fails, the other is 1.0."""
-    for pack, begun in take(ledger):
+    ready = take(ledger)
+    for pack, begun in ready:
         failed = begun["identity"]["layer"] == layer_of_failed
         error = {"class": kind, "message": "went wrong", "traceback": ""}
         result = {"status": "failed", "error": error} if failed else {"status": "done", "metrics": {"memory/nll": 1.0}}
         ledger.finish(pack, {"id": begun["id"], **result})
+    for pack in dict.fromkeys(pack for pack, _ in ready):
         ledger.end_pack(pack)
 
 
@@ -186,7 +188,7 @@ def test_no_choice_while_a_candidate_lacks_a_result_for_no_reason_of_its_own(
     row(f"a candidate fails for no reason of its own ({kind})", 1, "nothing is chosen, and that is said")
     ledger, said = open_ledger(tmp_path)
     give(ledger, 3, kind)
-    assert take(ledger) == [] and ledger.exhausted and not ledger.choices
+    assert take(ledger) == [] and ledger.exhausted and not ledger.backlog.choosing.choices
     assert any("not decided while candidates" in line and f"3: failed ({kind}: went wrong)" in line for line in said)
     assert take(open_ledger(tmp_path)[0]) == []
 
@@ -197,7 +199,7 @@ def test_failed_candidates_are_named_and_a_retried_one_reopens_the_choice(tmp_pa
     give(ledger, 3, "memory")
     chosen = [line for line in said if line.startswith("chosen:")]
     assert len(chosen) == 2 and all("left out: 3, failed (memory: went wrong)" in line for line in chosen)
-    assert {choice["value"] for choice in ledger.choices.values()} == {1}
+    assert {choice["value"] for choice in ledger.backlog.choosing.choices.values()} == {1}
 
     again, said = open_ledger(tmp_path, retry_failed=True)
     retried = take(again)
@@ -215,14 +217,14 @@ def test_checkpoints_of_failed_trials_stay_and_those_of_recorded_ones_go(tmp_pat
     ledger, _ = open_ledger(tmp_path)
     ready = take(ledger)
     for number, (pack, begun) in enumerate(ready):
-        ledger.storage.write(ledger.checkpoint(begun["id"]), b"weights")
+        ledger.storage.write(ledger.backlog.records.checkpoint(begun["id"]), b"weights")
         error = {"class": "memory", "message": "no room", "traceback": ""} if number == 0 else None
         status = "failed" if number == 0 else "done"
         ledger.finish(pack, {"id": begun["id"], "status": status, "metrics": {"memory/nll": 1.0}, "error": error})
     ids = [begun["id"] for _, begun in ready]
     kept = ledger.storage.files("staged/checkpoints")
     assert kept == [f"{ids[0]}.safetensors"]
-    ledger.storage.write(ledger.checkpoint(ids[1]), b"written anew by a process that was stopped early")
+    ledger.storage.write(ledger.backlog.records.checkpoint(ids[1]), b"written anew by a process that was stopped early")
     ledger.storage.write("staged/stop", b"interrupted")
     open_ledger(tmp_path)
     assert ledger.storage.files("staged/checkpoints") == kept and not ledger.storage.exists("staged/stop")

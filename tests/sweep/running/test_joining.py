@@ -14,10 +14,11 @@ from sweep.planning.plan_of import plan_of
 from sweep.planning.points import Point
 from sweep.records.steering import FINISH_EARLY, PAUSE, STOP, new_wish
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
-from sweep.running.ledger import Ledger, Packing
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
+from sweep.running.progress import SweepProgress
 from sweep.space import ALL, OneOf, Sampling, Space, Stage, Uniform, checked
 from trainables.errors import Failure
 
@@ -69,7 +70,7 @@ def test_a_quarter_of_a_sampled_stage_is_under_way_and_who_is_over_makes_place_f
     (told,) = orders(ledger)
     assert [task["id"] for task in told["joined"]] == [ledger.point(trial).training for trial in joined]
     assert all(ledger.point(trial).pack_key == pack.points[0].pack_key for trial in joined)
-    assert {record["pack"] for record in ledger._begun.values()} == {pack.id}
+    assert {record["pack"] for record in ledger.backlog.records._begun.values()} == {pack.id}
     ledger.end_pack(pack.id)
     assert not orders(ledger)
 
@@ -83,7 +84,9 @@ def test_several_packs_share_that_quarter(tmp_path: Path, slots: int, each: int)
 def test_who_falls_behind_leaves_is_recorded_and_makes_place(tmp_path: Path) -> None:
     ledger = opened(tmp_path, tuned(), size=32)
     pack = handed(ledger)
-    for number, point in enumerate(sorted(pack.points, key=lambda point: list(ledger._curves).index(point.id))):
+    for number, point in enumerate(
+        sorted(pack.points, key=lambda point: list(ledger.backlog.sampled._curves).index(point.id))
+    ):
         ledger.epoch(point.training, 1, {"train/nll": 1.0 + number})
     left, joined = ledger.regroup(pack.id, {point.training: 1 for point in pack.points}, TOLD)
     assert len(left) == 3 == len(joined), "drawn one after the other, each is worse than the first"
@@ -99,8 +102,8 @@ def test_a_pack_takes_trials_of_its_own_kind_only(tmp_path: Path) -> None:
     last = ended(ledger, first, *first.points[:3])
     while joined := ended(ledger, first, *map(ledger.point, last)):
         last = joined
-    assert len(ledger.members["tune"]) == 16, "its model's trials, and none of the other's"
-    assert {ledger.point(trial).spec.model for trial in ledger.members["tune"]} == {"sample-llama"}
+    assert len(ledger.backlog.stages.members["tune"]) == 16, "its model's trials, and none of the other's"
+    assert {ledger.point(trial).spec.model for trial in ledger.backlog.stages.members["tune"]} == {"sample-llama"}
     second = handed(ledger)
     assert {point.spec.model for point in second.points} == {"sample-neox"}
 
@@ -112,10 +115,12 @@ def test_what_is_sampled_may_decide_with_whom_a_trial_runs(tmp_path: Path) -> No
     while (pack.points[0].spec.batch_size == 3) or len(pack.points) < 2:
         pack = handed(ledger)
     assert len({point.spec.batch_size for point in pack.points}) == 1
-    drawn = len(ledger.members["tune"])
+    drawn = len(ledger.backlog.stages.members["tune"])
     for _ in range(5):
         ended(ledger, pack)
-    assert len(ledger.members["tune"]) <= drawn + 1, "one that does not fit waits, and nothing is drawn meanwhile"
+    assert len(ledger.backlog.stages.members["tune"]) <= drawn + 1, (
+        "one that does not fit waits, and nothing is drawn meanwhile"
+    )
 
 
 def test_a_larger_trial_joins_only_where_so_many_of_its_size_fit(tmp_path: Path) -> None:
@@ -129,6 +134,23 @@ def test_a_larger_trial_joins_only_where_so_many_of_its_size_fit(tmp_path: Path)
     assert not ended(ledger, small, small.points[0]) and not ended(ledger, small, small.points[1])
     (joined,) = ended(ledger, small, small.points[2])
     assert ledger.point(joined).spec.memory_dim == 64, "two of them fit"
+
+
+def test_trials_at_another_block_join_once_half_of_the_places_are_free(tmp_path: Path) -> None:
+    grid = Stage(name="blocks", axes={"layer": ALL, "lr": ALL})
+    ledger = opened(tmp_path, grid, layer=[1, 2], lr=[1e-3, 2e-3, 3e-3, 4e-3])
+    pack = handed(ledger)
+    assert [point.spec.layer for point in pack.points] == [1] * 4
+    assert not ended(ledger, pack, pack.points[0])
+    assert [ledger.point(trial).spec.layer for trial in ended(ledger, pack, pack.points[1])] == [2, 2]
+    assert len(ended(ledger, pack, pack.points[2])) == 1, "now it is one of theirs"
+    assert [ledger.point(trial).spec.layer for trial in ended(ledger, pack, pack.points[3])] == [2]
+
+
+def test_a_stage_of_all_blocks_is_one_pack_with_more_to_join(tmp_path: Path) -> None:
+    grid = Stage(name="blocks", axes={"layer": ALL})
+    ledger = opened(tmp_path, grid, size=16, layer=[0, 1, 2, 3])
+    assert [point.spec.layer for point in handed(ledger).points] == [0, 1, 2, 3] and ledger.next_pack() is None
 
 
 def test_a_queued_trial_comes_before_one_that_is_drawn_and_is_handed_out_once(tmp_path: Path) -> None:
@@ -160,7 +182,7 @@ def test_nobody_joins_a_pack_with_a_trial_that_failed_before_nor_does_such_a_tri
     assert not ended(ledger, sound, sound.points[0]), "those that wait have failed"
     again = handed(ledger)
     assert {point.id for point in again.points} == {point.id for point in first.points}
-    ledger._queue += ledger._packs([sound.points[1]], 1, 1)  # a sound one waits
+    ledger.backlog.queue.put([sound.points[1]], 1)  # a sound one waits
     assert not ended(ledger, again, again.points[0])
 
 
@@ -182,7 +204,7 @@ def test_nobody_joins_a_pack_that_ends_nor_one_that_all_have_left(tmp_path: Path
     assert not ended(finishing, pack, pack.points[0])
     interrupted = opened(tmp_path / "other", tuned(), size=32)
     pack = handed(interrupted)
-    interrupted.note_stop("interrupted")
+    interrupted.stop_file.note("interrupted")
     assert not ended(interrupted, pack, pack.points[0])
 
 

@@ -16,7 +16,8 @@ from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
 from sweep.records.table import results_table
-from sweep.running.ledger import Ledger, Packing
+from sweep.running.ledger import Ledger
+from sweep.running.pack_queue import Packing
 from sweep.space import ALL, LARGEST, OTHERS, Best, OneOf, Sampling, Space, Stage, Uniform, checked
 
 BEST = Best(field="layer", stage="select", per=("model",))
@@ -105,7 +106,7 @@ def test_a_recorded_choice_is_not_changed_by_records_that_come_later(tmp_path):
 
 
 def test_failed_trials_wait_until_they_are_to_be_retried(tmp_path):
-    ledger, said = open_ledger(tmp_path, size=4)
+    ledger, said = open_ledger(tmp_path)
     for pack, begun in take(ledger):
         give(ledger, pack, begun, "failed" if begun["identity"]["layer"] == 1 else "done", **{"memory/nll": 1.0})
     assert {begun["identity"]["layer"] for _, begun in take(ledger)} == {3}
@@ -119,7 +120,7 @@ def test_the_same_failure_from_the_start_stops_the_sweep(tmp_path):
     for pack, begun in take(ledger)[:3]:
         give(ledger, pack, begun, "failed")
     assert "failed alike" in ledger.stopping and ledger.exhausted and ledger.next_pack() is None
-    assert Path(ledger.stop_file).is_file()
+    assert Path(ledger.stop_file.path).is_file()
 
 
 def test_one_success_keeps_it_going(tmp_path):
@@ -156,7 +157,7 @@ def test_the_storages_name_is_read_once_however_often_the_sweeps_plan_is_written
     monkeypatch.setattr(SweepStorage, "storage_id", lambda storage: asked.append(storage.uri) or real(storage))
     ledger, _ = open_ledger(tmp_path)
     finish_all(ledger, best=3)
-    ledger.write_manifest()
+    ledger.backlog.stages.write()
     assert len(asked) == 1
     assert read_sweep_file(SweepStorage(str(tmp_path)), "staged", MANIFEST)["storage"] == real(
         SweepStorage(str(tmp_path))

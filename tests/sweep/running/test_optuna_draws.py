@@ -181,6 +181,7 @@ def run(space: Path, storage: Path, *args: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("executor", [pytest.param("ray", marks=pytest.mark.slow), "local"])
+@pytest.mark.thorough(beside="test_a_second_run_knows_what_the_first_drew_and_judges_by_it")
 def test_draws_run_some_are_stopped_early_and_a_second_run_goes_on_where_the_first_ended(
     tmp_path, tiny_models, sample_data, executor
 ):

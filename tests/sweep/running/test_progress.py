@@ -1,164 +1,200 @@
-"""What a person sees while a sweep runs."""
+"""How far a sweep is, counted from what happens in it."""
 
 from __future__ import annotations
 
-import io
-import threading
-import time
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from rich.console import Console
 
-from sweep.heartbeat import Heartbeat
-from sweep.running.progress import Display
-from sweep.running.render import duration, left, one_line, view
-from sweep.running.state import PackState, StageState, SweepProgress, SweepState
-from trainables.errors import Failure
+from sweep.planning.expand import build_plan
+from sweep.planning.packs import make_packs
+from sweep.planning.plan import Plan
+from sweep.planning.points import Point
+from sweep.running.progress import SweepProgress
+from sweep.running.render import one_line
+from sweep.running.state import SweepState
+from sweep.space import ALL, Best, Space, Stage, checked
+
+EPOCHS = 10
+SPACE = Space(
+    name="two",
+    title="two stages",
+    axes={"layer": (1, 3, 5), "alpha": (0, 1)},
+    fixed={"data": "sample", "model": "sample-neox", "allocation": "simset1", "num_documents": 4, "epochs": EPOCHS},
+    stages=(
+        Stage(name="layers", axes={"layer": ALL}, fixed={"alpha": 0}),
+        Stage(name="alphas", axes={"alpha": ALL}, take=Best(field="layer", stage="layers", per=())),
+    ),
+)
 
 
-def state(**given: Any) -> SweepState:
-    stages = [
-        StageState("layer_selection", 24, 240.0, 240.0, ended={"done": 23, "failed": 1}),
-        StageState("inductive_with_a_long_name", 378, 3780.0, 945.0, ended={"done": 80, "diverged": 3}),
-        StageState("document_count", 60, 600.0, 0.0, waits_for="layer_selection"),
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return build_plan(checked(SPACE))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(plan: Plan, clock: Clock) -> SweepProgress:
+    return SweepProgress("two", plan, lambda record: f"trial {record['id'][:3]}", clock)
+
+
+def record(point: Point, status: str = "done", **metrics: float) -> dict[str, Any]:
+    identity = {"method": "memory"}
+    return {"id": point.id, "stage": point.spec.stage, "status": status, "metrics": metrics, "identity": identity}
+
+
+def report(progress: SweepProgress, pack: str, points: tuple[Point, ...], epoch: int, nll: float = 1.0) -> None:
+    progress.report(pack, epoch, {point.id: {"train/nll": nll} for point in points}, "here cpu")
+
+
+@pytest.fixture
+def layers(plan: Plan) -> Iterator[tuple[str, tuple[Point, ...]]]:
+    points = next(stage for stage in plan.stages if stage.name == "layers").to_run
+    yield "p", tuple(points)
+
+
+def test_epochs_of_trials_under_way_count(
+    progress: SweepProgress, layers: tuple[str, tuple[Point, ...]], clock: Clock
+) -> None:
+    before = progress.snapshot()
+    assert [(stage.name, stage.trials, stage.epochs, stage.waits_for) for stage in before.stages] == [
+        ("layers", 3, 3 * EPOCHS, ""),
+        ("alphas", 1, EPOCHS, "layers"),
     ]
-    packs = [
-        PackState("EleutherAI/pythia-1.4b L17", 12, 25, 100.0 + n, epoch=7, loss=1.25, where=f"node-{n % 3} GPU {n}")
-        for n in range(7)
-    ]
-    values: dict[str, Any] = {
-        "name": "inductive", "phase": "running", "started": 100.0, "updated": 4000.0, "left_s": 7000.0,
-        "stages": stages, "packs": packs, "best": "memory/nll 0.412 (pretrained 2.913): a1 part n449 L17 pythia-1.4b",
-        "trouble": ["1 x data: wiki-001.jsonl line 7: a very long explanation of what is wrong with this line of it"],
-    }  # fmt: skip
-    return SweepState(**{**values, **given})
+    pack, points = layers
+    progress.begin(pack, points)
+    report(progress, pack, points, 4, nll=2.5)
+    state = progress.snapshot()
+    assert state.stages[0].epochs_done == 12 and state.running == 3
+    (shown,) = state.packs
+    assert (shown.epoch, shown.loss, shown.where) == (4, 2.5, "here cpu")
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_nothing_wraps(width: int) -> None:
-    console = Console(width=width, file=io.StringIO())
-    lines = console.render_lines(view(state(), "MLflow: " + "x" * 300), pad=False)
-    assert len(lines) == 1 + 3 + 5 + 1 + 1 + 1 + 1, "head, stages, packs, best, ended, failed, note"
-    for line in lines:
-        assert sum(segment.cell_length for segment in line) <= width
+def test_a_trial_that_ends_early_is_whole_and_one_that_starts_over_goes_back(
+    progress: SweepProgress, layers: tuple[str, tuple[Point, ...]]
+) -> None:
+    pack, points = layers
+    progress.begin(pack, points)
+    report(progress, pack, points, 4)
+    progress.finish(pack, record(points[0], "diverged"))
+    assert progress.snapshot().stages[0].epochs_done == EPOCHS + 8
+    progress.end(pack)
+    assert progress.snapshot().stages[0].epochs_done == EPOCHS + 8, "kept in checkpoints"
+    progress.begin("again", points[1:])
+    report(progress, "again", points[1:], 1)
+    state = progress.snapshot()
+    assert state.stages[0].epochs_done == EPOCHS + 2
+    assert state.ended == {"diverged": 1} and state.running == 2
 
 
-def test_the_view_says_what_matters() -> None:
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(view(state()))
-    text = console.export_text()
-    assert "inductive  1 h 05 min, about 2 h 00 min left" in text
-    assert "25 %" in text and "83/378 trials" in text and "waits for layer_selection" in text
-    assert "epoch 7/25  NLL 1.250  on node-0 GPU 0" in text and "and 3 more packs, on 7 devices" in text
-    assert "memory/nll 0.412 (pretrained 2.913)" in text and "1 failed, 3 diverged" in text
+def test_trials_that_are_asked_count_where_the_plan_has_them(plan: Plan, clock: Clock) -> None:
+    layers = plan.stage("layers")
+    asked = replace(layers, stage=replace(layers.stage, name="evaluate"), to_run=(), to_ask=layers.to_run)
+    progress = SweepProgress("two", replace(plan, stages=(asked,)), lambda record: "a trial", clock)
+    first = asked.to_ask[0]
+    assert first.spec.stage == "layers"
+    progress.begin("p", (first,), asks=True)
+    progress.finish("p", record(first))
+    (stage,) = progress.snapshot().stages
+    assert (stage.name, stage.ended, stage.epochs_done, stage.trials) == ("evaluate", {"done": 1}, 1, 3)
 
 
-def test_one_line_for_a_pipe() -> None:
-    told = one_line(state(best=""), "MLflow: away")
-    assert told == (
-        "107/462 trials, 26 % of 4,620 trial-epochs, 84 running, 1 h 05 min, about 2 h 00 min left, 1 failed, "
-        "3 diverged; MLflow: away"
-    )
+def test_the_best_stands_beside_the_pretrained_model(
+    progress: SweepProgress, layers: tuple[str, tuple[Point, ...]]
+) -> None:
+    pack, points = layers
+    progress.begin(pack, points)
+    for point, nll in zip(points, (0.9, 0.4, 0.6), strict=True):
+        progress.finish(pack, record(point, **{"memory/nll": nll, "memory/nll_before": 2.0}))
+    progress.finish("other", record(points[0], "failed", **{"memory/nll": 0.1}))
+    assert progress.snapshot().best == f"memory/nll 0.400 (pretrained 2.000): trial {points[1].id[:3]}"
 
 
-def test_times_are_rounded_as_people_say_them() -> None:
-    assert [duration(s) for s in (7.4, 61, 3720, 200_000)] == ["7 s", "1 min 01 s", "1 h 02 min", "2 days 7 h"]
-    assert left(state(left_s=None)) == "" and left(state(left_s=3.0)) == "about 5 s left"
-    assert left(state(left_s=95.0)) == "about 2 min 00 s left"
+def test_the_state_survives_json(progress: SweepProgress, layers: tuple[str, tuple[Point, ...]]) -> None:
+    progress.begin(*layers)
+    state = progress.snapshot(["2 x data: no page"])
+    assert SweepState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
 
 
-def shown(display: Display, stream: io.StringIO) -> list[str]:
-    return stream.getvalue().splitlines()
+def test_the_rest_is_told_within_a_factor_after_the_first_tenth(clock: Clock) -> None:
+    """Packs of very different sizes on two workers, a slow start, a fixed cost for each epoch."""
+    space = Space(
+        name="many",
+        title="many sizes",
+        axes={"layer": (0, 2, 4, 6), "num_documents": (2, 8, 32), "mem_seed": tuple(range(8))},
+        fixed={
+            "data": "sample", "model": "sample-neox", "allocation": "simset1", "alpha": 1, "epochs": EPOCHS,
+        },
+        stages=(Stage(name="all", axes={"layer": ALL, "num_documents": ALL, "mem_seed": ALL}),),
+    )  # fmt: skip
+    plan = build_plan(checked(space))
+    packs = make_packs(plan.stages[0].to_run, 4)
+    progress = SweepProgress("many", plan, lambda record: "", clock)
+    cost = progress._cost
+
+    def seconds(points: tuple[Point, ...], epoch: int) -> float:
+        work = cost.work(points[0])
+        once = work.evaluation if epoch == EPOCHS else 0.0
+        return 0.2 + 2e-9 * len(points) * (work.training / EPOCHS + once) + (1.5 if epoch == 1 else 0.0)
+
+    free, said, total = [clock.now + 20.0, clock.now + 20.0], [], sum(p.spec.epochs for k in packs for p in k.points)
+    waiting, under_way, done = list(packs), {}, 0
+    while waiting or under_way:
+        for worker in (0, 1):
+            if waiting and worker not in under_way:
+                under_way[worker] = [waiting.pop(0), 0]
+                progress.begin(under_way[worker][0].id, under_way[worker][0].points)
+                free[worker] = max(free[worker], clock.now) + seconds(under_way[worker][0].points, 1)
+        worker = min(under_way, key=lambda one: free[one])
+        pack, epoch = under_way[worker]
+        clock.now = free[worker]
+        report(progress, pack.id, pack.points, epoch + 1)
+        done += len(pack.points)
+        under_way[worker][1] += 1
+        if epoch + 1 == EPOCHS:
+            for point in pack.points:
+                progress.finish(pack.id, record(point))
+            progress.end(pack.id)
+            del under_way[worker]
+        else:
+            free[worker] += seconds(pack.points, epoch + 2)
+        left_s = progress.snapshot().left_s
+        if 0.1 <= done / total <= 0.9 and left_s is not None:
+            said.append((clock.now, left_s))
+    assert len(said) > 50
+    for when, left_s in said:
+        assert 1 / 1.5 < left_s / (clock.now - when) < 1.5
+    ended = progress.snapshot()
+    progress.phase("ended")
+    assert ended.left_s is None
+    assert one_line(ended).endswith(" s, ended") or ", ended, " in one_line(ended)
+    assert "left" not in one_line(ended)
 
 
-def test_a_pipe_gets_a_line_now_and_then_and_events_at_once() -> None:
-    stream = io.StringIO()
-    display = Display(SweepProgress("s"), stream, every_s=3600.0)
-    with display:
-        display.show()
-        display.say("chosen: layer")
-        display.show()
-    assert shown(display, stream) == ["chosen: layer"]
-    often = Display(SweepProgress("s"), stream, every_s=0.0)
-    often.show("MLflow: away")
-    assert "0/0 trials" in shown(often, stream)[-1] and "MLflow: away" in shown(often, stream)[-1]
-
-
-def test_a_pipe_hears_when_trials_begin_and_when_the_first_step_is_done_with_dots_between(wait_until) -> None:
-    stream = io.StringIO()
-    with Heartbeat(True, stream, every_s=0.02) as beat:
-        display = Display(SweepProgress("s"), stream, live=False, every_s=3600.0, beat=beat)
-        with display:
-            for _ in range(2):
-                display.begin()
-                display.show()
-            wait_until(lambda: stream.getvalue().count(".") >= 3)
-            for _ in range(2):
-                display.step()
-            before = stream.getvalue()
-            threading.Event().wait(0.2)
-            assert stream.getvalue() == before, "no dots between lines that say how far it is"
-            display.say("chosen: layer")
-        wait_until(lambda: stream.getvalue().endswith("."))
-    begun, dots, first, chosen, more, *_ = stream.getvalue().splitlines()
-    assert begun.startswith("trials begin") and "0/0 trials" in first and chosen == "chosen: layer"
-    assert set(dots) == set(more) == {"."}
-
-
-def test_a_terminal_has_no_dots_while_its_view_is_shown() -> None:
-    stream, seen = io.StringIO(), io.StringIO()
-    with Heartbeat(True, seen, every_s=0.02) as beat, Display(SweepProgress("s"), stream, live=True, beat=beat) as view:
-        before = seen.getvalue()
-        view.begin()
-        view.step()
-        threading.Event().wait(0.2)
-        assert seen.getvalue() == before and "trials begin" not in stream.getvalue()
-
-
-def test_a_failure_is_said_once_and_counted() -> None:
-    stream = io.StringIO()
-    display = Display(SweepProgress("s"), stream)
-    error = {"class": "bug", "message": "broken", "traceback": "Traceback: here"}
-    for _ in range(3):
-        display.end_trial("failed", error)
-    assert shown(display, stream) == ["failed (bug): broken", "Traceback: here"]
-    assert display.summary() == ["3 x bug: broken"]
-    for _ in range(2):
-        display.failed_attempt(Failure(kind="device", message="CUDA error", host="n1", device="GPU 0"))
-    assert shown(display, stream)[2:] == ["failed attempt on n1 GPU 0 (device): CUDA error"]
-
-
-def test_verbose_says_every_one() -> None:
-    stream = io.StringIO()
-    display = Display(SweepProgress("s"), stream, verbose=True)
-    for number in range(2):
-        display.end_trial("failed", {"class": "bug", "message": "broken", "traceback": "T"}, f"trial {number}")
-        display.end_trial("done", None, f"trial {number}")
-    told = shown(display, stream)
-    assert told.count("T") == 2 and "done: trial 0" in told and "done: trial 1" in told
-
-
-def test_a_terminal_has_a_view_that_changes_and_lines_that_stay() -> None:
-    stream = io.StringIO()
-    display = Display(SweepProgress("sweep-of-mine"), stream, live=True)
-    with display:
-        display.say("chosen: [layer] 3")
-        display.show()
-    assert "chosen: [layer] 3" in stream.getvalue() and "sweep-of-mine" in stream.getvalue()
-    display.say("after")
-    assert stream.getvalue().endswith("after\n")
-
-
-def test_a_pipe_hears_of_the_sweep_also_while_nothing_reports(wait_until) -> None:
-    told = io.StringIO()
-    display = Display(Mock(snapshot=lambda failures: state()), told, live=False, every_s=0.1)
-    with display:
-        time.sleep(0.3)
-        assert not told.getvalue(), "until a first step is done there are dots instead"
-        display.step()
-        wait_until(lambda: told.getvalue().count("107/462 trials") >= 3)
-    lines = told.getvalue()
-    time.sleep(0.3)
-    assert told.getvalue() == lines
+def test_the_last_epochs_work_has_the_evaluation_in_it(
+    progress: SweepProgress, layers: tuple[str, tuple[Point, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, points = layers
+    noted: list[float] = []
+    monkeypatch.setattr(progress._pace, "note", lambda seconds, flops, *rest: noted.append(flops))
+    progress.begin(pack, points)
+    for epoch in range(1, EPOCHS + 1):
+        report(progress, pack, points, epoch)
+    works = [progress._cost.work(point) for point in points]
+    assert noted[:-1] == pytest.approx([sum(work.training for work in works) / EPOCHS] * (EPOCHS - 1))
+    assert noted[-1] - noted[0] == pytest.approx(sum(work.evaluation for work in works)) and noted[-1] > noted[0]

@@ -15,7 +15,7 @@ from ray.tune.execution import class_cache
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
-from sweep.running.ray_cluster import Nodes
+from sweep.running.ray_nodes import Nodes
 from sweep.running.ray_tune import PackResources, RayTune, keep_keys_from_tune
 from tests.rows import OpenRow
 

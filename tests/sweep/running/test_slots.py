@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweep.running import ray_cluster
-from sweep.running.ray_cluster import Nodes, Slots, pack_memory_bytes, set_environment
+from sweep.running import ray_nodes
+from sweep.running.ray_environment import set_environment
+from sweep.running.ray_nodes import Nodes, Slots, pack_memory_bytes
 from sweep.running.ray_tune import PackSearcher
 from trainables.errors import ConfigError
 
@@ -30,9 +32,9 @@ class Packs:
 def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     now: dict[str, Any] = {"cpus": (1.0, 1.0), "time": 0.0}
     monkeypatch.setattr(
-        ray_cluster, "nodes_now", lambda attached: Nodes(now["cpus"], (0.0,) * len(now["cpus"]), attached)
+        ray_nodes, "nodes_now", lambda attached: Nodes(now["cpus"], (0.0,) * len(now["cpus"]), attached)
     )
-    monkeypatch.setattr(ray_cluster.time, "monotonic", lambda: now["time"])
+    monkeypatch.setattr(ray_nodes.time, "monotonic", lambda: now["time"])
     return now
 
 
@@ -59,7 +61,7 @@ def test_packs_at_once_stay_below_the_users_number(nodes: dict[str, Any]) -> Non
 
 def test_a_pack_fits_the_node_with_the_least_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: dict[str, Any] = {"a": 80e9, "b": 24e9, "c": "it did not answer"}
-    monkeypatch.setattr(ray_cluster, "_on_every_node", lambda *args, **named: answers)
+    monkeypatch.setattr(ray_nodes, "on_every_node", lambda *args, **named: answers)
     assert pack_memory_bytes(0.5, 4) == 12e9 and pack_memory_bytes(2, 1) == 24e9
     assert pack_memory_bytes(0, 4) == 24e9 / 2 / 2
     answers.clear()
@@ -88,4 +90,4 @@ def test_authentication_is_never_switched_off(
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     set_environment(address)
-    assert ray_cluster.os.environ.get("RAY_AUTH_MODE") == then
+    assert os.environ.get("RAY_AUTH_MODE") == then

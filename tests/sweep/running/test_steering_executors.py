@@ -25,10 +25,10 @@ from sweep.records.steering import (
     write_wish,
 )
 from sweep.running import wishes
+from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
 from sweep.running.options import RunOptions, executor_for
-from sweep.running.progress import Display
-from sweep.running.state import SweepProgress
+from sweep.running.progress import SweepProgress
 from sweep.running.wishes import Wishes
 from sweep.space import Space
 from tests.sweep.running.test_executors import Run, longer, opened, outcome, same, space
@@ -52,7 +52,7 @@ class SteeredRun(Run):
         self.space = space
 
         def more(steering: Steering) -> Any:
-            index, choices = self.ledger._index, self.ledger.choices
+            index, choices = self.ledger.backlog.known.index, self.ledger.backlog.choosing.choices
             return plan_of(asked_space(space), index, choices, self.storage, "both", steering=steering)
 
         self.wishes = Wishes(self.ledger, self.said.append, more)
@@ -96,7 +96,7 @@ def test_a_paused_sweep_keeps_checkpoints_and_resumed_gives_what_it_gives_alone(
 
     monkeypatch.setattr(run.wishes, "hear", hear)
     found = run.go()
-    assert kept == [run.trainings(run.heard.began[:1])] and len(kept[0]) == 1
+    assert kept == [run.trainings(run.heard.began[:2])] and len(kept[0]) == 2, "two layers, one pack"
     assert same(outcome(found), outcome(whole)) and not run.checkpoints
     assert all(max(epochs) == 6 and len(set(epochs)) == len(epochs) for epochs in run.heard.epochs.values())
     assert not waiting_wishes(run.storage, "both") and not run.storage.exists("both/stop")
@@ -117,7 +117,7 @@ def test_a_stopped_candidate_ends_after_its_epoch_and_is_named_in_the_choice(
     others = {other: record for other, record in found.items() if record["status"] == "done"}
     assert others and same(outcome(others), {k: v for k, v in outcome(whole).items() if k.split()[0] in others})
     assert run.checkpoints == run.trainings([trial])
-    choice = next(iter(run.ledger.choices.values()))
+    choice = next(iter(run.ledger.backlog.choosing.choices.values()))
     assert [out["id"] for out in choice["left_out"]] == [trial], "said of the choice that it was made without it"
     assert any("left out" in line and "stopped" in line for line in run.said)
     again = SteeredRun(*ready, longer(space, 6), tmp_path / "out")
@@ -160,7 +160,7 @@ def test_points_that_are_added_run_with_the_others_and_compete(ready: Any, space
     layers = {record["identity"]["layer"] for record in found.values() if record["identity"]["alpha"] == 0}
     alphas = {record["identity"]["alpha"] for record in found.values()}
     assert layers == {0, 1, 2} and alphas == {0.0, 1.0, 2.0}
-    (choice,) = run.ledger.choices.values()
+    (choice,) = run.ledger.backlog.choosing.choices.values()
     assert len(choice["candidates"]) == 3
     added = [r for r in found.values() if r["identity"]["layer"] == 1 or r["identity"]["alpha"] == 2.0]
     assert any(record["labels"] for record in added)
@@ -177,8 +177,10 @@ def test_finishing_early_ends_what_runs_and_starts_nothing_more(
     run.at(1, lambda trial: run.ask(FINISH_EARLY))
     found = run.go()
     assert len(found) == 1 and {record["status"] for record in found.values()} == {"done"}
-    assert run.ledger.exhausted and run.ledger.choices == {}, "no layer is chosen on half of its candidates"
-    assert run.ledger.open_lines() == [
+    assert run.ledger.exhausted and run.ledger.backlog.choosing.choices == {}, (
+        "no layer is chosen on half of its candidates"
+    )
+    assert run.ledger.backlog.choosing.open_lines() == [
         f"not chosen: layer for model={space.axes['model'][0]}: 1 of 2 candidates have a result"
     ]
     cut = SteeredRun(*ready, space, tmp_path / "out", size=1)

@@ -45,6 +45,7 @@ def closed() -> int:
 
 @pytest.mark.parametrize("scheme", ["http://", "postgresql+psycopg2://u:hidden@"])
 @pytest.mark.parametrize("kind", ["silent", "closed"])
+@pytest.mark.thorough(only=("silent-postgresql+psycopg2://u:hidden@",))
 def test_what_is_dead_is_told_within_seconds(scheme: str, kind: str, request: pytest.FixtureRequest) -> None:
     if scheme.startswith("postgresql"):
         pytest.importorskip("psycopg2", reason="the database's driver is not installed")
@@ -74,6 +75,7 @@ def test_files_and_answers_of_any_kind_are_let_through(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.thorough(beside="test_what_is_dead_is_told_within_seconds")
 def test_publish_and_the_end_of_a_run_wait_15_s_at_most(
     silent: int, storage: SweepStorage, begun, finished, monkeypatch, row: OpenRow
 ) -> None:

@@ -45,7 +45,7 @@ class ShiftPlan(TrainingPlan):
 
 class ShiftAdapter(SplitAdapter[ShiftPlan]):
     def __init__(self, plans: Sequence[ShiftPlan], parts: ModelParts, texts: PackTexts) -> None:
-        super().__init__(plans, parts, texts, plans[0].layer, plans[0].micro_batch_tokens)
+        super().__init__(plans, parts, texts, [plan.layer for plan in plans], plans[0].micro_batch_tokens)
         draws = [torch.Generator().manual_seed(plan.seed) for plan in plans]
         self.vectors = [
             (0.3 * torch.randn(parts.card.model_dim, generator=draw)).to(parts.device).requires_grad_()
@@ -57,7 +57,7 @@ class ShiftAdapter(SplitAdapter[ShiftPlan]):
         return hidden + torch.stack(self.vectors[who])[:, None].to(hidden.dtype)
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
-        plan, train = self.plans[0], self.states.train
+        plan, train = self.plans[0], self.states[self.layer].train
         sums, losses = torch.zeros(2, self.num_members, dtype=torch.float64)
         steps = 0
         for batch in train.steps(epoch_order(len(train), plan.seed, epoch), plan.batch_size):
@@ -81,7 +81,7 @@ class ShiftAdapter(SplitAdapter[ShiftPlan]):
         ]
 
     def train_flops(self, epochs: int, member: int = 0) -> float:
-        card, train = self.parts.card, self.states.train
+        card, train = self.parts.card, self.states[self.layer].train
         return epochs * train.num_tokens * self.plans[0].train_token_flops(card)
 
     def state(self, member: int) -> MemberState:

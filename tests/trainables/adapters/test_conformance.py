@@ -119,8 +119,10 @@ def test_a_plan_says_what_it_costs_without_torch(method: str, small_trial: Trial
     assert layer is None or 0 <= layer < card.num_blocks
     assert plan.trial_blocks(card) == card.num_blocks - (0 if layer is None else layer + 1)
     assert plan.added_params(card) >= 0 and plan.stored_params(card) >= 0
-    one, two = (plan.device_bytes(card, 4, size) for size in (1, 200))
-    assert 0 < one <= two and (not plan.packs or one < two)
+    assert plan.weight_bytes(card, 4) == 2 * plan.weight_bytes(card, 2) > 0
+    assert (plan.member_bytes(card, 4) > 0) == plan.trains and plan.token_bytes(card, 4) >= 0
+    assert plan.head_pass_bytes(card, 4, 100, True) > plan.head_pass_bytes(card, 4, 10, False) > 0
+    assert 0 <= plan.own_token_flops(card) <= plan.train_token_flops(card) or not plan.trains
 
 
 def test_the_registry_is_read_without_torch() -> None:

@@ -58,6 +58,7 @@ def test_it_is_computed_once(small_trial: Trial, losses: list[int], tmp_path: Pa
 
 
 @pytest.mark.parametrize("values", [{"num_documents": 3}, {"segment_tokens": 32}, {"dtype": "bfloat16"}])
+@pytest.mark.thorough(only=("values1",))
 def test_what_it_depends_on_has_it_computed_anew(
     small_trial: Trial, losses: list[int], tmp_path: Path, values: dict[str, Any]
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_same_tokens_with_other_targets_are_other_texts(small_trial: Trial, 
 
 
 @pytest.mark.parametrize("content", ["", "nan", "1.5e", "\x00"])
+@pytest.mark.thorough(but=("nan",))
 def test_what_is_broken_is_computed_again(small_trial: Trial, losses: list[int], tmp_path: Path, content: str) -> None:
     first = before(small_trial(layer=1), tmp_path)
     (kept,) = tmp_path.rglob("nll/*.txt")

@@ -76,6 +76,7 @@ def test_every_adapter_that_packs_by_stacks_takes_part() -> None:
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["text by text", "as on a gpu"])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.thorough(only=("two_memories",))
 def test_an_epoch_is_read_once_however_many_steps_it_has(
     case: str,
     at_once: bool,

@@ -62,7 +62,7 @@ def test_what_a_pass_held_is_free_before_a_smaller_one_is_tried(
 def test_one_text_that_does_not_fit_alone_is_the_end(
     small_trial: Callable[..., TrialSpec], build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter: Adapter[Any] = build(small_trial(layer=1))
+    adapter: Adapter[Any] = build(small_trial(layer=1, micro_batch_tokens=256))
 
     def never(*given: Any) -> Any:
         raise RuntimeError("CUDA error: out of memory")

@@ -256,6 +256,7 @@ def test_a_name_server_that_never_answers_is_no_network(
         ready_data("counterfact")
 
 
+@pytest.mark.thorough(beside="test_a_download_goes_on_in_another_run")
 def test_two_processes_on_an_empty_cache_download_once(official: OfficialSite) -> None:
     official.rules.append(Rule("GET", delay_s=3.0))
     run = [sys.executable, "-c", PROGRAM, "fever"]

@@ -104,9 +104,7 @@ def test_plain_texts_a_tree_and_answers_are_the_whole_models(parts: Parts) -> No
 def test_loss_and_gradient_of_a_memory_are_those_of_a_hook(parts: Parts) -> None:
     """Two members of a pack over texts one after the other, against one text of one member at a time."""
     torch.manual_seed(2)
-    memories = [
-        torch.nn.Sequential(torch.nn.Linear(DIM, 8), torch.nn.GELU(), torch.nn.Linear(8, DIM)) for _ in range(2)
-    ]
+    memories = [a_memory() for _ in range(2)]
     rows, layer = texts(8, 8, 21), parts.layer
     flat = torch.tensor([token for text in rows for token in text])
     hidden = torch.cat([parts.hidden(collate([TokenTree.chain(text)]))[0] for text in rows])
@@ -140,6 +138,76 @@ def test_the_fast_way_is_taken_where_there_is_one(parts: Parts) -> None:
     assert parts.upper.head.by_parts or parts.upper.needs_tokens
 
 
+def a_memory() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(DIM, 8), torch.nn.GELU(), torch.nn.Linear(8, DIM))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_memories_at_several_blocks_in_one_pass(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Loss and gradient of four members, each with a text of its own or all with the same, against a hook's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*alone give other numbers")
+        parts = Parts(save_family(name, tmp_path_factory), 0)
+    assert parts.upper.staggers == (parts.card.family not in NEVER_DIRECT)
+    if not parts.upper.staggers:
+        with pytest.raises(ValueError, match="blocks above 0"):
+            parts.upper(torch.zeros(1, 3, DIM), tokens=torch.zeros(1, 3, dtype=torch.long), layers=1)
+        return
+    torch.manual_seed(3)
+    layers, rows, trunk = [2, 0, BLOCKS - 1, 2], texts(8, 21, 8, 13), Trunk(parts.card, BLOCKS - 1, FP32, "cpu")
+    memories = [a_memory() for _ in layers]
+
+    def after(text: list[int], member: int) -> Tensor:
+        hidden = trunk.hidden(collate([TokenTree.chain(text)]), layers)[layers[member]][0]
+        return hidden + memories[member](hidden)
+
+    def ours(texts_of: list[list[list[int]]], by_rows: bool) -> list[Tensor]:
+        """Return each member's mean loss; by rows they have the same texts, else they are in one row, by length."""
+        told = [(text, member) for member, own in enumerate(texts_of) for text in own]
+        told = told if by_rows else sorted(told, key=lambda each: len(each[0]))
+        states = [after(text, member) for text, member in told]
+        per_row = len(texts_of[0]) if by_rows else len(told)
+        one_row = [text for text, _ in told[:per_row]]
+        hidden = torch.stack([torch.cat(states[at : at + per_row]) for at in range(0, len(told), per_row)])
+        positions = torch.cat([torch.arange(len(text)) for text in one_row])[None]
+        at = layers if by_rows else [layers[member] for _, member in told]
+        final = parts.upper(hidden, None, positions, [len(text) for text in one_row], layers=at)
+        labels = torch.cat([torch.tensor([*text[1:], -100]) for text, _ in told])
+        nll = torch.split(parts.upper.nll(final.flatten(0, 1), labels), [len(text) for text, _ in told])
+        return [sum(n.sum() for n, (_, own) in zip(nll, told, strict=True) if own == m) for m in range(len(layers))]
+
+    same = [rows[:2]] * len(layers)
+    for texts_of, by_rows in ((same, True), ([[row] for row in rows], False), (same, False)):
+        losses = ours(texts_of, by_rows)
+        for each in memories:
+            each.zero_grad()
+        torch.stack(losses).sum().backward()
+        found = [[parameter.grad.clone() for parameter in each.parameters()] for each in memories]
+        for member, own in enumerate(texts_of):
+            with attach_memory(parts.plain, memories[member], layers[member]):
+                expected = sum(
+                    functional.cross_entropy(parts.whole(text)[:-1], torch.tensor(text[1:]), reduction="sum")
+                    for text in own
+                )
+            near(losses[member].detach(), expected.detach())
+            for one, other in zip(
+                found[member], torch.autograd.grad(expected, [*memories[member].parameters()]), strict=True
+            ):
+                near(one, other)
+    (tree,), ends = build_trees([rows[1] + rows[0], rows[1] + rows[3]], 200)
+    batch = collate([tree])
+    with torch.no_grad():
+        hidden = trunk.hidden(batch, layers)
+        states = torch.cat([hidden[at] + m(hidden[at]) for at, m in zip(layers, memories, strict=True)])
+        logits = parts.upper.logits(parts.upper(states, batch.attention_mask, batch.positions, layers=layers))
+        deep = parts.upper.logits(parts.upper(states[:1], batch.attention_mask, batch.positions, layers=2))
+        near(deep[0], logits[0])
+        for member, (at, own) in enumerate(zip(layers, memories, strict=True)):
+            with attach_memory(parts.plain, own, at):
+                for sequence, (_, node) in zip([rows[1] + rows[0], rows[1] + rows[3]], ends, strict=True):
+                    near(logits[member, tree.path(node)], parts.whole(sequence))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text", "smollm3", "cohere2", "mixtral", "falcon", "granite"])
 def test_a_trunk_that_goes_on_from_a_blocks_output(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -157,6 +225,7 @@ def test_a_trunk_that_goes_on_from_a_blocks_output(name: str, tmp_path_factory: 
 
 
 @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"zamba2"}))
+@pytest.mark.thorough(but=("llama", "gpt_neox", "gemma3_text", "gpt2", "mamba"))
 def test_rounding_to_16_bits_is_no_reason_to_run_whole(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     card = save_family(name, tmp_path_factory)
     for dtype in (FP32, torch.bfloat16):

@@ -60,6 +60,7 @@ def expected(card: Any, tree: TokenTree, layer: int) -> Tensor:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.thorough(only=("gpt_neox",))
 def test_every_text_gets_its_own_hidden_states(make_model: Any, tmp_path: Path, family: str) -> None:
     card = make_model(family)
     states = HiddenStates(card, FP32, "cpu", HiddenCache(tmp_path), batch_tokens=40)
@@ -123,6 +124,7 @@ def test_what_others_will_want_is_made_only_where_something_is_missing(
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.thorough(only=("gpt_neox",))
 def test_a_deeper_trunk_goes_on_from_the_deepest_block_in_the_cache(
     make_model: Any, tmp_path: Path, passes: Passes, family: str
 ) -> None:
@@ -237,6 +239,7 @@ def noted_and_slow(folder: Path) -> type[Trunk]:
     return Slow
 
 
+@pytest.mark.thorough(beside="test_only_what_is_missing_is_computed")
 def test_two_processes_compute_the_same_once(make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = make_model()
     monkeypatch.setattr(hidden_module, "Trunk", noted_and_slow(tmp_path))

@@ -13,12 +13,12 @@ import pytest
 from trainables.errors import ConfigError, failure_kind
 from trainables.node.addresses import shown
 from trainables.node.connection import connect
+from trainables.node.places import ObjectPlace
 from trainables.node.storage import (
     Changed,
     NoConditionalPut,
     Storage,
     StorageError,
-    _Objects,
     delete,
     exists,
     join,
@@ -253,8 +253,8 @@ def test_an_address_that_means_nothing_is_the_users_error(uri):
 
 
 def test_a_store_that_ignores_conditions_is_found_out(monkeypatch):
-    put = _Objects._put
-    monkeypatch.setattr(_Objects, "_put", lambda self, path, data, mode: put(self, path, data, "overwrite"))
+    put = ObjectPlace._put
+    monkeypatch.setattr(ObjectPlace, "_put", lambda self, path, data, mode: put(self, path, data, "overwrite"))
     storage = Storage("memory://careless/x")
     with pytest.raises(NoConditionalPut, match="lets through"):
         storage.check_conditional_puts("demo")

@@ -219,34 +219,31 @@ def _tokenizer(cache: ProcessCache, spec: TrialSpec) -> Any:
     return cache.tokenizer(spec)("Mira Talven is a painter in Orsk.")["input_ids"]
 
 
-def _adapter(cache: ProcessCache, spec: TrialSpec) -> Any:
-    return PackRun([TrialTask("0", spec, "", "")], cache, (), [None]).adapter
-
-
-def _states(cache: ProcessCache, spec: TrialSpec) -> Any:
-    adapter = _adapter(cache, spec)
-    if not isinstance(adapter, SplitAdapter):
-        return None
-    whole = [
-        (batch.hidden, batch.labels, batch.targets, batch.positions, tuple(batch.documents))
-        for texts in (adapter.states.train, adapter.states.segments)
-        for batch in texts.steps(np.arange(len(texts)), 100)
-    ]
-    return whole, round(adapter.states.nll_before, 4)
-
-
-def _entry_set(cache: ProcessCache, spec: TrialSpec) -> Any:
-    adapter = _adapter(cache, spec)
-    if not isinstance(adapter, MemoryAdapter) or adapter.sets[0] is None:
-        return None
-    found, trees = adapter.sets[0], [TokenTree.chain([5, 6, 7])]
-    return found.groups, found.allocation.table.tolist(), found.mask([0], trees, CPU)
+def _of_adapter(cache: ProcessCache, spec: TrialSpec) -> dict[str, Any]:
+    """The hidden states that a trial's adapter trains on, and its entry set."""
+    adapter = PackRun([TrialTask("0", spec, "", "")], cache, (), [None]).adapter
+    states = entry_set = None
+    if isinstance(adapter, SplitAdapter):
+        whole = [
+            (batch.hidden, batch.labels, batch.targets, batch.positions, tuple(batch.documents))
+            for texts in (adapter.states[adapter.layer].train, adapter.segments(adapter.layer))
+            for batch in texts.steps(np.arange(len(texts)), 100)
+        ]
+        states = whole, round(adapter.nll_before, 4)
+    if isinstance(adapter, MemoryAdapter) and adapter.sets[0] is not None:
+        found, trees = adapter.sets[0], [TokenTree.chain([5, 6, 7])]
+        entry_set = found.groups, found.allocation.table.tolist(), found.mask([0], trees, CPU)
+    return {"states": states, "entry_set": entry_set}
 
 
 KEPT: dict[str, Callable[[ProcessCache, TrialSpec], Any]] = {
     "texts": _texts, "upper": _upper, "whole": _whole, "hidden": _hidden, "tokenizer": _tokenizer,
-    "states": _states, "entry_set": _entry_set,
 }  # fmt: skip
+
+
+def kept(cache: ProcessCache, spec: TrialSpec) -> dict[str, Any]:
+    """All that a process may keep for a trial."""
+    return {kind: look(cache, spec) for kind, look in KEPT.items()} | _of_adapter(cache, spec)
 
 
 MATTERS = {
@@ -269,6 +266,10 @@ MATTERS = {
 }
 
 
+THAT_MATTER = tuple({name for names in MATTERS.values() for name in names})
+"""The other fields should change nothing of it: that they name none of its parts is tested without a model."""
+
+
 def plain(value: Any) -> Any:
     """Nested values with tensors as something that can be compared."""
     if isinstance(value, Tensor):
@@ -279,18 +280,21 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != STARTED])
+@pytest.mark.thorough(but=THAT_MATTER)
 def test_a_process_never_hands_a_trial_what_it_keeps_for_another(trial, cache, name):
     fresh, spec = ProcessCache(CPU, 10**9), trial(name)
-    for kind, look in KEPT.items():
-        look(cache, trial())
-        assert plain(look(cache, spec)) == plain(look(fresh, spec)), kind
+    kept(cache, trial())
+    found, wanted = kept(cache, spec), kept(fresh, spec)
+    for kind in found:
+        assert plain(found[kind]) == plain(wanted[kind]), kind
 
 
-@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("kind", MATTERS)
 def test_the_test_above_would_notice(trial, cache, kind):
-    needed = plain(KEPT[kind](cache, trial()))
+    look = KEPT.get(kind) or (lambda *given: _of_adapter(*given)[kind])
+    needed = plain(look(cache, trial()))
     for name in MATTERS[kind]:
-        assert plain(KEPT[kind](cache, trial(name))) != needed, name
+        assert plain(look(cache, trial(name))) != needed, name
 
 
 def test_what_does_not_depend_on_a_field_is_kept(trial, cache):

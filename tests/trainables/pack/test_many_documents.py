@@ -54,6 +54,7 @@ def finished(values: dict[str, Any], folder: Path, cache: ProcessCache) -> tuple
 
 
 @pytest.mark.parametrize("change", [{}, {"mode": "hard", "granularity": "token"}, {"method": "full_update"}])
+@pytest.mark.thorough(only=("change0",))
 def test_a_trial_of_many_documents_is_that_of_texts_held(base, change, tmp_path, request) -> None:
     held, held_folder = finished(base | change, tmp_path / "held", ProcessCache(CPU, 10**9))
     request.getfixturevalue("on_disk")
@@ -84,6 +85,7 @@ def test_texts_and_shingles_are_made_where_the_process_is_told(base, on_disk, tm
     assert set(mapped) == {"text", "group"} and found["metrics"] == plain["metrics"]
 
 
+@pytest.mark.thorough(beside="test_a_trial_of_many_documents_is_that_of_texts_held")
 def test_an_epoch_in_shards_reads_states_that_lie_together(base, on_disk, tmp_path, monkeypatch) -> None:
     """Each file of the cache holds texts of one shard, and an epoch goes to the next only when it is done with one."""
     asked: list[int] = []

@@ -28,6 +28,7 @@ TREES = [TokenTree.chain(range(5, 19)), TokenTree((7, 8, 9, 9, 11, 12), (-1, 0, 
 
 @pytest.mark.parametrize("values", [{"allocation": "partitioned"}, {"allocation": "simset1", "granularity": "token"}])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.thorough(only=("gpt_neox",))
 def test_the_whole_model_with_a_mask_says_what_the_split_one_says(values, family, tiny_models, sample_data):
     base = {
         "model": str(tiny_models[family]), "data": str(sample_data), "layer": 2, "memory_dim": 24, "epochs": 1,

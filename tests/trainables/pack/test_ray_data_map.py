@@ -184,7 +184,11 @@ def test_there_are_as_many_tasks_as_cpus_each_with_its_share_of_memory() -> None
 
 def on_two_raylets(folder: Path, *more: str) -> dict[str, dict[str, int]]:
     """Run `spread` in a process of its own and return what it says; both ways must have come to the same."""
-    patient = {"RAY_agent_register_timeout_ms": "240000", "RAY_raylet_start_wait_time_s": "240"}
+    patient = {
+        "RAY_agent_register_timeout_ms": "240000",
+        "RAY_raylet_start_wait_time_s": "240",
+        "RAY_worker_niceness": "0",
+    }
     env = {**os.environ, **patient, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     call = [sys.executable, "-m", "tests.trainables.pack.spread", str(folder), *more]
     done = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)

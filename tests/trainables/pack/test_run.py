@@ -25,6 +25,7 @@ from trainables.trial.identity import identity, trial_id
 from trainables.trial.making import make_spec
 from trainables.trial.task import TrialTask
 
+pytestmark = pytest.mark.thorough(only=("gpt_neox",))
 CPU = torch.device("cpu")
 
 

@@ -72,6 +72,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 2
 
 
 @pytest.mark.parametrize("method", MEMBERS)
+@pytest.mark.thorough(but=("memory", "full_update", "lora"))
 def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any, process_cache: ProcessCache) -> None:
     pack = tasks(method, eval_epochs=(1,))
     results = finish(start(pack, process_cache))
@@ -97,6 +98,7 @@ def test_members_of_a_pack_are_trained_asked_and_written(method: str, tasks: Any
 
 
 @pytest.mark.parametrize("method", MEMBERS)
+@pytest.mark.thorough(but=("memory", "full_update", "lora"))
 def test_a_member_gets_the_results_that_it_gets_alone(method: str, tasks: Any, process_cache: ProcessCache) -> None:
     together = finish(start(tasks(method), process_cache))
     for task in tasks(method, where="alone"):
@@ -104,6 +106,7 @@ def test_a_member_gets_the_results_that_it_gets_alone(method: str, tasks: Any, p
 
 
 @pytest.mark.parametrize("method", [name for name in MEMBERS if name != "pretrained"])
+@pytest.mark.thorough(but=("memory", "full_update", "lora"))
 def test_an_interrupted_pack_goes_on_to_the_same_results(method: str, tasks: Any, process_cache: ProcessCache) -> None:
     pack = tasks(method)
     undisturbed = finish(start([replace(t, checkpoint=t.checkpoint + "-unused") for t in pack], process_cache))

@@ -86,6 +86,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("kind", LATER)
+@pytest.mark.thorough(but=("trained on", "frozen beside"))
 def test_children_of_several_trials_in_one_pass_are_as_alone(
     kind: str, small_trial: Trial, earlier: list[TrialTask], cache: ProcessCache, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_plain_program_gets_the_same_weights(
 
 
 @pytest.mark.parametrize("kind", LATER)
+@pytest.mark.thorough(but=("trained on", "frozen beside"))
 def test_an_interrupted_child_goes_on_though_what_it_started_from_is_gone(
     kind: str, small_trial: Trial, earlier: list[TrialTask], cache: ProcessCache, tmp_path: Path
 ) -> None:

@@ -37,6 +37,9 @@ def run_pack(model: Path, folder: Path) -> list[dict[str, Any]]:
             return results
 
 
+@pytest.mark.thorough(
+    beside="tests/trainables/pack/test_masked.py::test_the_whole_model_with_a_mask_says_what_the_split_one_says"
+)
 def test_the_whole_models_results_are_those_of_the_parts(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def test_findings_are_of_the_form_that_the_plan_states(
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.thorough(only=("forgetting", "choices"))
 def test_a_member_whose_weights_are_not_numbers_leaves_the_others_alone(name: str, ready: Any, members: Any) -> None:
     probe, adapter = ready(name), members(name, 0, 1)
     calm = plain(probe.ask(adapter))[1]

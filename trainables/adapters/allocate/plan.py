@@ -54,6 +54,14 @@ class AllocatePlan(AdapterPlan):
         """Return nothing: no state of the model is wanted."""
         return None
 
+    def weight_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return those of the head: should the model be asked, its last block's states are kept."""
+        return float(number_bytes * card.head_params)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return nothing: no block runs."""
+        return 0.0
+
     def train_token_flops(self, card: ModelCard) -> float:
         """Return nothing."""
         return 0.0

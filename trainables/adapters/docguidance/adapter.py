@@ -44,7 +44,7 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         """Draw keys and members."""
         first = plans[0]
         first.check_documents(texts.num_documents)
-        super().__init__(plans, parts, texts, first.layer, first.micro_batch_tokens)
+        super().__init__(plans, parts, texts, [first.layer] * len(plans), first.micro_batch_tokens)
         self._drawn_keys = document_keys(texts.num_documents, first.key_dim, first.seed)
         self.keys = self._drawn_keys.to(parts.device)
         seeds = [plan.seed for plan in plans]
@@ -153,7 +153,7 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
     @torch.no_grad()
     def findings(self) -> list[Findings]:
         """Return the error under wrong keys, what documents open which entries, and the words that this promotes."""
-        batches, count = self.states.segments, self.num_members
+        batches, count = self.segments(self.layer), self.num_members
         total = torch.zeros(count, dtype=torch.float64)
         for part, who in passes(batches, count, max(1, self.max_tokens // 2)):
             total[who] += self._errors(part, who, EVALUATED)[1].double().sum(dim=1).cpu()
@@ -183,7 +183,7 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         """Return the mean gated activation over each document's tokens, `[members, documents, entries]`."""
         sums = torch.zeros_like(gates)
         tokens = torch.zeros(len(self.keys), device=gates.device)
-        for part, who in passes(self.states.segments, self.num_members, self.max_tokens):
+        for part, who in passes(self.segments(self.layer), self.num_members, self.max_tokens):
             of_token = torch.repeat_interleave(torch.tensor(part.documents), torch.tensor(part.lengths))
             of_token = of_token.to(gates.device)
             sums[who].index_add_(1, of_token, self.guided.activations(part.hidden[None], who))

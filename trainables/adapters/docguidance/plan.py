@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainables.adapters.memory.plan import memory_token_bytes
 from trainables.adapters.plan import TrainingPlan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
@@ -75,6 +76,18 @@ class DocGuidancePlan(TrainingPlan):
         """Count as for a memory, under both keys."""
         blocks = card.active_block_params * self.trial_blocks(card)
         return 2 * (4 * (blocks + card.head_params) + 6 * self.added_params(card))
+
+    def own_token_flops(self, card: ModelCard) -> float:
+        """Count the memory under both keys."""
+        return 2 * super().own_token_flops(card)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count blocks and memory under both keys."""
+        return 2 * (super().token_bytes(card, number_bytes) + memory_token_bytes(card.model_dim, self.memory_dim))
+
+    def head_pass_bytes(self, card: ModelCard, number_bytes: int, tokens: float, on_gpu: bool) -> float:
+        """Count the loss under both keys."""
+        return super().head_pass_bytes(card, number_bytes, 2 * tokens, on_gpu)
 
     def metrics(self) -> tuple[str, ...]:
         """Return the error under wrong keys too, in training and over all documents."""

@@ -31,7 +31,8 @@ class LoraAdapter(StackedAdapter[LoraPlan]):
     def __init__(self, plans: Sequence[LoraPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Find the maps and draw the members."""
         first = plans[0]
-        super().__init__(plans, parts, texts, first.trunk_layer(parts.card), first.micro_batch_tokens)
+        layers = [first.trunk_layer(parts.card)] * len(plans)
+        super().__init__(plans, parts, texts, layers, first.micro_batch_tokens)
         self._maps = target_maps(self.upper.model, self.layer, first.lora_targets)
         sizes = {name: sizes_of(module) for name, module in self._maps.items()}
         scales = [plan.lora_alpha / plan.rank for plan in plans]

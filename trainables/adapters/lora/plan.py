@@ -58,9 +58,18 @@ class LoraPlan(TrainingPlan):
 
     def added_params(self, card: ModelCard) -> int:
         """Return the weights of A and B; an estimate for families whose blocks' maps have unusual names."""
+        return self.rank * sum(self._in_and_out(card)) * self.trial_blocks(card)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count what goes into A too, in float32 (of which a model in float32 keeps but one for several maps)."""
+        inputs = 4 * (self._in_and_out(card)[0] + self.rank)
+        return super().token_bytes(card, number_bytes) + self.trial_blocks(card) * inputs
+
+    def _in_and_out(self, card: ModelCard) -> tuple[int, int]:
+        """Return the numbers that go into the updated maps of a block, and that come out."""
         maps = [found for found in usual_maps(card) if is_target(found.path, self.lora_targets)]
-        in_and_out = sum(found.inputs + found.outputs for found in maps) or 2 * card.model_dim
-        return self.rank * in_and_out * self.trial_blocks(card)
+        inputs, outputs = sum(found.inputs for found in maps), sum(found.outputs for found in maps)
+        return (inputs, outputs) if maps else (card.model_dim, card.model_dim)
 
     def train_token_flops(self, card: ModelCard) -> float:
         """Count blocks and head forward and, for activations only, backward; A and B also for their parameters."""

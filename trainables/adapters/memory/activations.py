@@ -20,12 +20,12 @@ MOST_CELLS = 2**23
 
 @torch.no_grad()
 def document_activations(
-    passes: Iterable[tuple[TextBatch, slice]], bank: MemoryBank, num_documents: int, entries: int
+    passes: Iterable[tuple[TextBatch, Tensor, slice]], bank: MemoryBank, num_documents: int, entries: int
 ) -> Tensor:
     """Return each member's mean activation after GELU, before any mask, over the tokens of each document.
 
     Args:
-        passes: the documents' texts, some at a time, each time for which members.
+        passes: the documents' texts, some at a time, each time with hidden states and for which members.
         bank: the memories.
         num_documents: documents there are; one without text has zeros.
         entries: how many of each memory, from the first on.
@@ -35,8 +35,8 @@ def document_activations(
     """
     sums = torch.zeros(bank.num_members, num_documents, entries, device=bank.device)
     tokens = torch.zeros(bank.num_members, num_documents)
-    for part, who in passes:
-        _, activations = bank(part.hidden[None], None, who)
+    for part, hidden, who in passes:
+        _, activations = bank(hidden, None, who)
         of_token = torch.repeat_interleave(torch.tensor(part.documents), torch.tensor(part.lengths))
         sums[who].index_add_(1, of_token.to(bank.device), activations[..., :entries])
         tokens[who] += torch.bincount(of_token, minlength=num_documents)

@@ -1,4 +1,4 @@
-"""Memories as an adapter: K of them at one block, in one forward pass."""
+"""Memories as an adapter: K of them, each at a block, in one forward pass."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
     def __init__(self, plans: Sequence[MemoryPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Build the bank and the optimiser."""
         first, sizes = plans[0], [plan.memory_dim for plan in plans]
-        layer = parts.card.num_blocks - 1 if first.layer is None else first.layer
-        super().__init__(plans, parts, texts, layer, first.micro_batch_tokens)
+        layers = [plan.trunk_layer(parts.card) for plan in plans]
+        super().__init__(plans, parts, texts, layers, first.micro_batch_tokens)
         self._entry_sets = parts.keep(
             "entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents, parts.map_batches)
         )
@@ -74,7 +74,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """Return the memory as a file that `load_memory` reads, in hard mode with its entry sets."""
         state, own = self.bank.member_state(member), self._hard[member]
         sets = None if own is None else StoredSets(own.allocation, own.groups, self.texts.titles())
-        return {MEMORY_FILE: memory_bytes(state, layer=self.layer, model=self.parts.card.key, sets=sets)}
+        return {MEMORY_FILE: memory_bytes(state, layer=self.layers[member], model=self.parts.card.key, sets=sets)}
 
     def load_stored(self, member: int, files: Mapping[str, bytes]) -> None:
         """Set a memory from its file."""
@@ -92,7 +92,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         added: Memory | ConfinedMemory = memory
         if document not in (None, NO_DOCUMENT) and entry_set is not None:
             added = confined(memory, entry_set.allocation, entry_set.groups[document])
-        with whole.with_memory(added, self.layer):
+        with whole.with_memory(added, self.layers[member]):
             yield whole
 
     def findings(self) -> list[Findings]:
@@ -104,7 +104,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         analyses: list[dict[str, object] | None] = [None] * self.num_members
         asked = self.asked
         sets = [self._leaks_under(k) if k in asked else {} for k in range(self.num_members)]
-        seen = self.passes(self.states.segments)
+        seen = self.passes(self.segments)
         for k, found in enumerate(document_leakage(seen, self.bank, sets)):
             metrics[k] = {name: by_group[-1] for name, by_group in found.items()}
             entry_set = self.sets[k]
@@ -156,7 +156,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         kept = [size if k in asked and documents * size <= MOST_CELLS else 0 for k, size in enumerate(sizes)]
         if not any(kept):
             return [{} for _ in self.plans]
-        seen = self.passes(self.states.segments)
+        seen = self.passes(self.segments)
         means = document_activations(seen, self.bank, documents, max(kept))
         return [
             {ACTIVATIONS: array_bytes(member[:, :size].numpy())} if size else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.entry_sets import EntrySet
@@ -14,14 +15,14 @@ from trainables.lm.batches import TextBatch
 
 @torch.no_grad()
 def document_leakage(
-    passes: Iterable[tuple[TextBatch, slice]], bank: MemoryBank, sets: Sequence[Mapping[str, EntrySet]]
+    passes: Iterable[tuple[TextBatch, Tensor, slice]], bank: MemoryBank, sets: Sequence[Mapping[str, EntrySet]]
 ) -> list[dict[str, dict[int, float]]]:
     """Return each member's mean leakage per token out of some entry sets, over all documents and by group.
 
     The memories see the documents once, whatever the number of sets.
 
     Args:
-        passes: the documents' texts, some at a time, each time for which members.
+        passes: the documents' texts, some at a time, each time with hidden states and for which members.
         bank: the memories.
         sets: each member's sets by name.
 
@@ -30,9 +31,9 @@ def document_leakage(
     """
     asking = _asking(sets)
     sums: list[dict[str, dict[int, list[float]]]] = [{name: {} for name in own} for own in sets]
-    for part, who in passes if asking else ():
+    for part, hidden, who in passes if asking else ():
         first = who.start or 0
-        _, activations = bank(part.hidden[None], None, who)
+        _, activations = bank(hidden, None, who)
         for entry_set, askers in asking:
             here = [(member, name) for member, name in askers if first <= member < first + len(activations)]
             if not here:

@@ -18,6 +18,15 @@ __all__ = ["ALLOCATIONS", "MEMORY_FILE", "MemoryPlan"]
 MEMORY_FILE = "memory.safetensors"
 
 
+def memory_token_bytes(model_dim: int, memory_dim: int) -> float:
+    """Return the bytes that one memory takes for each token in a pass forward and backward, float32 (ours).
+
+    Of its entries, what the activation takes and gives is kept, and two more are there while leakage or a gradient is
+    computed; of the states, what goes in, what comes out, and what the norm keeps.
+    """
+    return 4.0 * (4 * memory_dim + 6 * model_dim)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan(TrainingPlan):
     """One memory.
@@ -40,7 +49,7 @@ class MemoryPlan(TrainingPlan):
 
     name: ClassVar[str] = "memory"
     packs: ClassVar[bool] = True
-    unequal: ClassVar[tuple[str, ...]] = ("seed", "memory_dim", "norm_and_gate")
+    unequal: ClassVar[tuple[str, ...]] = ("layer", "seed", "memory_dim", "norm_and_gate")
     own_texts: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (MEMORY_FILE,)
     starts: ClassVar[Mapping[str, tuple[str, ...]]] = {"memory": ("layer", "memory_dim", "norm_and_gate")}
@@ -64,7 +73,7 @@ class MemoryPlan(TrainingPlan):
         """What shapes its entry set."""
         return SetSetting.of(vars(self))
 
-    def trunk_layer(self, card: ModelCard) -> int | None:
+    def trunk_layer(self, card: ModelCard) -> int:
         """Return the memory's block."""
         return card.num_blocks - 1 if self.layer is None else self.layer
 
@@ -76,6 +85,10 @@ class MemoryPlan(TrainingPlan):
         """Count blocks and head forward and, for activations only, backward; the memory also for its parameters."""
         blocks = card.active_block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count the memory's own too, in float32."""
+        return super().token_bytes(card, number_bytes) + memory_token_bytes(card.model_dim, self.memory_dim)
 
     def metrics(self) -> tuple[str, ...]:
         """Return leakage under its own entry sets; without any, under every allocation that its size allows."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.adapters.plan import TRAINED_PARAMETER_BYTES
 from trainables.adapters.prompt.plan import PromptPlan
 from trainables.lm.card import ModelCard
 
@@ -34,10 +33,6 @@ class PrefixPlan(PromptPlan):
     def train_flops(self, card: ModelCard, tokens: float, texts: float) -> float:
         """Count the texts alone: keys and values go through no block."""
         return self.train_token_flops(card) * tokens
-
-    def device_bytes(self, card: ModelCard, number_bytes: int, pack_size: int) -> float:
-        """Return the bytes of the whole model, and of what is trained."""
-        return super().device_bytes(card, number_bytes, pack_size) + self.stored_params(card) * TRAINED_PARAMETER_BYTES
 
     @classmethod
     def load(cls) -> type[PrefixAdapter]:

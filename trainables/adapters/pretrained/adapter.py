@@ -19,7 +19,8 @@ class PretrainedAdapter(SplitAdapter[PretrainedPlan]):
 
     def __init__(self, plans: Sequence[PretrainedPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Compute the hidden states after the last block."""
-        super().__init__(plans, parts, texts, plans[0].trunk_layer(parts.card), plans[0].micro_batch_tokens)
+        layers = [plan.trunk_layer(parts.card) for plan in plans]
+        super().__init__(plans, parts, texts, layers, plans[0].micro_batch_tokens)
 
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         """Return the states as they are."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables.adapters.plan import TrainingPlan
+from trainables.adapters.plan import TRAINED_PARAMETER_BYTES, TrainingPlan
 from trainables.lm.card import ModelCard
+from trainables.lm.pass_sizes import whole_logits_bytes
 
 if TYPE_CHECKING:
     from trainables.adapters.prompt.adapter import PromptAdapter
@@ -54,9 +55,17 @@ class PromptPlan(TrainingPlan):
         vectors = 4 * card.active_block_params * card.num_blocks * self.virtual_tokens * texts
         return super().train_flops(card, tokens, texts) + vectors
 
-    def device_bytes(self, card: ModelCard, number_bytes: int, pack_size: int) -> float:
+    def weight_bytes(self, card: ModelCard, number_bytes: int) -> float:
         """Return the bytes of the whole model."""
         return float(number_bytes * card.params)
+
+    def member_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Return the bytes of what is trained: it is what is stored."""
+        return float(self.stored_params(card) * TRAINED_PARAMETER_BYTES)
+
+    def head_pass_bytes(self, card: ModelCard, number_bytes: int, tokens: float, on_gpu: bool) -> float:
+        """Return the bytes of all logits, which the plain loss keeps."""
+        return whole_logits_bytes(card, number_bytes, tokens)
 
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,8 @@ class TwoMemoriesAdapter(StackedAdapter[TwoMemoriesPlan]):
     def __init__(self, plans: Sequence[TwoMemoriesPlan], parts: ModelParts, texts: PackTexts) -> None:
         """Draw the memories."""
         first = plans[0]
-        super().__init__(plans, parts, texts, first.trunk_layer(parts.card), first.micro_batch_tokens)
+        layers = [first.trunk_layer(parts.card)] * len(plans)
+        super().__init__(plans, parts, texts, layers, first.micro_batch_tokens)
         self._layers = dict(zip(KINDS, first.layers, strict=True))
         self._documents = {text.tree.digest() for text in texts.segments}
         seeds = [plan.seed for plan in plans]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
+from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan, memory_token_bytes
 from trainables.adapters.plan import AdapterPlan, TrainingPlan
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
@@ -92,6 +92,10 @@ class TwoMemoriesPlan(TrainingPlan):
         """Count as for a memory of twice the entries, above the lower block."""
         blocks = card.active_block_params * self.trial_blocks(card)
         return 4 * (blocks + card.head_params) + 6 * self.added_params(card)
+
+    def token_bytes(self, card: ModelCard, number_bytes: int) -> float:
+        """Count as for a memory, twice."""
+        return super().token_bytes(card, number_bytes) + 2 * memory_token_bytes(card.model_dim, self.memory_dim)
 
     @classmethod
     def words(cls, identity: Mapping[str, Any]) -> list[str]:

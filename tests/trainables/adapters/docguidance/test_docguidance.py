@@ -47,6 +47,7 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 @pytest.mark.parametrize("negatives", ["other", "zero"])
+@pytest.mark.thorough(but=("other-gelu",))
 def test_after_twenty_steps_it_is_what_a_plain_program_makes(
     activation: str, negatives: str, small_trial: Trial, build: Build
 ) -> None:

@@ -1,4 +1,4 @@
-"""Packs of unequal memories: other seeds, sizes and norms; each as it is alone, and one pass of the upper for all."""
+"""Packs of unequal memories: other blocks, seeds, sizes, norms; each as it is alone, one pass of the upper for all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from trainables.adapters.adapter import Adapter
 from trainables.adapters.memory.activations import ACTIVATIONS
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.setting import SetSetting
+from trainables.lm.batches import TextBatches
+from trainables.lm.cut import find_blocks
 from trainables.lm.upper import Upper
 from trainables.trial.spec import TrialSpec
 
@@ -30,13 +32,20 @@ MEMBERS: list[dict[str, Any]] = [
     {"seed": 5, "memory_dim": 48, "mode": "hard", "allocation": "simset1", "granularity": "token"},
 ]
 
+BLOCKS = {"one block": (1,) * 7, "several blocks": (1, 3, 0, 1, 2, 3, 0)}
+"""Where the members are, of a model of four blocks."""
+
 Build = Callable[..., Adapter]
 Trial = Callable[..., TrialSpec]
 
 
-@pytest.fixture
-def specs(small_trial: Trial) -> Callable[..., list[TrialSpec]]:
-    return lambda **more: [small_trial(**{**USUAL, **member, **more}) for member in MEMBERS]
+@pytest.fixture(params=BLOCKS)
+def specs(request: pytest.FixtureRequest, small_trial: Trial) -> Callable[..., list[TrialSpec]]:
+    blocks = BLOCKS[request.param]
+    return lambda **more: [
+        small_trial(**{**USUAL, **member, "layer": layer, **more})
+        for layer, member in zip(blocks, MEMBERS, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -81,6 +90,7 @@ def assert_as_alone(pack: Adapter, alone: Adapter, member: int) -> None:
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [16384, 700, 60], ids=["one pass", "some members", "some texts"])
+@pytest.mark.thorough(only=("some texts",))
 def test_each_member_is_as_it_is_alone(specs: Any, build: Build, micro_batch_tokens: int) -> None:
     every = specs(micro_batch_tokens=micro_batch_tokens)
     pack = build(*every)
@@ -105,13 +115,32 @@ def test_five_seeds_take_one_pass_of_the_upper_a_step(small_trial: Trial, build:
     assert sum(passes) == 5 * sum(len(text.tree) for text in one.texts.train), "no padding goes through the blocks"
 
 
-def test_members_of_one_seed_see_the_same_texts_read_once(specs: Any, build: Build, monkeypatch: Any) -> None:
+def test_every_block_of_a_model_takes_one_pass_a_step(small_trial: Trial, build: Build, passes: list[int]) -> None:
+    each = [small_trial(**{**USUAL, "layer": layer}) for layer in range(4)]
+    ran: list[int] = []
+    pack = build(*each)
+    for number, block in enumerate(find_blocks(pack.upper.model)[2]):  # type: ignore[attr-defined]
+        block.register_forward_hook(lambda _, __, output, number=number: ran.append((number, output.shape[1])))
+    passes.clear()
+    pack.train_epoch(0)
+    tokens = sum(len(text.tree) for text in pack.texts.train)
+    assert len(passes) == -(-len(pack.texts.train) // each[0].batch_size)
+    through = [sum(size for number, size in ran if number == block) for block in range(1, 4)]
+    assert through[:2] == [tokens, 2 * tokens] and through[2] == 4 * tokens, "the last lets in who is above it"
+    passes.clear()
+    pack.nll(pack.texts.segments), pack.text_nll(pack.texts.segments), asked(pack)
+    assert len(passes) == 3, "and of what is asked, too"
+
+
+def test_members_of_one_seed_and_block_see_the_same_texts_read_once(specs: Any, build: Build, monkeypatch: Any) -> None:
     reads: list[int] = []
     pack = build(*specs())
-    batch = pack.states.train.batch  # type: ignore[attr-defined]
-    monkeypatch.setattr(pack.states.train, "batch", lambda indices: reads.append(len(indices)) or batch(indices))  # type: ignore[attr-defined]
+    batch = TextBatches.batch
+    monkeypatch.setattr(TextBatches, "batch", lambda self, which: reads.append(len(which)) or batch(self, which))
     pack.train_epoch(0)
-    assert sum(reads) == 3 * len(pack.texts.train), "three seeds"
+    orders = {(plan.layer, plan.seed) for plan in pack.plans}
+    assert len(orders) == (3 if len({layer for layer, _ in orders}) == 1 else 6)
+    assert sum(reads) == len(orders) * len(pack.texts.train)
 
 
 def test_what_a_member_has_not_got_stays_zero_whatever_the_decay(specs: Any, build: Build) -> None:

@@ -31,6 +31,7 @@ COMMON: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("template_layer", [None, 2, 0])
+@pytest.mark.thorough(only=("0",))
 def test_each_learns_from_its_own_kind_while_both_act(
     template_layer: int | None, small_trial: Trial, build: Build
 ) -> None:

@@ -20,6 +20,7 @@ SETS: list[dict[str, Any]] = [{}, {"mode": "hard", "allocation": "partitioned"}]
 
 
 @pytest.mark.parametrize("num_shots", [0, 1])
+@pytest.mark.thorough(only=("1",))
 def test_fevers_claims_as_questions_of_ones_own_get_fevers_answers(
     num_shots: int, small_trial: Any, build: Any, process_cache: ProcessCache, sample_data: Path, own_questions: Path
 ) -> None:
@@ -79,6 +80,7 @@ def asked(folder: Path, small_trial: Any, build: Any, cache: ProcessCache, **val
 
 
 @pytest.mark.parametrize("sets", SETS, ids=["free", "hard"])
+@pytest.mark.thorough(only=("free",))
 def test_a_plain_program_finds_the_same_choices_likeliest(
     sets: Any, folder: Path, small_trial: Any, build: Any, process_cache: ProcessCache, plain_program: Any
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_plain_program_finds_the_same_choices_likeliest(
 
 
 @pytest.mark.parametrize("sets", SETS, ids=["free", "hard"])
+@pytest.mark.thorough(only=("free",))
 def test_a_plain_program_writes_the_same_letters(
     sets: Any, folder: Path, small_trial: Any, build: Any, process_cache: ProcessCache, plain_program: Any
 ) -> None:

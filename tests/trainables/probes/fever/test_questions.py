@@ -43,6 +43,7 @@ def letters_of(answers: list[Answer]) -> list[str | None]:
 
 
 @pytest.mark.parametrize("num_shots", [0, 1])
+@pytest.mark.thorough(only=("neox",))
 def test_answers_are_those_of_greedy_generation(
     documents: list[Document], tokenizer: Any, answering_models: list[Any], respond_with: Any, num_shots: int
 ) -> None:

@@ -26,6 +26,7 @@ SETS: list[dict[str, Any]] = [{}, {"mode": "hard", "allocation": "partitioned"}]
 
 
 @pytest.mark.parametrize("sets", SETS, ids=["free", "hard"])
+@pytest.mark.thorough(only=("free",))
 def test_a_plain_program_measures_and_answers_the_same(
     sets: dict[str, Any], small_trial: Any, build: Any, process_cache: ProcessCache, plain_program: Any, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_task_that_cannot_be_loaded_is_a_mistake_in_the_data(tmp_path: Path, n
         LmEvalProbe.make(plan, (), neox_tokenizer)
 
 
+@pytest.mark.thorough(beside="test_a_mistake_is_one_line")
 def test_where_it_is_not_installed_it_is_said_what_to_install() -> None:
     code = (
         "import sys; sys.modules['lm_eval'] = None\n"

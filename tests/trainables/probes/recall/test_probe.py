@@ -24,6 +24,7 @@ SETS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets.get("granularity", sets.get("mode", "free")))
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.thorough(only=("free", "gpt_neox"))
 def test_a_plain_program_writes_the_same(
     family: str, sets: dict[str, Any], small_trial: Any, build: Any, process_cache: ProcessCache, plain_program: Any,
     tiny_models: Any,
