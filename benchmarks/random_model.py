@@ -24,6 +24,7 @@ from trainables.lm.staggered import let_in
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
+from trainables.node.map_batches import MapBatches, map_here
 from trainables.trial.making import make_spec
 from trainables.trial.spec import TrialSpec
 
@@ -50,6 +51,7 @@ class RandomModel:
     def __init__(self, shape: Alias, layer: int, dtype: torch.dtype, device: torch.device) -> None:
         """Draw the weights on the device."""
         self.layer, self.dtype, self.device = layer, dtype, device
+        self.map_batches: MapBatches = map_here
         config = GPTNeoXConfig(
             hidden_size=shape.model_dim, intermediate_size=shape.intermediate_dim,
             num_hidden_layers=shape.num_blocks, num_attention_heads=shape.num_heads, vocab_size=shape.vocab_size,

@@ -106,6 +106,14 @@ def main(
             min=0, help="limit of a node's cache of hidden states, GB; default: half of what its disk would have free"
         ),
     ] = None,
+    spread_corpus: Annotated[
+        bool,
+        typer.Option(
+            "--spread-corpus",
+            help="more than 10,000 documents: tokens and signatures by Ray Data on all nodes, to equal results; pays "
+            "where these have more CPUs than there are packs",
+        ),
+    ] = False,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray or in this process."""
     with user_errors():
@@ -123,6 +131,7 @@ def main(
             tracking_uri=tracking_uri,
             experiment=experiment,
             cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+            spread_corpus=spread_corpus,
             lock=not no_lock,
             report=report,
             verbose=verbose,

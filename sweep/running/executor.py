@@ -19,10 +19,12 @@ class WorkerSettings:
     Attributes:
         device: auto, cpu or cuda.
         cache_bytes: limit of a node's cache of hidden states; None for half of the disk (`HiddenCache`).
+        spread_corpus: have Ray Data tokenise and hash large corpora on all nodes.
     """
 
     device: str = "auto"
     cache_bytes: int | None = None
+    spread_corpus: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class RunOptions:
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         cache_bytes: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
+        spread_corpus: have Ray Data tokenise and hash large corpora on all nodes, to equal results. Ray only.
         lock: keep a second run on the same sweep away; False for a storage that has neither locks nor conditional puts.
         report: write the report at the end.
         verbose: say every trial that ends and every failure, with its traceback.
@@ -49,6 +50,7 @@ class RunOptions:
     tracking_uri: str | None = None
     experiment: str | None = None
     cache_bytes: int | None = None
+    spread_corpus: bool = False
     lock: bool = True
     report: bool = False
     verbose: bool = False
@@ -82,6 +84,8 @@ class RunOptions:
                 raise ConfigError(
                     f"max-concurrent={self.max_concurrent}: --executor local runs one pack at a time; leave it out"
                 )
+            if self.spread_corpus:
+                raise ConfigError("spread-corpus: is done by Ray, which --executor local does without; leave it out")
 
     @property
     def starting(self) -> str:
@@ -94,7 +98,7 @@ class RunOptions:
 
 def executor_for(options: RunOptions) -> Executor:
     """Return the executor that is asked for; only Ray's imports Ray."""
-    settings = WorkerSettings(options.device, options.cache_bytes)
+    settings = WorkerSettings(options.device, options.cache_bytes, options.spread_corpus)
     if options.executor == "local":
         from sweep.running.in_process import InProcess
 

@@ -147,6 +147,7 @@ class RayTune:
             "device": "cpu" if device == "auto" and not self._gpus else device,
             "threads": max(1, int(self._resources.cpus)),
             "cache_bytes": self._settings.cache_bytes,
+            "spread_corpus": self._settings.spread_corpus,
             "gpu_share": min(1.0, self._gpus or 1.0),
         }
 

@@ -39,6 +39,7 @@ def run_sweep(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     cache_gb: float | None = None,
+    spread_corpus: bool = False,
     lock: bool = True,
     progress: bool = False,
     probes: Sequence[str] = (),
@@ -71,6 +72,7 @@ def run_sweep(
         tracking_uri: MLflow's address; None for MLFLOW_TRACKING_URI, else a SQLite file in the storage.
         experiment: MLflow experiment.
         cache_gb: limit of each node's cache of hidden states; None for half of the disk (`HiddenCache`).
+        spread_corpus: have Ray Data tokenise and hash more than 10,000 documents on all nodes; the results are equal.
         lock: keep a second run of this name away; False for a storage that cannot, where you see to it yourself.
         progress: print what the command would print on the way.
         probes: what all trials are asked besides, as after `--probe`: `"fever:num_shots=5"`.
@@ -96,6 +98,7 @@ def run_sweep(
         tracking_uri=tracking_uri,
         experiment=experiment,
         cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
+        spread_corpus=spread_corpus,
         lock=lock,
         report=report,
         notify=notify,

@@ -68,6 +68,7 @@ def test_mistakes_are_raised_as_the_command_says_them(space: Space, tmp_path: Pa
         ({"executor": "local", "address": "auto"}, "address='auto': has no meaning with --executor local"),
         ({"executor": "local", "gpus_per_trial": 0.5}, "gpus-per-trial=0.5: has no meaning"),
         ({"executor": "local", "max_concurrent": 2}, "max-concurrent=2"),
+        ({"executor": "local", "spread_corpus": True}, "spread-corpus: is done by Ray, which --executor local does"),
         ({"gpus_per_trial": 2}, "gpus-per-trial=2: a pack computes on one GPU; give 1, a fraction"),
         ({"gpus_per_trial": 0, "device": "cuda"}, "gpus-per-trial=0: --device cuda needs a GPU for each pack"),
         ({"device": "tpu"}, "device='tpu': must be one of auto, cpu, cuda"),

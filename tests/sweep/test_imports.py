@@ -32,6 +32,11 @@ def imported_by(code: str) -> set[str]:
         ("import sweep.main", set()),
         ("import sweep.run, sweep.publish, sweep.report", set()),
         ("import sweep.running.ray_tune, trainables.pack.trainable", {"ray", "pandas"}),
+        (  # what a task has to import that prepares a piece of a corpus
+            "import trainables.pack.ray_data_map, trainables.lm.token_tables\n"
+            "import trainables.adapters.memory.near, trainables.adapters.memory.simset",
+            {"ray"},
+        ),
         (
             "from sweep.run import app; from typer.testing import CliRunner\n"
             "assert CliRunner().invoke(app, ['sample', '--plan', '--storage', '/none/at/all']).exit_code == 0",

@@ -21,6 +21,7 @@ from trainables.lm.reference import WholeModel
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
+from trainables.node.map_batches import MapBatches
 
 T = TypeVar("T")
 PlanT = TypeVar("PlanT", bound=AdapterPlan)
@@ -34,11 +35,13 @@ class ModelParts(Protocol):
         card: the model.
         dtype: of its weights.
         device: where to compute.
+        map_batches: where to compute what has to do with all documents and no model.
     """
 
     card: ModelCard
     dtype: torch.dtype
     device: torch.device
+    map_batches: MapBatches
 
     def hidden_states(self) -> HiddenStates:
         """Return the source of hidden states."""

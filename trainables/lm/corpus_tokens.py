@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.lm.texts import TrainingText
+if TYPE_CHECKING:
+    from trainables.lm.texts import TrainingText
 
 Ints = NDArray[np.integer[Any]]
 

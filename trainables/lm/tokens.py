@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
+from trainables.lm.token_tables import segments_of
 from trainables.lm.weights import tokenizer_folder
 
 
@@ -58,26 +59,6 @@ def segments(tokenizer: Any, text: str, segment_tokens: int, max_segments: int) 
         ValueError: `segment_tokens` has no room for text.
     """
     return segments_of(text_start(tokenizer), _plain(tokenizer, text), segment_tokens, max_segments)
-
-
-def segments_of(start: list[int], tokens: list[int], segment_tokens: int, max_segments: int) -> list[list[int]]:
-    """Cut a text's tokens into segments (see `segments`).
-
-    Args:
-        start: what the tokenizer puts before a text (`text_start`).
-        tokens: of the text, without that.
-        segment_tokens: most tokens of a segment, `start` included.
-        max_segments: the tokens beyond are left out.
-
-    Raises:
-        ValueError: `segment_tokens` has no room for text.
-    """
-    step = segment_tokens - len(start)
-    if step < 1:
-        raise ValueError(f"segments of {segment_tokens} tokens have no room for text after BOS")
-    ends = range(0, min(len(tokens), step * max_segments), step)
-    cut = [start + tokens[at : at + step] for at in ends]
-    return [segment for segment in cut if len(segment) > 1]
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -28,6 +28,7 @@ from trainables.lm.tokens import load_tokenizer
 from trainables.lm.upper import Upper, load_upper
 from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 from trainables.node.cache_dir import cache_dir
+from trainables.node.map_batches import MapBatches, map_here
 from trainables.pack.texts import (
     check_lengths,
     document_texts,
@@ -103,15 +104,18 @@ class ProcessCache:
     Args:
         device: where to compute.
         cache_bytes: limit of the hidden-state cache; None for the default of `HiddenCache`.
+        map_batches: where many documents are tokenised and hashed.
 
     Attributes:
+        device: the same.
+        map_batches: likewise.
         budget: of the weights on the device.
         timings: seconds spent by part since `take_timings` was last called.
     """
 
-    def __init__(self, device: torch.device, cache_bytes: int | None) -> None:
+    def __init__(self, device: torch.device, cache_bytes: int | None, map_batches: MapBatches = map_here) -> None:
         """Start empty."""
-        self.device = device
+        self.device, self.map_batches = device, map_batches
         self._hidden_cache = HiddenCache(cache_dir() / "hidden", cache_bytes)
         self.budget = WeightBudget(device)
         self._kept: dict[str, tuple[Any, Any]] = {}
@@ -238,7 +242,7 @@ class ProcessCache:
         )
         documents = selection.documents
         tokenizer = self._tokenizer(card)
-        segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments)
+        segments = document_texts(documents, tokenizer, spec.segment_tokens, spec.max_segments, self.map_batches)
         train = list(segments) if spec.content == "document+template" else []
         if spec.content != "document":
             answer_only = spec.template_loss == "answer"
@@ -277,7 +281,7 @@ class CachedParts:
     def __init__(self, cache: ProcessCache, card: ModelCard, dtype: str, texts: tuple[Hashable, ...]) -> None:
         """Load nothing yet."""
         self._cache, self._of, self._texts = cache, (card, dtype), texts
-        self.card, self.device = card, cache.device
+        self.card, self.device, self.map_batches = card, cache.device, cache.map_batches
         self.dtype: torch.dtype = getattr(torch, dtype)
 
     def hidden_states(self) -> HiddenStates:

@@ -23,6 +23,7 @@ from trainables.lm.token_files import write_tokens
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
 from trainables.node.cache_dir import cache_dir
+from trainables.node.map_batches import MapBatches, map_here
 from trainables.probes.choices.probe import choose_questions
 from trainables.probes.probe import Probe
 
@@ -60,7 +61,11 @@ def select_documents(
 
 
 def document_texts(
-    documents: Sequence[Document], tokenizer: Any, segment_tokens: int, max_segments: int
+    documents: Sequence[Document],
+    tokenizer: Any,
+    segment_tokens: int,
+    max_segments: int,
+    map_batches: MapBatches = map_here,
 ) -> Sequence[TrainingText]:
     """Cut the documents' texts into segments of `segment_tokens`, at most `max_segments` each, no overlap (ours).
 
@@ -71,9 +76,8 @@ def document_texts(
         cache_dir().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="tokens-") as folder:
             every = (document.text for document in documents)
-            return SegmentTexts(
-                write_tokens(Path(folder) / "tokens.arrow", every, tokenizer, segment_tokens, max_segments)
-            )
+            path = Path(folder) / "tokens.arrow"
+            return SegmentTexts(write_tokens(path, every, tokenizer, segment_tokens, max_segments, map_batches))
     texts = []
     for index, document in enumerate(documents):
         for part in segments(tokenizer, document.text, segment_tokens, max_segments):

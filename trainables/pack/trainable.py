@@ -25,7 +25,9 @@ from trainables.errors import Failure, SweepError
 from trainables.lm.inputs import prepare_node
 from trainables.node.addresses import shown
 from trainables.node.machine import oom_kills
+from trainables.node.map_batches import map_here
 from trainables.node.storage import StorageError, exists
+from trainables.pack.ray_data_map import RayDataMap
 from trainables.trial.making import make_spec
 
 if TYPE_CHECKING:
@@ -139,7 +141,9 @@ class PackTrainable(tune.Trainable):  # type: ignore[misc]
         device = choose_device(settings["device"])
         self._device = device_name(device)
         prepare_process(device, settings["threads"], settings["gpu_share"])
-        self._cache = ProcessCache(device, settings["cache_bytes"])
+        self._cache = ProcessCache(
+            device, settings["cache_bytes"], RayDataMap() if settings["spread_corpus"] else map_here
+        )
         self._take_on(work)
 
     def _take_on(self, work: dict[str, Any]) -> None:

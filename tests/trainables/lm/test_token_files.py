@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from trainables.lm import token_files
+from trainables.lm import token_files, token_tables
 from trainables.lm.card import model_card
 from trainables.lm.corpus_tokens import CorpusTokens
-from trainables.lm.token_files import MappedTokens, map_tokens, write_tokens
+from trainables.lm.token_files import map_tokens, write_tokens
+from trainables.lm.token_tables import MappedTokens
 from trainables.lm.tokens import load_tokenizer, segments
+from trainables.node.map_batches import Make
 
 TEXTS = [
     "Mira Talven is a painter in Orsk.", "", "x", "Two words. " * 40, "A page with an ending of its own", "Mira " * 30
@@ -23,7 +29,8 @@ TEXTS = [
 @pytest.mark.parametrize("model", ["llama", "gpt_neox"])
 def test_a_file_has_the_segments_of_every_text(tiny_models, tmp_path: Path, monkeypatch, rows: int, model: str) -> None:
     monkeypatch.setattr(token_files, "ROWS", rows)
-    monkeypatch.setattr(token_files, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(token_files, "PIECE_DOCUMENTS", 3)
+    monkeypatch.setattr(token_tables, "BATCH_DOCUMENTS", 2)
     tokenizer = load_tokenizer(model_card(str(tiny_models[model])))
     found = write_tokens(tmp_path / "tokens.arrow", iter(TEXTS), tokenizer, 12, 3)
     expected = [segments(tokenizer, text, 12, 3) for text in TEXTS]
@@ -38,6 +45,39 @@ def test_a_file_has_the_segments_of_every_text(tiny_models, tmp_path: Path, monk
     again = Dataset.from_file(str(tmp_path / "tokens.arrow"))
     assert again[3]["tokens"] == [token for part in expected[3] for token in part]
     assert again[3]["segment_lengths"] == list(map(len, expected[3]))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_tokenizer_travels_without_its_files_as_it_was_set(tiny_models, tmp_path: Path, as_text: bool) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], folder)
+    tokenizer = load_tokenizer(model_card(str(folder)))
+    tokenizer.split_special_tokens = as_text
+    shutil.rmtree(folder)
+
+    def travelled(make: Make, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            yield from pickle.loads(pickle.dumps(make))(table)
+
+    every = ["An end </s> within", *TEXTS]
+    found = write_tokens(tmp_path / "one.arrow", every, tokenizer, 12, 3, travelled)
+    write_tokens(tmp_path / "other.arrow", every, tokenizer, 12, 3)
+    assert (tmp_path / "one.arrow").read_bytes() == (tmp_path / "other.arrow").read_bytes()
+    assert (1 in found.document(0).tolist()) is not as_text
+
+
+def test_a_tokenizer_of_another_kind_works_here(tiny_models, tmp_path: Path, monkeypatch) -> None:
+    tokenizer = load_tokenizer(model_card(str(tiny_models["llama"])))
+    write_tokens(tmp_path / "fast.arrow", TEXTS, tokenizer, 12, 3)
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    write_tokens(tmp_path / "slow.arrow", TEXTS, tokenizer, 12, 3, lambda *_: pytest.fail("it was sent elsewhere"))
+    assert (tmp_path / "slow.arrow").read_bytes() == (tmp_path / "fast.arrow").read_bytes()
+
+
+def test_no_room_for_text_is_told_before_anything_is_sent(tiny_models, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model_card(str(tiny_models["llama"])))
+    with pytest.raises(ValueError, match="no room for text"):
+        write_tokens(tmp_path / "t.arrow", TEXTS, tokenizer, 0, 3, lambda *_: pytest.fail("it was sent elsewhere"))
 
 
 def test_nothing_at_all_is_a_file_too(tiny_models, tmp_path: Path) -> None:

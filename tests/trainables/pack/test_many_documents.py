@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from trainables.lm import batches
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.segment_texts import SegmentTexts
+from trainables.node.map_batches import Make
 from trainables.pack import texts
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
@@ -66,6 +69,20 @@ def test_a_trial_of_many_documents_is_that_of_texts_held(base, change, tmp_path,
     if "method" not in change:
         one, other = (json.loads((place / "analysis.json").read_text()) for place in (folder, held_folder))
         assert one["allocation"] == other["allocation"] and one["group_of_document"] == other["group_of_document"]
+
+
+@pytest.mark.parametrize("method", ["memory", "allocate"])
+def test_texts_and_shingles_are_made_where_the_process_is_told(base, on_disk, tmp_path, method) -> None:
+    mapped = []
+
+    def noted(make: Make, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            mapped.append(table.column_names[0])
+            yield from make(table)
+
+    plain, _ = finished(base | {"method": method}, tmp_path / "plain", ProcessCache(CPU, 10**9))
+    found, _ = finished(base | {"method": method}, tmp_path / "noted", ProcessCache(CPU, 10**9, noted))
+    assert set(mapped) == {"text", "group"} and found["metrics"] == plain["metrics"]
 
 
 @pytest.mark.thorough(beside="test_a_trial_of_many_documents_is_that_of_texts_held")

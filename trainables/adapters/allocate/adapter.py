@@ -29,7 +29,7 @@ class AllocateAdapter(Adapter[AllocatePlan]):
     def __init__(self, plans: Sequence[AllocatePlan], parts: ModelParts, texts: PackTexts) -> None:
         """Form the sets."""
         super().__init__(plans, parts, texts)
-        sets = parts.keep("entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents))
+        sets = parts.keep("entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents, parts.map_batches))
         self.entry_set = sets.of(plans[0].setting, plans[0].memory_dim)
 
     @cached_property

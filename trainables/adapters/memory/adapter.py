@@ -42,7 +42,9 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         first, sizes = plans[0], [plan.memory_dim for plan in plans]
         layers = [plan.trunk_layer(parts.card) for plan in plans]
         super().__init__(plans, parts, texts, layers, first.micro_batch_tokens)
-        self._entry_sets = parts.keep("entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents))
+        self._entry_sets = parts.keep(
+            "entry_sets", None, lambda: EntrySets(texts.segments, texts.num_documents, parts.map_batches)
+        )
         self._entry_sets.keep_only(sizes)
         self.sets: list[EntrySet | None] = [
             None if plan.allocation == "none" else self._entry_sets.of(plan.setting, plan.memory_dim) for plan in plans

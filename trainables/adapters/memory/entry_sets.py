@@ -21,6 +21,7 @@ from trainables.lm.segment_texts import SegmentTexts
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.transfer import sent
+from trainables.node.map_batches import MapBatches, map_here
 
 
 class EntrySets:
@@ -29,10 +30,12 @@ class EntrySets:
     Args:
         texts: the documents' segments; shingles and lengths come from these.
         num_documents: documents there are, with or without text.
+        map_batches: where shingles are hashed.
     """
 
-    def __init__(self, texts: Sequence[TrainingText], num_documents: int) -> None:
+    def __init__(self, texts: Sequence[TrainingText], num_documents: int, map_batches: MapBatches = map_here) -> None:
         """Collect the segments of each document."""
+        self._map_batches = map_batches
         self._tokens = texts.tokens if isinstance(texts, SegmentTexts) else CorpusTokens.of_texts(texts, num_documents)
         self._groups: dict[tuple[int, str], Groups] = {}
         self._built: dict[tuple[SetSetting, int], EntrySet] = {}
@@ -55,7 +58,7 @@ class EntrySets:
     def _build(self, setting: SetSetting, memory_dim: int) -> EntrySet:
         num_documents = len(self._tokens)
         groups = self.groups(min(setting.num_clusters or num_documents, num_documents), setting.grouping)
-        grouped = GroupedTokens(self._tokens, groups.of_document)
+        grouped = GroupedTokens(self._tokens, groups.of_document, self._map_batches)
         built = build_allocation(
             setting.allocation,
             setting.granularity,
@@ -75,7 +78,7 @@ class EntrySets:
 
     def _grouped(self, num_clusters: int, grouping: str) -> Groups:
         if grouping == "lsh":
-            found = group_near_documents(self._tokens, num_clusters)
+            found = group_near_documents(self._tokens, num_clusters, self._map_batches)
             told = {"near_pairs": found.near_pairs, "groups_by_similarity": found.by_similarity}
             return Groups(found.groups.tolist(), told)
         if num_clusters == len(self._tokens):

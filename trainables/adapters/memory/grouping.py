@@ -15,6 +15,7 @@ from trainables.adapters.memory.setting import ALL_PAIRS
 from trainables.adapters.memory.shingles import distinct, jaccard_matrix, mix64
 from trainables.errors import ConfigError
 from trainables.lm.corpus_tokens import CorpusTokens, Ints
+from trainables.node.map_batches import MapBatches, map_here
 
 _PAIR_TOKENS = 1 << 22
 _ORDERING_BINS = 8
@@ -62,7 +63,7 @@ class NearGroups:
     by_similarity: int
 
 
-def group_near_documents(corpus: CorpusTokens, num_clusters: int) -> NearGroups:
+def group_near_documents(corpus: CorpusTokens, num_clusters: int, map_batches: MapBatches = map_here) -> NearGroups:
     """Group documents in time linear in their number (ours): complete linkage as `group_documents`, over near pairs.
 
     Pairs that share no bucket of locality-sensitive hashing (`near`) count as having nothing in common. Where more
@@ -73,6 +74,7 @@ def group_near_documents(corpus: CorpusTokens, num_clusters: int) -> NearGroups:
     Args:
         corpus: The documents' tokens.
         num_clusters: Number of groups, 1 … number of documents.
+        map_batches: Where the sketches are made.
 
     Raises:
         ConfigError: `num_clusters` is out of range.
@@ -84,7 +86,7 @@ def group_near_documents(corpus: CorpusTokens, num_clusters: int) -> NearGroups:
     if count <= ALL_PAIRS:
         exact = group_documents([corpus.document(d) for d in range(count)], num_clusters)
         return NearGroups(np.asarray(exact), count * (count - 1) // 2, num_clusters)
-    sketches = sketches_of(GroupedTokens(corpus), width=1)
+    sketches = sketches_of(GroupedTokens(corpus, None, map_batches), width=1)
     same = _equal_documents(corpus, sketches)
     chosen = np.unique(same, return_index=True)[1]
     order, has_tokens = sketches[:, :_ORDERING_BINS].copy(), corpus.lengths() > 0

@@ -80,16 +80,18 @@ class TokenLists(EntryLists):
     @cached_property
     def _counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count the entries of every group, and the groups of every entry."""
+        width, family = self._width, self._family  # what is computed elsewhere takes these along, and no documents
 
-        def used(block: Block) -> NDArray[np.bool_]:
-            shingles, row = block.shingles(self._width, also_shorter=True)
-            found = np.zeros((block.num_groups, self.memory_dim), dtype=np.bool_)
-            found[row[:, None], self._family.addresses(shingles)] = True
-            return found
+        def used(block: Block) -> NDArray[np.uint8]:
+            shingles, row = block.shingles(width, also_shorter=True)
+            found = np.zeros((block.num_groups, family.memory_dim), dtype=np.bool_)
+            found[row[:, None], family.addresses(shingles)] = True
+            return np.packbits(found, axis=1)
 
         sizes = np.zeros(self._grouped.num_groups, dtype=np.int64)
         load = np.zeros(self.memory_dim, dtype=np.int64)
-        for first, rows in self._grouped.rows(used, np.logical_or):
+        for first, packed in self._grouped.rows(used, np.bitwise_or):
+            rows = np.unpackbits(packed, axis=1, count=self.memory_dim).view(np.bool_)
             sizes[first : first + len(rows)] = rows.sum(axis=1)
             load += rows.sum(axis=0)
         return sizes, load
