@@ -1,5 +1,5 @@
 # make demo: the main job on the embedded sample world.
-# make test: the default tests, TEST_PROCESSES files at a time; make test-thorough: with those that take long (CI).
+# make test: the default tests, TEST_PROCESSES files at a time; make test-thorough: the others that take long.
 # TORCH_INDEX=URL: where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA.
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,9 +33,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-# the default tests, and those that take long and have a cheaper one there beside them (tests/tiers.py)
+# those that take long and have a cheaper one beside them in the default tests (tests/tiers.py)
 test-thorough: install
-	$(BIN)/python -m pytest --thorough -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --only-thorough -n $(TEST_PROCESSES) --dist loadfile
 
 # all of these and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install

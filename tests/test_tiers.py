@@ -44,9 +44,9 @@ def names(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_what_has_a_cheaper_test_beside_it_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     stay = ["test_but[a-2]", "test_but[b-1]", "test_but[b-2]", "test_cheap", "test_only[a]", "test_only[c]"]
     assert names(collected(tmp_path, TESTS)) == stay
-    assert names(collected(tmp_path, TESTS, "--thorough")) == sorted(
-        [*stay, "test_but[a-1]", "test_long", "test_only[b]"]
-    )
+    left_out = ["test_but[a-1]", "test_long", "test_only[b]"]
+    assert names(collected(tmp_path, TESTS, "--thorough")) == sorted([*stay, *left_out])
+    assert names(collected(tmp_path, TESTS, "--only-thorough")) == left_out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
     @pytest.mark.thorough(only=("ray",))              with these parameters; with its others it is in the default set
     @pytest.mark.thorough(but=("memory", "lora"))     with all parameters but these
 
-`make test` runs without them; CI runs `make test-thorough`, which has them all.
+`make test` runs without them, `make test-thorough` (`--only-thorough`) runs them alone; CI runs both.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ LEFT_OUT = {"thorough", "slow", "cluster", "gpu", "browser", "real_data"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="also what takes long and has a cheaper test beside it")
+    for option, word in (("--thorough", "also"), ("--only-thorough", "only")):
+        told = f"{word} what takes long and has a cheaper test beside it"
+        parser.addoption(option, action="store_const", dest="thorough", const=word, help=told)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if any(_means(item, mark) for mark in item.iter_markers("thorough"))]
     _check_some_stay(config, items, left_out)
-    if left_out and not config.getoption("--thorough"):
-        config.hook.pytest_deselected(items=left_out)
-        out = set(left_out)
-        items[:] = [item for item in items if item not in out]
+    wanted, out = config.getoption("thorough"), set(left_out)
+    if wanted != "also":
+        deselected = [item for item in items if (item in out) != (wanted == "only")]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if (item in out) == (wanted == "only")]
 
 
 def _means(item: pytest.Item, mark: pytest.Mark) -> bool:
