@@ -110,8 +110,8 @@ def main(
         bool,
         typer.Option(
             "--spread-corpus",
-            help="more than 10,000 documents: tokens and signatures by Ray Data on all nodes, to equal results; pays "
-            "where these have more CPUs than there are packs",
+            help="more than 10,000 documents: tokens and signatures by Ray Data on all nodes, to equal results; can "
+            "pay where these have more CPUs than there are packs",
         ),
     ] = False,
 ) -> None:

@@ -31,9 +31,12 @@ class ClusterTrouble(SweepError):
     @classmethod
     def of(cls, error: Exception) -> ClusterTrouble:
         """Describe what Ray raised; memory that was short on whatever node is no reason for smaller packs here."""
-        found = cls(f"the cluster could not prepare the corpus: {' '.join(str(error).split())[-300:]}")
-        kind = failure_kind(error)
-        if isinstance(error, RayTaskError) and kind not in OWN_KINDS:  # raised by what ran, not by the loss of it
+        raised = isinstance(error, RayTaskError)  # by what ran, not by the loss of it
+        told = (getattr(error, "cause", None) if raised else None) or error
+        text = f"{type(told).__name__}: {' '.join(str(told).split())}"
+        found = cls(f"the cluster could not prepare the corpus: {text[:300]}")
+        kind = failure_kind(told)
+        if raised and kind not in OWN_KINDS:
             found.kind = kind
         return found
 
