@@ -38,9 +38,9 @@ def map_pickled(make: Make, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 @pytest.fixture(scope="module")
 def one_raylet() -> Iterator[None]:
-    """A Ray of one CPU, which something holds."""
+    """A Ray of two CPUs, which something holds: two tasks run at a time, and may end in another order."""
     ray.init(
-        address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def one_raylet() -> Iterator[None]:
         def holds(self) -> bool:
             return True
 
-    held = ray.remote(num_cpus=1)(Trial).remote()
+    held = ray.remote(num_cpus=2)(Trial).remote()
     assert ray.get(held.holds.remote())
     yield
     ray.shutdown()
