@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# How long an example takes to draw or to run says something about the machine only.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 pytest_plugins = ["tests.stand_ins", "tests.rows", "tests.tiers"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The tests' tensors are tiny: threads would only wait for each other, on a busy machine for minutes.
