@@ -80,7 +80,7 @@ def test_a_pack_keeps_no_more_than_is_planned(members: int, memory_dim: int, dty
     model.draw_texts((12, 20, 15, 17))
     with as_on_a_gpu(), model.attending("text_by_text"):
         pack = model.pack(members, memory_dim, allocation="partitioned", alpha=0.5)
-        batch = pack.states.train.batch(range(4))
+        batch = pack.states[pack.layer].train.batch(range(4))
         weights = [*pack.upper.parameters(), *pack.stacks.parameters(), *pack.upper.buffers(), batch.hidden]
         kept = kept_bytes(lambda: pack.losses(batch, slice(0, members), batch), weights)
     plan = MemoryPlan.from_fields(vars(model.spec(memory_dim)))

@@ -46,7 +46,7 @@ def test_sets_are_formed_and_analysed_without_the_model_as_a_trained_memory_has_
     result, folder = finished({**base, "layer": 1, "alpha": 1.0, "epochs": 1}, tmp_path, cache)
     trained = json.loads((folder / "analysis.json").read_text())
     fresh = ProcessCache(CPU, 10**9)
-    for loader in ("_load_upper", "_load_whole", "_open_hidden"):
+    for loader in ("upper", "whole_model", "own_model", "_open_hidden"):
         monkeypatch.setattr(fresh, loader, lambda *_: pytest.fail("no part of the model is needed"))
     formed_result, folder = finished({**base, "method": "allocate"}, tmp_path, fresh)
     formed = json.loads((folder / "analysis.json").read_text())
