@@ -186,8 +186,13 @@ class SplitAdapter(Adapter[PlanT]):
         return found
 
     def _batches_of(self, texts: Sequence[TrainingText]) -> Callable[[int], TextBatches]:
-        trees = [text.tree for text in texts]
-        return cache(lambda layer: TextBatches(texts, self.parts.hidden_states().get(trees, layer), self.parts.device))
+        trees, also = [text.tree for text in texts], sorted({self.layers[member] for member in self.asked})
+
+        @cache
+        def batches(layer: int) -> TextBatches:
+            return TextBatches(texts, self.parts.hidden_states().get(trees, layer, also), self.parts.device)
+
+        return batches
 
     def _nll_of(self, part: TextBatch, hidden: Tensor, who: slice) -> Tensor:
         """Return the NLL of every target token of some texts for some members: `[members, targets]`."""

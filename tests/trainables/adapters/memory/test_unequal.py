@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from trainables.adapters.adapter import Adapter
+from trainables.adapters.adapter import Adapter, PackTexts
 from trainables.adapters.memory.activations import ACTIVATIONS
+from trainables.adapters.memory.adapter import MemoryAdapter
 from trainables.adapters.memory.bank import MemoryBank
 from trainables.adapters.memory.setting import SetSetting
+from trainables.adapters.registry import adapter_plan
 from trainables.lm.batches import TextBatches
 from trainables.lm.cut import find_blocks
+from trainables.lm.trunk import Trunk
 from trainables.lm.upper import Upper
+from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec
 
 SAME = {"abs": 2e-5}
@@ -130,6 +135,23 @@ def test_every_block_of_a_model_takes_one_pass_a_step(small_trial: Trial, build:
     passes.clear()
     pack.nll(pack.texts.segments), pack.text_nll(pack.texts.segments), asked(pack)
     assert len(passes) == 3, "and of what is asked, too"
+
+
+def test_new_texts_go_through_the_trunk_once_for_all_blocks(
+    small_trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(tmp_path))
+    specs = [small_trial(**{**USUAL, "layer": layer}) for layer in range(4)]
+    cache = ProcessCache(torch.device("cpu"), 10**9)
+    texts, parts = cache.texts(specs[0]), cache.parts(specs[0])
+    few = list(texts.segments)[:2]
+    adapter = MemoryAdapter([adapter_plan(vars(spec)) for spec in specs], parts, PackTexts(few, few, 6))  # type: ignore[misc]
+    ran: list[Sequence[int]] = []
+    hidden = Trunk.hidden
+    monkeypatch.setattr(Trunk, "hidden", lambda self, *told: ran.append(told[1]) or hidden(self, *told))
+    others = list(texts.segments)[2:4]
+    adapter.text_nll(others)
+    assert ran and all(list(layers) == [0, 1, 2, 3] for layers in ran)
 
 
 def test_members_of_one_seed_and_block_see_the_same_texts_read_once(specs: Any, build: Build, monkeypatch: Any) -> None:
