@@ -77,7 +77,7 @@ def make_packs(
         _pack(part)
         for members in alike.values()
         for group in _by_block(members, pack_size, share, states_bytes)
-        for part in _cut(group, pack_size, share)
+        for part in _dealt(_cut(group, pack_size, share), slots, pack_size, share)
     ]
     return sorted(packs, key=_place)
 
@@ -161,6 +161,24 @@ def _cut(members: Sequence[Point], pack_size: int | PackSize, share: int) -> Seq
         if all(end - start <= min(most[start:end]) for start, end in pairwise(cuts)):
             return [members[start:end] for start, end in pairwise(cuts)]
         number += 1
+
+
+def _dealt(
+    parts: Sequence[Sequence[Point]], slots: int, pack_size: int | PackSize, share: int
+) -> Sequence[Sequence[Point]]:
+    """Return parts that run at once and have several blocks with about as much work each: deep blocks beside low ones.
+
+    A member costs what lies above its block, so with neighbours in a pack the other slots would wait for the lowest.
+    """
+    members = sorted((point for part in parts for point in part), key=_block)
+    are_of_one_size = len({point.spec.memory_dim for point in members}) == 1
+    if not 1 < len(parts) <= slots or len({*map(_block, members)}) == 1 or not are_of_one_size:
+        return parts
+    dealt: list[list[Point]] = [[] for _ in parts]
+    for number, point in enumerate(members):
+        turn, place = divmod(number, len(parts))
+        dealt[place if turn % 2 == 0 else -1 - place].append(point)
+    return dealt if all(len(part) <= min(_most(part, pack_size, share)) for part in dealt) else parts
 
 
 def _most(members: Sequence[Point], pack_size: int | PackSize, share: int) -> list[int]:

@@ -160,7 +160,7 @@ def test_blocks_share_a_pack_where_each_alone_would_leave_half_of_it_empty() -> 
     assert blocks_of(lambda layer: 2, 4) == [[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]], "neighbours stand together"
     assert blocks_of(lambda layer: 3, 4) == [[layer] * 3 for layer in range(6)]
     assert blocks_of(lambda layer: 1, 1) == [[layer] for layer in range(6)]
-    assert blocks_of(lambda layer: 1, 16, slots=3) == [[0, 1], [2, 3], [4, 5]], "all slots have something to do"
+    assert blocks_of(lambda layer: 1, 16, slots=3) == [[0, 5], [1, 4], [2, 3]], "all slots have as much to do"
     assert blocks_of(lambda layer: 5 if layer == 3 else 1, 8) == [[0, 1, 2, 4, 5], [3] * 5]
 
 
@@ -176,6 +176,19 @@ def test_blocks_share_a_pack_as_far_as_their_hidden_states_may_stay_on_the_disk(
     assert has_room(points[:2], points[1], lambda _: 16, 2 * each), "its states are there"
     large = MAKER.point(make_spec({"layer": 3, "num_documents": 449, "model": "llama2-7b"}))
     assert STATES_BYTES / 3 < CostModel({}).trunk([large])[1] < STATES_BYTES / 2, "two layers of the study's largest"
+
+
+def test_blocks_are_dealt_to_slots_only_where_all_packs_fit() -> None:
+    points = [MAKER.point(make_spec({"layer": layer})) for layer in range(6)]
+
+    def blocks(size: Callable[[Point], int]) -> list[list[int | None]]:
+        return [[point.spec.layer for point in pack.points] for pack in make_packs(points, size, 2)]
+
+    assert blocks(lambda _: 16) == [[0, 3, 4], [1, 2, 5]]
+    assert blocks(lambda point: 2 if point.spec.layer == 0 else 16) == [[0, 1], [2, 3], [4, 5]]
+    sizes = [MAKER.point(make_spec({"layer": layer, "memory_dim": 64 * (1 + layer % 2)})) for layer in range(4)]
+    dims = [[point.spec.memory_dim for point in pack.points] for pack in make_packs(sizes, 16, 2)]
+    assert sorted(dims) == [[64, 64], [128, 128]], "nobody takes the room of a larger one without need"
 
 
 def test_a_trial_of_another_block_joins_where_half_of_the_places_are_free() -> None:
