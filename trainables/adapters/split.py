@@ -77,7 +77,10 @@ class SplitAdapter(Adapter[PlanT]):
         if len(self.states) > 1 and not self.upper.staggers:
             raise NotTogether(f"{parts.card.name}: blocks above {self.layer}")
         self._asked = [range(len(plans))]
-        self._nll_before = parts.hidden_states().pretrained_nll(texts.segments, self._pretrained_nll)
+        # Kept: a pack is made anew whenever a member leaves or joins, and the error is found by hashing all texts.
+        self._nll_before = parts.keep(
+            "nll_before", None, lambda: parts.hidden_states().pretrained_nll(texts.segments, self._pretrained_nll)
+        )
 
     @contextmanager
     def asking(self, members: Sequence[int]) -> Iterator[None]:
@@ -96,6 +99,11 @@ class SplitAdapter(Adapter[PlanT]):
         """The members whose answers matter now, ascending."""
         return [member for some in self._asked for member in some]
 
+    @property
+    def _asked_layers(self) -> list[int]:
+        """Their blocks, ascending."""
+        return sorted({self.layers[member] for member in self.asked})
+
     def passes(self, batches: Callable[[int], TextBatches]) -> Iterator[tuple[TextBatch, Tensor, slice]]:
         """Yield each forward pass for those members that are asked: texts, hidden states, and which members.
 
@@ -111,9 +119,8 @@ class SplitAdapter(Adapter[PlanT]):
                 lengths = first.lengths_of(indices)
                 for within, texts in slices(len(some), lengths, self.max_tokens):
                     who = slice(some.start + within.start, some.start + within.stop)
-                    at = {layer: made.get(layer) or batches(layer).batch(indices) for layer in {*self.layers[who]}}
-                    made = at
-                    parts = {layer: batch.part(texts) for layer, batch in at.items()}
+                    made = {layer: made.get(layer) or batches(layer).batch(indices) for layer in {*self.layers[who]}}
+                    parts = {layer: batch.part(texts) for layer, batch in made.items()}
                     hidden = self._side_by_side({layer: part.hidden[None] for layer, part in parts.items()}, who)
                     yield parts[self.layers[who.start]], hidden, who
 
@@ -186,7 +193,7 @@ class SplitAdapter(Adapter[PlanT]):
         return found
 
     def _batches_of(self, texts: Sequence[TrainingText]) -> Callable[[int], TextBatches]:
-        trees, also = [text.tree for text in texts], sorted({self.layers[member] for member in self.asked})
+        trees, also = [text.tree for text in texts], self._asked_layers
 
         @cache
         def batches(layer: int) -> TextBatches:
@@ -206,7 +213,7 @@ class SplitAdapter(Adapter[PlanT]):
     ) -> NDArray[np.int64]:
         """Return the most likely next token at nodes of trees, `[K, nodes in all]` (`ModelMembers`)."""
         count, device = sum(map(len, self._asked)), self.parts.device
-        source, layers = self.parts.hidden_states(), sorted({self.layers[member] for member in self.asked})
+        source, layers = self.parts.hidden_states(), self._asked_layers
         hidden = {layer: source.get(trees, layer, layers) for layer in layers}
         starts = np.cumsum([0, *[len(read) for read in nodes]])
         out = np.zeros((self.num_members, int(starts[-1])), dtype=np.int64)

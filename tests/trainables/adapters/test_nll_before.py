@@ -11,6 +11,7 @@ import torch
 
 from trainables.adapters.adapter import PackTexts
 from trainables.adapters.registry import adapter_plan
+from trainables.lm.hidden import HiddenStates
 from trainables.lm.hidden_cache import HiddenCache
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
@@ -55,6 +56,29 @@ def test_it_is_computed_once(small_trial: Trial, losses: list[int], tmp_path: Pa
     ]  # fmt: skip
     assert [before(small_trial(**values), tmp_path) for values in same] == [first] * len(same)
     assert losses == []
+
+
+def test_a_pack_that_is_made_anew_does_not_look_for_it_again(
+    small_trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, asked = ProcessCache(torch.device("cpu"), 10**9), list[int]()
+    find = HiddenStates.pretrained_nll
+
+    def counted(self: HiddenStates, texts: Any, compute: Any) -> float:
+        asked.append(len(texts))
+        return find(self, texts, compute)
+
+    monkeypatch.setattr(HiddenStates, "pretrained_nll", counted)
+    packs = [
+        [small_trial(layer=1)],
+        [small_trial(layer=1), small_trial(layer=2, seed=3)],
+        [small_trial(layer=2, seed=3)],
+    ]
+    for specs in packs:
+        texts, plans = cache.texts(specs[0]), [adapter_plan(vars(spec)) for spec in specs]
+        shared = PackTexts(texts.train, texts.segments, len(texts.documents))
+        assert plans[0].load()(plans, cache.parts(specs[0]), shared).nll_before > 0
+    assert len(asked) == 1, "it hashes all texts"
 
 
 @pytest.mark.parametrize("values", [{"num_documents": 3}, {"segment_tokens": 32}, {"dtype": "bfloat16"}])
