@@ -181,11 +181,14 @@ def test_blocks_share_a_pack_as_far_as_their_hidden_states_may_stay_on_the_disk(
 def test_blocks_are_dealt_to_slots_only_where_all_packs_fit() -> None:
     points = [MAKER.point(make_spec({"layer": layer})) for layer in range(6)]
 
-    def blocks(size: Callable[[Point], int]) -> list[list[int | None]]:
-        return [[point.spec.layer for point in pack.points] for pack in make_packs(points, size, 2)]
+    def blocks(size: Callable[[Point], int], slots: int = 2) -> list[list[int | None]]:
+        return [[point.spec.layer for point in pack.points] for pack in make_packs(points, size, slots)]
 
     assert blocks(lambda _: 16) == [[0, 3, 4], [1, 2, 5]]
     assert blocks(lambda point: 2 if point.spec.layer == 0 else 16) == [[0, 1], [2, 3], [4, 5]]
+    points.append(MAKER.point(make_spec({"layer": 6})))
+    assert blocks(lambda _: 16, slots=3) == [[0, 5, 6], [1, 4], [2, 3]]
+    assert blocks(lambda point: 16 if point.spec.layer < 5 else 2, slots=3) == [[0, 1], [2, 3, 4], [5, 6]]
     sizes = [MAKER.point(make_spec({"layer": layer, "memory_dim": 64 * (1 + layer % 2)})) for layer in range(4)]
     dims = [[point.spec.memory_dim for point in pack.points] for pack in make_packs(sizes, 16, 2)]
     assert sorted(dims) == [[64, 64], [128, 128]], "nobody takes the room of a larger one without need"
