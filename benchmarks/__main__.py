@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from benchmarks import corpus, driver, floor, full, gpu, growth, identity, memory, packing, parts, trial, whole
 from benchmarks.common import NotTheSame
-from sweep.cli import user_errors
+from sweep.cli.options import user_errors
 
 MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,

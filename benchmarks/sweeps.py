@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Table, local_model
-from sweep.cli import EXIT_USER_ERROR
+from sweep.cli.options import EXIT_USER_ERROR
 from sweep.records.record import seconds_since_epoch
 from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import ConfigError

@@ -1,7 +1,9 @@
 """Draw the packages and the imports between them: `make house` writes docs/house.svg.
 
-A room is a module or package directly below `sweep` or `trainables`. Its floor is the longest way down from it. The
-arrows drawn are kept in the picture's description too, so that a test can tell when the picture is out of date.
+A room is a module or package directly below `sweep` or `trainables`. Its floor is the longest way down from it. A
+module that no other one imports is an entry point, which a person starts: a command of the list on top. What failures
+are is the ground on which all rooms stand. The arrows of all of them are kept in the picture's description, so that a
+test can tell when the picture is out of date.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-PICTURE = Path(__file__).with_name("house.svg")
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "house.svg"
 PACKAGES = ("search_spaces", "sweep", "trainables")
 HOUSES = ("sweep", "trainables")
+GROUND = "trainables.errors"
 DIRECT, IMPLIED, BOX = "#1f4e79", "#c9d3dd", "#eef3f8"
 
 Arrow = tuple[str, str]
@@ -62,10 +66,19 @@ def floors(rooms: Iterable[str], inside: Iterable[Arrow]) -> dict[str, int]:
     return {name: floor(name, ()) for name in sorted(rooms)}
 
 
+def entry_points(package: str, every: Iterable[Arrow]) -> list[str]:
+    """Return the modules directly below a package that nobody imports."""
+    every = list(every)
+    imported = {below for _, below in every}
+    modules = {above for above, _ in every if above.startswith(f"{package}.")} - imported
+    return sorted(name for name in modules if (ROOT / f"{name.replace('.', '/')}.py").is_file())
+
+
 def house(package: str, every: Iterable[Arrow]) -> tuple[dict[str, int], list[Arrow]]:
-    """Return a package's rooms with their floors, and the arrows between them."""
+    """Return a package's rooms, without entry points and ground, with their floors, and the arrows between them."""
     every = list(every)
     rooms = {name for arrow in every for name in arrow if name.startswith(f"{package}.")}
+    rooms -= {*entry_points(package, every), GROUND}
     inside = [arrow for arrow in every if set(arrow) <= rooms]
     return floors(rooms, inside), inside
 
@@ -80,6 +93,10 @@ def implied(arrow: Arrow, inside: Iterable[Arrow]) -> bool:
             reached.add(name)
             todo += [below for above, below in inside if above == name]
     return arrow[1] in reached
+
+
+def _size(level: Mapping[str, int], inside: list[Arrow]) -> str:
+    return f"{len(level)} rooms, {max(level.values()) + 1} floors, {len(inside)} arrows"
 
 
 def _draw_house(figure: Figure, axes: Axes, package: str, level: Mapping[str, int], inside: list[Arrow]) -> None:
@@ -111,22 +128,23 @@ def _draw_house(figure: Figure, axes: Axes, package: str, level: Mapping[str, in
                 connectionstyle=f"arc3,rad={0.12 if longer else 0.0}",
             )
         )  # fmt: skip
-    axes.set_title(f"{package}: {len(level)} rooms, {len(rows)} floors, {len(inside)} arrows", fontsize=12)
+    axes.set_title(f"{package}: {_size(level, inside)}", fontsize=12)
     axes.set_axis_off()
 
 
 def draw(every: list[Arrow]) -> Figure:
     """Draw the two houses side by side; the caption sums up the arrows between them."""
     figure = Figure(figsize=(14, 7), dpi=72)  # as an SVG file has it: arrows end at boxes measured at this size
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.06, top=0.94, wspace=0.04)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.06, top=0.91, wspace=0.04)
     for axes, package in zip(figure.subplots(1, 2), HOUSES, strict=True):
         _draw_house(figure, axes, package, *house(package, every))
     spaces = sorted(below for name, below in every if name == "search_spaces")
-    across = {name for name, below in every if name.startswith("sweep") and below.startswith("trainables")}
+    commands = ", ".join(name.partition(".")[2] for name in entry_points("sweep", every))
+    figure.text(0.5, 0.97, f"entry points of sweep, above its rooms: {commands}", ha="center", fontsize=10)
     figure.text(
         0.5, 0.02,
-        "An arrow goes from the importer to the imported; a pale one is implied by a longer way. "
-        f"search_spaces imports {', '.join(spaces)}; {len(across)} rooms of sweep import trainables.",
+        "An arrow goes from the importer to the imported; a pale one is implied by a longer way. All rooms may import "
+        f"{GROUND}, and those of sweep all of trainables; search_spaces imports {', '.join(spaces)}.",
         ha="center", fontsize=10,
     )  # fmt: skip
     return figure
@@ -145,7 +163,7 @@ def main() -> None:
         draw(every).savefig(PICTURE, metadata={"Date": None, "Description": described(every)})
     for package in HOUSES:
         level, inside = house(package, every)
-        print(f"{package}: {len(level)} rooms, {max(level.values()) + 1} floors, {len(inside)} arrows")
+        print(f"{package}: {_size(level, inside)}, {len(entry_points(package, every))} entry points")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as Grid
 
-from sweep.cli import user_errors
+from sweep.cli.options import user_errors
 from sweep.records.sweep_storage import SweepStorage, one_sweep
 from sweep.report.comparisons.fever import RESAMPLES
 from sweep.report.render import Report, Section, html_page

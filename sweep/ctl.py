@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep import completion
-from sweep.cli import LocationArgument, user_errors
+from sweep.cli import completion
+from sweep.cli.options import LocationArgument, user_errors
 from sweep.planning.additions import CLONES
 from sweep.planning.inputs import check_added, kept_commits
 from sweep.planning.kept_space import kept_space

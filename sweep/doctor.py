@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from packaging.requirements import Requirement
 
-from sweep.cli import DataOption, StorageOption, TrackingUriOption, user_errors
+from sweep.cli.options import DataOption, StorageOption, TrackingUriOption, user_errors
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import resolve_tracking
 from trainables.data.hub_client import hub_address, is_offline

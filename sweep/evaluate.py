@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sweep import completion
-from sweep.cli import (
+from sweep.cli import completion
+from sweep.cli.options import (
     DataCacheOption,
     ExperimentOption,
     LocationArgument,
@@ -17,14 +17,15 @@ from sweep.cli import (
     NoLockOption,
     ReportOption,
     TrackingUriOption,
+    parsed_pack_size,
     show,
     use_data_cache,
     user_errors,
 )
-from sweep.run import parsed_pack_size, show_results
 from sweep.running.evaluate import Asked, evaluate_sweep, evaluation_plan, sweeps_at
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED
+from sweep.running.show import show_results
 from trainables.errors import ConfigError
 from trainables.trial.asking import check_probes
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import LocationArgument, user_errors
+from sweep.cli.options import LocationArgument, user_errors
 from sweep.records.columns import TABLES
 from sweep.records.frame import load_results
 from trainables.errors import ConfigError, nearest

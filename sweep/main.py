@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import sweep
-from sweep.cli import user_errors
+from sweep.cli.options import user_errors
 from trainables.errors import ConfigError, nearest
 
 COMMANDS = {

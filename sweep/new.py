@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import user_errors
+from sweep.cli.options import user_errors
 from sweep.records.sweep_storage import check_name
 from trainables.errors import ConfigError
 from trainables.node.cache_dir import user_path

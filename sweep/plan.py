@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import (
+from sweep.cli.options import (
     DataOption,
     NameOption,
     NoBaselineOption,

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
-from sweep.heartbeat import LINE_EVERY_S, Heartbeat
+from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
+from sweep.cli.options import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.records.mend import mend_storage_file, problems_of
 from sweep.records.sweep_storage import split_location
 from sweep.records.table import write_results

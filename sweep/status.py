@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from sweep.cli import LocationArgument, user_errors
+from sweep.cli.options import LocationArgument, user_errors
 from sweep.records.locks import who_holds
 from sweep.records.manifest import manifest_stages
 from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
+from sweep.cli.options import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 from sweep.records.sweep_storage import SweepStorage, split_location
 from sweep.tracking.address import Tracking, is_web, resolve_tracking
 from sweep.tracking.client import TrackingError

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
+from sweep.cli.options import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 
 EXAMPLES = """
 Examples:

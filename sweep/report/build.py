@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
-from sweep.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
+from sweep.records.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.records.steering import read_steering
 from sweep.report.answers import read_answers
 from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples

@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from sweep.heartbeat import LINE_EVERY_S, Heartbeat
+from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.running.progress import SweepProgress
 from sweep.running.render import one_line, view
 from sweep.running.state import SweepState

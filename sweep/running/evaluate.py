@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 from sweep.planning.costs import estimate
 from sweep.planning.due import Records
 from sweep.planning.expand import baseline_stage

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 from sweep.planning.load import asked_space
 from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.running.interrupts import handled_signals

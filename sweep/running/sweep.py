@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 from sweep.planning.inputs import (
     check_added,
     check_hub_models,

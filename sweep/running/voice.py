@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 from sweep.running.display import Display
 from sweep.running.notify import CHOICE, END, FAILURE, Notifier
 from trainables.node.addresses import shown

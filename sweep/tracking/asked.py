@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.questions import QUESTIONS, Question
+from sweep.records.questions import QUESTIONS, Question
 from sweep.records.record import Record
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_DEFAULTS

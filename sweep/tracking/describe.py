@@ -6,8 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sweep.questions import AGAINST, AGAINST_PRETRAINED, ENDS, ERROR, LEAKED, MACRO_F1, RATES, RIGHT, TRUE_RATE, Quality
 from sweep.records.askings import answers_below
+from sweep.records.questions import (
+    AGAINST,
+    AGAINST_PRETRAINED,
+    ENDS,
+    ERROR,
+    LEAKED,
+    MACRO_F1,
+    RATES,
+    RIGHT,
+    TRUE_RATE,
+    Quality,
+)
 from sweep.records.record import STATUSES, Record
 from sweep.records.starts import start_text
 from sweep.records.steering import origin_text

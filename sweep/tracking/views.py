@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.questions import (
+from sweep.records.questions import (
     AGAINST,
     AGAINST_PRETRAINED,
     COMPARED,

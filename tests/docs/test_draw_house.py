@@ -35,3 +35,10 @@ def test_a_circle_is_named() -> None:
 def test_a_modules_room_is_the_part_below_its_package() -> None:
     names = ("sweep.records.sweep_storage", "sweep.space", "sweep", "search_spaces.inductive")
     assert [draw_house.room(name) for name in names] == ["sweep.records", "sweep.space", "sweep", "search_spaces"]
+
+
+def test_a_module_that_nobody_imports_is_an_entry_point_and_a_package_is_none() -> None:
+    every = [("sweep.run", "sweep.running"), ("sweep.running", "sweep.space"), ("sweep.report", "sweep.space")]
+    assert draw_house.entry_points("sweep", every) == ["sweep.run"]
+    level, inside = draw_house.house("sweep", [*every, ("sweep.running", draw_house.GROUND)])
+    assert level == {"sweep.running": 1, "sweep.report": 1, "sweep.space": 0} and len(inside) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweep.questions import (
+from sweep.records.questions import (
     CLUSTERS,
     CONTENT,
     COUNTERFACT,

@@ -11,9 +11,9 @@ import pytest
 
 import sweep.report.at_end as at_end
 from sweep.records.sweep_storage import SweepStorage
-from sweep.run import answer_lines
 from sweep.running.closing import Closing
 from sweep.running.interrupts import handled_signals
+from sweep.running.show import answer_lines
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 

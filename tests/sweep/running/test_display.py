@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from rich.console import Console
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 from sweep.running.display import Display
 from sweep.running.progress import SweepProgress
 from sweep.running.render import duration, left, one_line, view

@@ -130,7 +130,8 @@ def holds(path: Path, text: str) -> bool:
 )
 def test_a_wrong_or_missing_token_is_one_line_at_once(head_only, over, why, tmp_path, row):
     row(f"the cluster's token: {why}", 1, "one line within 10 s, exit 2")
-    code = "import sys; from sweep.cli import user_errors; from sweep.running import ray_cluster, ray_environment\n"
+    code = "import sys; from sweep.cli.options import user_errors\n"
+    code += "from sweep.running import ray_cluster, ray_environment\n"
     code += "with user_errors(): ray_environment.set_environment(sys.argv[1]); ray_cluster.check_reachable(sys.argv[1])"
     start = time.monotonic()
     home = env(HOME=str(tmp_path), **over)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweep.records.sweep_storage import SweepStorage
-from sweep.run import _tracking_options
+from sweep.running.show import tracking_options
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.knock import knock
@@ -92,8 +92,8 @@ def test_publish_and_the_end_of_a_run_wait_15_s_at_most(
 
 
 def test_the_hint_to_publish_later_names_the_same_place() -> None:
-    assert _tracking_options(None, None) == ""
-    told = _tracking_options("postgresql://me:secret@db/mlflow", "my runs")
+    assert tracking_options(None, None) == ""
+    told = tracking_options("postgresql://me:secret@db/mlflow", "my runs")
     assert told == " --tracking-uri 'postgresql://…@db/mlflow' --experiment 'my runs'"
 
 

@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Callable
 
-from sweep.heartbeat import Heartbeat
+from sweep.cli.heartbeat import Heartbeat
 
 
 def test_dots_come_while_nothing_is_said_and_never_stand_in_a_line(wait_until: Callable[..., None]) -> None:

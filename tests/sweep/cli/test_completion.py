@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep import completion
+from sweep.cli import completion
 from sweep.main import COMMANDS
 from trainables.trial.spec import FIELDS
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
-from sweep import completion
+from sweep.cli import completion
 from trainables.data.official import CACHE_VARIABLE
 from trainables.errors import ConfigError, DataError
 from trainables.node.addresses import shown as hide_secrets
@@ -92,6 +92,19 @@ def user_errors() -> Iterator[None]:
     except (ConfigError, DataError) as error:
         print("error:", hide_secrets(" ".join(str(error).split())), file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_status", EXIT_USER_ERROR)) from None
+
+
+def parsed_pack_size(text: str) -> int | None:
+    """Return the number of `--pack-size`; None for `auto`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"pack-size={text!r}: must be auto or a whole number above 0")
+    return int(text)
 
 
 class Shown(Protocol):
