@@ -75,7 +75,12 @@ def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return Parts(save_family(name, tmp_path_factory), layer)
 
 
+BETWEEN = tuple(str((name, 2)) for name in CONFIGS if name not in ("llama", "gpt_neox"))
+"""Split above a block in the middle: what is wrong there is wrong at one of the ends, too."""
+
+
 @torch.no_grad()
+@pytest.mark.thorough(only=BETWEEN)
 def test_plain_texts_a_tree_and_answers_are_the_whole_models(parts: Parts) -> None:
     rows = texts(7, 30, 12)
     logits = parts.logits(collate([TokenTree.chain(text) for text in rows]))
@@ -101,6 +106,7 @@ def test_plain_texts_a_tree_and_answers_are_the_whole_models(parts: Parts) -> No
     assert answer == generated
 
 
+@pytest.mark.thorough(only=BETWEEN)
 def test_loss_and_gradient_of_a_memory_are_those_of_a_hook(parts: Parts) -> None:
     """Two members of a pack over texts one after the other, against one text of one member at a time."""
     torch.manual_seed(2)
@@ -131,6 +137,7 @@ def test_loss_and_gradient_of_a_memory_are_those_of_a_hook(parts: Parts) -> None
             near(found, parameter.grad)
 
 
+@pytest.mark.thorough(only=BETWEEN)
 def test_the_fast_way_is_taken_where_there_is_one(parts: Parts) -> None:
     family = parts.card.family
     assert parts.upper.needs_tokens == (family == "zamba2"), "its blocks share weights, and see the embeddings"

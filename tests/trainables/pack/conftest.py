@@ -25,8 +25,8 @@ def trial_with_other(
     """Make a trial in which every field matters, or the same with another value of the field named (`other_values`)."""
     folder = tmp_path_factory.mktemp("other")
     models = str(tiny_models["llama"]), str(_other_tokens(tiny_models["gpt_neox"], folder / "model"))
-    both = sample_data, _other_texts(sample_data, folder / "data")
-    data = tuple(f"{texts},{own_questions}" for texts in both)
+    both, few = (sample_data, _other_texts(sample_data, folder / "data")), _few_questions(own_questions, folder / "own")
+    data = tuple(f"{texts},{few}" for texts in both)
 
     def make(name: str | None = None, like: str | None = None) -> TrialSpec:
         return make_spec(other_values(name, models, data, like))
@@ -41,6 +41,14 @@ def _other_tokens(model: Path, folder: Path) -> Path:
     content = json.loads(file.read_text())
     content["model"]["merges"] = content["model"]["merges"][:-100]
     file.write_text(json.dumps(content))
+    return folder
+
+
+def _few_questions(own: Path, folder: Path) -> Path:
+    """Copy questions of one's own, every fourth of them: they are read anew with each trial's texts."""
+    shutil.copytree(own, folder)
+    file = folder / "questions.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[::4]))
     return folder
 
 

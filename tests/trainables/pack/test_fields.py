@@ -174,15 +174,26 @@ def test_a_training_field_changes_the_trained_weights_and_no_other_field_does(we
     assert (far > SAME) == bool(FIELDS[name].role & Role.TRAINING), far
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].may_differ and name != STARTED])
-def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, weights_of, name):
-    if name == "seed":  # members of other seeds are trained on documents: the examples in prompts are others
-        specs = [vary(spec, {"content": "document"}) for spec in (trial(like=name), trial(name))]
-        alone = [trained(cache, spec)[0] for spec in specs]
-        assert max(map(distance, trained(cache, *specs), alone)) < SAME < distance(*alone)
-        return
-    packed = trained(cache, trial(like=name), trial(name))
-    assert max(map(distance, packed, [weights_of(like=name), weights_of(name)])) < SAME
+MAY_DIFFER = [name for name in FIELDS if FIELDS[name].may_differ and name not in ("seed", STARTED)]
+
+
+def test_members_that_differ_in_what_they_may_are_trained_as_alone(trial, cache, weights_of):
+    """A pack for each method that has such fields: as it is, and with another value of one of them each."""
+    by_method: dict[str, list[str]] = {}
+    for name in MAY_DIFFER:
+        by_method.setdefault(trial(like=name).method, []).append(name)
+    for names in by_method.values():
+        packed = trained(cache, trial(like=names[0]), *map(trial, names))
+        alone = [weights_of(like=names[0]), *map(weights_of, names)]
+        far = dict(zip(["", *names], map(distance, packed, alone), strict=True))
+        assert max(far.values()) < SAME, far
+
+
+def test_members_of_other_seeds_are_trained_as_alone(trial, cache):
+    """They are trained on documents: the examples in prompts are others."""
+    specs = [vary(spec, {"content": "document"}) for spec in (trial(), trial("seed"))]
+    alone = [trained(cache, spec)[0] for spec in specs]
+    assert max(map(distance, trained(cache, *specs), alone)) < SAME < distance(*alone)
 
 
 def test_a_field_has_a_role_and_only_training_and_probe_go_together():
