@@ -11,7 +11,7 @@ import pytest
 from sweep.running import ray_nodes
 from sweep.running.ray_environment import set_environment
 from sweep.running.ray_nodes import Nodes, Slots, pack_memory_bytes
-from sweep.running.ray_tune import PackSearcher
+from sweep.running.ray_packs import PackSearcher
 from trainables.errors import ConfigError
 
 
