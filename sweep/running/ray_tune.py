@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -96,7 +97,8 @@ class RayTune:
             self._slots = min(fitting, self._resources.max_concurrent or fitting)
             if nodes.attached or not storage.is_local:
                 check_shared_storage(storage)
-            yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
+            memory = partial(pack_memory_bytes, self._gpus, self._slots, only_here=not nodes.attached)
+            yield Capacity(self._slots, self._gpus > 0, memory)
 
     def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
         """Download onto every node of the cluster, all at once."""
