@@ -33,7 +33,7 @@ EVALUATION_BATCH = 16
 
 
 @dataclass
-class Measured:
+class TrialTimes:
     """What one trial took and gave.
 
     Attributes:
@@ -83,7 +83,7 @@ def run_plain(
     tokenizer: Any,
     nograd: bool = False,
     device: torch.device | str = "cpu",
-) -> Measured:
+) -> TrialTimes:
     """Run one trial; with `nograd` no autograd graph is kept below the memory.
 
     Args:
@@ -112,7 +112,7 @@ def run_plain(
     letters = _evaluate(model, tokenizer, prompts)
     handle.remove()
     taken = (loaded - start, trained - loaded, measured - trained, time.perf_counter() - measured)
-    return Measured(*taken, curve, nll, letters, leaked)
+    return TrialTimes(*taken, curve, nll, letters, leaked)
 
 
 def _train(

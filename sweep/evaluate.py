@@ -22,7 +22,7 @@ from sweep.cli.options import (
     use_data_cache,
     user_errors,
 )
-from sweep.running.evaluate import Asked, evaluate_sweep, evaluation_plan, sweeps_at
+from sweep.running.evaluate import AskRequest, evaluate_sweep, evaluation_plan, sweeps_at
 from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_INTERRUPTED
 from sweep.running.show import show_results
@@ -104,7 +104,7 @@ def main(
             lock=not no_lock,
             report=report,
         )
-        asked = Asked(check_probes(probe), not no_baseline, retry_failed)
+        asked = AskRequest(check_probes(probe), not no_baseline, retry_failed)
         storage, names = sweeps_at(location)
         for name in names:
             if plan or as_json:

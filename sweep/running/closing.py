@@ -39,7 +39,7 @@ class Ended:
     failures: list[str] = field(default_factory=list)
 
 
-def reason_of(error: OSError | SweepError) -> str:
+def why_ended(error: OSError | SweepError) -> str:
     """Return what ended a run after trials had run: then it is no mistake in the call, whatever its class.
 
     Raises:
@@ -90,7 +90,7 @@ class Closing:
         try:
             return call()
         except (OSError, SweepError) as error:
-            self.trouble = self.trouble or reason_of(error)
+            self.trouble = self.trouble or why_ended(error)
             return None
 
     def close(self, plan: Plan, choices: Mapping[str, Any], ended: Ended) -> Results:
@@ -163,7 +163,7 @@ class Closing:
     def _make_all(self, stopped: str, has_run: bool) -> tuple[SweepReport | None, str, str]:
         """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
         from sweep.records.table import write_results
-        from sweep.report.findings import publish
+        from sweep.report.findings import publish_compared
         from sweep.tracking.client import TrackingError
 
         if has_run:
@@ -173,7 +173,7 @@ class Closing:
         if has_run:
             self._voice.say("bringing MLflow up to date")
         try:
-            publish(self._storage, [self._name], self._tracking, index=self._index)
+            publish_compared(self._storage, [self._name], self._tracking, index=self._index)
         except TrackingError as error:
             return report, report_trouble, str(error)
         return report, report_trouble, ""

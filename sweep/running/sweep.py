@@ -34,7 +34,7 @@ from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.closing import Closing, Ended, reason_of
+from sweep.running.closing import Closing, Ended, why_ended
 from sweep.running.display import Display
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
@@ -222,7 +222,7 @@ class SweepRun:
             except KeyboardInterrupt:
                 ledger.stop_file.note(INTERRUPTED)
             except (OSError, SweepError) as error:
-                ledger.stop_file.note(reason_of(error))
+                ledger.stop_file.note(why_ended(error))
             else:
                 early = ledger.steering.finishing
                 if early and not ledger.stopping:
