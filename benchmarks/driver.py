@@ -22,16 +22,16 @@ from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.planning.plan_of import costed_plan
 from sweep.records.record import Record
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import write_results
 from sweep.report.build import build_report, written
 from sweep.report.findings import extras_of, publish_compared
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
 from sweep.tracking.layout import metric_values, run_params, run_tags
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import ComparisonResult
+from sweep.tracking.run_names import Naming
 
 SWEEP = "made_up"
 

@@ -26,7 +26,7 @@ from trainables.lm.card import ModelCard
 from trainables.lm.reference import attach_memory
 from trainables.lm.weights import model_folder
 from trainables.pack.process_cache import StudyTexts
-from trainables.probes.answers import MAX_ANSWER_TOKENS, parse_answer
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS, parse_answer
 from trainables.trial.spec import TrialSpec
 
 EVALUATION_BATCH = 16

@@ -218,7 +218,7 @@ def _data(sources: list[str]) -> Iterator[CheckResult]:
 
 def _models(models: list[str]) -> Iterator[CheckResult]:
     from trainables.lm.card import model_card
-    from trainables.lm.check import check_models
+    from trainables.lm.model_check import check_models
 
     for name in models:
         card = model_card(name)

@@ -23,9 +23,9 @@ from sweep.cli.options import (
     user_errors,
 )
 from sweep.running.evaluate import AskRequest, evaluate_sweep, evaluation_plan, sweeps_at
-from sweep.running.options import RunOptions
+from sweep.running.outcome_text import show_results
 from sweep.running.results import EXIT_INTERRUPTED
-from sweep.running.show import show_results
+from sweep.running.run_options import RunOptions
 from trainables.errors import ConfigError
 from trainables.trial.asking import check_probes
 

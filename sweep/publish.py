@@ -13,8 +13,8 @@ import typer
 from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.cli.options import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.records.mend import mend_storage_file, problems_of
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import split_location
-from sweep.records.table import write_results
 from sweep.report.findings import publish_compared
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.link import view_link

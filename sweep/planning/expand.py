@@ -17,9 +17,9 @@ from sweep.planning.due import Due
 from sweep.planning.groups import Products, awaited, groups_of, joint_products
 from sweep.planning.known import DrawnSoFar, KnownIds, State, drawn_of
 from sweep.planning.leakage_sets import compared_sets
-from sweep.planning.metrics import check_metric
 from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
+from sweep.planning.reported_metrics import check_metric
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.planning.starts import Start
 from sweep.space import EVERY_LAYER, Space, without

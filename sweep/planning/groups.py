@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 from sweep.planning.choices import ChoiceQuestion, Choices, make_question, settled
-from sweep.planning.metrics import check_metric
 from sweep.planning.points import Point, PointMaker
+from sweep.planning.reported_metrics import check_metric
 from sweep.planning.stages import ResolvedStage
 from sweep.planning.starts import Member, members
 from trainables.errors import ConfigError

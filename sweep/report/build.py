@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
-from sweep.records.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.records.steering import read_steering
+from sweep.records.study_questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.report.answers import read_answers
-from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import UnitComparisons, slug_of, unit_records, unit_table
 from sweep.report.comparisons.counterfact import (
     SLUG,
@@ -36,6 +35,7 @@ from sweep.report.importance import importance_table
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER
 from sweep.report.naming import variant
 from sweep.report.page_data import page_data
+from sweep.report.probe_rows import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.references import References
 from sweep.report.render import Report, ReportAnswer, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from sweep.records.files import damaged_files
-from sweep.records.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
+from sweep.records.record_files import damaged_files
+from sweep.records.study_questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.report.answers import Answers, read_answers
 from sweep.report.changed import all_changed, changed_answers, changed_samples

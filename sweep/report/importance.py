@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.records.questions import ERROR, RIGHT, Quality
+from sweep.records.study_questions import ERROR, RIGHT, Quality
 from sweep.report.comparisons.fever import spread
 from sweep.report.naming import SEEDS, varying
 from sweep.report.references import is_baseline

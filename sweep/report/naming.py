@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sweep.records.questions import ERROR, LEAKED, MACRO_F1, RIGHT
+from sweep.records.study_questions import ERROR, LEAKED, MACRO_F1, RIGHT
 from sweep.report.references import is_structured
 from sweep.report.study import Trial
 from sweep.report.table import cell_text

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.askings import answers_paths
-from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
+from sweep.records.record_files import damaged_files
 from sweep.records.starts import START, start_text
 from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.records.questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
+from sweep.records.study_questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.fever import Comparison, compare_all, holm_corrected, sign_found
 from sweep.report.comparisons.paired import paired_difference

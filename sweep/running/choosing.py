@@ -18,7 +18,7 @@ from sweep.planning.choices import (
 from sweep.records.record import Record, timestamp
 from sweep.records.sweep_files import CHOICES, write_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.known import KnownTrials
+from sweep.running.known_trials import KnownTrials
 from trainables.node.patience import patiently
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sweep.planning.plan import Plan
+from sweep.records.results_table import RESULTS
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
-from sweep.records.table import RESULTS
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.interrupts import INTERRUPTED, Interrupts
 from sweep.running.made import Made
-from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.running.run_options import RunOptions
 from sweep.running.voice import Voice
 from sweep.tracking.address import Tracking
 from trainables.errors import SweepError, failure_kind
@@ -162,7 +162,7 @@ class Closing:
 
     def _make_all(self, stopped: str, has_run: bool) -> tuple[SweepReport | None, str, str]:
         """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
-        from sweep.records.table import write_results
+        from sweep.records.results_table import write_results
         from sweep.report.findings import publish_compared
         from sweep.tracking.client import TrackingError
 

@@ -16,13 +16,13 @@ from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
-from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
+from sweep.records.record_files import leave_damaged_out
 from sweep.records.steering import Steering
 from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
 from sweep.running.interrupts import Interrupts, handled_signals
-from sweep.running.options import RunOptions
 from sweep.running.results import Results
+from sweep.running.run_options import RunOptions
 from sweep.running.sweep import SweepRun
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import ConfigError

@@ -114,7 +114,7 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from trainables.lm.inputs import prepare_node
+    from trainables.lm.node_inputs import prepare_node
 
     task = ray.remote(num_cpus=0)(with_secrets)
     waited = {}

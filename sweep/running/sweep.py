@@ -40,10 +40,10 @@ from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts
 from sweep.running.ledger import Ledger
-from sweep.running.options import RunOptions, executor_for
 from sweep.running.pack_queue import Packing
 from sweep.running.progress import SweepProgress
 from sweep.running.results import Results
+from sweep.running.run_options import RunOptions, executor_for
 from sweep.running.voice import Voice
 from sweep.running.wishes import WITHOUT_PLAN, Wishes
 from sweep.space import Space
@@ -191,7 +191,7 @@ class SweepRun:
     def _execute(self, executor: Executor) -> Ended:
         """Run the trials and return what they came to."""
         from sweep.tracking.live_feed import LiveFeed
-        from sweep.tracking.naming import Naming
+        from sweep.tracking.run_names import Naming
 
         storing = self._closing.storing
         self.voice.say(self._options.starting)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.records.questions import QUESTIONS, StudyQuestion
 from sweep.records.record import Record
+from sweep.records.study_questions import QUESTIONS, StudyQuestion
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_DEFAULTS
 from trainables.trial.parts import IDENTITY_FIELDS

@@ -23,8 +23,8 @@ from sweep.tracking.address import Tracking, sqlite_file
 from sweep.tracking.knock import knock, tables_alone
 from sweep.tracking.layout import complete_tags, data_set, run_status, run_tags, time_ms, whole_run
 from sweep.tracking.moved import follow_move
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import Added, LoggedData, MetricValue
+from sweep.tracking.run_names import Naming
 from trainables.errors import ConfigError
 from trainables.node.addresses import hidden, shown
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.records.askings import answers_below
-from sweep.records.questions import (
+from sweep.records.record import STATUSES, Record
+from sweep.records.starts import start_text
+from sweep.records.steering import origin_text
+from sweep.records.study_questions import (
     AGAINST,
     AGAINST_PRETRAINED,
     ENDS,
@@ -19,12 +22,9 @@ from sweep.records.questions import (
     TRUE_RATE,
     Quality,
 )
-from sweep.records.record import STATUSES, Record
-from sweep.records.starts import start_text
-from sweep.records.steering import origin_text
 from sweep.tracking.layout import seconds_spent
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import ComparisonResult
+from sweep.tracking.run_names import Naming
 from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10

@@ -16,8 +16,8 @@ from typing import Any
 
 from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
 from sweep.records.starts import START, start_text
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import Added, LoggedData, MetricValue, WholeRun
+from sweep.tracking.run_names import Naming
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_DEFAULTS
 

@@ -22,8 +22,8 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import epoch_values, metric_values, run_params
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import MetricValue
+from sweep.tracking.run_names import Naming
 from trainables.node.addresses import hidden
 
 log = logging.getLogger(__name__)

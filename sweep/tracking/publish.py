@@ -20,8 +20,8 @@ from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
 from sweep.tracking.describe import ANSWERS, NOTE, describe_trial, telling
 from sweep.tracking.layout import PLAIN_COLOURS, complete_mark, member_tags, time_ms
-from sweep.tracking.naming import Naming, values_of
 from sweep.tracking.run_content import Added, ComparisonResult, MetricValue
+from sweep.tracking.run_names import Naming, values_of
 from sweep.tracking.saved_views import run_path
 from sweep.tracking.sweep_run import OwnRun, Picture
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from sweep.records.record import Record, code_version
+from sweep.records.results_table import table_bytes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
-from sweep.records.table import table_bytes
 from sweep.tracking.asked import asked_of, varied_fields
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import NOTE, describe_sweep
 from sweep.tracking.layout import LAYOUT, data_set, metric_values, time_ms, totals
-from sweep.tracking.naming import Naming
 from sweep.tracking.run_content import ComparisonResult, LoggedData, MetricValue
+from sweep.tracking.run_names import Naming
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of
 

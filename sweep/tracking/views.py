@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.records.questions import (
+from sweep.records.study_questions import (
     AGAINST,
     AGAINST_PRETRAINED,
     COMPARED,

@@ -27,7 +27,7 @@ from trainables.data.corpus import load_corpus
 from trainables.data.prompts import choose_examples_for, render_prompt
 from trainables.errors import ConfigError, DataError
 from trainables.pack.ask import AskRun
-from trainables.probes.answers import parse_answer
+from trainables.probes.answer_letter import parse_answer
 from trainables.probes.fever.plan import FeverPlan
 
 LATER = "fever:num_shots=2"

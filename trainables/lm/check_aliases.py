@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainables.data.check import DataCheck
+from trainables.data.assumptions import DataCheck
 from trainables.data.hub_client import GatedRepository
 from trainables.data.online import Unreachable
 from trainables.errors import SweepError

@@ -23,7 +23,7 @@ import ray
 from ray import tune
 
 from trainables.errors import Failure, SweepError
-from trainables.lm.inputs import prepare_node
+from trainables.lm.node_inputs import prepare_node
 from trainables.node.addresses import shown
 from trainables.node.machine import oom_kills
 from trainables.node.map_batches import map_here

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.report.asked import AskedProbe
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, label_texts, labels_of
+from sweep.report.probe_rows import AskedProbe
 from sweep.report.references import is_baseline
 from sweep.report.study import Trial
 from sweep.report.table import MISSING, Cell, Table, cell_text, number

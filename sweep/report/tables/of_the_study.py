@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweep.records.questions import (
+from sweep.records.study_questions import (
     CLUSTERS,
     CONTENT,
     COUNTERFACT,
@@ -18,9 +18,9 @@ from sweep.records.questions import (
     Quality,
     StudyQuestion,
 )
-from sweep.report.asked import ASKED
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name
 from sweep.report.notes import CONTENTS
+from sweep.report.probe_rows import ASKED
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, cell_text, number

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
-from sweep.records.questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
+from sweep.records.study_questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.asked import AskedQuestion, asked_of

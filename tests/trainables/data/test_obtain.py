@@ -19,7 +19,7 @@ import pytest
 from tests.stand_ins import OfficialSite, Rule, fever_archive
 from trainables.data import online
 from trainables.data.archive import archive_pages
-from trainables.data.check import DataCheck, check_official
+from trainables.data.assumptions import DataCheck, check_official
 from trainables.data.corpus import load_corpus
 from trainables.data.counterfact import load_counterfact
 from trainables.data.fetch import ARRIVAL_BYTES

@@ -16,7 +16,7 @@ from trainables.lm import batches
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.segment_texts import SegmentTexts
 from trainables.node.map_batches import Make
-from trainables.pack import texts
+from trainables.pack import document_texts
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
 from trainables.trial.canonical import canonical
@@ -38,7 +38,7 @@ def base(tiny_models: Any, sample_data: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "HELD_DOCUMENTS", 0)
+    monkeypatch.setattr(document_texts, "HELD_DOCUMENTS", 0)
     for module in ("lm.batches", "adapters.split"):
         monkeypatch.setattr(f"trainables.{module}.SHARD_TEXTS", 4)
 

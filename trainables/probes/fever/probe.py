@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.data.documents import Document
 from trainables.lm.members import ModelMembers
 from trainables.lm.token_tree import TokenTree
-from trainables.probes.answers import MAX_ANSWER_TOKENS
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS
 from trainables.probes.fever.metrics import fever_metrics
 from trainables.probes.fever.plan import FeverPlan
 from trainables.probes.fever.questions import ClaimPrompt, FeverAnswer, FeverQuestions

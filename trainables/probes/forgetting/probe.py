@@ -18,7 +18,7 @@ from trainables.lm.members import ModelMembers
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import segments
-from trainables.probes.answers import MAX_ANSWER_TOKENS
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS
 from trainables.probes.fever.questions import FeverAnswer, FeverQuestions
 from trainables.probes.forgetting.plan import SEGMENTS, ForgettingPlan
 from trainables.probes.probe import Finding, Probe

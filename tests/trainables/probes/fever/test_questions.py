@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from trainables.data.documents import Claim, Document
 from trainables.data.prompts import choose_examples
-from trainables.probes.answers import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
 from trainables.probes.fever.questions import FeverAnswer, FeverQuestions
 
 
