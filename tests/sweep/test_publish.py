@@ -98,11 +98,12 @@ def test_a_repeat_changes_nothing(storage, tracking, runs, sweep_of_three) -> No
     assert everything(runs) == before
 
 
-def test_what_the_feed_completed_is_left_alone(storage, tracking, runs, sweep_of_three, begun) -> None:
+def test_what_the_feed_completed_is_left_alone(storage, tracking, runs, sweep_of_three, begun, wait_until) -> None:
     feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     for record in sweep_of_three:
         feed.start_trial(begun(seed=record["seed"]))
         feed.finish(record)
+    wait_until(lambda: feed._complete == 3)
     assert feed.close(60).complete == 3
     before = everything(runs)
     counts = publish_compared(storage, ["demo"], tracking)
