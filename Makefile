@@ -12,6 +12,9 @@ INSTALLED := $(VENV)/.installed
 
 LOWER := .venv-lower
 
+# without it every process that a test starts would compile the packages anew, and each of pytest's all the tests
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-thorough test-all test-faults test-lower check lint layout types imports house docs dist bench clean
 
 install: $(INSTALLED)
