@@ -8,14 +8,14 @@ import torch
 import typer
 from transformers.utils import logging
 
-from benchmarks import corpus, driver, floor, full, gpu, growth, identity, memory, packing, parts, trial, whole
+from benchmarks import corpus, driver, floor, full, gpu, growth, identity, memory, packing, parts, start, trial, whole
 from benchmarks.common import NotTheSame
 from sweep.cli.options import user_errors
 
 MEASURES: dict[str, Callable[..., None]] = {
     "trial": trial.command, "parts": parts.command,
     "floor": floor.command, "packing": packing.command, "full": full.command, "memory": memory.command,
-    "sweep": whole.command, "growth": growth.command, "corpus": corpus.command,
+    "sweep": whole.command, "start": start.command, "growth": growth.command, "corpus": corpus.command,
     "driver": driver.command, "identity": identity.command, "gpu": gpu.command,
 }  # fmt: skip
 

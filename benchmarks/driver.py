@@ -22,16 +22,16 @@ from benchmarks.common import OUT, NotTheSame, OutFile, Table, ask_process, keep
 from benchmarks.made_up import own_tracking, write_sweep
 from sweep.planning.plan_of import costed_plan
 from sweep.records.record import Record
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import write_results
 from sweep.report.build import build_report, written
-from sweep.report.findings import extras_of, publish
+from sweep.report.findings import extras_of, publish_compared
 from sweep.report.study import load_study
 from sweep.space import ALL, Space, Stage
 from sweep.tracking.client import Runs
 from sweep.tracking.layout import metric_values, run_params, run_tags
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import Finding
+from sweep.tracking.run_content import ComparisonResult
+from sweep.tracking.run_names import Naming
 
 SWEEP = "made_up"
 
@@ -84,18 +84,18 @@ def after(records: int, few: int, folder: Path) -> Table:
             pass
 
     found: Table = {"records": records, "results": taken(lambda: write_results(storage, SWEEP, storage.index()))}
-    found["publish"] = taken(lambda: publish(storage, [SWEEP], tracking))
-    found["publish_again"] = taken(lambda: publish(storage, [SWEEP], tracking))
+    found["publish"] = taken(lambda: publish_compared(storage, [SWEEP], tracking))
+    found["publish_again"] = taken(lambda: publish_compared(storage, [SWEEP], tracking))
     found["report"] = taken(report)
     index = storage.index()
     found_out = extras_of(storage, [SWEEP], index).findings
     compared_first = sorted(index.values(), key=lambda head: head.id not in found_out)[:few]
-    sample = [(head.record(), found_out.get(head.id, Finding())) for head in compared_first]
+    sample = [(head.record(), found_out.get(head.id, ComparisonResult())) for head in compared_first]
     found["fluent"] = {"records": len(sample), **_fluent(sample, runs, folder)}
     return found
 
 
-def _fluent(sample: list[tuple[Record, Finding]], ours: Runs, folder: Path) -> dict[str, float]:
+def _fluent(sample: list[tuple[Record, ComparisonResult]], ours: Runs, folder: Path) -> dict[str, float]:
     """Log some records, with how they compare, by MLflow's fluent API and compare with our runs of them."""
     import mlflow
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import write_results
 
 LIMIT_S = 3600.0
 

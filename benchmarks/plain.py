@@ -26,14 +26,14 @@ from trainables.lm.card import ModelCard
 from trainables.lm.reference import attach_memory
 from trainables.lm.weights import model_folder
 from trainables.pack.process_cache import StudyTexts
-from trainables.probes.answers import MAX_ANSWER_TOKENS, parse_answer
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS, parse_answer
 from trainables.trial.spec import TrialSpec
 
 EVALUATION_BATCH = 16
 
 
 @dataclass
-class Measured:
+class TrialTimes:
     """What one trial took and gave.
 
     Attributes:
@@ -83,7 +83,7 @@ def run_plain(
     tokenizer: Any,
     nograd: bool = False,
     device: torch.device | str = "cpu",
-) -> Measured:
+) -> TrialTimes:
     """Run one trial; with `nograd` no autograd graph is kept below the memory.
 
     Args:
@@ -112,7 +112,7 @@ def run_plain(
     letters = _evaluate(model, tokenizer, prompts)
     handle.remove()
     taken = (loaded - start, trained - loaded, measured - trained, time.perf_counter() - measured)
-    return Measured(*taken, curve, nll, letters, leaked)
+    return TrialTimes(*taken, curve, nll, letters, leaked)
 
 
 def _train(

@@ -34,7 +34,7 @@ from benchmarks.common import (
     start_pack,
     told,
 )
-from benchmarks.plain import Measured, run_plain
+from benchmarks.plain import TrialTimes, run_plain
 from trainables.pack.process_cache import ProcessCache
 from trainables.trial.canonical import canonical
 from trainables.trial.making import make_spec
@@ -44,7 +44,7 @@ RIVALS = ("plain", "plain-nograd")
 PARTS = ("load_s", "train_s", "evaluate_s", "warm_s", "measure_s")
 
 
-def run_ours(spec: TrialSpec, cache: ProcessCache) -> Measured:
+def run_ours(spec: TrialSpec, cache: ProcessCache) -> TrialTimes:
     """Run one trial as a pack of one; loading and the trunk pass are counted apart."""
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
@@ -61,12 +61,12 @@ def run_ours(spec: TrialSpec, cache: ProcessCache) -> Measured:
         curve = [value for _, value in result.curves["train/nll"]]
         leaked = [value for _, value in result.curves.get("train/leakage", [])]
         taken = (loaded - start, trained - loaded, result.timings["measure_s"], result.timings["evaluate_s"])
-        return Measured(*taken, curve, result.metrics["memory/nll"], letters, leaked)
+        return TrialTimes(*taken, curve, result.metrics["memory/nll"], letters, leaked)
     finally:
         shutil.rmtree(folder)
 
 
-def check_same(ours: Measured, rival: Measured, name: str) -> None:
+def check_same(ours: TrialTimes, rival: TrialTimes, name: str) -> None:
     """Compare loss curves, the memorisation error and every answer.
 
     Raises:
@@ -98,7 +98,7 @@ def compare(settings: dict[str, Any], repeats: int, rivals: Sequence[str] = RIVA
     spec = canonical(make_spec(settings))
     cache = ProcessCache(torch.device("cpu"), None)
     card, texts, tokenizer = cache.card(spec), cache.texts(spec), cache.tokenizer(spec)
-    rows: dict[str, list[Measured]] = {name: [] for name in ("ours", *rivals)}
+    rows: dict[str, list[TrialTimes]] = {name: [] for name in ("ours", *rivals)}
     for _ in range(repeats):
         rows["ours"].append(run_ours(spec, cache))
         for name in rivals:

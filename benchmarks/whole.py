@@ -28,7 +28,7 @@ from benchmarks.common import (
     spread,
     told,
 )
-from benchmarks.plain import Measured
+from benchmarks.plain import TrialTimes
 from benchmarks.sweeps import (
     ROOT,
     SPACES,
@@ -46,14 +46,14 @@ STUDY = ROOT / "search_spaces" / "inductive.py"
 ENDS = ("last_s", "exit_s")
 
 
-def run_ours(settings: dict[str, Any]) -> tuple[Table, dict[str, Measured]]:
+def run_ours(settings: dict[str, Any]) -> tuple[Table, dict[str, TrialTimes]]:
     """Run the 24 trials with `sweep.run`; return its times, and what each trial gave."""
     with fresh_folder() as folder:
         swept = sweep_in(folder, SPACES / "one_layer.py", settings)
         return _times(swept), {trial: _measured(swept, trial) for trial in swept.records}
 
 
-def run_plain_tune(settings: dict[str, Any]) -> tuple[Table, dict[str, Measured]]:
+def run_plain_tune(settings: dict[str, Any]) -> tuple[Table, dict[str, TrialTimes]]:
     """Run the same grid with the rival."""
     with fresh_folder() as folder:
         out = folder / "plain"
@@ -66,8 +66,8 @@ def run_plain_tune(settings: dict[str, Any]) -> tuple[Table, dict[str, Measured]
             "exit_s": timed.exit_s,
             "parts": {part: sum(f[part] for f in found.values()) for part in PARTS if part != "warm_s"},
         }
-        fields = Measured.__dataclass_fields__
-        return times, {trial: Measured(**{name: f[name] for name in fields}) for trial, f in found.items()}
+        fields = TrialTimes.__dataclass_fields__
+        return times, {trial: TrialTimes(**{name: f[name] for name in fields}) for trial, f in found.items()}
 
 
 def compare(settings: dict[str, Any], repeats: int) -> Table:
@@ -81,7 +81,7 @@ def compare(settings: dict[str, Any], repeats: int) -> Table:
         NotTheSame: another set of trials, or other losses or answers in one of them.
     """
     times: dict[str, list[Table]] = {"ours": [], "plain": []}
-    trials: dict[str, Measured] = {}
+    trials: dict[str, TrialTimes] = {}
     for _ in range(repeats):
         ours_times, trials = run_ours(settings)
         rival_times, rivals = run_plain_tune(settings)
@@ -101,7 +101,7 @@ def compare(settings: dict[str, Any], repeats: int) -> Table:
     }
 
 
-def check_sweeps(ours: dict[str, Measured], rival: dict[str, Measured]) -> None:
+def check_sweeps(ours: dict[str, TrialTimes], rival: dict[str, TrialTimes]) -> None:
     """Compare two sweeps trial by trial.
 
     Raises:
@@ -178,10 +178,10 @@ def _times(swept: Swept) -> Table:
     }
 
 
-def _measured(swept: Swept, trial: str) -> Measured:
+def _measured(swept: Swept, trial: str) -> TrialTimes:
     record, folder = swept.records[trial], swept.folders[trial]
     curves: dict[str, list[list[float]]] = record["curves"]
-    return Measured(
+    return TrialTimes(
         load_s=record["timings"].get("load_s", 0.0),
         train_s=record["timings"]["train_s"],
         measure_s=record["timings"]["measure_s"],

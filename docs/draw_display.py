@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.records.sweep_storage import split_location
-from sweep.running.render import view
 from sweep.running.state import STATE_FILE, SweepState
+from sweep.running.state_text import view
 from trainables.node.checksums import read_plain_json
 
 WIDTH = 100

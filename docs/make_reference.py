@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from sweep.main import COMMANDS
-from sweep.planning.metrics import MEMORISATION
-from sweep.records import askings, parts, record, steering
+from sweep.planning.reported_metrics import MEMORISATION
+from sweep.records import askings, record, record_shape, steering
 from sweep.records.columns import METRICS
 from trainables.adapters.registry import ADAPTERS
 from trainables.probes.registry import PROBES
@@ -70,7 +70,7 @@ def record_page() -> str:
     named = {**{name: "object" for name in record._OBJECTS}, **{name: "text" for name in record._TEXTS}}
     named |= {name: "object" for name in record._RESULT_PARTS}
     lines += [*_table(("part", "kind"), _code_rows(named)), "", "and, checked where they are:", ""]
-    lines += [", ".join(f"`{name}`" for name in parts._CHECKS), ""]
+    lines += [", ".join(f"`{name}`" for name in record_shape._CHECKS), ""]
     lines += ["## Trainings and askings", "", inspect.getdoc(askings) or "", ""]
     lines += ["## `steering.json`", "", inspect.getdoc(steering) or "", ""]
     wish = inspect.getdoc(steering.Wish) or ""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import DataCacheOption, use_data_cache, user_errors
-from trainables.data.check import Finding, check_folder, check_hub, check_official
+from trainables.data.assumptions import DataCheck, check_folder, check_hub, check_official
 from trainables.data.online import Unreachable
 from trainables.data.prepare import prepare_folder
 from trainables.data.sources import OFFICIAL_NAMES
@@ -76,7 +76,7 @@ def check(
     raise typer.Exit(EXIT_DIFFERS if wrong else 0)
 
 
-def _findings(source: str, full: bool) -> Iterator[Finding]:
+def _findings(source: str, full: bool) -> Iterator[DataCheck]:
     if source in OFFICIAL_NAMES:
         return check_official(source, full)
     if source == MODELS:

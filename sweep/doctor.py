@@ -41,14 +41,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found: `ok`, `note` (works, but worth knowing) or `mend`; and a line."""
 
     state: str
     line: str
 
 
-Check = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[CheckResult]]
 
 
 @app.command(help=HELP)
@@ -82,21 +82,21 @@ def main(
     raise typer.Exit(1 if to_mend else 0)
 
 
-def _findings(check: Check) -> Iterator[Finding]:
+def _findings(check: Check) -> Iterator[CheckResult]:
     """Yield what a check finds; what it raises is to be mended."""
     try:
         yield from check()
     except (SweepError, OSError) as error:
-        yield Finding("mend", " ".join(str(error).split()))
+        yield CheckResult("mend", " ".join(str(error).split()))
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[CheckResult]:
     wanted = metadata.metadata(PACKAGE)["Requires-Python"]
     good = Requirement(f"python{wanted}").specifier.contains(platform.python_version())
-    yield Finding("ok" if good else "mend", f"{platform.python_version()}, wanted {wanted}")
+    yield CheckResult("ok" if good else "mend", f"{platform.python_version()}, wanted {wanted}")
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[CheckResult]:
     """Hold what is installed against the declared ranges."""
     good = []
     for text in metadata.requires(PACKAGE) or []:
@@ -106,121 +106,125 @@ def _packages() -> Iterator[Finding]:
         try:
             found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            yield Finding("mend", f"{wanted.name} is not installed; pip install '{wanted}'")
+            yield CheckResult("mend", f"{wanted.name} is not installed; pip install '{wanted}'")
             continue
         if wanted.specifier.contains(found, prereleases=True):
             good.append(f"{wanted.name} {found}")
         else:
-            yield Finding("mend", f"{wanted.name} {found} is out of range; pip install '{wanted}'")
+            yield CheckResult("mend", f"{wanted.name} {found} is out of range; pip install '{wanted}'")
     told = [word for word in good if word.split()[0] in ("ray", "torch", "transformers", "mlflow", "optuna")]
-    yield Finding("ok", f"{len(good)} of the declared ones: {', '.join(told)}, …")
+    yield CheckResult("ok", f"{len(good)} of the declared ones: {', '.join(told)}, …")
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Iterator[CheckResult]:
     import psutil
 
     memory = psutil.virtual_memory()
     size = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
-    yield Finding("ok", f"{platform.node()}: {usable_cores()} cores, {size}")
+    yield CheckResult("ok", f"{platform.node()}: {usable_cores()} cores, {size}")
 
 
-def _device() -> Iterator[Finding]:
+def _device() -> Iterator[CheckResult]:
     import torch
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             found = torch.cuda.get_device_properties(index)
-            yield Finding("ok", f"GPU {index}: {found.name}, {found.total_memory / 1e9:.0f} GB")
+            yield CheckResult("ok", f"GPU {index}: {found.name}, {found.total_memory / 1e9:.0f} GB")
     elif shutil.which("nvidia-smi"):
-        yield Finding(
+        yield CheckResult(
             "mend",
             f"nvidia-smi is there, but torch {torch.__version__} sees no CUDA device; install a build for this driver",
         )
     else:
-        yield Finding("note", f"no CUDA device: trials run on the CPU (torch {torch.__version__})")
+        yield CheckResult("note", f"no CUDA device: trials run on the CPU (torch {torch.__version__})")
 
 
-def _cache() -> Iterator[Finding]:
+def _cache() -> Iterator[CheckResult]:
     folder = cache_dir()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if not os.access(there, os.W_OK):
-        yield Finding("note", f"{folder}: cannot be written, so hidden states are computed anew in every process")
+        yield CheckResult("note", f"{folder}: cannot be written, so hidden states are computed anew in every process")
     elif free < FEWEST_FREE_BYTES:
-        yield Finding("mend", f"{folder}: {free / 1e9:.1f} GB free; make room, or set MEMORY_SWEEP_CACHE")
+        yield CheckResult("mend", f"{folder}: {free / 1e9:.1f} GB free; make room, or set MEMORY_SWEEP_CACHE")
     else:
-        yield Finding("ok", f"{folder}: {free / 1e9:.0f} GB free (MEMORY_SWEEP_CACHE)")
+        yield CheckResult("ok", f"{folder}: {free / 1e9:.0f} GB free (MEMORY_SWEEP_CACHE)")
 
 
-def _ray(address: str | None) -> Iterator[Finding]:
+def _ray(address: str | None) -> Iterator[CheckResult]:
     from sweep.running.ray_cluster import check_reachable, ray_session
     from sweep.running.ray_environment import is_local, set_environment
 
     set_environment(address)
     check_reachable(address)
     if is_local(address):
-        yield Finding("ok", "a Ray of its own on this machine (no --address, no RAY_ADDRESS)")
+        yield CheckResult("ok", "a Ray of its own on this machine (no --address, no RAY_ADDRESS)")
         return
     with ray_session(address) as nodes:
-        yield Finding("ok", f"cluster of {len(nodes.cpus)} nodes: {sum(nodes.cpus):g} CPUs, {sum(nodes.gpus):g} GPUs")
+        yield CheckResult(
+            "ok", f"cluster of {len(nodes.cpus)} nodes: {sum(nodes.cpus):g} CPUs, {sum(nodes.gpus):g} GPUs"
+        )
 
 
-def _storage(address: str) -> Iterator[Finding]:
+def _storage(address: str) -> Iterator[CheckResult]:
     storage = SweepStorage(address)
     storage.check_answers()
     place = Path(address)
     if storage.is_local and not place.exists():
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         if os.access(there, os.W_OK):
-            yield Finding("ok", f"{address}: not there yet; {there} can be written")
+            yield CheckResult("ok", f"{address}: not there yet; {there} can be written")
         else:
-            yield Finding("mend", f"{address}: not there, and {there} cannot be written; choose another --storage")
+            yield CheckResult("mend", f"{address}: not there, and {there} cannot be written; choose another --storage")
         return
     storage.check_writable()
     sweeps = storage.sweeps()
-    yield Finding("ok", f"{address}: can be written; {len(sweeps)} sweeps there")
+    yield CheckResult("ok", f"{address}: can be written; {len(sweeps)} sweeps there")
 
 
-def _mlflow(storage: str, uri: str | None) -> Iterator[Finding]:
+def _mlflow(storage: str, uri: str | None) -> Iterator[CheckResult]:
     from sweep.tracking.knock import knock
 
     tracking = resolve_tracking(SweepStorage(storage), uri)
     try:
         knock(tracking.uri)
     except Exception as error:  # each kind of database has errors of its own
-        yield Finding("mend", f"{tracking.uri}: {' '.join(str(error).split())[:200]}; start it, or see --tracking-uri")
+        yield CheckResult(
+            "mend", f"{tracking.uri}: {' '.join(str(error).split())[:200]}; start it, or see --tracking-uri"
+        )
         return
-    yield Finding("ok", f"{tracking.uri}, experiment {tracking.experiment}")
+    yield CheckResult("ok", f"{tracking.uri}, experiment {tracking.experiment}")
 
 
-def _hub() -> Iterator[Finding]:
+def _hub() -> Iterator[CheckResult]:
     if is_offline():
-        yield Finding("note", "HF_HUB_OFFLINE is set: only models and data that are here already")
+        yield CheckResult("note", "HF_HUB_OFFLINE is set: only models and data that are here already")
         return
     try:
         require_online(hub_address(), "models by name", "name folders instead")
     except SweepError as error:
-        yield Finding("note", str(error))
+        yield CheckResult("note", str(error))
         return
-    yield Finding("ok", f"{hub_address()} answers")
+    yield CheckResult("ok", f"{hub_address()} answers")
 
 
-def _data(sources: list[str]) -> Iterator[Finding]:
+def _data(sources: list[str]) -> Iterator[CheckResult]:
     from trainables.data.sources import data_key
 
     for source in sources:
-        yield Finding("ok", f"{source}: {data_key(source)}")
+        yield CheckResult("ok", f"{source}: {data_key(source)}")
 
 
-def _models(models: list[str]) -> Iterator[Finding]:
+def _models(models: list[str]) -> Iterator[CheckResult]:
     from trainables.lm.card import model_card
-    from trainables.lm.check import check_models
+    from trainables.lm.model_check import check_models
 
     for name in models:
         card = model_card(name)
         notes = check_models([card])
         told = f"{card.name}: {card.num_blocks} blocks, {card.params / 1e6:,.1f} M parameters"
-        yield Finding("note" if notes else "ok", "; ".join([told, *notes]))
+        yield CheckResult("note" if notes else "ok", "; ".join([told, *notes]))
 
 
 if __name__ == "__main__":

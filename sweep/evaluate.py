@@ -22,10 +22,10 @@ from sweep.cli.options import (
     use_data_cache,
     user_errors,
 )
-from sweep.running.evaluate import Asked, evaluate_sweep, evaluation_plan, sweeps_at
-from sweep.running.options import RunOptions
+from sweep.running.evaluate import AskRequest, evaluate_sweep, evaluation_plan, sweeps_at
+from sweep.running.outcome_text import show_results
 from sweep.running.results import EXIT_INTERRUPTED
-from sweep.running.show import show_results
+from sweep.running.run_options import RunOptions
 from trainables.errors import ConfigError
 from trainables.trial.asking import check_probes
 
@@ -104,7 +104,7 @@ def main(
             lock=not no_lock,
             report=report,
         )
-        asked = Asked(check_probes(probe), not no_baseline, retry_failed)
+        asked = AskRequest(check_probes(probe), not no_baseline, retry_failed)
         storage, names = sweeps_at(location)
         for name in names:
             if plan or as_json:

@@ -13,9 +13,9 @@ import typer
 from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.cli.options import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.records.mend import mend_storage_file, problems_of
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import split_location
-from sweep.records.table import write_results
-from sweep.report.findings import publish
+from sweep.report.findings import publish_compared
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.link import view_link
 from sweep.tracking.publish import Progress
@@ -68,7 +68,7 @@ def main(
                     typer.echo(f"wrote {place}")
             beat.say(f"bringing MLflow up to date with {len(index):,} records")
             with shown_progress(beat) as progress:
-                counts = publish(storage, names, tracking, progress, index)
+                counts = publish_compared(storage, names, tracking, progress, index)
         typer.echo("MLflow runs: " + ", ".join(f"{number} {what}" for what, number in counts.items() if number))
         if register and name:
             from sweep.tracking.model import register_memory

@@ -35,10 +35,10 @@ from sweep.cli.options import (
 from sweep.planning.load import asked_space
 from sweep.planning.plan_of import costed_plan
 from sweep.records.sweep_storage import SweepStorage, check_name
-from sweep.running.options import RunOptions
+from sweep.running.outcome_text import show_results
 from sweep.running.results import EXIT_INTERRUPTED
+from sweep.running.run_options import RunOptions
 from sweep.running.run_sweep import run_space
-from sweep.running.show import show_results
 
 EXAMPLES = """
 Examples:

@@ -15,8 +15,8 @@ from sweep.cli.options import LocationArgument, user_errors
 from sweep.records.locks import who_holds
 from sweep.records.manifest import manifest_stages
 from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
-from sweep.running.render import duration, one_line, view
 from sweep.running.state import StageState, SweepState, read_state
+from sweep.running.state_text import duration, one_line, view
 
 HELP = """Say how far a sweep is: what runs and what has ended, how long the rest takes, what failed.
 

@@ -20,9 +20,9 @@ from sweep.planning import points
 from sweep.planning.choices import settled
 from sweep.planning.load import load_space
 from sweep.planning.plan_of import plan_of
+from sweep.records.results_table import results_table
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage, split_location
-from sweep.records.table import results_table
 from sweep.report.build import Options, build_report
 from sweep.report.figures.simset import analyses
 from sweep.report.samples import samples_of

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from trainables.errors import ConfigError, nearest
 
-P = TypeVar("P", bound="Plan")
+P = TypeVar("P", bound="PluginPlan")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PluginPlan:
     """What one adapter or probe is set to, in a trial.
 
     The fields of a subclass are those fields of a trial that it uses, by the same names: which ones an adapter or a

@@ -1,6 +1,6 @@
 """Which value an earlier stage decides on, from records: pure logic, no files.
 
-A `Question` is asked for every group of a stage that takes something from an earlier one ("the layer of
+A `ChoiceQuestion` is asked for every group of a stage that takes something from an earlier one ("the layer of
 pythia-6.9b"). Its answer is a plain dict, a *choice*, kept in the sweep's `choices.json` under the question's
 key and never silently changed. A candidate that failed for a reason that is its own (its data, its settings, its size)
 loses; while one lacks a result for any other reason, nothing is decided.
@@ -51,7 +51,7 @@ Choices = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """What is asked for one group of trials.
 
     Attributes:
@@ -84,7 +84,7 @@ class Question:
         return f"{self.best.field} for " + ", ".join(f"{name}={value}" for name, value in self.group.items())
 
 
-def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> Question:
+def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point, ...]) -> ChoiceQuestion:
     """State a question; its key is a hash of what its candidates share, their seeds, and how they are judged."""
     stated = candidates[0].identity
     later = STATED_DEFAULTS.keys() - set(FIRST_FIELDS)
@@ -94,7 +94,7 @@ def make_question(best: Best, group: Mapping[str, Any], candidates: tuple[Point,
         if name != best.field and len(seeds := {point.identity[name] for point in candidates}) > 1:
             common[name] = sorted(seeds)
     key = digest({"field": best.field, "by": best.by, "mode": best.mode, "common": common})
-    return Question(key, best, dict(group), candidates)
+    return ChoiceQuestion(key, best, dict(group), candidates)
 
 
 def metric_mode(metric: str) -> Literal["min", "max"]:
@@ -103,7 +103,9 @@ def metric_mode(metric: str) -> Literal["min", "max"]:
     return "min" if name in LOWER_IS_BETTER or name.startswith("leakage_") else "max"
 
 
-def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided_at: str) -> dict[str, Any] | None:
+def decide(
+    question: ChoiceQuestion, records: Mapping[str, Mapping[str, Any]], decided_at: str
+) -> dict[str, Any] | None:
     """Answer a question from the candidates' records.
 
     The best finite metric wins, ties go to the lower value. Of a value that was tried with several seeds the mean
@@ -165,7 +167,7 @@ def decide(question: Question, records: Mapping[str, Mapping[str, Any]], decided
     }
 
 
-def _check_decidable(question: Question, records: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_decidable(question: ChoiceQuestion, records: Mapping[str, Mapping[str, Any]]) -> None:
     waiting = []
     for value, points in question.by_value.items():
         for record in (records[point.id] for point in points):
@@ -195,7 +197,7 @@ def _reason(record: Mapping[str, Any]) -> str:
     return f"failed ({error.get('class')}: {' '.join(str(error.get('message')).split())[:160]})"
 
 
-def awaits_retry(question: Question, recorded: Mapping[str, Any], done: Collection[str]) -> bool:
+def awaits_retry(question: ChoiceQuestion, recorded: Mapping[str, Any], done: Collection[str]) -> bool:
     """Say whether a candidate that a recorded choice left out as failed or stopped is being run again."""
     candidates = {point.id for point in question.candidates}
     return any(out["id"] in candidates and out["id"] not in done for out in _failed(recorded))
@@ -228,7 +230,7 @@ def tie_text(values: Sequence[Any]) -> str:
     return f"a tie with {named}: closer than the {BFLOAT16_NLL_NOISE:g} that bfloat16 may be off"
 
 
-def settled(question: Question, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
+def settled(question: ChoiceQuestion, choices: Mapping[str, Mapping[str, Any]]) -> Any | None:
     """Return the value that is recorded for a question, if it is among the candidates now asked for."""
     choice = choices.get(question.key)
     return choice["value"] if choice is not None and choice["value"] in question.values else None
@@ -245,7 +247,7 @@ def reopened(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
 
 
 def reconcile(
-    question: Question, recorded: Mapping[str, Any] | None, fresh: dict[str, Any]
+    question: ChoiceQuestion, recorded: Mapping[str, Any] | None, fresh: dict[str, Any]
 ) -> tuple[dict[str, Any], str | None]:
     """Say which choice to use when a question is answered again.
 

@@ -15,11 +15,11 @@ from sweep.planning.additions import Addition, with_additions
 from sweep.planning.choices import Choices, settled
 from sweep.planning.due import Due
 from sweep.planning.groups import Products, awaited, groups_of, joint_products
-from sweep.planning.known import Drawn, Listed, State, drawn_of
+from sweep.planning.known import DrawnSoFar, KnownIds, State, drawn_of
 from sweep.planning.leakage_sets import compared_sets
-from sweep.planning.metrics import check_metric
 from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
+from sweep.planning.reported_metrics import check_metric
 from sweep.planning.stages import ResolvedSpace, ResolvedStage, resolve
 from sweep.planning.starts import Start
 from sweep.space import EVERY_LAYER, Space, without
@@ -65,7 +65,7 @@ def build_plan(
     if additions:
         resolved = with_additions(resolved, space, until_stage, additions, maker)
     products = joint_products(maker, resolved.stages)
-    state = records or Listed(frozenset(done), frozenset(failed))
+    state = records or KnownIds(frozenset(done), frozenset(failed))
     wanted: dict[str, str] = {}
     state.want(wanted)
     while True:  # what is wanted of earlier stages is known after later ones, and may want something itself
@@ -107,7 +107,7 @@ def _plan_stages(
         baseline = baseline_stage([p for plan in plans.values() for p in plan.points], maker, seen, frozenset(plans))
         if baseline.given:
             given = ((baseline, ()),)
-            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, Drawn(), trained, blocked)
+            plans[baseline.name] = _plan_stage(maker, given, seen, state, choices, DrawnSoFar(), trained, blocked)
     return plans
 
 
@@ -183,7 +183,7 @@ def _plan_stage(
     seen: Collection[str],
     state: State,
     choices: Choices,
-    drawn: Drawn,
+    drawn: DrawnSoFar,
     trained: set[str],
     blocked: dict[str, str],
 ) -> StagePlan:

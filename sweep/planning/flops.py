@@ -50,7 +50,7 @@ SAMPLE_TEXTS = TextSizes(document_tokens=75, claims=14, train_claims=5)
 
 
 @dataclass(frozen=True)
-class Work:
+class TrialFlops:
     """FLOPs of one trial, its share of the trunk left out.
 
     Attributes:
@@ -93,11 +93,11 @@ class CostModel:
         known = self._texts.get(point.data_key)
         return known or (SAMPLE_TEXTS if point.data_key.startswith("sample@") else FEVER_TEXTS)
 
-    def work(self, point: Point) -> Work:
+    def work(self, point: Point) -> TrialFlops:
         """Return what a trial computes above the trunk."""
         return _work(point.spec, point.card, self.texts(point))
 
-    def asking(self, point: Point, askings: Iterable[Asking]) -> Work:
+    def asking(self, point: Point, askings: Iterable[Asking]) -> TrialFlops:
         """Return what asking a stored training computes above the trunk: the askings alone, no memorisation error."""
         spec, adapter = point.spec, adapter_plan(vars(point.spec))
         total = own = 0.0
@@ -106,7 +106,7 @@ class CostModel:
             times = 1 + len(asking.epochs)
             total += _asked_once(adapter, point.card, reading) * times
             own += _own_once(adapter, point.card, reading) * times
-        return Work(0.0, total, own, adapter.own_precision)
+        return TrialFlops(0.0, total, own, adapter.own_precision)
 
     def trunk(self, points: Iterable[Point]) -> tuple[dict[str, float], float]:
         """Return the trunk's FLOPs by number type, and the bytes of its cached hidden states.
@@ -185,7 +185,7 @@ def _reading(spec: TrialSpec, texts: TextSizes) -> Reading:
     )
 
 
-def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
+def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> TrialFlops:
     documents, templates = _tokens(spec, texts)
     train_tokens = templates + (documents if "document" in spec.content else 0)
     adapter, reading = adapter_plan(vars(spec)), _reading(spec, texts)
@@ -195,7 +195,7 @@ def _work(spec: TrialSpec, card: ModelCard, texts: TextSizes) -> Work:
     once += 2 * (card.active_block_params * adapter.trial_blocks(card) + card.head_params) * measured
     times = 1 + len(spec.eval_epochs)
     own = adapter.own_token_flops(card) * train_tokens * spec.epochs
-    return Work(
+    return TrialFlops(
         training=adapter.train_flops(card, train_tokens, _train_texts(spec, texts)) * spec.epochs,
         evaluation=once * times,
         own=own + (_own_once(adapter, card, reading) + added) * times,

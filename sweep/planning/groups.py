@@ -7,14 +7,14 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from sweep.planning.choices import Choices, Question, make_question, settled
-from sweep.planning.metrics import check_metric
+from sweep.planning.choices import ChoiceQuestion, Choices, make_question, settled
 from sweep.planning.points import Point, PointMaker
+from sweep.planning.reported_metrics import check_metric
 from sweep.planning.stages import ResolvedStage
 from sweep.planning.starts import Member, members
 from trainables.errors import ConfigError
 
-Products = tuple[tuple[ResolvedStage, tuple[Question, ...]], ...]
+Products = tuple[tuple[ResolvedStage, tuple[ChoiceQuestion, ...]], ...]
 
 
 def joint_products(maker: PointMaker, stages: Sequence[ResolvedStage]) -> dict[str, Products]:
@@ -23,7 +23,7 @@ def joint_products(maker: PointMaker, stages: Sequence[ResolvedStage]) -> dict[s
     The same question is asked of the candidates of all products together: an added one competes too.
     """
     found = {stage.name: [(part, questions_of(maker, part)) for part in (stage, *stage.parts)] for stage in stages}
-    joint: dict[str, Question] = {}
+    joint: dict[str, ChoiceQuestion] = {}
     for question in (q for parts in found.values() for _, questions in parts for q in questions):
         known = joint.get(question.key)
         candidates = {point.id: point for point in (*(known.candidates if known else ()), *question.candidates)}
@@ -42,7 +42,7 @@ def groups_of(maker: PointMaker, products: Products, choices: Choices) -> Iterat
 
 
 def _groups_of_one(
-    maker: PointMaker, stage: ResolvedStage, questions: Sequence[Question], choices: Choices
+    maker: PointMaker, stage: ResolvedStage, questions: Sequence[ChoiceQuestion], choices: Choices
 ) -> Iterator[tuple[list[Point], bool]]:
     if stage.given is not None:
         yield list(stage.given), True
@@ -57,7 +57,7 @@ def _groups_of_one(
 
 
 def _parts(
-    stage: ResolvedStage, questions: Sequence[Question], choices: Choices
+    stage: ResolvedStage, questions: Sequence[ChoiceQuestion], choices: Choices
 ) -> Iterator[tuple[dict[str, Any], dict[str, tuple[Any, ...]], bool]]:
     """Yield base and axes of each group of a stage, and whether what it takes has been chosen."""
     if stage.take is None:
@@ -78,7 +78,7 @@ def _members(maker: PointMaker, stage: ResolvedStage, choices: Choices) -> Itera
         yield from members(maker, stage, base, axes, known, earlier)
 
 
-def questions_of(maker: PointMaker, stage: ResolvedStage) -> tuple[Question, ...]:
+def questions_of(maker: PointMaker, stage: ResolvedStage) -> tuple[ChoiceQuestion, ...]:
     """Return what a stage takes: one question for each group."""
     take, source = stage.take, stage.source
     if take is None or source is None:

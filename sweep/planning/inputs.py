@@ -153,7 +153,7 @@ def check_points(points: Sequence[Point]) -> list[str]:
         ConfigError: a value at odds with the model, or with what is asked.
         DataError: a model's file, or one of a question's, that is missing or broken.
     """
-    from trainables.pack.check import check_trials
+    from trainables.pack.trial_check import check_trials
 
     added = (asking.plan(point.spec) for point in points for asking in point.added_askings)
     return check_trials(((point.spec, point.card) for point in points), added)

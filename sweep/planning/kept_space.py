@@ -10,10 +10,10 @@ from sweep.records.sweep_files import SPACE, read_sweep_file, write_sweep_file
 from sweep.records.sweep_storage import SweepStorage
 from sweep.space import (
     EVERY_LAYER,
+    AxisPart,
     Best,
     LogUniform,
     OneOf,
-    Part,
     Sampling,
     Space,
     Stage,
@@ -53,8 +53,8 @@ def kept_space(storage: SweepStorage, name: str) -> tuple[Space, str | None]:
 
 def plain_space(value: Any) -> Any:
     """Return a space, or a part of one, as plain JSON values."""
-    if isinstance(value, Part):
-        return {_KIND: "Part", "name": value.name}
+    if isinstance(value, AxisPart):
+        return {_KIND: "AxisPart", "name": value.name}
     if value is EVERY_LAYER:
         return {_KIND: "EveryLayer"}
     if is_dataclass(value):
@@ -73,6 +73,6 @@ def _made(value: Any) -> Any:
     parts = {name: _made(held) for name, held in value.items() if name != _KIND}
     if _KIND not in value:
         return parts
-    if value[_KIND] == "Part":
-        return Part[parts["name"]]
+    if value[_KIND] == "AxisPart":
+        return AxisPart[parts["name"]]
     return EVERY_LAYER if value[_KIND] == "EveryLayer" else _KINDS[value[_KIND]](**parts)

@@ -32,7 +32,7 @@ class State(Protocol):
 
 
 @dataclass(frozen=True)
-class Listed:
+class KnownIds:
     """What a list of ids says."""
 
     done: frozenset[str]
@@ -59,7 +59,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSoFar:
     """What there is of the trials that a sampled stage has drawn: how many are done, have failed, lack answers."""
 
     done: int = 0
@@ -74,7 +74,7 @@ def drawn_of(
     done: Collection[str],
     failed: Collection[str],
     state: State | None,
-) -> Drawn:
+) -> DrawnSoFar:
     """Count what there is of the trials that a sampled stage has drawn.
 
     Args:
@@ -92,4 +92,4 @@ def drawn_of(
         if point and due and not due.trains:
             to_ask[trial] = point, due
     counted = [trial for trial in drawn if trial not in to_ask]
-    return Drawn(sum(i in done for i in counted), sum(i in failed for i in counted), tuple(to_ask.values()))
+    return DrawnSoFar(sum(i in done for i in counted), sum(i in failed for i in counted), tuple(to_ask.values()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweep.planning.choices import metric_mode
-from sweep.space import ALL, EVERY_LAYER, Part, Space, Stage, aliases, checked, without
+from sweep.space import ALL, EVERY_LAYER, AxisPart, Space, Stage, aliases, checked, without
 from trainables.data.sources import is_named
 from trainables.errors import ConfigError
 from trainables.lm.card import is_known_model
@@ -150,7 +150,7 @@ def _swap(axes: Mapping[str, Any], name: str, values: Any) -> dict[str, Any]:
     swapped = {}
     for field, old in axes.items():
         same = field in aliases(name)
-        swapped[name if same else field] = values if same and not isinstance(old, Part) else old
+        swapped[name if same else field] = values if same and not isinstance(old, AxisPart) else old
     return swapped
 
 

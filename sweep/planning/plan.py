@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweep.planning.choices import Question
+from sweep.planning.choices import ChoiceQuestion
 from sweep.planning.due import Due
 from sweep.planning.leakage_sets import told_sets
 from sweep.planning.points import Point, PointMaker
@@ -44,12 +44,12 @@ class StagePlan:
     failed: int
     to_run: tuple[Point, ...]
     waits_for: str | None
-    questions: tuple[Question, ...]
+    questions: tuple[ChoiceQuestion, ...]
     to_ask: tuple[Point, ...] = ()
     dues: Mapping[str, Due] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
     wants: Mapping[str, str] = field(default_factory=dict)
-    products: tuple[tuple[ResolvedStage, tuple[Question, ...]], ...] = ()
+    products: tuple[tuple[ResolvedStage, tuple[ChoiceQuestion, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ class Plan:
         return [stage.stage.shortage for stage in self.stages if stage.stage.shortage]
 
     @property
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[ChoiceQuestion, ...]:
         """All that is chosen between stages, each question once."""
         asked = (question for stage in self.stages for question in stage.questions)
         return tuple({question.key: question for question in asked}.values())

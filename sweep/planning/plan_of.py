@@ -16,9 +16,9 @@ from sweep.planning.inputs import data_notes, kept_commits, moved_notes
 from sweep.planning.load import asked_space
 from sweep.planning.plan import Plan
 from sweep.planning.show import CostedPlan
-from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import manifest_stages, recorded_stages, sweep_heads
 from sweep.records.record import code_version, timestamp
+from sweep.records.record_files import leave_damaged_out
 from sweep.records.steering import Steering, read_steering
 from sweep.records.storage_id import storage_file_problem
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file

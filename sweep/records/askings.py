@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.records.parts import is_number
 from sweep.records.record import FORMAT, TRAINING_FORMAT, PassedOver, Record
+from sweep.records.record_shape import is_number
 from trainables.errors import DataError
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
 from trainables.trial.asking import ANSWERS, ASKINGS, Asking, label_of, own_askings

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from filelock import FileLock
 
 from sweep.records.locks import is_held
-from trainables.node.storage import Changed, Storage, StorageError
+from trainables.node.storage import ChangedMeanwhile, Storage, StorageError
 
 _TRIES = 5
 
@@ -39,7 +39,7 @@ class Claims:
                 try:
                     self._storage.put_if_absent(_path(trial), json.dumps(self._mine).encode())
                     return ""
-                except Changed:
+                except ChangedMeanwhile:
                     pass
                 try:
                     text, version = self._storage.read_version(_path(trial))
@@ -53,7 +53,7 @@ class Claims:
                 try:
                     self._replace(trial, version)
                     return ""
-                except Changed:
+                except ChangedMeanwhile:
                     continue
         raise StorageError(f"{self._storage.full(_path(trial))}: cannot be claimed; others write it all the time")
 

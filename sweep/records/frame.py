@@ -12,8 +12,8 @@ from sweep.records.askings import answers_paths
 from sweep.records.columns import TABLES
 from sweep.records.manifest import sweep_stages
 from sweep.records.record import Record
+from sweep.records.results_table import results_table
 from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
-from sweep.records.table import results_table
 from trainables.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.node.storage import Changed, Storage, StorageError
+from trainables.node.storage import ChangedMeanwhile, Storage, StorageError
 
 LEASE_S = 60.0
 _TRIES = 5
@@ -94,7 +94,7 @@ def take(storage: Storage, folder: str, holder: dict[str, Any], found: Found | N
             storage.put_if_absent(_path(folder), text)
         else:
             storage.put_if_match(_path(folder), text, found.version)
-    except Changed:  # by another, or by our own put whose answer was lost
+    except ChangedMeanwhile:  # by another, or by our own put whose answer was lost
         now = read(storage, folder)
         if now is None or now.holder.get("token") != holder["token"]:
             return None
@@ -147,7 +147,7 @@ class Lease:
                     raise LockLost(self._lose(found))
                 try:
                     self._storage.put_if_match(_path(self._folder), text, found.version)
-                except Changed:
+                except ChangedMeanwhile:
                     continue  # another, or our own put whose answer was lost: reading tells
                 self._sure_until = asked + LEASE_S / 2
                 return
@@ -168,7 +168,7 @@ class Lease:
                     version = self._storage.put_if_match(path, data, version)
                 else:
                     version = self._storage.put_if_absent(path, data)
-            except Changed:
+            except ChangedMeanwhile:
                 version = self._version_under_lease(path)
                 continue
             if path.count("/") == 1:  # what is written again and again; a record is not
@@ -202,7 +202,7 @@ class Lease:
 
     def _lose(self, found: Found | None) -> str:
         other = found.holder if found else {}
-        gone = "its lease was removed" if found is None else f"another run has taken it over ({who(other)})"
+        gone = "its lease was removed" if found is None else f"another run has taken it over ({holder_name(other)})"
         self._lost = f"{self._storage.full(self._folder)}: {gone}; this run ends and writes nothing more"
         return self._lost
 
@@ -216,7 +216,7 @@ class Lease:
                 continue  # the store is away for a moment; the next beat tries again
 
 
-def who(holder: dict[str, Any]) -> str:
+def holder_name(holder: dict[str, Any]) -> str:
     """Return a holder for people; what is not known of it as `?`."""
     return f"pid {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 

@@ -111,13 +111,13 @@ def who_holds(storage: Storage, folder: str) -> str:
     """Return who holds a folder now, for people; empty where nobody does."""
     if not storage.is_local:
         found = lease.read(storage, folder)
-        return lease.who(found.holder) if found is not None and not _is_over(storage, folder, found) else ""
+        return lease.holder_name(found.holder) if found is not None and not _is_over(storage, folder, found) else ""
     note = _note(storage, folder)
     try:
         held = bool(note) and is_held(storage, folder, str(note.get("token")))
     except OSError:  # the lock may not be touched from here: what its holder wrote is all there is
         held = True
-    return lease.who(note) if held else ""
+    return lease.holder_name(note) if held else ""
 
 
 @contextmanager
@@ -212,8 +212,9 @@ def _note(storage: Storage, folder: str) -> dict[str, Any]:
 
 def _taken(storage: Storage, folder: str, other: dict[str, Any]) -> ConfigError:
     return ConfigError(
-        f"{storage.full(folder)}: another run holds it ({lease.who(other)}); wait for it, stop it, choose another "
-        f"--name, or give it the points it lacks: memory-sweep ctl {storage.full(folder)} add --set FIELD=V[,V...]"
+        f"{storage.full(folder)}: another run holds it ({lease.holder_name(other)}); wait for it, stop it, choose "
+        f"another --name, or give it the points it lacks: memory-sweep ctl {storage.full(folder)} add "
+        "--set FIELD=V[,V...]"
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sweep.records.files import damaged_files, set_damaged_aside
 from sweep.records.manifest import sweep_heads
+from sweep.records.record_files import damaged_files, set_damaged_aside
 from sweep.records.storage_id import STORAGE_FILE, storage_file_problem
 from sweep.records.sweep_files import broken_files, set_broken_aside
 from sweep.records.sweep_storage import RecordIndex, SweepStorage

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import sweep
-from sweep.records.parts import wrong_part
+from sweep.records.record_shape import wrong_part
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
 from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.node.checksums import read_plain_json, sealed, unsealed
-from trainables.node.storage import Changed, NoConditionalPut, Storage
+from trainables.node.storage import ChangedMeanwhile, NoConditionalPut, Storage
 
 STORAGE_FILE, MANIFEST = "storage.json", "plan.json"
 
@@ -34,7 +34,7 @@ def storage_id(storage: Storage) -> str:
     text = json.dumps(sealed({"id": fresh, "format": 1}), indent=1).encode()
     try:
         storage.put_if_absent(STORAGE_FILE, text)
-    except Changed:  # by another at the same time, or there is something else than an id
+    except ChangedMeanwhile:  # by another at the same time, or there is something else than an id
         other = _id_in(storage, STORAGE_FILE, "id")
         if other:
             return other

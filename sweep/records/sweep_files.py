@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sweep.records.parts import is_number
+from sweep.records.record_shape import is_number
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_storage import SweepStorage
 from trainables.errors import DataError

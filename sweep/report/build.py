@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.planning.choices import BFLOAT16_NLL_NOISE, tied
-from sweep.records.questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.records.steering import read_steering
+from sweep.records.study_questions import AGAINST_PLAIN, AGAINST_PRETRAINED, INDUCTIVE, LAYERS, Against
 from sweep.report.answers import read_answers
-from sweep.report.asked import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.comparisons.by_unit import UnitComparisons, slug_of, unit_records, unit_table
 from sweep.report.comparisons.counterfact import (
     SLUG,
@@ -36,11 +35,12 @@ from sweep.report.importance import importance_table
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER
 from sweep.report.naming import variant
 from sweep.report.page_data import page_data
+from sweep.report.probe_rows import ASKED, answer_rows, asked_trials, print_examples
 from sweep.report.references import References
-from sweep.report.render import Answer, Report, Section, write_report
+from sweep.report.render import Report, ReportAnswer, Section, write_report
 from sweep.report.samples import COUNTERFACT, Samples, counterfact_samples, samples_of
 from sweep.report.study import Study
-from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, number
 from sweep.report.tables.of_askings import SECTION, asking_tables
 from sweep.report.tables.of_comparisons import (
     beside_the_notes,
@@ -135,14 +135,14 @@ def build_report(study: Study, options: Options = Options()) -> Report:  # noqa:
     )
 
 
-def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Figure]) -> list[Answer]:
+def _answers(study: Study, evidence: Sequence[Evidence], shown: Mapping[str, Figure]) -> list[ReportAnswer]:
     """Answer the study's questions, sweep by sweep, with a figure each; those given are of a single sweep."""
     found = []
     for sweep, own in zip(study.sweeps, evidence, strict=True):
         several = len(study.sweeps) > 1
         drawn = answer_figures(own, f"_{sweep.name}" if several else "", {} if several else shown)
         found += [
-            Answer(f"{sweep.name}: {c.question}" if several else c.question, c.sentences, drawn.get(c.key))
+            ReportAnswer(f"{sweep.name}: {c.question}" if several else c.question, c.sentences, drawn.get(c.key))
             for c in conclude(own)
         ]
     return found
@@ -261,16 +261,16 @@ def choices_table(study: Study) -> Table | None:
         for choice in _choices(sweep.choices):
             near = _tied(choice, dtypes)
             ties, digits = ties or bool(near), 4 if near else 3
-            group = ", ".join(f"{name}={show(value)}" for name, value in (choice.get("group") or {}).items())
+            group = ", ".join(f"{name}={cell_text(value)}" for name, value in (choice.get("group") or {}).items())
             others = [
-                f"{show(r['value'])} ({number(r['metric'], digits)}{', tie' if r['value'] in near else ''})"
+                f"{cell_text(r['value'])} ({number(r['metric'], digits)}{', tie' if r['value'] in near else ''})"
                 for place, r in enumerate(choice.get("runners_up") or ())
                 if place < 3 or r["value"] in near
             ]
             by = f"{choice.get('mode', '')} {choice.get('by', '')}".strip()
             texts = (sweep.name, group, str(choice["field"]), by)
             cells = (
-                Cell(show(choice["value"]), show(choice["value"])),
+                Cell(cell_text(choice["value"]), cell_text(choice["value"])),
                 Cell(choice.get("metric"), number(choice.get("metric"), digits)),
                 Cell(", ".join(others), ", ".join(others) or MISSING),
             )

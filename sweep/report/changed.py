@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sweep.report.answers import LABELS, UNPARSED, Answers, Questions
 from sweep.report.study import Trial
 from sweep.report.table import to_csv
-from sweep.tracking.run_content import Changed
+from sweep.tracking.run_content import ChangedAnswer
 from trainables.errors import ConfigError, DataError
 
 SHOWN = 3
@@ -25,7 +25,7 @@ TEXT_CHARS = 160
 Words = Mapping[tuple[str, str], str]
 
 
-def changed_answers(trial: Trial, own: Answers, base: Answers) -> tuple[Changed, ...]:
+def changed_answers(trial: Trial, own: Answers, base: Answers) -> tuple[ChangedAnswer, ...]:
     """Return claims that a trial has right and its reference wrong, and the other way round, `SHOWN` of each."""
     given = base.on(own.questions)
     if given is None:
@@ -36,7 +36,7 @@ def changed_answers(trial: Trial, own: Answers, base: Answers) -> tuple[Changed,
     for gained, which in ((True, right & ~before), (False, before & ~right)):
         for i in np.flatnonzero(which & questions.first_of_claim)[:SHOWN]:
             truth, answered, now = (_label(codes[i]) for codes in (questions.labels, given, own.given))
-            found.append(Changed(_claim(questions, words, i), truth, answered, now, gained))
+            found.append(ChangedAnswer(_claim(questions, words, i), truth, answered, now, gained))
     return tuple(found)
 
 
@@ -118,7 +118,9 @@ def _change(own: int, base: int, label: int) -> str:
     return "newly wrong" if base == label else "wrong in another way"
 
 
-def changed_samples(own: Sequence[Mapping[str, object]], base: Sequence[Mapping[str, object]]) -> tuple[Changed, ...]:
+def changed_samples(
+    own: Sequence[Mapping[str, object]], base: Sequence[Mapping[str, object]]
+) -> tuple[ChangedAnswer, ...]:
     """Return CounterFact prompts whose answers begin with the true target more or less often than the reference's.
 
     Args:
@@ -131,7 +133,7 @@ def changed_samples(own: Sequence[Mapping[str, object]], base: Sequence[Mapping[
         return {tuple(s.get(name) for name in ("case_id", "prompt", "target_true", "target_new")): s for s in samples}
 
     others = keyed(base)
-    found: dict[bool, list[Changed]] = {True: [], False: []}
+    found: dict[bool, list[ChangedAnswer]] = {True: [], False: []}
     for key, sample in keyed(own).items():
         rates = [sample_scores(each).get("true_rate") for each in (sample, others.get(key)) if each]
         if len(rates) < 2 or rates[0] is None or rates[1] is None or rates[0] == rates[1]:
@@ -139,7 +141,7 @@ def changed_samples(own: Sequence[Mapping[str, object]], base: Sequence[Mapping[
         gained = rates[0] > rates[1]
         if len(found[gained]) < SHOWN:
             question, truth = str(sample["prompt"]), str(sample["target_true"])
-            found[gained].append(Changed(question, truth, _first(others[key]), _first(sample), gained))
+            found[gained].append(ChangedAnswer(question, truth, _first(others[key]), _first(sample), gained))
     return (*found[True], *found[False])
 
 

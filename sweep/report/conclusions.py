@@ -16,7 +16,7 @@ from sweep.report.evidence import Difference, Evidence, differences_from_pretrai
 from sweep.report.naming import ACCURACY, NLL, SEEDS, variant
 from sweep.report.references import References, is_baseline, is_structured, plain_by_layer
 from sweep.report.study import Trial
-from sweep.report.table import interval_text, number, show
+from sweep.report.table import cell_text, interval_text, number
 from trainables.trial.identity import TOLD_APART
 
 HELPS, LAYER, STRUCTURE, COST, SURE = "helps", "layer", "structure", "cost", "sure"
@@ -200,7 +200,7 @@ def _best_memorised(structured: Sequence[Trial], references: References) -> list
     plain = references.plain(best)
     beside = f" (plain memorising: {number(plain.metric(NLL))})" if plain else ""
     return [
-        f"{best.model}, {show(most)} documents: of the structured memories {variant(best)} memorises best, "
+        f"{best.model}, {cell_text(most)} documents: of the structured memories {variant(best)} memorises best, "
         f"{number(best.metric(NLL))} NLL per token{beside}."
     ]
 

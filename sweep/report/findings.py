@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from sweep.records.files import damaged_files
-from sweep.records.questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
+from sweep.records.record_files import damaged_files
+from sweep.records.study_questions import AGAINST, AGAINST_PRETRAINED, COMPARED, ENDS, RATES, TRUE_RATE, Against
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.report.answers import Answers, read_answers
 from sweep.report.changed import all_changed, changed_answers, changed_samples
@@ -25,14 +25,14 @@ from sweep.report.study import Study, Trial, load_study
 from sweep.tracking.address import Tracking
 from sweep.tracking.publish import Counts, Extras, Progress
 from sweep.tracking.publish import publish as bring_up
-from sweep.tracking.run_content import Changed, Finding
+from sweep.tracking.run_content import ChangedAnswer, ComparisonResult
 from sweep.tracking.sweep_run import Picture
 
 FIGURES = 2
 PICTURE_WIDTH = 900  # pixels
 
 
-def publish(
+def publish_compared(
     storage: SweepStorage,
     names: Sequence[str],
     tracking: Tracking,
@@ -61,7 +61,7 @@ def extras_of(storage: SweepStorage, names: Sequence[str], index: RecordIndex) -
     damaged = damaged_files(storage, index.values())
     study = load_study(storage, index=index, damaged=damaged)
     baselines = [trial for trial in study.trials if is_baseline(trial)]
-    findings: dict[str, Finding] = {}
+    findings: dict[str, ComparisonResult] = {}
     changed: dict[str, Callable[[], bytes]] = {}
     conclusions: dict[str, tuple[Conclusion, ...]] = {}
     evidence: dict[str, Evidence] = {}
@@ -88,7 +88,7 @@ class _Findings:
         self._values: dict[str, dict[str, float]] = defaultdict(dict)
         self._tags: dict[str, dict[str, str]] = defaultdict(dict)
         self._notes: dict[str, str] = {}
-        self._examples: dict[str, tuple[Changed, ...]] = {}
+        self._examples: dict[str, tuple[ChangedAnswer, ...]] = {}
         answers = read_answers(study.storage, everyone)
         references = References(everyone, answers)
         compared = []
@@ -103,10 +103,12 @@ class _Findings:
         units = UnitComparisons(whole).by_probe()
         self.evidence = Evidence("", trials, references, answers, from_pretrained, from_plain, rates, units)
 
-    def all(self) -> dict[str, Finding]:
+    def all(self) -> dict[str, ComparisonResult]:
         """Return what was found, by trial id."""
         return {
-            trial: Finding(values, self._tags[trial], self._notes.get(trial, ""), self._examples.get(trial, ()))
+            trial: ComparisonResult(
+                values, self._tags[trial], self._notes.get(trial, ""), self._examples.get(trial, ())
+            )
             for trial, values in self._values.items()
         }
 

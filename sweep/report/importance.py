@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.records.questions import ERROR, RIGHT, Quality
+from sweep.records.study_questions import ERROR, RIGHT, Quality
 from sweep.report.comparisons.fever import spread
 from sweep.report.naming import SEEDS, varying
 from sweep.report.references import is_baseline
 from sweep.report.study import Trial
-from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, number
 
 FORESTS = 5
 """Random forests; their spread says how far an importance is an accident of the forest. Optuna's default, fANOVA, takes
@@ -59,7 +59,7 @@ def _importances(trials: Sequence[Trial], names: Sequence[str], quality: Quality
     measured = [(t, value) for t in trials if (value := t.metric(quality.metric)) is not None]
     if len(measured) < MIN_TRIALS or len({value for _, value in measured}) < 2:
         return {}
-    choices = {name: sorted({show(t.get(name)) for t, _ in measured}) for name in names}
+    choices = {name: sorted({cell_text(t.get(name)) for t, _ in measured}) for name in names}
     used = {name: known for name, known in choices.items() if len(known) > 1}
     if not used:
         return {}
@@ -67,7 +67,9 @@ def _importances(trials: Sequence[Trial], names: Sequence[str], quality: Quality
     kinds: dict[str, Any] = {name: optuna.distributions.CategoricalDistribution(known) for name, known in used.items()}
     study = optuna.create_study()
     study.add_trials([
-        optuna.trial.create_trial(params={name: show(t.get(name)) for name in used}, distributions=kinds, value=value)
+        optuna.trial.create_trial(
+            params={name: cell_text(t.get(name)) for name in used}, distributions=kinds, value=value
+        )
         for t, value in measured
     ])  # fmt: skip
     shares: dict[str, list[float]] = {name: [] if name in used else [0.0] * FORESTS for name in names}

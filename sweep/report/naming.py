@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sweep.records.questions import ERROR, LEAKED, MACRO_F1, RIGHT
+from sweep.records.study_questions import ERROR, LEAKED, MACRO_F1, RIGHT
 from sweep.report.references import is_structured
 from sweep.report.study import Trial
-from sweep.report.table import show
+from sweep.report.table import cell_text
 from trainables.trial.fields import InReport
 from trainables.trial.identity import TOLD_APART
 from trainables.trial.parts import fields_in_report
@@ -38,7 +38,7 @@ def variant(trial: Trial) -> str:
         return f"allocate {allocation_name(trial)}"
     words = [*([] if method == "memory" else [str(method).replace("_", " ")]), str(trial.get("content"))]
     if is_structured(trial):
-        mode = "hard" if trial.get("mode") == "hard" else f"alpha {show(trial.get('alpha'))}"
+        mode = "hard" if trial.get("mode") == "hard" else f"alpha {cell_text(trial.get('alpha'))}"
         words += [allocation_name(trial), mode]
     return " ".join(words)
 
@@ -55,7 +55,7 @@ def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, 
     """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
     trials = list(trials)
     names = [name for name in TOLD_APART if name not in {*NOT_SHOWN, *besides}]
-    return tuple(name for name in names if len({show(t.get(name)) for t in trials if name not in t.unused}) > 1)
+    return tuple(name for name in names if len({cell_text(t.get(name)) for t in trials if name not in t.unused}) > 1)
 
 
 def labels_of(trials: Sequence[Trial]) -> tuple[str, ...]:
@@ -65,4 +65,4 @@ def labels_of(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 def label_texts(trial: Trial, labels: Sequence[str]) -> tuple[str, ...]:
     """Print a trial's labels."""
-    return tuple(variant(trial) if name == "variant" else show(trial.get(name)) for name in labels)
+    return tuple(variant(trial) if name == "variant" else cell_text(trial.get(name)) for name in labels)

@@ -28,7 +28,7 @@ from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, SEEDS, allocation
 from sweep.report.references import References, is_structured
 from sweep.report.samples import COUNTERFACT, samples_of
 from sweep.report.study import Study, Trial, read_extra
-from sweep.report.table import show
+from sweep.report.table import cell_text
 from sweep.tracking.describe import in_words
 from trainables.node.addresses import shown
 from trainables.trial.fields import Part
@@ -118,7 +118,11 @@ def _column(name: str, kind: str = "text", sign: int = 0) -> dict[str, Any]:
 
 def _value(trial: Trial, name: str) -> Any:
     value = trial.get(name)
-    return value if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) else show(value)
+    return (
+        value
+        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+        else cell_text(value)
+    )
 
 
 def _number(value: float | None) -> float | None:
@@ -138,7 +142,7 @@ def _page(
     page: dict[str, Any] = {
         "words": in_words(stated, trial.model, trial.num_blocks, trial.data, trial.point.get(START), trial.answers),
         "folder": shown(study.storage.full(trial.folder)),
-        "fields": {n: show(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
+        "fields": {n: cell_text(trial.get(n)) for n in TOLD_APART if trial.get(n) is not None},
         "metrics": {n: _number(v) for n, v in trial.metrics.items() if v is not None},
         "curves": {n: _curve(trial.curves[n]) for n in CURVES if len(trial.curves.get(n, ())) > 1},
     }

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sweep.records.questions import ERROR
+from sweep.records.study_questions import ERROR
 from sweep.report.answers import Answers
 from sweep.report.study import Trial
 from trainables.trial.fields import Part

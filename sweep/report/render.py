@@ -38,7 +38,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReportAnswer:
     """A question, what the statistics say to it, and the figure that shows it."""
 
     question: str
@@ -67,7 +67,7 @@ class Report:
     summary: str
     progress: Table | None
     sections: Sequence[Section]
-    answers: Sequence[Answer] = ()
+    answers: Sequence[ReportAnswer] = ()
     warnings: Sequence[str] = ()
     findings: Sequence[str] = ()
     samples: Sequence[Samples] = ()

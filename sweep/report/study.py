@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.records.askings import answers_paths
-from sweep.records.files import damaged_files
 from sweep.records.names import display_names
 from sweep.records.record import Record, code_version
+from sweep.records.record_files import damaged_files
 from sweep.records.starts import START, start_text
 from sweep.records.storage_id import MANIFEST, storage_file_problem
 from sweep.records.sweep_files import CHOICES, broken_files, read_sweep_file
@@ -104,7 +104,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageStatus:
     """How far one stage is.
 
     Attributes:
@@ -136,7 +136,7 @@ class Sweep:
 
     name: str
     space: str
-    stages: tuple[Stage, ...]
+    stages: tuple[StageStatus, ...]
     choices: Any = None
     planned: frozenset[str] = frozenset()
 
@@ -257,11 +257,11 @@ def read_answers_table(storage: SweepStorage, trial: Trial, label: str) -> Any:
     return pq.read_table(io.BytesIO(storage.read(trial.answers[label])))
 
 
-def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
+def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> StageStatus:
     ids = list(entry.get("ids") or ())
     found = [status.get(i) for i in ids]
     unknown = max(0, int(entry.get("points") or 0) - len(ids))
-    return Stage(
+    return StageStatus(
         name=str(entry.get("name", "")),
         planned=len(ids) + unknown,
         done=found.count("done"),
@@ -273,7 +273,7 @@ def _stage(entry: Mapping[str, Any], status: Mapping[str, str]) -> Stage:
     )
 
 
-def _stages_of(trials: Sequence[Trial]) -> tuple[Stage, ...]:
+def _stages_of(trials: Sequence[Trial]) -> tuple[StageStatus, ...]:
     """Make up stages where there is no plan: what is recorded is all there is."""
     ids: dict[str, list[str]] = {}
     for trial in trials:

@@ -48,7 +48,7 @@ class Table:
     trials: tuple[str, ...] = ()
 
 
-def show(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Print a field's value."""
     if value is None:
         return MISSING

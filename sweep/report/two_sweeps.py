@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sweep.records.questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
+from sweep.records.study_questions import ERROR, LEAKED, MACRO_F1, RIGHT, TRUE_RATE, Quality
 from sweep.report.answers import read_answers
 from sweep.report.comparisons.fever import Comparison, compare_all, holm_corrected, sign_found
 from sweep.report.comparisons.paired import paired_difference
 from sweep.report.naming import label_texts, labels_of
 from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Study, Trial
-from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text, show
+from sweep.report.table import Cell, Table, cell_text, interval_text, most_telling, number, p_text
 from trainables.errors import ConfigError
 from trainables.trial.identity import TOLD_APART
 
@@ -82,7 +82,7 @@ class TwoSweeps:
     def sentences(self) -> list[str]:
         """Say what was compared, and what came of it."""
         first, second = self.names
-        told = "; ".join(f"{name}: {show(a)} in A, {show(b)} in B" for name, (a, b) in self.differ.items())
+        told = "; ".join(f"{name}: {cell_text(a)} in A, {cell_text(b)} in B" for name, (a, b) in self.differ.items())
         lines = [
             f"A: {first}. B: {second}.",
             f"They differ in {told}." if told else "They have the same settings: what differs is chance, code or data.",
@@ -152,7 +152,7 @@ def _differing(name: str, first: Sequence[Trial], second: Sequence[Trial]) -> tu
 def _apart(names: Sequence[str], first: Sequence[Trial], second: Sequence[Trial]) -> str:
     """Name a field that keeps all trials apart."""
     for name in names:
-        values = [{show(t.get(name)) for t in own} for own in (first, second)]
+        values = [{cell_text(t.get(name)) for t in own} for own in (first, second)]
         if not values[0] & values[1]:
             told = [", ".join(sorted(own)) for own in values]
             return f": {name} is {told[0]} in the one and {told[1]} in the other"

@@ -20,12 +20,12 @@ from sweep.running.choosing import Choosing
 from sweep.running.failures import FailurePolicy
 from sweep.running.job_records import JobRecords
 from sweep.running.jobs import Jobs
-from sweep.running.known import KnownTrials
+from sweep.running.known_trials import KnownTrials
 from sweep.running.other_sweeps import OtherSweeps
 from sweep.running.pack_queue import Packing, PackQueue
 from sweep.running.sampled import SampledTrials
 from sweep.running.stage_trials import StageTrials
-from sweep.running.starts import WaitingStarts
+from sweep.running.waiting_starts import WaitingStarts
 from trainables.node.patience import patiently
 
 

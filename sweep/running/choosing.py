@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sweep.planning.choices import (
+    ChoiceQuestion,
     NoCandidate,
-    Question,
     Undecided,
     awaits_retry,
     chosen_line,
@@ -18,7 +18,7 @@ from sweep.planning.choices import (
 from sweep.records.record import Record, timestamp
 from sweep.records.sweep_files import CHOICES, write_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.known import KnownTrials
+from sweep.running.known_trials import KnownTrials
 from trainables.node.patience import patiently
 
 
@@ -41,7 +41,7 @@ class Choosing:
 
     def __init__(
         self,
-        questions: Iterable[Question],
+        questions: Iterable[ChoiceQuestion],
         choices: dict[str, Any],
         known: KnownTrials,
         storage: SweepStorage,
@@ -55,7 +55,7 @@ class Choosing:
         self._say, self._chosen = say, chosen
         self._open = {question.key: question for question in questions}
 
-    def adopt(self, questions: Iterable[Question]) -> None:
+    def adopt(self, questions: Iterable[ChoiceQuestion]) -> None:
         """Go on with the questions of another plan of the same sweep."""
         self._open |= {question.key: question for question in questions if question.key not in self.settled}
 
@@ -75,7 +75,7 @@ class Choosing:
             lines.append(f"not chosen: {question}: {ended} of {len(ids)} candidates have a result")
         return lines
 
-    def _try_to_settle(self, key: str, question: Question) -> None:
+    def _try_to_settle(self, key: str, question: ChoiceQuestion) -> None:
         recorded = self.choices.get(key)
         if recorded is not None and awaits_retry(question, recorded, self._known.statuses):
             return
@@ -107,7 +107,7 @@ class Choosing:
             self._say(f"chosen: {line}")
             self._chosen(line)
 
-    def _decided(self, question: Question) -> dict[str, Any] | None:
+    def _decided(self, question: ChoiceQuestion) -> dict[str, Any] | None:
         """Decide a question; None while a candidate has no result."""
         records: dict[str, Record] | None = self._known.records_of_all([point.id for point in question.candidates])
         return None if records is None else decide(question, records, timestamp())

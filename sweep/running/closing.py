@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sweep.planning.plan import Plan
+from sweep.records.results_table import RESULTS
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
-from sweep.records.table import RESULTS
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
 from sweep.running.interrupts import INTERRUPTED, Interrupts
 from sweep.running.made import Made
-from sweep.running.options import RunOptions
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
+from sweep.running.run_options import RunOptions
 from sweep.running.voice import Voice
 from sweep.tracking.address import Tracking
 from trainables.errors import SweepError, failure_kind
@@ -39,7 +39,7 @@ class Ended:
     failures: list[str] = field(default_factory=list)
 
 
-def reason_of(error: OSError | SweepError) -> str:
+def why_ended(error: OSError | SweepError) -> str:
     """Return what ended a run after trials had run: then it is no mistake in the call, whatever its class.
 
     Raises:
@@ -90,7 +90,7 @@ class Closing:
         try:
             return call()
         except (OSError, SweepError) as error:
-            self.trouble = self.trouble or reason_of(error)
+            self.trouble = self.trouble or why_ended(error)
             return None
 
     def close(self, plan: Plan, choices: Mapping[str, Any], ended: Ended) -> Results:
@@ -162,8 +162,8 @@ class Closing:
 
     def _make_all(self, stopped: str, has_run: bool) -> tuple[SweepReport | None, str, str]:
         """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
-        from sweep.records.table import write_results
-        from sweep.report.findings import publish
+        from sweep.records.results_table import write_results
+        from sweep.report.findings import publish_compared
         from sweep.tracking.client import TrackingError
 
         if has_run:
@@ -173,7 +173,7 @@ class Closing:
         if has_run:
             self._voice.say("bringing MLflow up to date")
         try:
-            publish(self._storage, [self._name], self._tracking, index=self._index)
+            publish_compared(self._storage, [self._name], self._tracking, index=self._index)
         except TrackingError as error:
             return report, report_trouble, str(error)
         return report, report_trouble, ""

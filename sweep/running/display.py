@@ -13,8 +13,8 @@ from rich.live import Live
 
 from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.running.progress import SweepProgress
-from sweep.running.render import one_line, view
 from sweep.running.state import SweepState
+from sweep.running.state_text import one_line, view
 from trainables.errors import OWN_KINDS, Failure
 
 REFRESHES_PER_S = 2.0

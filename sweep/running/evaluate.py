@@ -16,13 +16,13 @@ from sweep.planning.plan import Plan, StagePlan
 from sweep.planning.points import Point, PointMaker
 from sweep.planning.show import CostedPlan
 from sweep.planning.stages import ResolvedSpace, ResolvedStage
-from sweep.records.files import leave_damaged_out
 from sweep.records.manifest import sweep_heads
+from sweep.records.record_files import leave_damaged_out
 from sweep.records.steering import Steering
 from sweep.records.sweep_storage import RecordIndex, SweepStorage, split_location
 from sweep.running.interrupts import Interrupts, handled_signals
-from sweep.running.options import RunOptions
 from sweep.running.results import Results
+from sweep.running.run_options import RunOptions
 from sweep.running.sweep import SweepRun
 from sweep.tracking.address import Tracking, resolve_tracking
 from trainables.errors import ConfigError
@@ -32,7 +32,7 @@ STAGE = "evaluate"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskRequest:
     """What is asked of the finished trials of a sweep.
 
     Attributes:
@@ -91,7 +91,7 @@ def ask_trials(
         experiment=experiment,
         report=report,
     )
-    asked = Asked(check_probes(probes), baseline, retry_failed)
+    asked = AskRequest(check_probes(probes), baseline, retry_failed)
     storage, names = sweeps_at(location)
     return [evaluate_sweep(storage, name, asked, options, progress) for name in names]
 
@@ -106,7 +106,7 @@ def sweeps_at(location: str | Path) -> tuple[SweepStorage, list[str]]:
     return storage, [name] if name else storage.sweeps()
 
 
-def evaluate_sweep(storage: SweepStorage, name: str, asked: Asked, options: RunOptions, progress: bool) -> Results:
+def evaluate_sweep(storage: SweepStorage, name: str, asked: AskRequest, options: RunOptions, progress: bool) -> Results:
     """Ask the finished trials of one sweep; this process alone may work on it meanwhile.
 
     Raises:
@@ -120,7 +120,7 @@ def evaluate_sweep(storage: SweepStorage, name: str, asked: Asked, options: RunO
             return _Evaluation(asked, storage, name, options, tracking, beat, interrupts).run()
 
 
-def evaluation_plan(storage: SweepStorage, name: str, asked: Asked) -> CostedPlan:
+def evaluation_plan(storage: SweepStorage, name: str, asked: AskRequest) -> CostedPlan:
     """Say what would be asked and cost; starts nothing and writes nothing.
 
     Raises:
@@ -134,7 +134,7 @@ def evaluation_plan(storage: SweepStorage, name: str, asked: Asked) -> CostedPla
     return CostedPlan(name, plan, estimate(plan), {}, notes=notes, warnings=tuple(warnings))
 
 
-def recorded_plan(storage: SweepStorage, name: str, index: RecordIndex, asked: Asked) -> tuple[Plan, list[str]]:
+def recorded_plan(storage: SweepStorage, name: str, index: RecordIndex, asked: AskRequest) -> tuple[Plan, list[str]]:
     """Plan what the finished trials of a sweep lack of what is asked.
 
     Returns:
@@ -203,7 +203,7 @@ class _Evaluation(SweepRun):
 
     def __init__(
         self,
-        asked: Asked,
+        asked: AskRequest,
         storage: SweepStorage,
         name: str,
         options: RunOptions,

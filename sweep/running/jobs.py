@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from sweep.planning.due import Due, Records
 from sweep.planning.packs import Pack, PackSize, make_ask_packs, make_packs
 from sweep.planning.points import Point
-from sweep.running.known import KnownTrials
-from sweep.running.starts import WaitingStarts
+from sweep.running.known_trials import KnownTrials
+from sweep.running.waiting_starts import WaitingStarts
 from trainables.trial.asking import Asking, label_of
 
 

@@ -11,7 +11,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkLeft:
     """What is left of a sweep.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pace:
         self._steps.append((seconds, flops, float(first)))
         self._members += members
 
-    def left_s(self, work: Work, packs: int) -> float | None:
+    def left_s(self, work: WorkLeft, packs: int) -> float | None:
         """Return the seconds that are left, or None while too little is measured.
 
         Args:

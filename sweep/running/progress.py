@@ -17,7 +17,7 @@ from sweep.planning.flops import CostModel
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.record import Record
-from sweep.running.pace import Pace, Work
+from sweep.running.pace import Pace, WorkLeft
 from sweep.running.state import PackState, StageState, SweepState
 from trainables.trial.spec import TrialSpec
 
@@ -228,13 +228,13 @@ class SweepProgress:
         state.left_s = None if all_ended else self._pace.left_s(self._left(), self._side_by_side)
         return state
 
-    def _left(self) -> Work:
+    def _left(self) -> WorkLeft:
         """Return what is left, the epochs that packs under way have done taken off."""
         packs = [running for running in self._packs.values() if running.points]
         done = sum(pack.epoch_flops[trial] * pack.epochs.get(trial, 0) for pack in packs for trial in pack.trained)
         epochs = sum(max(0.0, stage.epochs - stage.epochs_done) for stage in self.state.stages)
         begun = sum(self.state.ended.values()) + sum(len(running.points) for running in packs)
-        return Work(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
+        return WorkLeft(max(0.0, self._flops_left - done), epochs, max(0.0, self.state.trials - begun))
 
     def _stage(self, name: str) -> StageState | None:
         return next((stage for stage in self.state.stages if stage.name == name), None)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from sweep.running.ray_environment import (
     first_token,
-    has_token,
+    has_cluster_token,
     hide_command_line,
     runtime_env,
     set_environment,
@@ -135,7 +135,7 @@ def check_reachable(address: str | None) -> None:
                 f"address={address!r}: nothing answers there ({error}); is the head running? (ray status)"
             ) from None
     wants = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-    if wants and not has_token():
+    if wants and not has_cluster_token():
         raise ConfigError(f"address={address!r}: RAY_AUTH_MODE is token, but there is none; {_GIVE_TOKEN}")
     try:
         tried = subprocess.run(

@@ -37,7 +37,7 @@ def set_environment(address: str | None) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if wanted_address(address) != "local" and has_token():
+    if wanted_address(address) != "local" and has_cluster_token():
         # Ray does the same for "auto" alone; a cluster without tokens takes one that is not asked for (Ray 2.60)
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
@@ -71,7 +71,7 @@ def is_local(address: str | None) -> bool:
     return wanted_address(address) == "local"
 
 
-def has_token() -> bool:
+def has_cluster_token() -> bool:
     """Say whether Ray would find a token of a cluster here."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True
@@ -81,7 +81,7 @@ def has_token() -> bool:
 @contextmanager
 def first_token() -> Iterator[None]:
     """Let one process at a time start a Ray of its own where there is no token yet, so that it makes the only one."""
-    if has_token():
+    if has_cluster_token():
         yield
         return
     folder = Path.home() / ".ray"

@@ -114,7 +114,7 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from trainables.lm.inputs import prepare_node
+    from trainables.lm.node_inputs import prepare_node
 
     task = ray.remote(num_cpus=0)(with_secrets)
     waited = {}
@@ -133,16 +133,24 @@ def prepare_nodes(data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) 
             raise ConfigError(f"node {host}: {problem}")
 
 
-def pack_memory_bytes(gpus: float, slots: int) -> float:
+def pack_memory_bytes(gpus: float, slots: int, only_here: bool = False) -> float:
     """Return the memory of the device for one pack, on the node that has least.
 
     That is the pack's share of a GPU, or of half of a machine's memory.
 
+    Args:
+        gpus: of a pack.
+        slots: packs at once.
+        only_here: whether this machine is the only node; its own memory is read without a process of Ray's (a second
+            or two of every start).
+
     Raises:
         ConfigError: no node could say.
     """
-    ask = gpu_memory_bytes if gpus else machine_memory_bytes
-    answers = on_every_node(ask, gpus=gpus)
+    if only_here and not gpus:
+        answers: dict[str, Any] = {"this machine": machine_memory_bytes()}
+    else:
+        answers = on_every_node(gpu_memory_bytes if gpus else machine_memory_bytes, gpus=gpus)
     found = [answer for answer in answers.values() if isinstance(answer, float)]
     if not found:
         raise ConfigError(f"no node could say how much memory it has ({answers}); give --pack-size")

@@ -6,19 +6,17 @@ ours, and a pack that failed comes back from the exchange as another one, for an
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, TuneError
 from ray.tune.execution import class_cache
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from sweep.planning.inputs import download_models
 from sweep.records.sweep_storage import SweepStorage
@@ -28,6 +26,7 @@ from sweep.running.ray_cluster import check_reachable, ray_session
 from sweep.running.ray_deaths import Deaths, usable_nodes
 from sweep.running.ray_environment import is_local, secrets_of_workers
 from sweep.running.ray_nodes import Nodes, Slots, check_shared_storage, pack_memory_bytes, prepare_nodes
+from sweep.running.ray_packs import Inert, PackScheduler, PackSearcher
 from sweep.running.scratch import scratch_folder
 from trainables.errors import Failure
 from trainables.lm.card import ModelCard
@@ -98,7 +97,8 @@ class RayTune:
             self._slots = min(fitting, self._resources.max_concurrent or fitting)
             if nodes.attached or not storage.is_local:
                 check_shared_storage(storage)
-            yield Capacity(self._slots, self._gpus > 0, lambda: pack_memory_bytes(self._gpus, self._slots))
+            memory = partial(pack_memory_bytes, self._gpus, self._slots, only_here=not nodes.attached)
+            yield Capacity(self._slots, self._gpus > 0, memory)
 
     def prepare(self, data: Sequence[tuple[str, bool]], cards: Sequence[ModelCard]) -> None:
         """Download onto every node of the cluster, all at once."""
@@ -118,8 +118,8 @@ class RayTune:
             tuner = tune.Tuner(
                 tune.with_resources(self._with_secrets(), resources),
                 tune_config=tune.TuneConfig(
-                    scheduler=PackScheduler(exchange, resources),
-                    search_alg=PackSearcher(exchange, settings, self._slots_now()),
+                    scheduler=PackScheduler(exchange, resources, slots := self._slots_now()),
+                    search_alg=PackSearcher(exchange, settings, slots),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_name_creator=_name,
@@ -201,52 +201,7 @@ def _let_go(trial: Any) -> None:
     trial.run_metadata.metric_n_steps.clear()
 
 
-class _Inert:
-    """Left out of Tune's snapshots, which hold locks and threads otherwise and are never restored."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class PackSearcher(_Inert, Searcher):  # type: ignore[misc]
-    """Gives Tune the packs as they become ready.
-
-    Args:
-        exchange: hands them out.
-        settings: device, threads and cache of a worker.
-        slots: says how many packs may run at once now; Tune itself asks only for its number at the start.
-    """
-
-    def __init__(self, exchange: PackExchange, settings: dict[str, Any], slots: Callable[[], int]) -> None:
-        """Keep the parts."""
-        super().__init__()
-        self._exchange, self._settings, self._slots = exchange, settings, slots
-        self._under_way: set[str] = set()
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next pack's config, None to be asked again, or that the sweep is over."""
-        full = len(self._under_way) >= self._slots()
-        pack = None if full else self._exchange.next_pack()
-        if pack is None:
-            if not self._under_way:  # Tune asks for packs and nothing else until there is one: it ends no step
-                self._exchange.show_progress()
-            return str(Searcher.FINISHED) if self._exchange.over else None
-        self._under_way.add(trial_id)
-        work = json.dumps({**pack.job, "settings": self._settings})
-        return {"pack": pack.id, "work": work, "avoid": sorted(pack.avoid)}
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Take note of a free slot; the callback tells the rest."""
-        self._under_way.discard(trial_id)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the state is in the records."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: the state is in the records."""
-
-
-class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
+class ReportsCallback(Inert, Callback):  # type: ignore[misc]
     """Passes on what packs report, and their ends.
 
     Args:
@@ -292,51 +247,3 @@ class ReportsCallback(_Inert, Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Show progress."""
         self._exchange.show_progress()
-
-
-class PackScheduler(_Inert, FIFOScheduler):  # type: ignore[misc]
-    """Runs packs in their order, where they may run, and stops them all after an epoch once the sweep is stopping.
-
-    The workers hear of that by the stop file, which cannot always be written. Who is to leave a pack early, or to join
-    it, they hear by its orders file, which is there before Tune has them take the next step: it does so after the
-    callback has taken in the last report.
-
-    Args:
-        exchange: says whether the sweep is stopping.
-        resources: of a pack.
-    """
-
-    def __init__(self, exchange: PackExchange, resources: dict[str, float]) -> None:
-        """Keep the parts."""
-        super().__init__()
-        self._exchange, self._resources = exchange, resources
-
-    def on_trial_add(self, controller: Any, trial: Any) -> None:
-        """Keep a pack off the nodes that are left out or where it failed, while there are others."""
-        super().on_trial_add(controller, trial)
-        nodes = usable_nodes(self._resources) if trial.config["avoid"] else frozenset()
-        for avoided in (frozenset(trial.config["avoid"]), self._exchange.left_out):
-            if avoided & nodes and nodes - avoided:
-                trial.update_resources(_elsewhere(self._resources, avoided & nodes))
-                return
-
-    def choose_trial_to_run(self, controller: Any) -> None:
-        """Leave the order to Tune's own queue, which is that of the packs.
-
-        The base class names the oldest pack that waits. Tune would give it any process that has just become free, and
-        end the one that is being started for it: where packs are shorter than a start, no further process would ever
-        come up.
-        """
-
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a pack after an epoch; `result` is Tune's flat form of a report."""
-        if self._exchange.stopping and result.get("epoch") and not result.get("failure"):
-            return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
-
-
-def _elsewhere(resources: dict[str, float], nodes: frozenset[str]) -> tune.PlacementGroupFactory:
-    """Return a request for a pack's resources on other nodes than these."""
-    bundle = {name.upper(): amount for name, amount in resources.items() if amount}
-    selector = {"ray.io/node-id": f"!in({', '.join(sorted(nodes))})"}
-    return tune.PlacementGroupFactory([bundle or {"CPU": 0.0}], bundle_label_selector=[selector])

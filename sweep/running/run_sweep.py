@@ -10,8 +10,8 @@ from sweep.cli.heartbeat import Heartbeat
 from sweep.planning.load import asked_space
 from sweep.records.sweep_storage import SweepStorage, check_name
 from sweep.running.interrupts import handled_signals
-from sweep.running.options import RunOptions
 from sweep.running.results import Results
+from sweep.running.run_options import RunOptions
 from sweep.running.sweep import SweepRun
 from sweep.space import Space
 from sweep.tracking.address import resolve_tracking

@@ -10,7 +10,7 @@ from sweep.planning.choices import Choices
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.known import KnownTrials
+from sweep.running.known_trials import KnownTrials
 from sweep.running.optuna_draws import StageDraws
 
 INFORMED = 4

@@ -15,7 +15,7 @@ from sweep.records.manifest import manifest_stages
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import read_sweep_file, write_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.known import KnownTrials
+from sweep.running.known_trials import KnownTrials
 from sweep.running.sampled import SampledTrials
 from trainables.node.patience import patiently
 

@@ -34,16 +34,16 @@ from sweep.records.steering import Steering, read_steering, waiting_wishes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, DRAWS, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.closing import Closing, Ended, reason_of
+from sweep.running.closing import Closing, Ended, why_ended
 from sweep.running.display import Display
 from sweep.running.exchange import PackExchange, trunk_layers
 from sweep.running.executor import Capacity, Executor
 from sweep.running.interrupts import INTERRUPTED, Interrupts
 from sweep.running.ledger import Ledger
-from sweep.running.options import RunOptions, executor_for
 from sweep.running.pack_queue import Packing
 from sweep.running.progress import SweepProgress
 from sweep.running.results import Results
+from sweep.running.run_options import RunOptions, executor_for
 from sweep.running.voice import Voice
 from sweep.running.wishes import WITHOUT_PLAN, Wishes
 from sweep.space import Space
@@ -191,7 +191,7 @@ class SweepRun:
     def _execute(self, executor: Executor) -> Ended:
         """Run the trials and return what they came to."""
         from sweep.tracking.live_feed import LiveFeed
-        from sweep.tracking.naming import Naming
+        from sweep.tracking.run_names import Naming
 
         storing = self._closing.storing
         self.voice.say(self._options.starting)
@@ -222,7 +222,7 @@ class SweepRun:
             except KeyboardInterrupt:
                 ledger.stop_file.note(INTERRUPTED)
             except (OSError, SweepError) as error:
-                ledger.stop_file.note(reason_of(error))
+                ledger.stop_file.note(why_ended(error))
             else:
                 early = ledger.steering.finishing
                 if early and not ledger.stopping:

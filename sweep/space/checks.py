@@ -8,11 +8,11 @@ from typing import Any
 
 from sweep.space.forms import (
     EVERY_LAYER,
+    AxisPart,
     Best,
     Distribution,
     LogUniform,
     OneOf,
-    Part,
     Sampling,
     Space,
     Stage,
@@ -48,7 +48,7 @@ def checked(space: Space) -> Space:
         stages=tuple(
             replace(
                 stage,
-                axes={n: v if isinstance(v, Part) else _values(n, v, stage.name) for n, v in stage.axes.items()},
+                axes={n: v if isinstance(v, AxisPart) else _values(n, v, stage.name) for n, v in stage.axes.items()},
                 fixed={name: coerce(name, value) for name, value in stage.fixed.items()},
                 probes=check_probes(stage.probes),
             )
@@ -132,7 +132,7 @@ def _values(name: str, values: Sequence[Any], place: str) -> tuple[Any, ...]:
 
 def _check_stage(space: Space, stage: Stage) -> None:
     for name, values in stage.axes.items():
-        if isinstance(values, Part) and name not in space.axes and name not in space.fixed:
+        if isinstance(values, AxisPart) and name not in space.axes and name not in space.fixed:
             raise ConfigError(f"stage {stage.name}: {name} is neither an axis of {space.name} nor fixed in it")
     named = [*stage.axes, *stage.fixed, *(stage.sampling.fields if stage.sampling else ())]
     if stage.take:

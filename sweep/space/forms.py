@@ -13,7 +13,7 @@ from trainables.trial.making import coerce
 from trainables.trial.spec import TrialSpec
 
 
-class Part(Enum):
+class AxisPart(Enum):
     """Which values of the grid's axis a stage uses."""
 
     ALL = "all"
@@ -21,7 +21,7 @@ class Part(Enum):
     OTHERS = "all but the largest"
 
 
-ALL, LARGEST, OTHERS = Part.ALL, Part.LARGEST, Part.OTHERS
+ALL, LARGEST, OTHERS = AxisPart.ALL, AxisPart.LARGEST, AxisPart.OTHERS
 
 
 class EveryLayer(Enum):
@@ -138,7 +138,7 @@ class Stage:
     """
 
     name: str
-    axes: Mapping[str, Sequence[Any] | Part]
+    axes: Mapping[str, Sequence[Any] | AxisPart]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     take: Best | None = None
     sampling: Sampling | None = None
@@ -201,12 +201,12 @@ def stated(stage: Stage) -> frozenset[str]:
 def stage_axes(space: Space, stage: Stage) -> dict[str, tuple[Any, ...]]:
     """Return a stage's axes with the parts of the grid's axes filled in."""
     return {
-        name: _part(space, name, values) if isinstance(values, Part) else tuple(values)
+        name: _part(space, name, values) if isinstance(values, AxisPart) else tuple(values)
         for name, values in stage.axes.items()
     }
 
 
-def _part(space: Space, name: str, part: Part) -> tuple[Any, ...]:
+def _part(space: Space, name: str, part: AxisPart) -> tuple[Any, ...]:
     values = tuple(space.axes[name]) if name in space.axes else (space.fixed[name],)
     if part is ALL:
         return values

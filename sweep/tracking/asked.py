@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.records.questions import QUESTIONS, Question
 from sweep.records.record import Record
+from sweep.records.study_questions import QUESTIONS, StudyQuestion
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_DEFAULTS
 from trainables.trial.parts import IDENTITY_FIELDS
@@ -17,7 +17,7 @@ _FIRST = ("model", "layer", "alpha", "allocation", "num_documents")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestion:
     """A question that a sweep asks.
 
     Attributes:
@@ -28,14 +28,14 @@ class Asked:
         stage: the stage that compares best; empty where only all stages together do.
     """
 
-    question: Question
+    question: StudyQuestion
     fields: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     about: Mapping[str, Any] | None = None
     stage: str = ""
 
 
-def asked_of(plan: Mapping[str, Any], records: Sequence[Record]) -> list[Asked]:
+def asked_of(plan: Mapping[str, Any], records: Sequence[Record]) -> list[AskedQuestion]:
     """Return the questions that a sweep asks, in the order of their declaration.
 
     Args:
@@ -51,7 +51,7 @@ def asked_of(plan: Mapping[str, Any], records: Sequence[Record]) -> list[Asked]:
             numeric = tuple(name for name in fields if all(_is_number(record["identity"].get(name)) for record in own))
             about = {} if len(own) == len(records) else question.about
             stage = _telling_stage(plan, own, fields, [name for name in varied if name not in fields])
-            found.append(Asked(question, fields, numeric, about, stage))
+            found.append(AskedQuestion(question, fields, numeric, about, stage))
     return found
 
 
@@ -70,7 +70,7 @@ def varied_fields(records: Sequence[Record]) -> list[str]:
     return [name for name in names if len(found[name]) > 1 and name != "depth"]
 
 
-def _is_about(record: Record, question: Question) -> bool:
+def _is_about(record: Record, question: StudyQuestion) -> bool:
     stated = {**STATED_DEFAULTS, **record["identity"]}
     return all(stated.get(name) == value for name, value in question.about.items())
 

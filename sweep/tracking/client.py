@@ -23,8 +23,8 @@ from sweep.tracking.address import Tracking, sqlite_file
 from sweep.tracking.knock import knock, tables_alone
 from sweep.tracking.layout import complete_tags, data_set, run_status, run_tags, time_ms, whole_run
 from sweep.tracking.moved import follow_move
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import Added, DataSet, MetricValue
+from sweep.tracking.run_content import Added, LoggedData, MetricValue
+from sweep.tracking.run_names import Naming
 from trainables.errors import ConfigError
 from trainables.node.addresses import hidden, shown
 
@@ -174,7 +174,7 @@ class Runs:
         now = round(1000 * time.time())
         self.log(run, [replace(value, time_ms=max(now, value.time_ms)) for value in values], tags=tags)
 
-    def log_data(self, run: str, data: DataSet, context: str = "training") -> None:
+    def log_data(self, run: str, data: LoggedData, context: str = "training") -> None:
         """Show what data a run read; a repeat adds nothing."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.records.askings import answers_below
-from sweep.records.questions import (
+from sweep.records.record import STATUSES, Record
+from sweep.records.starts import start_text
+from sweep.records.steering import origin_text
+from sweep.records.study_questions import (
     AGAINST,
     AGAINST_PRETRAINED,
     ENDS,
@@ -19,12 +22,9 @@ from sweep.records.questions import (
     TRUE_RATE,
     Quality,
 )
-from sweep.records.record import STATUSES, Record
-from sweep.records.starts import start_text
-from sweep.records.steering import origin_text
 from sweep.tracking.layout import seconds_spent
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import Finding
+from sweep.tracking.run_content import ComparisonResult
+from sweep.tracking.run_names import Naming
 from trainables.adapters.registry import ADAPTERS
 
 BEST_SHOWN = 10
@@ -37,7 +37,7 @@ _BEST = ((RIGHT, "Best answers"), (TRUE_RATE, "Best sampled answers"), (ERROR, "
 _RESULTS = (ERROR, LEAKED, RIGHT, MACRO_F1, TRUE_RATE)
 
 
-def telling(records: Iterable[Record], findings: Mapping[str, Finding]) -> set[str]:
+def telling(records: Iterable[Record], findings: Mapping[str, ComparisonResult]) -> set[str]:
     """Return the trials whose changed answers become an artifact: the best ones, then those that truly differ.
 
     Not all of them: a file takes a request or two more than a run without it.
@@ -51,7 +51,7 @@ def telling(records: Iterable[Record], findings: Mapping[str, Finding]) -> set[s
 def describe_trial(
     record: Record,
     folder: str,
-    finding: Finding | None,
+    finding: ComparisonResult | None,
     sweep_link: str,
     has_file: bool = False,
     run_link: Callable[[str], str | None] = lambda trial: None,
@@ -94,7 +94,7 @@ def _linked(text: str, address: str | None) -> str:
     return f"[{text}]({address})" if address else f"`{text}`"
 
 
-def _compared(finding: Finding) -> list[str]:
+def _compared(finding: ComparisonResult) -> list[str]:
     """Say how a trial compares with each of its references."""
     lines = []
     for against in AGAINST:
@@ -109,7 +109,7 @@ def _compared(finding: Finding) -> list[str]:
     return lines
 
 
-def _changed(finding: Finding, has_file: bool) -> list[str]:
+def _changed(finding: ComparisonResult, has_file: bool) -> list[str]:
     """Show some of the answers that changed."""
     if not finding.changed:
         return [finding.note, ""] if finding.note else []
@@ -179,7 +179,7 @@ def describe_sweep(
     plan: Mapping[str, Any],
     choices: Any,
     records: Sequence[Record],
-    findings: Mapping[str, Finding],
+    findings: Mapping[str, ComparisonResult],
     naming: Naming,
     links: Mapping[str, str],
     figures: Sequence[tuple[str, str]] = (),
@@ -246,22 +246,22 @@ def _choices(choices: Any) -> str:
     return "\n".join(lines)
 
 
-def _best(records: Sequence[Record], findings: Mapping[str, Finding], naming: Naming) -> str:
+def _best(records: Sequence[Record], findings: Mapping[str, ComparisonResult], naming: Naming) -> str:
     shown = [quality for quality in _RESULTS if any(_value(record, quality) is not None for record in records)]
-    compared = any(AGAINST_PRETRAINED.accuracy in findings.get(r["id"], Finding()).values for r in records)
+    compared = any(AGAINST_PRETRAINED.accuracy in findings.get(r["id"], ComparisonResult()).values for r in records)
     heads = ["trial", *(quality.short for quality in shown)]
     heads += ["accuracy − pretrained [95 %]", "verdict"] if compared else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for record in records:
         cells = [naming.of_record(record), *(_number(_value(record, quality)) for quality in shown)]
         if compared:
-            finding = findings.get(record["id"], Finding())
+            finding = findings.get(record["id"], ComparisonResult())
             cells += [difference_text(finding, AGAINST_PRETRAINED.accuracy), finding.tags.get("verdict", "–")]
         lines.append(_row(cells))
     return "\n".join(lines)
 
 
-def _verdicts(done: Sequence[Record], findings: Mapping[str, Finding]) -> str:
+def _verdicts(done: Sequence[Record], findings: Mapping[str, ComparisonResult]) -> str:
     lines = []
     tags = [(against.verdict, f"against {against.name}") for against in AGAINST]
     tags += [(AGAINST_PRETRAINED.verdict_on(rate), f"{rate.name}, against {AGAINST_PRETRAINED.name}") for rate in RATES]
@@ -283,7 +283,7 @@ def _verdicts(done: Sequence[Record], findings: Mapping[str, Finding]) -> str:
     return "### Is the difference real?\n\n" + "\n".join(lines) + how
 
 
-def difference_text(finding: Finding, name: str) -> str:
+def difference_text(finding: ComparisonResult, name: str) -> str:
     """Print a difference with its interval, by its metric's name."""
     values = [finding.values.get(name + end) for end in ENDS]
     if values[0] is None:

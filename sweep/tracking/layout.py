@@ -16,8 +16,8 @@ from typing import Any
 
 from sweep.records.record import STATUSES, Record, code_version, record_hash, seconds_since_epoch
 from sweep.records.starts import START, start_text
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import Added, DataSet, MetricValue, WholeRun
+from sweep.tracking.run_content import Added, LoggedData, MetricValue, WholeRun
+from sweep.tracking.run_names import Naming
 from trainables.trial.canonical import unused_fields
 from trainables.trial.identity import STATED_DEFAULTS
 
@@ -174,13 +174,13 @@ def whole_run(record: Record, storage: str, members: Mapping[str, str], added: A
     )
 
 
-def data_set(record: Record) -> DataSet:
+def data_set(record: Record) -> LoggedData:
     """Return the data that a trial read."""
     given, key = str(record["data"]["given"]), str(record["data"]["key"])
     counts = record.get("counts") or {}
     digest = key.rpartition("@")[2][:_DIGEST_CHARS]
     name = "+".join(os.path.basename(part.rstrip("/")) or part for part in given.split(","))
-    return DataSet(name, digest, json.dumps({"given": given}), json.dumps(counts))
+    return LoggedData(name, digest, json.dumps({"given": given}), json.dumps(counts))
 
 
 def metric_values(record: Record) -> list[MetricValue]:

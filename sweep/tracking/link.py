@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from sweep.records.questions import QUESTIONS
+from sweep.records.study_questions import QUESTIONS
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, is_web, resolve_tracking, sqlite_file
 from sweep.tracking.client import REQUEST_TIMEOUT_S, TrackingError, client_of, told_in_one_line

@@ -22,8 +22,8 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.layout import epoch_values, metric_values, run_params
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import MetricValue
+from sweep.tracking.run_content import Added, MetricValue
+from sweep.tracking.run_names import Naming
 from trainables.node.addresses import hidden
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,9 @@ class LiveFeed:
         return self._trouble if self._retry_at else ""
 
     def close(self, timeout_s: float = 30.0) -> FeedReport:
-        """Send what can still be sent, end the runs of unfinished trials as KILLED, and stop.
+        """Send what can still be sent to open runs, end those of unfinished trials as KILLED, and stop.
+
+        No further run is opened: `publish` makes those of trials that are over whole, with what they are compared with.
 
         Args:
             timeout_s: after so long the rest is left to publish; sooner where nothing gets through for `_SILENCE_S`.
@@ -159,12 +161,14 @@ class LiveFeed:
         wait_s = self._interval_s
         while not self._closing.is_set():
             self._take(wait_s)
-            if time.monotonic() >= self._retry_at:
+            if time.monotonic() >= self._retry_at and not self._closing.is_set():
                 begun = time.monotonic()
                 self._send()
                 rest_s = 4 * (time.monotonic() - begun)
                 wait_s = min(max(self._interval_s, rest_s), 4 * self._interval_s)
         self._take(0)
+        for trial in [trial for trial, live in self._trials.items() if not live.run]:
+            self._abandon(trial)
         self._send()
         self._end_open()
 
@@ -264,6 +268,13 @@ class LiveFeed:
     def _send_one(self, runs: Runs, trial: str, live: _Live) -> None:
         if not live.run:
             earlier = self._earlier.pop(trial, [])
+            if live.final and not live.create_tried:
+                live.create_tried = True
+                runs.delete(earlier)
+                name = (self._naming or Naming()).of_record(live.final)
+                runs.build(live.final, self._members(live), Added({"mlflow.runName": name}))
+                self._over(trial, len(live.values))
+                return
             if live.create_tried:  # the first attempt may have made a run without our hearing of it
                 earlier = runs.find(self._sweep, trial)
             live.create_tried = True
@@ -272,13 +283,18 @@ class LiveFeed:
         values, params = live.unsent(), {} if live.params_sent else run_params(live.begun)
         if live.final:
             runs.complete(live.run, live.final, values, params, self._members(live))
-            del self._trials[trial]
-            self._complete += 1
+            self._over(trial, len(values))
         else:
             runs.log(live.run, values, params)
             live.params_sent = True
             live.sent.update((p.name, p.step) for p in values)
-        self._held -= len(values)
+            self._held -= len(values)
+
+    def _over(self, trial: str, num_values: int) -> None:
+        """Forget a trial whose run is complete."""
+        del self._trials[trial]
+        self._held -= num_values
+        self._complete += 1
 
     def _members(self, live: _Live) -> dict[str, str]:
         return {self._sweep: live.begun["stage"]}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow.pyfunc import PythonModel
 
 from sweep.records.manifest import sweep_stages
-from sweep.records.questions import ERROR, RIGHT
 from sweep.records.record import Record
+from sweep.records.study_questions import ERROR, RIGHT
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, told_in_one_line

@@ -20,10 +20,10 @@ from sweep.tracking.address import Tracking
 from sweep.tracking.client import RunHead, Runs, told_in_one_line
 from sweep.tracking.describe import ANSWERS, NOTE, describe_trial, telling
 from sweep.tracking.layout import PLAIN_COLOURS, complete_mark, member_tags, time_ms
-from sweep.tracking.naming import Naming, values_of
-from sweep.tracking.run_content import Added, Finding, MetricValue
+from sweep.tracking.run_content import Added, ComparisonResult, MetricValue
+from sweep.tracking.run_names import Naming, values_of
 from sweep.tracking.saved_views import run_path
-from sweep.tracking.sweep_run import Picture, SweepRun
+from sweep.tracking.sweep_run import OwnRun, Picture
 
 CONNECTIONS = 4
 """Runs built at once: MLflow computes for 27 ms on a run of 125 values (SQLite file, MLflow 3.17, one core) and then
@@ -44,7 +44,7 @@ class Extras:
         conclusions: what a sweep comes to, by its name: questions, and the sentences that answer them.
     """
 
-    findings: Mapping[str, Finding] = field(default_factory=dict)
+    findings: Mapping[str, ComparisonResult] = field(default_factory=dict)
     pictures: Callable[[str], Sequence[Picture]] = lambda sweep: ()
     changed: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     conclusions: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Publisher:
             {name: 0 for name in ("created", "completed", "updated", "unchanged", "removed", "ended")}
         )
         self._namings: dict[str, Naming] = {}
-        self._own: dict[str, SweepRun] = {}
+        self._own: dict[str, OwnRun] = {}
         self._telling: set[str] = set()
         self._marks: dict[str, str] = {}
         self._run_of: dict[str, str] = {}  # trial -> its run, once that is whole
@@ -129,7 +129,7 @@ class _Publisher:
             own = [record for trial, record in records.items() if trial in trials]
             self._namings[name] = Naming.of(map(values_of, own))
             self._telling |= telling(own, self.extras.findings) & self.extras.changed.keys()
-            self._own[name] = SweepRun(
+            self._own[name] = OwnRun(
                 self.runs, self.storage, name, self.index, own, present.pop((name, ""), []), self._marks
             )
         steps = count(1)

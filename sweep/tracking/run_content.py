@@ -19,7 +19,7 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class LoggedData:
     """The data that a trial read, as MLflow shows it: name, digest of the content, where it came from, page counts."""
 
     name: str
@@ -29,7 +29,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedAnswer:
     """A question that a trial answers otherwise than what it is compared with.
 
     Attributes:
@@ -48,7 +48,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ComparisonResult:
     """What comparing a trial with others came to.
 
     Attributes:
@@ -61,7 +61,7 @@ class Finding:
     values: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-    changed: Sequence[Changed] = ()
+    changed: Sequence[ChangedAnswer] = ()
 
     @property
     def mark(self) -> str:
@@ -96,4 +96,4 @@ class WholeRun:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     values: Sequence[MetricValue]
-    data: DataSet
+    data: LoggedData

@@ -12,16 +12,16 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from sweep.records.record import Record, code_version
+from sweep.records.results_table import table_bytes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
-from sweep.records.table import table_bytes
 from sweep.tracking.asked import asked_of, varied_fields
 from sweep.tracking.client import RunHead, Runs
 from sweep.tracking.describe import NOTE, describe_sweep
 from sweep.tracking.layout import LAYOUT, data_set, metric_values, time_ms, totals
-from sweep.tracking.naming import Naming
-from sweep.tracking.run_content import DataSet, Finding, MetricValue
+from sweep.tracking.run_content import ComparisonResult, LoggedData, MetricValue
+from sweep.tracking.run_names import Naming
 from sweep.tracking.saved_views import TAG, decode, encode, run_path, view_id, view_path, view_state
 from sweep.tracking.views import View, views_of
 
@@ -38,7 +38,7 @@ class Picture:
     png: bytes
 
 
-class SweepRun:
+class OwnRun:
     """The own run of one sweep; made at once where there is none, so that its trials can refer to it."""
 
     def __init__(
@@ -83,7 +83,7 @@ class SweepRun:
 
     def complete(
         self,
-        findings: Mapping[str, Finding],
+        findings: Mapping[str, ComparisonResult],
         naming: Naming,
         pictures: Callable[[str], Sequence[Picture]],
         conclusions: Sequence[tuple[str, Sequence[str]]] = (),
@@ -143,7 +143,7 @@ class SweepRun:
 
     def _note(
         self,
-        findings: Mapping[str, Finding],
+        findings: Mapping[str, ComparisonResult],
         naming: Naming,
         views: Sequence[View],
         drawn: Sequence[Picture],
@@ -174,7 +174,7 @@ class SweepRun:
                 self._runs.untag_experiment(tag)
 
 
-def _data_sets(records: Iterable[Record]) -> list[DataSet]:
+def _data_sets(records: Iterable[Record]) -> list[LoggedData]:
     """Return the data sets that trials read, each once: as described by the trial that used most of its pages."""
     most: dict[tuple[str, str], Record] = {}
     for record in records:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.records.questions import (
+from sweep.records.study_questions import (
     AGAINST,
     AGAINST_PRETRAINED,
     COMPARED,
@@ -21,7 +21,7 @@ from sweep.records.questions import (
     TRUE_RATE,
     Quality,
 )
-from sweep.tracking.asked import Asked
+from sweep.tracking.asked import AskedQuestion
 from sweep.tracking.layout import DEPTH, PARAM_NAMES
 
 BARS, POINTS, LINES = 50, 100, 20
@@ -61,7 +61,9 @@ class View:
     shown: str = "SHOW_ALL"
 
 
-def views_of(sweep: str, varied: Iterable[str], metrics: Iterable[str], asked: Iterable[Asked] = ()) -> list[View]:
+def views_of(
+    sweep: str, varied: Iterable[str], metrics: Iterable[str], asked: Iterable[AskedQuestion] = ()
+) -> list[View]:
     """Return the views of a sweep.
 
     Args:
@@ -94,7 +96,7 @@ class _Sight:
         }
         return View("all", "all trials", "", *self._order, self._table, sections, shown="FIRST_20_RUNS")
 
-    def question(self, asked: Asked) -> View | None:
+    def question(self, asked: AskedQuestion) -> View | None:
         """The trials that a question compares: each quality over its fields; a run's colour says its allocation."""
         question = asked.question
         measured = self._known(quality.metric for quality in question.qualities)

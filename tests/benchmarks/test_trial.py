@@ -69,9 +69,9 @@ def test_the_inductive_loss_is_the_same_too(family, allocation, granularity, tin
 
 
 def test_no_ratio_is_given_for_programs_that_differ():
-    from benchmarks.plain import Measured
+    from benchmarks.plain import TrialTimes
 
-    one = Measured(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None])
+    one = TrialTimes(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None])
     check_same(one, one, "itself")
     with pytest.raises(NotTheSame, match="loss curves"):
         check_same(one, replace(one, curve=[3.0, 2.001]), "rival")

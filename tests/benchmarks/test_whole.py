@@ -8,13 +8,13 @@ import pytest
 
 from benchmarks import whole
 from benchmarks.common import NotTheSame, own_data
-from benchmarks.plain import Measured
+from benchmarks.plain import TrialTimes
 from benchmarks.sweeps import SPACES, planned, run_command, set_arguments
 from sweep.planning.expand import build_plan
 from sweep.planning.load import load_space
 from trainables.errors import ConfigError, DataError
 
-ONE = Measured(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None], [0.5, 0.4])
+ONE = TrialTimes(0, 1, 1, 1, [3.0, 2.0], 1.9, ["a", None], [0.5, 0.4])
 
 
 def test_sweeps_are_compared_trial_by_trial():

@@ -19,7 +19,7 @@ from sweep import evaluate as command
 from sweep.planning.plan_of import plan_sweep
 from sweep.records.frame import load_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.evaluate import Asked, ask_trials, evaluation_plan
+from sweep.running.evaluate import AskRequest, ask_trials, evaluation_plan
 from sweep.running.run_sweep import run_sweep
 from sweep.space import ALL, Space, Stage
 from trainables.adapters.training import PackTraining
@@ -27,7 +27,7 @@ from trainables.data.corpus import load_corpus
 from trainables.data.prompts import choose_examples_for, render_prompt
 from trainables.errors import ConfigError, DataError
 from trainables.pack.ask import AskRun
-from trainables.probes.answers import parse_answer
+from trainables.probes.answer_letter import parse_answer
 from trainables.probes.fever.plan import FeverPlan
 
 LATER = "fever:num_shots=2"
@@ -207,7 +207,7 @@ def test_without_weights_the_plan_says_that_it_would_train_again_and_why(
     plan = plan_sweep(space, tmp_path, probes=[LATER], baseline=False)
     assert plan.plan.num_to_run == 4 and plan.plan.num_to_ask == 0
     assert "4 trials are trained again: its weights are not stored (keep_memory=false)" in str(plan)
-    asked = evaluation_plan(SweepStorage(str(tmp_path)), "first", Asked((LATER,), baseline=False))
+    asked = evaluation_plan(SweepStorage(str(tmp_path)), "first", AskRequest((LATER,), baseline=False))
     assert asked.plan.num_left == 0 and "4 trials cannot be asked" in " ".join(asked.notes)
     assert "keep_memory=false" in " ".join(asked.notes)
     results = run(space, tmp_path, baseline=False, probes=[LATER])
@@ -257,7 +257,7 @@ def test_every_plan_has_the_pretrained_model_once_for_each_thing_asked(
     assert (rows["method"] == "pretrained").sum() == 2
     again = plan_sweep(make_space("second"), storage).plan
     assert again.num_left == 0, "another sweep has it already"
-    (asked,) = evaluation_plan(SweepStorage(str(storage)), "first", Asked((LATER,))).plan.stages
+    (asked,) = evaluation_plan(SweepStorage(str(storage)), "first", AskRequest((LATER,))).plan.stages
     assert [point.trains for point in asked.to_ask] == [False] * 2 + [True] * 4, "so that the rest can be compared"
 
 

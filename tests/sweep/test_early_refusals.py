@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from sweep import plan, run
 from sweep.records import sweep_storage
 from sweep.records.sweep_storage import SweepStorage, check_name
-from sweep.running.options import RunOptions
 from sweep.running.ray_cluster import SOCKET_PATH_BYTES, check_temporary_folder
+from sweep.running.run_options import RunOptions
 from sweep.tracking.address import check_tracking_uri, resolve_tracking
 from trainables.errors import ConfigError
 from trainables.node.machine import may_have_gpu

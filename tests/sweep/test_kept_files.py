@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from sweep import plan, publish, run
 from sweep.planning.plan_of import plan_sweep
 from sweep.records.mend import problems_of
+from sweep.records.results_table import results_table
 from sweep.records.sweep_files import read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import results_table
 from sweep.report.__main__ import app as report
 from sweep.report.answers import read_answers
 from sweep.report.samples import samples_of

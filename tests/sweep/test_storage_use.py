@@ -68,7 +68,7 @@ def command(
             exchange.close(pack.id)
 
     monkeypatch.setattr(ray_tune, "ray_session", no_ray)
-    monkeypatch.setattr(ray_tune, "pack_memory_bytes", lambda gpus, slots: 1e9)
+    monkeypatch.setattr(ray_tune, "pack_memory_bytes", lambda gpus, slots, only_here: 1e9)
     monkeypatch.setattr(RayTune, "run", at_once)
     monkeypatch.setattr("trainables.lm.sample.models.ensure_sample_models", lambda names: None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
 from trainables.lm.pass_sizes import block_numbers, head_bytes
-from trainables.registry import Plan
+from trainables.registry import PluginPlan
 
 if TYPE_CHECKING:
     from trainables.adapters.adapter import Adapter
@@ -20,7 +20,7 @@ TRAINED_PARAMETER_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterPlan(Plan, ABC):
+class AdapterPlan(PluginPlan, ABC):
     """An adapter with its settings, before anything is loaded.
 
     To add an adapter: one file with a subclass of this and one of `trainables.adapters.adapter.Adapter` (two files,

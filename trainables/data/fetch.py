@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from trainables.data.fingerprint import file_sha256
-from trainables.data.online import BUSY_STATUSES, Busy, busy_answer, patiently, reason_of, require_online, say
+from trainables.data.online import BUSY_STATUSES, Busy, busy_answer, reason_of, require_online, say, try_online
 from trainables.errors import ConfigError, DataError
 
 CONNECT_S, READ_S = 10.0, 30.0
@@ -65,7 +65,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     say(f"{file.name}: downloading {file.url}{size}")
     for _ in range(2):
         with _bar(file, _size(part)) as advance:
-            patiently(file.name, lambda: _go_on(file, part, advance))  # noqa: B023
+            try_online(file.name, lambda: _go_on(file, part, advance))  # noqa: B023
         problem = _mismatch(file, part)
         if problem is None:
             break

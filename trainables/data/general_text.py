@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.data.files import decoded, opened
+from trainables.data.data_files import decoded, opened
 from trainables.data.fingerprint import fingerprint_files
 from trainables.errors import DataError
 from trainables.node.cache_dir import user_path

@@ -1,7 +1,7 @@
 """The Hugging Face Hub, asked politely: one line of error instead of five warnings, patience within limits.
 
 `huggingface_hub` retries on its own, as long as a server asks for. Here a hook on its client turns busy answers into
-`Busy`, which `patiently` counts and says; and one quick question decides beforehand whether there is a network at all.
+`Busy`, which `try_online` counts and says; and one quick question decides beforehand whether there is a network at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from trainables.data.online import BUSY_STATUSES, Unreachable, busy_answer, patiently, reason_of, require_online
+from trainables.data.online import BUSY_STATUSES, Unreachable, busy_answer, reason_of, require_online, try_online
 from trainables.errors import ConfigError
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def ask_hub(what: str, repo: str, question: Callable[[], T]) -> T:
         raise Unreachable(f"{what}: {repo} is not in the cache, and HF_HUB_OFFLINE is set; unset it, or {_FOLDER}")
     _reach(hub_address(), what)
     with _one_line(what, repo), _listening():
-        return patiently(f"{what}: {repo}", question)
+        return try_online(f"{what}: {repo}", question)
 
 
 @cache

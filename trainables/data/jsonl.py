@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.data.files import decoded, opened
+from trainables.data.data_files import decoded, opened
 from trainables.errors import DataError
 
 _SHOWN_FIELDS = 20

@@ -56,7 +56,7 @@ def busy_answer(status: int, retry_after: str | None) -> Busy:
     return Busy(f"the server answers {status}", seconds)
 
 
-def patiently(what: str, attempt: Callable[[], T]) -> T:
+def try_online(what: str, attempt: Callable[[], T]) -> T:
     """Call `attempt` until it raises no `Busy`, with growing pauses, and say each time what is waited for.
 
     Args:

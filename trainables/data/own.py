@@ -18,9 +18,9 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+from trainables.data.data_files import decoded, opened
 from trainables.data.documents import Document, Question
 from trainables.data.fever import is_missing
-from trainables.data.files import decoded, opened
 from trainables.data.jsonl import checked_text, text_field
 from trainables.data.source_files import SourceFiles
 from trainables.data.tables import is_table, read_table

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from trainables.data.archive import PAGE_COLUMNS, found_lines, page_title
-from trainables.data.files import plain_suffix
+from trainables.data.data_files import plain_suffix
 from trainables.data.jsonl import numbered_lines, text_field
 from trainables.data.source_files import SourceFiles
 from trainables.data.tables import read_table, table_files

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.data.files import COMPRESSIONS, decoded, opened, plain_suffix
+from trainables.data.data_files import COMPRESSIONS, decoded, opened, plain_suffix
 from trainables.data.jsonl import json_records, require
 from trainables.errors import DataError
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from trainables.data.data_files import decoded, opened
 from trainables.data.documents import Question
-from trainables.data.files import decoded, opened
 from trainables.data.source_files import SourceFiles
 from trainables.errors import ConfigError, DataError
 

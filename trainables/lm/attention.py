@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-from trainables.lm.places import Padding
+from trainables.lm.gathered_rows import Padding
 
 NAME = "text_by_text"
 """What `attn_implementation` is to be. Masks are taken as they come (None or `[rows, 1, seq, seq]`)."""

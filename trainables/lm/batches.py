@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.lm.gathered_rows import Places
 from trainables.lm.placement import free_bytes
-from trainables.lm.places import Places
 from trainables.lm.segment_texts import target_count, text_lengths
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree

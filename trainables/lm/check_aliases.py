@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainables.data.check import Finding
+from trainables.data.assumptions import DataCheck
 from trainables.data.hub_client import GatedRepository
 from trainables.data.online import Unreachable
 from trainables.errors import SweepError
@@ -13,7 +13,7 @@ from trainables.lm.card import model_card
 from trainables.lm.download import find_model
 
 
-def check_aliases() -> Iterator[Finding]:
+def check_aliases() -> Iterator[DataCheck]:
     """Find each alias's repository and weights; a gated one that does not open for this machine is as assumed.
 
     Raises:
@@ -27,9 +27,9 @@ def check_aliases() -> Iterator[Finding]:
         except Unreachable:
             raise
         except GatedRepository as error:
-            yield Finding(what, str(error), True if card.is_gated else False)
+            yield DataCheck(what, str(error), True if card.is_gated else False)
         except SweepError as error:
-            yield Finding(what, str(error), False)
+            yield DataCheck(what, str(error), False)
         else:
             kind = f"{files.weights[0]} ({len(files.weights)} files)" if len(files.weights) > 1 else files.weights[0]
-            yield Finding(what, f"{kind}, {files.bytes / 1e9:.1f} GB, at {files.commit[:12]}", True)
+            yield DataCheck(what, f"{kind}, {files.bytes / 1e9:.1f} GB, at {files.commit[:12]}", True)

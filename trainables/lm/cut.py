@@ -57,7 +57,7 @@ class _NotThere(nn.Module):
         raise RuntimeError("this part of the model was not loaded")
 
 
-def read_config(card: ModelCard) -> Any:
+def config_of(card: ModelCard) -> Any:
     """Return the model's configuration, as a class of `transformers`.
 
     Raises:
@@ -107,7 +107,7 @@ def skeleton(card: ModelCard) -> Any:
     Raises:
         ConfigError: a model of another kind.
     """
-    config = read_config(card)
+    config = config_of(card)
     with quiet_transformers(), torch.device("meta"):
         return causal_class(config)(config)
 
@@ -142,7 +142,7 @@ def load_part(
         ConfigError: a model of another kind.
         DataError: weights that are missing or broken.
     """
-    folder, config = model_folder(card), read_config(card)
+    folder, config = model_folder(card), config_of(card)
     given = Given()
     cut = cut_class(config, given, first, last, head, outputs)
     with quiet_transformers(), _as_data_error(str(folder)):
@@ -218,7 +218,7 @@ def cut_class(config: Any, given: Given, first: int, last: int | None, head: boo
 
 def attention_can_be_told(card: ModelCard) -> bool:
     """Say whether a family's attention is one of the replaceable ones, and of kinds that `attention` knows."""
-    config = read_config(card)
+    config = config_of(card)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     told: bool = getattr(causal_class(config), "_supports_attention_backend", False)
     return told and kinds <= {"full_attention", "sliding_attention"}

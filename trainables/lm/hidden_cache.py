@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
 import shutil
 import time
 import uuid
@@ -32,23 +31,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables.node.cache_dir import cache_dir
+from trainables.node.node_lock import node_lock
 
 logger = logging.getLogger(__name__)
 
 ABANDONED_S = 3600.0
 """Age at which an unfinished file belongs to a process that died."""
-
-LOCK_S = 3600.0
-"""Longest wait for another process that computes: as long as a trunk of 70 billion parameters may take for a large
-grid's texts. A process that died holds no lock; one that hangs must not stop the node for ever."""
-SAY_S = 60.0
-"""Seconds between two lines that say for whom a process waits."""
 
 
 class _BrokenShard(Exception):
@@ -107,23 +100,9 @@ class HiddenCache:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that one process of the node can have, freed when the process ends.
-
-        It saves work and guards nothing: where the folder cannot be written, or another process has held the lock for
-        `LOCK_S`, the block runs without. While it waits, the log says for whom.
-        """
-        path = self.root / name / ".lock"
-        held = FileLock(str(path))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if _acquire(held, path):
-                _holder_file(path).write_text(f"process {os.getpid()} of {platform.node()}, since {time.ctime()}")
-        except (OSError, NotImplementedError) as error:
-            self.give_up(error)
-        try:
+        """Hold a lock that one process of the node can have; see `trainables.node.node_lock`."""
+        with node_lock(self.root / name / ".lock", self.give_up):
             yield
-        finally:
-            held.release()
 
     def give_up(self, error: Exception) -> None:
         """Note that the folder cannot be written; what needs it is computed without being kept."""
@@ -289,30 +268,6 @@ class HiddenCache:
                     logger.info("evicting %s (%d bytes)", path, size)
                     _unlink(path)
                     total -= size
-
-
-def _acquire(lock: FileLock, path: Path) -> bool:
-    """Take a lock; give up after `LOCK_S`."""
-    start = time.monotonic()
-    while time.monotonic() - start < LOCK_S:
-        try:
-            lock.acquire(timeout=min(SAY_S, LOCK_S))
-        except Timeout:
-            logger.warning("%s: waiting for %s", path, _holder(path))
-        else:
-            return True
-    logger.warning("%s: held for %.0f s by %s; going on without it", path, LOCK_S, _holder(path))
-    return False
-
-
-def _holder_file(path: Path) -> Path:
-    return path.with_name(".lock-holder")
-
-
-def _holder(path: Path) -> str:
-    with suppress(OSError):
-        return _holder_file(path).read_text()
-    return "another process"
 
 
 def _crc32(*parts: Tensor) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.lm.attention import TextRow
-from trainables.lm.places import Places
+from trainables.lm.gathered_rows import Places
 from trainables.lm.transfer import sent
 
 

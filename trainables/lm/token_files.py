@@ -47,6 +47,27 @@ def write_tokens(
         OSError: the disk is full or cannot be written to.
         ValueError: `segment_tokens` has no room for text.
     """
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for rows in _made(texts, tokenizer, segment_tokens, max_segments, map_batches):
+            writer.write_batch(rows)
+    return map_tokens(path)
+
+
+def memory_tokens(
+    texts: Iterable[str],
+    tokenizer: Any,
+    segment_tokens: int,
+    max_segments: int,
+    map_batches: MapBatches = map_here,
+) -> CorpusTokens:
+    """Return the same tokens held in memory: where no file can be written. Arguments as for `write_tokens`."""
+    return tokens_of(pa.Table.from_batches(_made(texts, tokenizer, segment_tokens, max_segments, map_batches), SCHEMA))
+
+
+def _made(
+    texts: Iterable[str], tokenizer: Any, segment_tokens: int, max_segments: int, map_batches: MapBatches
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file of tokens."""
     start, remaining = text_start(tokenizer), iter(texts)
     segments_of(start, [], segment_tokens, max_segments)  # raises here, not on another machine
     encode: Encode = partial(_encoded, tokenizer)
@@ -61,10 +82,7 @@ def write_tokens(
         while piece := list(islice(remaining, PIECE_DOCUMENTS)):
             yield pa.table({"text": pa.array(piece, pa.large_string())})
 
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-        for rows in _in_batches(map_batches(make, pieces())):
-            writer.write_batch(rows)
-    return map_tokens(path)
+    yield from _in_batches(map_batches(make, pieces()))
 
 
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:

@@ -34,7 +34,7 @@ class StorageError(ConfigError, OSError):
     kind = "io"
 
 
-class Changed(StorageError):
+class ChangedMeanwhile(StorageError):
     """A conditional put found another file, or another version of it, than its caller knew of."""
 
 
@@ -104,8 +104,8 @@ class Storage:
     def put_if_match(self, path: str, data: bytes, version: str) -> str:
         """Write a file that must still be of a version, and return the new one.
 
-        A put whose answer was lost may be tried again and then find its own version: whoever gets `Changed` reads the
-        file before giving up.
+        A put whose answer was lost may be tried again and then find its own version: whoever gets `ChangedMeanwhile`
+        reads the file before giving up.
 
         Raises:
             Changed: another has written or deleted it.
@@ -127,7 +127,7 @@ class Storage:
             for wrong in (partial(self.put_if_absent, path, b"3"), partial(self.put_if_match, path, b"3", first)):
                 try:
                     wrong()
-                except Changed:
+                except ChangedMeanwhile:
                     continue
                 raise NoConditionalPut(f"{shown(self.full(folder))}: the store lets through puts that it should refuse")
         finally:
@@ -179,7 +179,7 @@ class Storage:
         except NotImplementedError:
             raise NoConditionalPut(f"{where}: the storage has no conditional puts") from None
         except self._place.changed:
-            raise Changed(f"{where}: another has written it meanwhile") from None
+            raise ChangedMeanwhile(f"{where}: another has written it meanwhile") from None
         except self._place.errors as error:
             if missing and isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 raise FileNotFoundError(f"{where}: no such file") from None

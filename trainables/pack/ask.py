@@ -13,8 +13,8 @@ from trainables.node.addresses import shown
 from trainables.node.patience import patiently
 from trainables.node.storage import join, read_bytes
 from trainables.pack.metric_log import MetricLog
+from trainables.pack.pack_questions import PackQuestions
 from trainables.pack.process_cache import ProcessCache
-from trainables.pack.questions import PackQuestions
 from trainables.pack.result import TrialResult, write_member_files
 from trainables.pack.run import EPOCHS
 from trainables.trial.fields import Part

@@ -29,7 +29,7 @@ from trainables.lm.upper import Upper, load_upper
 from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 from trainables.node.cache_dir import cache_dir
 from trainables.node.map_batches import MapBatches, map_here
-from trainables.pack.texts import (
+from trainables.pack.document_texts import (
     check_lengths,
     document_texts,
     fact_texts,

@@ -16,8 +16,8 @@ from trainables.node.patience import patiently
 from trainables.node.storage import read_bytes
 from trainables.pack.checkpoint import BadCheckpoint, Checkpoint, write_checkpoint
 from trainables.pack.metric_log import MetricLog
+from trainables.pack.pack_questions import PackQuestions
 from trainables.pack.process_cache import ProcessCache
-from trainables.pack.questions import PackQuestions
 from trainables.pack.result import TrialResult, write_member_files
 from trainables.trial.task import TrialTask
 

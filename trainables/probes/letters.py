@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trainables.lm.members import NextTokens
 from trainables.lm.token_tree import TokenTree, build_trees
 from trainables.lm.tokens import encode, end_tokens
-from trainables.probes.answers import (
+from trainables.probes.answer_letter import (
     MAX_ANSWER_TOKENS,
     ContinuationDecoder,
     could_become_answer,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables.registry import Plan
+from trainables.registry import PluginPlan
 
 if TYPE_CHECKING:
     from trainables.probes.probe import Probe
@@ -48,7 +48,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbePlan(Plan, ABC):
+class ProbePlan(PluginPlan, ABC):
     """A probe with its settings: what is asked.
 
     To add a probe: one file with a subclass of this and one of `trainables.probes.probe.Probe` (two files, where the

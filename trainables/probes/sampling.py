@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.lm.token_tree import build_trees, collate
 from trainables.lm.tokens import end_tokens
-from trainables.probes.answers import ContinuationDecoder
+from trainables.probes.answer_letter import ContinuationDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.report.asked import ASKED, AskedProbe, Unit, answer_rows, asked_trials, later_askings
 from sweep.report.comparisons.fever import RESAMPLES, holm_corrected, sign_found
 from sweep.report.comparisons.paired import flip_p, grouped_difference
 from sweep.report.naming import label_texts, labels_of
+from sweep.report.probe_rows import ASKED, AskedProbe, Unit, answer_rows, asked_trials, later_askings
 from sweep.report.references import is_baseline, mixed_versions
 from sweep.report.study import Study, Trial
 from sweep.report.table import Cell, Table, interval_text, most_telling, number, p_text

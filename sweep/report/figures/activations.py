@@ -28,7 +28,7 @@ MOST_ALIKE = 256
 
 
 @dataclass(frozen=True)
-class Picture:
+class EntryMap:
     """Documents by entries.
 
     Attributes:
@@ -48,7 +48,7 @@ def activation_figure(storage: SweepStorage, found: Sequence[Analysis], referenc
         found: from `simset.analyses`.
         references: give the plain memory of a trial.
     """
-    drawn: list[tuple[str, Picture]] = []
+    drawn: list[tuple[str, EntryMap]] = []
     plain: dict[str, Trial] = {}
     for analysis in found:
         if len(drawn) == MAX_ALLOCATIONS:
@@ -75,7 +75,7 @@ def activation_figure(storage: SweepStorage, found: Sequence[Analysis], referenc
 
 
 @contextmanager
-def pictures_drawn(pictures: Sequence[tuple[str, Picture]]) -> Iterator[Any]:
+def pictures_drawn(pictures: Sequence[tuple[str, EntryMap]]) -> Iterator[Any]:
     """Draw titled pictures of documents by entries side by side, and yield the canvas."""
     with panels(1, len(pictures), width=3.4, height=3.2, share_y=False) as (canvas, axes):
         for ax, (title, picture) in zip(axes.flat, pictures, strict=True):
@@ -85,7 +85,7 @@ def pictures_drawn(pictures: Sequence[tuple[str, Picture]]) -> Iterator[Any]:
         yield canvas
 
 
-def picture_of(storage: SweepStorage, trial: Trial, groups: Sequence[int] | None) -> Picture | None:
+def picture_of(storage: SweepStorage, trial: Trial, groups: Sequence[int] | None) -> EntryMap | None:
     """Return a trial's activations as shares of each document's largest, entries by document; None without a file.
 
     Args:
@@ -104,7 +104,7 @@ def picture_of(storage: SweepStorage, trial: Trial, groups: Sequence[int] | None
     if groups is not None and len(groups) == len(values):
         values = values[np.argsort(groups, kind="stable")]
     values = values[:, np.argsort(values.argmax(axis=0), kind="stable")]
-    return Picture(_averaged(_averaged(values).T).T, _alike(values[:: -(-len(values) // MOST_ALIKE)]))
+    return EntryMap(_averaged(_averaged(values).T).T, _alike(values[:: -(-len(values) // MOST_ALIKE)]))
 
 
 def _alike(values: NDArray[np.float64]) -> str:

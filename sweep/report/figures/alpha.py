@@ -15,7 +15,7 @@ from sweep.report.figures.layers import Curve, interval_around, mean_curve, nll_
 from sweep.report.naming import ACCURACY, LEAKAGE, NLL, SEEDS, allocation_name
 from sweep.report.references import References, is_structured
 from sweep.report.study import Trial
-from sweep.report.table import show
+from sweep.report.table import cell_text
 
 MAX_ALPHAS = 12
 MAX_MODELS = 3
@@ -30,7 +30,7 @@ Grid = dict[tuple[str, int], Panel]
 
 
 @dataclass(frozen=True)
-class Picture:
+class AlphaFigure:
     """One kind of figure over alpha: its metric, file name and heading, and which end is best."""
 
     metric: str
@@ -40,9 +40,9 @@ class Picture:
 
 
 PICTURES = (
-    Picture(ACCURACY, "accuracy", "FEVER accuracy", "higher"),
-    Picture(NLL, "nll", "memorisation error (NLL per token)", "lower"),
-    Picture(LEAKAGE, "leakage", "leakage (share of energy outside the entries)", "lower"),
+    AlphaFigure(ACCURACY, "accuracy", "FEVER accuracy", "higher"),
+    AlphaFigure(NLL, "nll", "memorisation error (NLL per token)", "lower"),
+    AlphaFigure(LEAKAGE, "leakage", "leakage (share of energy outside the entries)", "lower"),
 )
 
 
@@ -108,7 +108,7 @@ def _layer_to_show(trials: Sequence[Trial]) -> Any:
 
 def _settings(trial: Trial) -> str:
     free = ("allocation", "alpha", "granularity", "entries_per_group", *SEEDS)
-    return repr(sorted((n, show(v)) for n, v in trial.point.items() if n not in free))
+    return repr(sorted((n, cell_text(v)) for n, v in trial.point.items() if n not in free))
 
 
 def _most_frequent(values: Sequence[Any]) -> Any:
@@ -132,7 +132,7 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def _over_alpha(
-    grid: Grid, references: References, comparisons: Mapping[str, Comparison], picture: Picture, suffix: str
+    grid: Grid, references: References, comparisons: Mapping[str, Comparison], picture: AlphaFigure, suffix: str
 ) -> Figure | None:
     """Draw one line per allocation over alpha, with intervals; plain memorising is a dashed line across."""
     allocations, alphas = _axes_of(grid)

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.report.asked import AskedProbe
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, NLL_PER_BYTE, label_texts, labels_of
+from sweep.report.probe_rows import AskedProbe
 from sweep.report.references import is_baseline
 from sweep.report.study import Trial
-from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, number
 from sweep.report.tables.pivots import Measure, listing, metric_named
 
 MAX_LEADERS = 15
@@ -45,7 +45,7 @@ def code_table(trials: Sequence[Trial]) -> Table | None:
         (
             t.code or "unknown",
             ", ".join(f"{name} {version}" for name, version in sorted(t.probe_versions.items())) or MISSING,
-            show(t.get("maths")),
+            cell_text(t.get("maths")),
         )
         for t in trials
     )
@@ -67,7 +67,7 @@ def questions_table(trials: Sequence[Trial]) -> Table | None:
     for trial in sorted(trials, key=lambda t: (t.data, t.get("num_documents"))):
         if any(name in trial.counts for name in names):
             cells = tuple(_count(trial.counts.get(name)) for name in names)
-            rows.setdefault((*(show(trial.get(name)) for name in labels), *(c.text for c in cells)), cells)
+            rows.setdefault((*(cell_text(trial.get(name)) for name in labels), *(c.text for c in cells)), cells)
     if not rows:
         return None
     body = tuple((key[: len(labels)], cells) for key, cells in rows.items())
@@ -121,7 +121,7 @@ def data_table(trials: Sequence[Trial]) -> Table | None:
     for trial in sorted(trials, key=lambda t: (t.data, t.get("num_documents"))):
         if trial.counts:
             cells = tuple(_count(trial.counts.get(name)) for name in names)
-            rows.setdefault((trial.data, show(trial.get("num_documents")), *(c.text for c in cells)), cells)
+            rows.setdefault((trial.data, cell_text(trial.get("num_documents")), *(c.text for c in cells)), cells)
     if not rows:
         return None
     labels = ("data", "num_documents")

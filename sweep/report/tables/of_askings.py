@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 from sweep.report.answers import FEVER, read_answers
-from sweep.report.asked import ASKED, later_askings
 from sweep.report.comparisons.by_unit import UnitComparisons
 from sweep.report.comparisons.fever import RESAMPLES, compare_all, spread
 from sweep.report.evidence import Difference, of_fever
 from sweep.report.naming import label_texts, labels_of
+from sweep.report.probe_rows import ASKED, later_askings
 from sweep.report.references import References, is_baseline
 from sweep.report.study import Study, Trial
 from sweep.report.table import MISSING, Cell, Table, most_telling, number

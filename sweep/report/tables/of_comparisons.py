@@ -12,7 +12,7 @@ from sweep.report.naming import ACCURACY, MACRO, NLL, SEEDS, label_texts, labels
 from sweep.report.notes import note_value
 from sweep.report.references import mixed_code, mixed_versions
 from sweep.report.study import Trial
-from sweep.report.table import MISSING, Cell, Table, interval_text, most_telling, number, p_text, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, interval_text, most_telling, number, p_text
 from trainables.trial.identity import TOLD_APART
 
 NOTE_FIELDS = ("num_shots", "weight_decay", "layer", "norm_and_gate", "seed")
@@ -159,7 +159,7 @@ def beside_the_notes(trials: Sequence[Trial]) -> Table | None:
         note = note_value(trial)
         if note is None or trial.status != "done":
             continue
-        labels = (trial.model, variant(trial), *(show(trial.get(n)) for n in NOTE_FIELDS), note.note)
+        labels = (trial.model, variant(trial), *(cell_text(trial.get(n)) for n in NOTE_FIELDS), note.note)
         cells: list[Cell] = []
         for name, printed in ((ACCURACY, note.accuracy), (MACRO, note.f1_macro)):
             ours = trial.metric(name)

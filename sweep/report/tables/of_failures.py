@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sweep.report.naming import NLL, label_texts, labels_of
 from sweep.report.study import Trial
-from sweep.report.table import MAX_ROWS, Cell, Table, show
+from sweep.report.table import MAX_ROWS, Cell, Table, cell_text
 
 ORDER = ("failed", "diverged", "stopped")
 CAUSE_CHARS = 300
@@ -35,7 +35,7 @@ def _cause(trial: Trial) -> str:
         return trial.error[:CAUSE_CHARS]
     if trial.status == "diverged":
         curve = [p for p in trial.curves.get("train/nll", ()) if p[1] is not None]
-        last = f"; the last finite error was {curve[-1][1]:.3g} in epoch {show(curve[-1][0])}" if curve else ""
+        last = f"; the last finite error was {curve[-1][1]:.3g} in epoch {cell_text(curve[-1][0])}" if curve else ""
         return f"its loss was no number any more{last}"
     if trial.status == "failed":
         return "no cause was recorded"

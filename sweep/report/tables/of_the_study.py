@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweep.records.questions import (
+from sweep.records.study_questions import (
     CLUSTERS,
     CONTENT,
     COUNTERFACT,
@@ -16,14 +16,14 @@ from sweep.records.questions import (
     MEMORY_SIZE,
     STRUCTURE,
     Quality,
-    Question,
+    StudyQuestion,
 )
-from sweep.report.asked import ASKED
 from sweep.report.naming import ACCURACY, LEAKAGE, MACRO, NLL, allocation_name
 from sweep.report.notes import CONTENTS
+from sweep.report.probe_rows import ASKED
 from sweep.report.references import References, is_baseline, is_plain, is_structured
 from sweep.report.study import Study, Trial
-from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, number
 from sweep.report.tables.of_adapters import methods
 from sweep.report.tables.of_all_trials import asked, code_table, data_table, leaders, questions_table
 from sweep.report.tables.pivots import Layout, Measure, compared_over, listing, metric_named, pivot
@@ -144,14 +144,14 @@ def best_layers(trials: Sequence[Trial]) -> Table:
         best = ranked[0]
         depth = (best.get("layer") + 1) / best.num_blocks if best.num_blocks else None
         others = dict.fromkeys(t.get("layer") for t in ranked if t.get("layer") != best.get("layer"))
-        runners_up = ", ".join(map(show, list(others)[:3])) or MISSING
+        runners_up = ", ".join(map(cell_text, list(others)[:3])) or MISSING
         cells = (
-            Cell(float(best.get("layer")), show(best.get("layer"))),
+            Cell(float(best.get("layer")), cell_text(best.get("layer"))),
             Cell(depth, MISSING if depth is None else f"{depth:.0%}"),
             *(Cell(best.metric(name), number(best.metric(name))) for name in (NLL, ACCURACY, MACRO)),
             Cell(runners_up, runners_up),
         )
-        rows.append(((model, show(most)), cells))
+        rows.append(((model, cell_text(most)), cells))
     columns = ("best layer", "depth", "NLL", "accuracy", "macro F1", "next best layers")
     legend = ("Best: lowest memorisation error after training. Layers count from 0.",)
     labels = ("model", "num_documents")
@@ -259,7 +259,7 @@ def _rates(trials: Sequence[Trial], names: Sequence[str], slug: str, title: str)
     return listing(trials, ("model", "method", "content"), measures, slug, title)
 
 
-def _measures(question: Question) -> list[Measure]:
+def _measures(question: StudyQuestion) -> list[Measure]:
     return [Measure(q.metric.partition("/")[2], metric_named(q.metric), q.lower_is_better) for q in question.qualities]
 
 

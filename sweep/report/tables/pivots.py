@@ -14,7 +14,7 @@ from typing import Any
 from sweep.report.comparisons.fever import spread
 from sweep.report.naming import NOT_SHOWN, SEEDS, varying
 from sweep.report.study import Trial
-from sweep.report.table import MISSING, Cell, Table, number, show
+from sweep.report.table import MISSING, Cell, Table, cell_text, number
 from trainables.trial.identity import TOLD_APART
 
 MAX_COLUMNS = 16
@@ -76,7 +76,7 @@ def sort_key(values: Iterable[Any]) -> list[tuple[int, float, str]]:
         elif isinstance(value, (int, float)):
             keys.append((1, float(value), ""))
         else:
-            keys.append((2, 0.0, show(value)))
+            keys.append((2, 0.0, cell_text(value)))
     return keys
 
 
@@ -106,8 +106,8 @@ def pivot(trials: Sequence[Trial], layout: Layout, slug: str, title: str) -> Tab
         flat = mark_best([cell for row in printed for cell in row], layout.lower_is_better, layout.digits)
         width = len(columns) + len(layout.references)
         for index, key in enumerate(block):
-            rows.append((tuple(map(show, key)), tuple(flat[index * width : (index + 1) * width])))
-    names = (*layout.references, *map(show, columns))
+            rows.append((tuple(map(cell_text, key)), tuple(flat[index * width : (index + 1) * width])))
+    names = (*layout.references, *map(cell_text, columns))
     return Table(slug, title, labels, names, tuple(rows), _legend(rows, labels[: layout.group]))
 
 
@@ -125,7 +125,7 @@ def listing(
             mark_best([_summary(_by_seed(cells[key], m.value), m.digits) for key in block], m.lower_is_better, m.digits)
             for m in measures
         ]
-        rows += [(tuple(map(show, key)), row) for key, row in zip(block, zip(*columns, strict=True), strict=True)]
+        rows += [(tuple(map(cell_text, key)), row) for key, row in zip(block, zip(*columns, strict=True), strict=True)]
     names = tuple(m.name for m in measures)
     return Table(slug, title, tuple(labels), names, tuple(rows), _legend(rows, labels[:1]))
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.planning.choices import (
+    ChoiceQuestion,
     NoCandidate,
-    Question,
     decide,
     make_question,
     metric_mode,
@@ -25,13 +25,13 @@ from sweep.space import Best
 BEST = Best(field="layer", stage="choose", per=("model",))
 
 
-def question(layers: list[int], best: Best = BEST, **values: Any) -> Question:
+def question(layers: list[int], best: Best = BEST, **values: Any) -> ChoiceQuestion:
     base = {"model": "sample-llama", **values}
     points = PointMaker().expand(base, {"layer": tuple(layers)})
     return make_question(best, {"model": "sample-llama"}, tuple(points))
 
 
-def records(asked: Question, metrics: list[Any], name: str = "memory/nll") -> dict[str, dict[str, Any]]:
+def records(asked: ChoiceQuestion, metrics: list[Any], name: str = "memory/nll") -> dict[str, dict[str, Any]]:
     """Records of the candidates; a string is the status of one that has no metric."""
     return {
         point.id: {"status": value, "metrics": {}}
@@ -67,7 +67,7 @@ def test_runners_up_within_the_noise_of_bfloat16_are_a_tie(dtype: str, tied: lis
     assert by_accuracy is not None and by_accuracy["tied"] == []
 
 
-def seeded(layers: list[int], seeds: list[int]) -> Question:
+def seeded(layers: list[int], seeds: list[int]) -> ChoiceQuestion:
     points = PointMaker().expand({"model": "sample-llama"}, {"layer": tuple(layers), "seed": tuple(seeds)})
     return make_question(BEST, {"model": "sample-llama"}, tuple(points))
 
@@ -134,7 +134,7 @@ def test_the_same_question_has_the_same_key_whatever_is_tried() -> None:
     assert question([1, 3], by_accuracy).key != key
 
 
-def chosen(asked: Question, metrics: list[Any], when: str) -> dict[str, Any]:
+def chosen(asked: ChoiceQuestion, metrics: list[Any], when: str) -> dict[str, Any]:
     choice = decide(asked, records(asked, metrics), when)
     assert choice is not None
     return choice

@@ -22,7 +22,7 @@ from sweep.records.lease import LockLost
 from sweep.records.sweep_storage import SweepStorage
 from tests.rows import OpenRow
 from trainables.errors import ConfigError
-from trainables.node.storage import Changed, Storage, StorageError
+from trainables.node.storage import ChangedMeanwhile, Storage, StorageError
 
 CHILD = """
 import sys, time
@@ -221,7 +221,7 @@ def test_a_put_whose_answer_was_lost_is_the_holders_own(objects: SweepStorage, m
     def lose_the_answer(self: Storage, path: str, data: bytes, version: str) -> str:
         put(self, path, data, version)
         monkeypatch.setattr(Storage, "put_if_match", put)
-        raise Changed("the client tried again and met its own put")
+        raise ChangedMeanwhile("the client tried again and met its own put")
 
     with objects.lock("demo"):
         held = objects._holds["demo"]

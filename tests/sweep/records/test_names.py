@@ -10,10 +10,10 @@ import pytest
 
 from sweep.records.names import ModelNames, display_names, moved_branches
 from sweep.records.record import Origin, begin_record, complete_record
+from sweep.records.results_table import write_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import write_results
 from sweep.tracking.layout import run_params
-from sweep.tracking.naming import Naming, values_of
+from sweep.tracking.run_names import Naming, values_of
 from trainables.lm.card import ModelCard
 from trainables.trial.canonical import canonical
 from trainables.trial.identity import identity

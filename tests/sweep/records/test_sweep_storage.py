@@ -11,7 +11,7 @@ from sweep.records.record import record_bytes
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import broken_files, read_sweep_file, write_sweep_file
 from sweep.records.sweep_storage import RecordHead, SweepStorage, split_location
-from sweep.report.findings import publish
+from sweep.report.findings import publish_compared
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.trial.canonical import canonical
@@ -192,9 +192,9 @@ def test_a_lost_name_of_an_older_storage_is_found_again_in_its_mlflow(
 ) -> None:
     save(finished())
     storage.write_json("demo/plan.json", {"stages": []})
-    assert publish(storage, ["demo"], tracking)["created"] == 2
+    assert publish_compared(storage, ["demo"], tracking)["created"] == 2
     storage.delete("storage.json")
-    counts = publish(storage, ["demo"], tracking)
+    counts = publish_compared(storage, ["demo"], tracking)
     assert (counts["created"], counts["unchanged"]) == (0, 2)
 
 

@@ -13,7 +13,7 @@ import sweep.report.at_end as at_end
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.closing import Closing
 from sweep.running.interrupts import handled_signals
-from sweep.running.show import answer_lines
+from sweep.running.outcome_text import answer_lines
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 

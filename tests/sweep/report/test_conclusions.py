@@ -7,7 +7,6 @@ from scipy.stats import binomtest
 
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.answers import read_answers
-from sweep.report.asked import ASKED
 from sweep.report.build import build_report
 from sweep.report.comparisons.by_unit import UnitComparison, unit_comparisons
 from sweep.report.comparisons.counterfact import counterfact_comparisons
@@ -16,6 +15,7 @@ from sweep.report.conclusions import COST, HELPS, LAYER, STRUCTURE, SURE, Conclu
 from sweep.report.evidence import Evidence
 from sweep.report.figures.answers import answer_figures
 from sweep.report.findings import extras_of
+from sweep.report.probe_rows import ASKED
 from sweep.report.references import References
 from sweep.report.study import load_study
 

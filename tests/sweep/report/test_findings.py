@@ -14,7 +14,7 @@ import pytest
 from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.findings import extras_of
-from sweep.tracking.run_content import Changed
+from sweep.tracking.run_content import ChangedAnswer
 from trainables.data.fever import group_by_page, read_rows
 from trainables.data.sources import resolve_sources
 from trainables.lm.card import model_card
@@ -168,5 +168,5 @@ def test_sampled_answers_that_changed_are_told_with_their_comparison(tmp_path) -
     assert 0.5 < low < 23 / 30 < high < 1
     assert finding.tags["verdict_counterfact_true_rate"] == "higher"
     assert finding.tags["verdict_counterfact_new_rate"] == "no difference found"
-    assert finding.changed[0] == Changed("Place 2 lies in", "Italy", "the sea", "Italy, of course", True)
+    assert finding.changed[0] == ChangedAnswer("Place 2 lies in", "Italy", "the sea", "Italy, of course", True)
     assert len(finding.changed) == 3

@@ -14,8 +14,8 @@ from rich.console import Console
 from sweep.cli.heartbeat import Heartbeat
 from sweep.running.display import Display
 from sweep.running.progress import SweepProgress
-from sweep.running.render import duration, left, one_line, view
 from sweep.running.state import PackState, StageState, SweepState
+from sweep.running.state_text import duration, left, one_line, view
 from trainables.errors import Failure
 
 

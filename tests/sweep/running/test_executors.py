@@ -23,9 +23,9 @@ from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
 from sweep.running.executor import Capacity, Executor
 from sweep.running.ledger import Ledger
-from sweep.running.options import RunOptions, executor_for
 from sweep.running.pack_queue import Packing
 from sweep.running.progress import SweepProgress
+from sweep.running.run_options import RunOptions, executor_for
 from sweep.space import ALL, Best, LogUniform, Sampling, Space, Stage
 from tests.rows import OpenRow
 from tests.sweep.running.faults import POISONED, VARIABLE, FaultyTrainable, FaultyWork, applied, plan

@@ -11,11 +11,11 @@ from sweep.planning.overrides import apply_overrides
 from sweep.planning.plan_of import costed_plan, plan_of
 from sweep.planning.show import plan_text
 from sweep.records.manifest import manifest_stages
+from sweep.records.results_table import results_table
 from sweep.records.steering import STOP, new_wish
 from sweep.records.storage_id import MANIFEST
 from sweep.records.sweep_files import CHOICES, read_sweep_file
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import results_table
 from sweep.running.ledger import Ledger
 from sweep.running.pack_queue import Packing
 from sweep.space import ALL, LARGEST, OTHERS, Best, OneOf, Sampling, Space, Stage, Uniform, checked

@@ -14,8 +14,8 @@ from sweep.planning.packs import make_packs
 from sweep.planning.plan import Plan
 from sweep.planning.points import Point
 from sweep.running.progress import SweepProgress
-from sweep.running.render import one_line
 from sweep.running.state import SweepState
+from sweep.running.state_text import one_line
 from sweep.space import ALL, Best, Space, Stage, checked
 
 EPOCHS = 10

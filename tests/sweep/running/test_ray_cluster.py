@@ -45,7 +45,7 @@ def recorded(storage: Path) -> list[dict]:
 
 def env(**more: str) -> dict[str, str]:
     """This process's environment without a word on authentication and with the Hub, and something more."""
-    left_out = ("RAY_AUTH", "HF_HUB_OFFLINE")
+    left_out = ("RAY_AUTH", "HF_HUB_OFFLINE", "HF_HUB_CACHE")
     return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | OVER | more
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.utils.object_cache import _ObjectCache
 
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
 from sweep.running.ray_nodes import Nodes
+from sweep.running.ray_packs import KEPT_S, KeptProcesses
 from sweep.running.ray_tune import PackResources, RayTune, keep_keys_from_tune
 from tests.rows import OpenRow
 
@@ -90,6 +92,86 @@ def test_a_process_that_starts_gets_its_pack_though_others_are_free_sooner(
     with executor.session(SweepStorage(str(tmp_path / "out"))):
         executor.run(packs)  # type: ignore[arg-type]
     assert len(packs.processes) == 2 and packs.left
+
+
+class SlowToStep(SlowToStart):
+    """A step takes as long as a process needs to start; each process leaves a file."""
+
+    def setup(self, config: dict[str, Any], secrets: Mapping[str, str] | None = None) -> None:
+        (Path(os.environ[PLACE]) / str(os.getpid())).touch()
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(START_S)
+        return super().step()
+
+
+class TwoStages(Packs):
+    """Hands out two packs, and two more once the first two are over."""
+
+    def __init__(self) -> None:
+        super().__init__(5)
+        self.ended = 0
+
+    def next_pack(self) -> HandedPack | None:
+        return None if self.left == 3 and self.ended < 2 else super().next_pack()
+
+    @property
+    def over(self) -> bool:
+        return not self.left
+
+    def close(self, pack: str) -> None:
+        self.ended += 1
+
+
+@pytest.mark.thorough(beside="test_a_process_for_each_slot_is_kept_for_a_while")
+def test_the_next_stage_takes_over_the_processes_of_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    monkeypatch.setenv(PLACE, str(started))
+    executor = RayTune(WorkerSettings("cpu"), PackResources(cpus=0.5, gpus=0, max_concurrent=2), trainable=SlowToStep)
+    packs = TwoStages()
+    with executor.session(SweepStorage(str(tmp_path / "out"))):
+        executor.run(packs)  # type: ignore[arg-type]
+    assert packs.ended == 4 and len(list(started.iterdir())) == 2
+
+
+class Controller:
+    """What the scheduler has of Tune: its own cache of processes, under the name that Tune gives it."""
+
+    def __init__(self) -> None:
+        self._tune_controller = self
+        self._actor_cache = _ObjectCache(may_keep_one=True)
+
+    def kept(self, *free: str, resources: str = "1 CPU") -> list[str]:
+        """Return which of the processes that become free now are still there after Tune has tidied up."""
+        for process in free:
+            self._actor_cache.cache_object(resources, process)
+        ended = list(self._actor_cache.flush_cached_objects())
+        return [process for process in free if process not in ended and self._actor_cache.pop_cached_object(resources)]
+
+
+def test_a_process_for_each_slot_is_kept_for_a_while() -> None:
+    clock = [0.0]
+    tune_alone, controller, kept = Controller(), Controller(), KeptProcesses(now=lambda: clock[0])
+    assert tune_alone.kept("a", "b") == ["a"]
+    for slots in (1, 3, 2):
+        kept.for_next(controller, "1 CPU", slots)
+    assert controller.kept("a", "b") == ["a", "b"]
+    clock[0] = KEPT_S / 2
+    kept.look()
+    assert controller.kept("a", "b") == ["a", "b"]
+    clock[0] = KEPT_S + 1
+    kept.look()
+    assert controller._actor_cache.total_max_objects == 0
+    kept.for_next(controller, "1 CPU", 2)
+    assert controller.kept("a", "b") == ["a", "b"]
+
+
+def test_no_process_is_kept_in_the_way_of_a_pack_with_other_resources() -> None:
+    controller, kept = Controller(), KeptProcesses()
+    kept.for_next(controller, "1 CPU", 2)
+    kept.for_next(controller, "1 CPU elsewhere", 2)
+    assert controller._actor_cache._max_num_objects == {"1 CPU": 0, "1 CPU elsewhere": 2}
 
 
 @pytest.mark.parametrize(

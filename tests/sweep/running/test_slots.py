@@ -11,7 +11,7 @@ import pytest
 from sweep.running import ray_nodes
 from sweep.running.ray_environment import set_environment
 from sweep.running.ray_nodes import Nodes, Slots, pack_memory_bytes
-from sweep.running.ray_tune import PackSearcher
+from sweep.running.ray_packs import PackSearcher
 from trainables.errors import ConfigError
 
 
@@ -64,6 +64,8 @@ def test_a_pack_fits_the_node_with_the_least_memory(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ray_nodes, "on_every_node", lambda *args, **named: answers)
     assert pack_memory_bytes(0.5, 4) == 12e9 and pack_memory_bytes(2, 1) == 24e9
     assert pack_memory_bytes(0, 4) == 24e9 / 2 / 2
+    monkeypatch.setattr(ray_nodes, "machine_memory_bytes", lambda: 16e9)
+    assert pack_memory_bytes(0, 4, only_here=True) == 16e9 / 2 / 4 and pack_memory_bytes(1, 1, only_here=True) == 24e9
     answers.clear()
     with pytest.raises(ConfigError, match="--pack-size"):
         pack_memory_bytes(1, 1)

@@ -27,8 +27,8 @@ from sweep.records.steering import (
 from sweep.running import wishes
 from sweep.running.display import Display
 from sweep.running.exchange import PackExchange
-from sweep.running.options import RunOptions, executor_for
 from sweep.running.progress import SweepProgress
+from sweep.running.run_options import RunOptions, executor_for
 from sweep.running.wishes import Wishes
 from sweep.space import Space
 from tests.sweep.running.test_executors import Run, longer, opened, outcome, same, space

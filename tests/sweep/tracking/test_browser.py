@@ -20,7 +20,7 @@ from sweep.records.record import Origin, begin_record, complete_record
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.publish import Extras, publish
-from sweep.tracking.run_content import Changed, Finding
+from sweep.tracking.run_content import ChangedAnswer, ComparisonResult
 from sweep.tracking.sweep_run import Picture
 from trainables.lm.card import model_card
 from trainables.trial.canonical import canonical
@@ -88,9 +88,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
     storage.write_json("study/plan.json", {"space": "study", "title": "A study of two models", "stages": plan})
     storage.write("study/report/report.html", REPORT)
     against = {f"vs_pretrained/accuracy{end}": 0.1 for end in ("", "_low", "_high")}
-    changed = (Changed("Ada met Bo.", "refutes", "supports", "refutes", True),)
+    changed = (ChangedAnswer("Ada met Bo.", "refutes", "supports", "refutes", True),)
     findings = {
-        r["id"]: Finding(against, {"verdict": "better"}, "1 newly right.", changed)
+        r["id"]: ComparisonResult(against, {"verdict": "better"}, "1 newly right.", changed)
         for own in stages.values()
         for r in own
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.report.findings import publish
+from sweep.report.findings import publish_compared
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.link import pages, server_version, view_link
@@ -100,8 +100,8 @@ def test_a_name_and_password_publish_and_the_links_open_under_the_prefix(
     storage, one_trial, guarded, logged_in
 ) -> None:
     tracking = resolve_tracking(storage, guarded)
-    assert publish(storage, ["demo"], tracking)["created"] == 2
-    assert publish(storage, ["demo"], tracking)["unchanged"] == 2
+    assert publish_compared(storage, ["demo"], tracking)["created"] == 2
+    assert publish_compared(storage, ["demo"], tracking)["unchanged"] == 2
     link = view_link(storage, tracking, "demo")
     assert link.startswith(f"{guarded}/#/experiments/") and "demo-all" in link and PASSWORD not in link
     page, _, _ = link.partition("#")
@@ -118,14 +118,14 @@ def test_a_wrong_password_is_told_in_one_line_that_lacks_it(storage, one_trial, 
     clean.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     clean.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-Secret-8")
     with pytest.raises(TrackingError) as told:
-        publish(storage, ["demo"], resolve_tracking(storage, guarded))
+        publish_compared(storage, ["demo"], resolve_tracking(storage, guarded))
     assert "\n" not in str(told.value) and "wrong-Secret-8" not in str(told.value) and guarded in str(told.value)
 
 
 def test_a_name_that_the_server_does_not_answer_to_is_told_in_one_line(storage, one_trial, guarded, logged_in) -> None:
     elsewhere = guarded.replace("localhost", "127.0.0.1")
     with pytest.raises(TrackingError) as told:
-        publish(storage, ["demo"], resolve_tracking(storage, elsewhere))
+        publish_compared(storage, ["demo"], resolve_tracking(storage, elsewhere))
     assert "\n" not in str(told.value) and "403" in str(told.value)
 
 
@@ -167,10 +167,10 @@ def behind_a_token(guarded: str) -> Iterator[str]:
 def test_a_token_publishes_through_a_gateway(storage, one_trial, behind_a_token, clean) -> None:
     clean.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
     tracking = resolve_tracking(storage, behind_a_token, "by token")
-    assert publish(storage, ["demo"], tracking)["created"] == 2
+    assert publish_compared(storage, ["demo"], tracking)["created"] == 2
     page = pages(storage, tracking, "demo", server_version(tracking.uri))[0]
     assert page.path.startswith("#/experiments/") and "t0ken" not in view_link(storage, tracking, "demo")
     clean.setenv("MLFLOW_TRACKING_TOKEN", "another")
     with pytest.raises(TrackingError) as told:
-        publish(storage, ["demo"], tracking)
+        publish_compared(storage, ["demo"], tracking)
     assert "\n" not in str(told.value) and "another" not in str(told.value).replace("choose another", "")

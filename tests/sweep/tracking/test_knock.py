@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweep.records.sweep_storage import SweepStorage
-from sweep.running.show import tracking_options
+from sweep.running.outcome_text import tracking_options
 from sweep.tracking.address import Tracking
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.knock import knock

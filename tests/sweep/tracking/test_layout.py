@@ -149,7 +149,7 @@ def test_totals_count_trials_and_hours(finished) -> None:
     assert (sums["sweep/done"], sums["sweep/diverged"], sums["sweep/trial_hours"]) == (1, 1, 60 / 3600)
 
 
-def test_the_feed_sends_every_epoch_once_and_completes_the_run(storage, tracking, begun, finished) -> None:
+def test_the_feed_sends_every_epoch_once_and_completes_the_run(storage, tracking, begun, finished, wait_until) -> None:
     record = finished()
     feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun())
@@ -158,6 +158,7 @@ def test_the_feed_sends_every_epoch_once_and_completes_the_run(storage, tracking
             at = {name: dict(map(tuple, curve))[epoch] for name, curve in record["curves"].items()}
             feed.epoch(record["id"], epoch, at)
         time.sleep(0.2)
+    wait_until(lambda: bool(feed._trials) and all(live.run for live in feed._trials.values()))
     feed.finish(record)
     report = feed.close(60)
     assert (report.complete, report.left, report.trouble) == (1, 0, "")
@@ -190,27 +191,60 @@ def test_a_single_value_waits_until_the_record_says_whether_it_is_a_curve(
     assert (data.dataset.name, data.dataset.digest) == ("sample", "v1")
 
 
-def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(storage, tracking, begun, finished) -> None:
-    feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
+def test_unfinished_trials_end_as_killed_and_begin_anew_next_time(
+    storage, tracking, begun, finished, wait_until
+) -> None:
+    feed, runs = LiveFeed(storage, "demo", tracking, interval_s=0.05), Runs(tracking, storage.storage_id())
     feed.start_trial(begun())
+    wait_until(lambda: bool(runs.find()))
     assert feed.close(60).left == 1
-    runs = Runs(tracking, storage.storage_id())
     (first,) = runs.find()
     assert not first.running and not first.complete
     feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun())
     feed.finish(finished())
+    wait_until(lambda: not feed._trials and feed._queue.empty())
     assert feed.close(60).complete == 1
     (second,) = runs.find()
     assert second.run != first.run and second.complete
 
 
-def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(storage, tracking, begun) -> None:
+def test_at_the_end_no_further_run_is_opened(storage, tracking, begun, finished, monkeypatch, wait_until) -> None:
+    feed, runs = LiveFeed(storage, "demo", tracking, interval_s=0.05), Runs(tracking, storage.storage_id())
+    feed.start_trial(begun())
+    wait_until(lambda: bool(runs.find()))
+    send = feed._send
+    monkeypatch.setattr(feed, "_send", lambda: send() if feed._closing.is_set() else None)
+    time.sleep(0.2)  # for a round that has begun
+    feed.finish(finished())
+    feed.start_trial(begun(seed=1))
+    feed.finish(finished(seed=1))
+    feed.start_trial(begun(seed=2))
+    report = feed.close(60)
+    (head,) = runs.find()
+    assert (report.complete, report.left) == (1, 2) and head.complete == complete_mark(finished())
+
+
+def test_a_trial_that_is_over_before_it_has_a_run_gets_a_whole_one(
+    storage, tracking, begun, finished, monkeypatch, wait_until
+) -> None:
+    feed, runs = LiveFeed(storage, "demo", tracking, interval_s=0.5), Runs(tracking, storage.storage_id())
+    monkeypatch.setattr(Runs, "create", lambda *args: pytest.fail("it is not opened first"))
+    feed.start_trial(begun())
+    feed.finish(finished())
+    wait_until(lambda: not feed._trials and feed._complete == 1)
+    (head,) = runs.find()
+    assert head.complete == complete_mark(finished()) and not head.running and feed._held == 0
+    assert feed.close(60).trouble == ""
+
+
+def test_a_run_left_running_by_a_killed_driver_is_ended_by_the_next(storage, tracking, begun, wait_until) -> None:
     runs = Runs(tracking, storage.storage_id())
     remnant = runs.create(begun(), {})
     elsewhere = Runs(tracking, "another-storage").create(begun(), {})
     feed = LiveFeed(storage, "demo", tracking, interval_s=0.05)
     feed.start_trial(begun(seed=1))
+    wait_until(lambda: any(live.run for live in feed._trials.values()))
     feed.close(60)
     status = {run: runs._client.get_run(run).info.status for run in (remnant, elsewhere)}
     assert status == {remnant: "KILLED", elsewhere: "RUNNING"}
@@ -246,7 +280,7 @@ def test_with_the_server_away_few_finished_trials_are_held(storage, begun, finis
     wait_until(lambda: feed._queue.empty() and len(feed._trials) == 5)
     assert len(feed._left) == 25
     feed.start_trial(begun(seed=29))  # one of those that are left already
-    assert feed.close(5).left == 30 and feed._waiting == 5
+    assert feed._waiting == 5 and feed.close(5).left == 30
 
 
 def test_what_troubles_the_feed_is_told_without_passwords(storage, begun, wait_until) -> None:

@@ -56,9 +56,9 @@ def registered(tracking: Any) -> Any:
 
 @pytest.mark.slow
 def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tracking, trained) -> None:
-    from sweep.report.findings import publish
+    from sweep.report.findings import publish_compared
 
-    publish(storage, ["demo"], tracking)
+    publish_compared(storage, ["demo"], tracking)
     told = register_memory(storage, "demo", tracking)
     record, folder = trained[1]
     assert record["id"] in told and "models:/memory-sweep-demo/1" in told
@@ -81,7 +81,7 @@ def test_the_best_trials_memory_can_be_loaded_back_from_the_registry(storage, tr
 @pytest.mark.slow
 def test_a_hard_memory_answers_about_a_document_with_its_entries(storage, tracking, save, tmp_path) -> None:
     """In whatever order documents are asked about, and as the file itself gives it."""
-    from sweep.report.findings import publish
+    from sweep.report.findings import publish_compared
 
     card = model_card("sample-llama", "main")
     fields = {"model": "sample-llama", "layer": 1, "mode": "hard", "allocation": "partitioned"}
@@ -95,7 +95,7 @@ def test_a_hard_memory_answers_about_a_document_with_its_entries(storage, tracki
         Allocation("partitioned", 4, 2, Listed(np.array([2, 2]), np.arange(4, dtype=np.int32), 4)), [0, 1], ["A", "B"]
     )
     save_memory(file, memory.state_dict(), layer=1, model=card.key, sets=sets)
-    publish(storage, ["demo"], tracking)
+    publish_compared(storage, ["demo"], tracking)
     assert record["id"] in register_memory(storage, "demo", tracking)
     loaded = registered(tracking)
     inner, tokens = loaded.unwrap_python_model(), torch.tensor([[5, 6, 7]])

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.tracking._tracking_service import utils
 
 from sweep.records.sweep_storage import SweepStorage
-from sweep.report.findings import publish
+from sweep.report.findings import publish_compared
 from sweep.tracking.address import Tracking, resolve_tracking
 from sweep.tracking.client import Runs
 from sweep.tracking.moved import follow_move
@@ -30,7 +30,7 @@ def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
     storage: SweepStorage, tracking: Tracking, finished, save, tmp_path: Path
 ) -> None:
     save(finished())
-    publish(storage, ["demo"], tracking)
+    publish_compared(storage, ["demo"], tracking)
     (before,) = artifacts(storage, tracking).values()
     assert "results.parquet" in before
     old, new = Path(storage.uri), tmp_path / "elsewhere" / "new home"
@@ -44,7 +44,7 @@ def test_a_moved_storage_keeps_its_artifacts_and_makes_nothing_at_the_old_place(
     assert log_report(moved, ["demo"], tmp_path / "report", None, None) == []
     ((place, files),) = artifacts(moved, now).items()
     assert files == before | {"report"} and place.startswith((new / "mlartifacts").as_uri())
-    assert publish(moved, ["demo"], now)["created"] == 0
+    assert publish_compared(moved, ["demo"], now)["created"] == 0
     assert not old.exists() and follow_move(now) == []
 
 
@@ -52,7 +52,7 @@ def test_a_copy_has_artifacts_of_its_own(
     storage: SweepStorage, tracking: Tracking, finished, save, tmp_path: Path
 ) -> None:
     save(finished())
-    publish(storage, ["demo"], tracking)
+    publish_compared(storage, ["demo"], tracking)
     copy = SweepStorage(shutil.copytree(storage.uri, tmp_path / "copy"))
     assert follow_move(resolve_tracking(copy)) == [(Path(storage.uri) / "mlartifacts").as_uri()]
     (place,) = artifacts(copy, resolve_tracking(copy))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.report.findings import publish
+from sweep.report.findings import publish_compared
 from sweep.tracking.address import resolve_tracking
 from sweep.tracking.client import Runs
 from sweep.tracking.layout import metric_values
@@ -142,10 +142,10 @@ def test_a_server_that_dies_in_the_middle_costs_the_sweep_nothing(
     assert max(calls) < 0.1
 
     server.start()
-    counts = publish(storage, ["demo"], tracking)
+    counts = publish_compared(storage, ["demo"], tracking)
     assert (counts["updated"], counts["completed"], counts["created"]) == (3, 1, 3)
     assert_whole(runs, records)
-    assert publish(storage, ["demo"], tracking)["unchanged"] == 7
+    assert publish_compared(storage, ["demo"], tracking)["unchanged"] == 7
     assert_whole(runs, records)
 
 

@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
-from sweep.records.questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
+from sweep.records.study_questions import AGAINST_PRETRAINED, COUNTERFACT, INDUCTIVE, LAYERS, MEMORY_SIZE, TRUE_RATE
 from sweep.records.sweep_storage import SweepStorage
 from sweep.tracking.address import Tracking, resolve_tracking
-from sweep.tracking.asked import Asked, asked_of
+from sweep.tracking.asked import AskedQuestion, asked_of
 from sweep.tracking.client import Runs, TrackingError
 from sweep.tracking.link import no_database, pages, server_version, view_link
 from sweep.tracking.saved_views import (
@@ -37,10 +37,10 @@ METRICS = (
 
 def study_views() -> dict:
     asked = [
-        Asked(LAYERS, ("layer",), ("layer",), {"method": "memory"}, "layer_selection"),
-        Asked(INDUCTIVE, ("alpha", "allocation"), ("alpha",), {}, "main"),
-        Asked(MEMORY_SIZE, ("memory_dim",), ("memory_dim",)),
-        Asked(COUNTERFACT),
+        AskedQuestion(LAYERS, ("layer",), ("layer",), {"method": "memory"}, "layer_selection"),
+        AskedQuestion(INDUCTIVE, ("alpha", "allocation"), ("alpha",), {}, "main"),
+        AskedQuestion(MEMORY_SIZE, ("memory_dim",), ("memory_dim",)),
+        AskedQuestion(COUNTERFACT),
     ]
     return {view.key: view for view in views_of("demo", STUDY, METRICS, asked)}
 

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from tests.stand_ins import Hub, OfficialSite, Repo, Rule
 from trainables.data import online
-from trainables.data.check import check_hub
+from trainables.data.assumptions import check_hub
 from trainables.data.corpus import load_corpus
 from trainables.data.fever import normal_title, read_rows
 from trainables.data.hub import hub_files

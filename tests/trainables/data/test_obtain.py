@@ -19,7 +19,7 @@ import pytest
 from tests.stand_ins import OfficialSite, Rule, fever_archive
 from trainables.data import online
 from trainables.data.archive import archive_pages
-from trainables.data.check import Finding, check_official
+from trainables.data.assumptions import DataCheck, check_official
 from trainables.data.corpus import load_corpus
 from trainables.data.counterfact import load_counterfact
 from trainables.data.fetch import ARRIVAL_BYTES
@@ -339,7 +339,7 @@ def test_the_held_facts_are_asserted_by_check(official: OfficialSite) -> None:
         claims.append({"id": number, "label": label, "claim": f"Claim {number}.", "evidence": evidence})
     facts = official_facts["fever"].facts
 
-    def findings() -> dict[str, Finding]:
+    def findings() -> dict[str, DataCheck]:
         content = "".join(json.dumps(claim) + "\n" for claim in claims).encode()
         official.files["paper_dev.jsonl"] = content
         set_pins(official, "paper_dev.jsonl", size=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainables.lm import hidden_cache
 from trainables.lm.hidden_cache import ABANDONED_S, HiddenCache
+from trainables.node import node_lock
 
 GROUP = "model/float32/layer_1"
 
@@ -164,8 +165,8 @@ def test_looking_again_reads_no_shard_anew(tmp_path: Path, monkeypatch: pytest.M
 def test_who_waits_says_for_whom_and_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hidden_cache, "SAY_S", 0.05)
-    monkeypatch.setattr(hidden_cache, "LOCK_S", 0.2)
+    monkeypatch.setattr(node_lock, "SAY_S", 0.05)
+    monkeypatch.setattr(node_lock, "LOCK_S", 0.2)
     with HiddenCache(tmp_path).lock("m"), HiddenCache(tmp_path).lock("m"):
         told = caplog.messages
     assert f"waiting for process {os.getpid()} of" in told[0] and "going on without it" in told[-1]

@@ -15,7 +15,7 @@ from trainables.node.addresses import shown
 from trainables.node.connection import connect
 from trainables.node.places import ObjectPlace
 from trainables.node.storage import (
-    Changed,
+    ChangedMeanwhile,
     NoConditionalPut,
     Storage,
     StorageError,
@@ -84,7 +84,7 @@ def test_of_many_who_put_what_must_not_be_there_one_succeeds(storage):
         together.wait()
         try:
             storage.put_if_absent("a/lease", b"%d" % number)
-        except Changed:
+        except ChangedMeanwhile:
             return None
         return b"%d" % number
 
@@ -110,11 +110,11 @@ def test_a_put_on_another_version_is_refused(storage):
         assert storage.is_local or storage.uri.startswith("folders:")
         assert storage.read("a/b") == b"1"
         return
-    with pytest.raises(Changed, match="a/b"):
+    with pytest.raises(ChangedMeanwhile, match="a/b"):
         storage.put_if_match("a/b", b"3", first)
     assert storage.read_version("a/b") == (b"2", second)
     storage.delete("a/b")
-    with pytest.raises(Changed):
+    with pytest.raises(ChangedMeanwhile):
         storage.put_if_match("a/b", b"3", second)
     assert not storage.exists("a/b")
     storage.check_conditional_puts("a")
@@ -176,7 +176,7 @@ def test_a_place_that_cannot_be_written_or_read_is_one_line_for_the_user(tmp_pat
     for attempt in (lambda: storage.write("a", b""), lambda: storage.put_if_absent("a", b"")):
         with pytest.raises(StorageError, match=r"^\S+/file/out/a: cannot be written \(.+\); make it so") as caught:
             attempt()
-        assert isinstance(caught.value, (ConfigError, OSError)) and not isinstance(caught.value, Changed)
+        assert isinstance(caught.value, (ConfigError, OSError)) and not isinstance(caught.value, ChangedMeanwhile)
         assert failure_kind(caught.value) == "io" and "\n" not in str(caught.value)
     assert not Storage(tmp_path).exists("file/a") and Storage(tmp_path).folders("file") == []
     with pytest.raises(FileNotFoundError):

@@ -16,7 +16,7 @@ from trainables.lm import batches
 from trainables.lm.hidden import HiddenStates
 from trainables.lm.segment_texts import SegmentTexts
 from trainables.node.map_batches import Make
-from trainables.pack import texts
+from trainables.pack import document_texts
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork
 from trainables.trial.canonical import canonical
@@ -38,7 +38,7 @@ def base(tiny_models: Any, sample_data: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "HELD_DOCUMENTS", 0)
+    monkeypatch.setattr(document_texts, "HELD_DOCUMENTS", 0)
     for module in ("lm.batches", "adapters.split"):
         monkeypatch.setattr(f"trainables.{module}.SHARD_TEXTS", 4)
 
@@ -72,7 +72,7 @@ def test_a_trial_of_many_documents_is_that_of_texts_held(base, change, tmp_path,
 
 
 @pytest.mark.parametrize("method", ["memory", "allocate"])
-def test_texts_and_shingles_are_made_where_the_process_is_told(base, on_disk, tmp_path, method) -> None:
+def test_texts_and_shingles_are_made_where_the_process_is_told(base, on_disk, tmp_path, method, monkeypatch) -> None:
     mapped = []
 
     def noted(make: Make, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -81,6 +81,7 @@ def test_texts_and_shingles_are_made_where_the_process_is_told(base, on_disk, tm
             yield from make(table)
 
     plain, _ = finished(base | {"method": method}, tmp_path / "plain", ProcessCache(CPU, 10**9))
+    monkeypatch.setattr(document_texts, "cache_dir", lambda: tmp_path)  # in which there are no tokens yet
     found, _ = finished(base | {"method": method}, tmp_path / "noted", ProcessCache(CPU, 10**9, noted))
     assert set(mapped) == {"text", "group"} and found["metrics"] == plain["metrics"]
 
@@ -103,6 +104,6 @@ def test_an_epoch_in_shards_reads_states_that_lie_together(base, on_disk, tmp_pa
     assert asked == [4] * (len(asked) - 1) + [count - 4 * (len(asked) - 1)]
     files = sorted((tmp_path / "cache").rglob("layer_1/*.safetensors"))
     assert sorted(len(load_file(file)["ends"]) for file in files) == sorted(asked)
-    assert not list((tmp_path / "cache").glob("tokens-*")), "the file of tokens has no name any more"
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.arrow"))) == 1
     order = batches.epoch_order(count, 0, 0, "shards") // 4
     assert sum(order[1:] != order[:-1]) == -(-count // 4) - 1

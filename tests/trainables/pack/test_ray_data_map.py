@@ -16,6 +16,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 
+from tests.rows import OpenRow
 from tests.trainables.pack import spread
 from trainables.adapters.memory import grouped_tokens
 from trainables.errors import OWN_KINDS
@@ -208,6 +209,7 @@ def test_two_nodes_whose_cpus_are_held_share_the_work_and_give_the_same(tmp_path
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_node_that_dies_on_the_way_changes_nothing(tmp_path: Path) -> None:
+def test_a_node_that_dies_on_the_way_changes_nothing(tmp_path: Path, row: OpenRow) -> None:
+    row("a raylet is killed while it computes pieces of a corpus", 1, "the other makes them; the same bytes")
     said = on_two_raylets(tmp_path, "kill")
     assert said["alive"] == 1 and said["pieces"]["second"] >= 1

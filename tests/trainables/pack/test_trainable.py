@@ -23,8 +23,8 @@ def test_a_process_that_does_not_share_the_storage_takes_no_pack(tmp_path: Path)
 @pytest.mark.parametrize("spread", [False, True])
 def test_a_process_prepares_corpora_where_it_is_told(spread: bool, tmp_path: Path, monkeypatch) -> None:
     from sweep.running.executor import WorkerSettings
-    from sweep.running.options import RunOptions, executor_for
     from sweep.running.ray_tune import PackResources, RayTune
+    from sweep.running.run_options import RunOptions, executor_for
 
     executor = executor_for(RunOptions(device="cpu", spread_corpus=spread))
     assert isinstance(executor, RayTune)

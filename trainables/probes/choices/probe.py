@@ -19,7 +19,7 @@ from trainables.lm.members import ModelMembers
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode
-from trainables.probes.answers import MAX_ANSWER_TOKENS
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS
 from trainables.probes.choices.plan import ChoicesPlan
 from trainables.probes.letters import LetteredPrompt, LetterQuestions, answer_beginnings
 from trainables.probes.probe import Finding, Probe

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainables.data.documents import LABELS, LETTERS
-from trainables.probes.fever.questions import Answer
+from trainables.probes.fever.questions import FeverAnswer
 
 UNPARSED = "unparsed"
 _NAMES = {"SUPPORTS": "f1_supports", "REFUTES": "f1_refutes", "NOT ENOUGH INFO": "f1_nei"}
 
 
-def fever_metrics(answers: Sequence[Answer]) -> dict[str, float]:
+def fever_metrics(answers: Sequence[FeverAnswer]) -> dict[str, float]:
     """Summarise one member's answers; every claim weighs as many rows as it has evidence annotations.
 
     An unparsed answer is wrong: it is predicted as a fourth class. Macro F1 averages the three labels,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from trainables.data.documents import Document
 from trainables.lm.members import ModelMembers
 from trainables.lm.token_tree import TokenTree
-from trainables.probes.answers import MAX_ANSWER_TOKENS
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS
 from trainables.probes.fever.metrics import fever_metrics
 from trainables.probes.fever.plan import FeverPlan
-from trainables.probes.fever.questions import Answer, ClaimPrompt, FeverQuestions
+from trainables.probes.fever.questions import ClaimPrompt, FeverAnswer, FeverQuestions
 from trainables.probes.probe import Finding, Probe
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FeverProbe(Probe[FeverPlan]):
         return [Finding(fever_metrics(answers), list(map(_row, prompts, answers))) for answers in found]
 
 
-def _row(asked: ClaimPrompt, answer: Answer) -> dict[str, Any]:
+def _row(asked: ClaimPrompt, answer: FeverAnswer) -> dict[str, Any]:
     return {
         "claim_id": str(answer.claim_id),
         "page": answer.page,

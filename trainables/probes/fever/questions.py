@@ -38,7 +38,7 @@ class ClaimPrompt:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FeverAnswer:
     """What one member answered to one claim.
 
     Attributes:
@@ -117,15 +117,15 @@ class FeverQuestions:
         """Return the number of claims asked."""
         return len(self.prompts)
 
-    def answer(self, respond: NextTokens) -> list[list[Answer]]:
+    def answer(self, respond: NextTokens) -> list[list[FeverAnswer]]:
         """Let K members answer every claim greedily, as `LetterQuestions.answer` says; one answer per claim each."""
         return [
             [self._answer(number, *found) for number, found in enumerate(own)] for own in self._letters.answer(respond)
         ]
 
-    def _answer(self, number: int, text: str, letter: str | None) -> Answer:
+    def _answer(self, number: int, text: str, letter: str | None) -> FeverAnswer:
         question, claim = self.prompts[number], self.prompts[number].claim
-        return Answer(claim.id, question.page, claim.label, claim.rows, text, letter)
+        return FeverAnswer(claim.id, question.page, claim.label, claim.rows, text, letter)
 
 
 def _first_claims(claims: Sequence[Claim], most: int | None) -> list[Claim]:

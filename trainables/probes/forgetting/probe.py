@@ -18,8 +18,8 @@ from trainables.lm.members import ModelMembers
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import segments
-from trainables.probes.answers import MAX_ANSWER_TOKENS
-from trainables.probes.fever.questions import Answer, FeverQuestions
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS
+from trainables.probes.fever.questions import FeverAnswer, FeverQuestions
 from trainables.probes.forgetting.plan import SEGMENTS, ForgettingPlan
 from trainables.probes.probe import Finding, Probe
 
@@ -122,7 +122,7 @@ class ForgettingProbe(Probe[ForgettingPlan]):
         answers = self.questions.answer(respond) if len(self.questions) else [[] for _ in range(members.num_members)]
         return [self._finding(own.tolist(), claims) for own, claims in zip(nll, answers, strict=True)]
 
-    def _finding(self, nll: Sequence[float], claims: Sequence[Answer]) -> Finding:
+    def _finding(self, nll: Sequence[float], claims: Sequence[FeverAnswer]) -> Finding:
         rows = [_text_row(passage, value) for passage, value in zip(self.passages, nll, strict=True)]
         texts = {asked.claim.id: asked.claim.text for asked in self.questions.prompts}
         rows += [_claim_row(answer, texts[answer.claim_id]) for answer in claims]
@@ -171,6 +171,6 @@ def _text_row(passage: Passage, nll: float) -> dict[str, Any]:
     return _row(passage.kind, passage.page, passage.beginning, tokens=passage.text.num_targets, nll=told)
 
 
-def _claim_row(answer: Answer, text: str) -> dict[str, Any]:
+def _claim_row(answer: FeverAnswer, text: str) -> dict[str, Any]:
     told = {"label": answer.label, "answer": answer.text, "parsed": answer.letter, "correct": answer.correct}
     return _row(CLAIM, answer.page, text, claim_id=str(answer.claim_id), **told)

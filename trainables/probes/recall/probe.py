@@ -14,7 +14,7 @@ from trainables.lm.members import ModelMembers
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, end_tokens
 from trainables.lm.writing import write_on
-from trainables.probes.answers import ContinuationDecoder
+from trainables.probes.answer_letter import ContinuationDecoder
 from trainables.probes.probe import Finding, Probe
 from trainables.probes.recall.plan import RecallPlan
 from trainables.probes.words import rouge_l, spoken_words, words_in_a_row

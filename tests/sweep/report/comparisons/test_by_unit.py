@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from sweep.records.sweep_storage import SweepStorage
-from sweep.report.asked import ASKED
 from sweep.report.build import Options, build_report
 from sweep.report.comparisons import by_unit
 from sweep.report.comparisons.by_unit import unit_comparisons
+from sweep.report.probe_rows import ASKED
 from sweep.report.render import markdown_text
 from sweep.report.study import load_study
 from trainables.probes.forgetting.plan import ForgettingPlan

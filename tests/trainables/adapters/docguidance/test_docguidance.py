@@ -18,7 +18,7 @@ from trainables.lm.batches import epoch_order
 from trainables.lm.card import model_card
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.check import check_trials
+from trainables.pack.trial_check import check_trials
 from trainables.trial.spec import TrialSpec
 
 Trial = Callable[..., TrialSpec]

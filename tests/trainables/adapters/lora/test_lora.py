@@ -20,8 +20,8 @@ from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper
-from trainables.pack.check import check_trials
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.trial_check import check_trials
 from trainables.trial.identity import identity, trial_id
 from trainables.trial.spec import TrialSpec
 

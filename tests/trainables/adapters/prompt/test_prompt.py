@@ -16,7 +16,7 @@ from trainables.adapters.adapter import Adapter
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import model_card
 from trainables.lm.token_tree import TokenTree
-from trainables.pack.check import check_trials
+from trainables.pack.trial_check import check_trials
 from trainables.trial.spec import TrialSpec
 
 COMMON: dict[str, Any] = {

@@ -17,8 +17,8 @@ from trainables.adapters.registry import adapter_plan
 from trainables.errors import ConfigError, DataError
 from trainables.lm.batches import epoch_order
 from trainables.lm.card import model_card
-from trainables.pack.check import check_trials
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.trial_check import check_trials
 from trainables.trial.identity import identity, trial_id
 from trainables.trial.spec import TrialSpec
 

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from trainables.data.documents import LABELS
 from trainables.probes.fever.metrics import fever_metrics
-from trainables.probes.fever.questions import Answer
+from trainables.probes.fever.questions import FeverAnswer
 
 ANSWERS = st.lists(
     st.builds(
-        Answer,
+        FeverAnswer,
         claim_id=st.just("1"),
         page=st.just("Tetris"),
         label=st.sampled_from(LABELS),
@@ -23,11 +23,11 @@ ANSWERS = st.lists(
 )
 
 
-def answer(label: str, letter: str | None, rows: int = 1) -> Answer:
-    return Answer("1", "Tetris", label, rows, "", letter)
+def answer(label: str, letter: str | None, rows: int = 1) -> FeverAnswer:
+    return FeverAnswer("1", "Tetris", label, rows, "", letter)
 
 
-def f1(answers: list[Answer], label: str, letter: str) -> float:
+def f1(answers: list[FeverAnswer], label: str, letter: str) -> float:
     """F1 of one label by its definition."""
     true_positive = sum(a.rows for a in answers if a.label == label and a.letter == letter)
     given_or_wanted = sum(a.rows for a in answers if a.label == label) + sum(
@@ -38,7 +38,7 @@ def f1(answers: list[Answer], label: str, letter: str) -> float:
 
 @settings(deadline=None, max_examples=40)
 @given(ANSWERS)
-def test_scores_follow_their_definitions(answers: list[Answer]) -> None:
+def test_scores_follow_their_definitions(answers: list[FeverAnswer]) -> None:
     metrics = fever_metrics(answers)
     rows = sum(a.rows for a in answers)
     by_label = [f1(answers, label, letter) for label, letter in zip(LABELS, "abc", strict=True)]
@@ -50,14 +50,14 @@ def test_scores_follow_their_definitions(answers: list[Answer]) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(ANSWERS)
-def test_micro_f1_equals_accuracy_as_in_the_notes(answers: list[Answer]) -> None:
+def test_micro_f1_equals_accuracy_as_in_the_notes(answers: list[FeverAnswer]) -> None:
     metrics = fever_metrics(answers)
     assert metrics["f1_micro"] == pytest.approx(metrics["accuracy"])
 
 
 @settings(deadline=None, max_examples=40)
 @given(ANSWERS)
-def test_rows_weigh_like_repeated_answers(answers: list[Answer]) -> None:
+def test_rows_weigh_like_repeated_answers(answers: list[FeverAnswer]) -> None:
     repeated = [answer(a.label, a.letter) for a in answers for _ in range(a.rows)]
     assert fever_metrics(answers) == pytest.approx(fever_metrics(repeated))
 

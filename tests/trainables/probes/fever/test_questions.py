@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 
 from trainables.data.documents import Claim, Document
 from trainables.data.prompts import choose_examples
-from trainables.probes.answers import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
-from trainables.probes.fever.questions import Answer, FeverQuestions
+from trainables.probes.answer_letter import MAX_ANSWER_TOKENS, ContinuationDecoder, parse_answer
+from trainables.probes.fever.questions import FeverAnswer, FeverQuestions
 
 
 def generated_letters(questions: FeverQuestions, model: Any, tokenizer: Any) -> list[str | None]:
@@ -38,7 +38,7 @@ def generated_letters(questions: FeverQuestions, model: Any, tokenizer: Any) -> 
     return letters
 
 
-def letters_of(answers: list[Answer]) -> list[str | None]:
+def letters_of(answers: list[FeverAnswer]) -> list[str | None]:
     return [answer.letter for answer in answers]
 
 
@@ -121,7 +121,7 @@ def test_an_answer_carries_its_claim_and_text(documents: list[Document], tokeniz
     say = Script(tokenizer, " (b)", questions)
     (answers,) = questions.answer(say)
     claim = documents[0].claims[1]
-    assert answers[1] == Answer(claim.id, documents[0].title, claim.label, claim.rows, " (b)", "b")
+    assert answers[1] == FeverAnswer(claim.id, documents[0].title, claim.label, claim.rows, " (b)", "b")
     assert [answer.correct for answer in answers] == [answer.label == "REFUTES" for answer in answers]
     assert say.rounds == 1, "the usual spelling of an answer is read in the first pass"
 

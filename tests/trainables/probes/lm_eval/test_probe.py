@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from trainables.errors import ConfigError, DataError
-from trainables.pack.check import check_trials
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.trial_check import check_trials
 from trainables.probes.lm_eval.plan import LmEvalPlan
 from trainables.probes.lm_eval.probe import LmEvalProbe, task_manager
 from trainables.probes.registry import probe_plans

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.lm.places import Padding, Places
+from trainables.lm.gathered_rows import Padding, Places
 from trainables.lm.transfer import sent
 
 CPU = torch.device("cpu")

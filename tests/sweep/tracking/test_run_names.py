@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from sweep.tracking.naming import WIDTH, Naming
+from sweep.tracking.run_names import WIDTH, Naming
 from trainables.trial.making import make_spec
 
 MODELS = {"sample": ("sample-neox", "sample-llama"), "inductive": ("pythia-6.9b", "llama2-7b")}

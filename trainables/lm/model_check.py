@@ -13,7 +13,7 @@ from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard
 from trainables.lm.config_shape import is_lfs_pointer, read_config
 from trainables.lm.cut import causal_class, first_line
-from trainables.lm.cut import read_config as transformers_config
+from trainables.lm.cut import config_of as transformers_config
 from trainables.lm.download import folder_here
 from trainables.lm.folder_identity import tokenizer_files, weight_files
 from trainables.lm.tokens import encode, end_tokens, load_tokenizer

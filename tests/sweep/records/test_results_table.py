@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.records.manifest import manifest_stages
+from sweep.records.results_table import results_table, write_results
 from sweep.records.sweep_storage import SweepStorage
-from sweep.records.table import results_table, write_results
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from trainables.errors import ConfigError, DataError
 from trainables.lm.card import ModelCard, model_card
-from trainables.lm.check import _check_names, check_models
+from trainables.lm.model_check import _check_names, check_models
 from trainables.lm.reference import WholeModel
 from trainables.lm.token_tree import TokenTree, collate
 from trainables.lm.trunk import Trunk
@@ -283,7 +283,7 @@ def test_cuda_where_there_is_none_is_refused_without_torch() -> None:
 
 
 def test_texts_longer_than_the_model_takes(folder: Path) -> None:
-    from trainables.pack.check import check_trials
+    from trainables.pack.trial_check import check_trials
 
     config(max_position_embeddings=100)(folder)
     card = card_of(folder)

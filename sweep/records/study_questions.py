@@ -43,7 +43,7 @@ RATES = (TRUE_RATE, NEW_RATE)
 
 
 @dataclass(frozen=True)
-class Question:
+class StudyQuestion:
     """Something that a study may ask.
 
     Attributes:
@@ -63,34 +63,36 @@ class Question:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-FEW_SHOT = Question(
+FEW_SHOT = StudyQuestion(
     "few_shot", "Few-shot examples, pretrained models", "few-shot examples", ("num_shots",), (RIGHT, MACRO_F1),
     {"method": "pretrained"},
 )  # fmt: skip
-CONTENT = Question("content", "What is memorised", "what is memorised", ("content", "template_loss"), (RIGHT, MACRO_F1))
-STRUCTURE = Question(
+CONTENT = StudyQuestion(
+    "content", "What is memorised", "what is memorised", ("content", "template_loss"), (RIGHT, MACRO_F1)
+)
+STRUCTURE = StudyQuestion(
     "structure", "Structure", "structure", ("allocation", "granularity", "entries_per_group"),
     (ERROR, RIGHT, MACRO_F1), {"method": "memory", "mode": "hard"},
 )  # fmt: skip
-LAYERS = Question("layers", "Layers", "layers", ("layer",), (ERROR, RIGHT, MACRO_F1), {"method": "memory"})
-INDUCTIVE = Question(
+LAYERS = StudyQuestion("layers", "Layers", "layers", ("layer",), (ERROR, RIGHT, MACRO_F1), {"method": "memory"})
+INDUCTIVE = StudyQuestion(
     "alpha_allocation", "Inductive loss: alpha and allocation", "alpha x allocation", ("alpha", "allocation"),
     (ERROR, RIGHT, MACRO_F1, LEAKED), {"method": "memory", "mode": "inductive"},
 )  # fmt: skip
-DOCUMENTS = Question(
+DOCUMENTS = StudyQuestion(
     "documents", INDUCTIVE.section, "number of documents", ("num_documents",), INDUCTIVE.qualities, {"method": "memory"}
 )
-ENTRIES = Question(
+ENTRIES = StudyQuestion(
     "entries", INDUCTIVE.section, "entries of a document", ("entries_per_group",), INDUCTIVE.qualities, INDUCTIVE.about
 )
-MEMORY_SIZE = Question(
+MEMORY_SIZE = StudyQuestion(
     "memory_size", "Size of the memory and clusters", "size of the memory", ("memory_dim",), (ERROR, RIGHT),
     {"method": "memory"},
 )  # fmt: skip
-CLUSTERS = Question(
+CLUSTERS = StudyQuestion(
     "clusters", MEMORY_SIZE.section, "clusters of documents", ("num_clusters",), (ERROR, RIGHT), {"method": "memory"}
 )
-COUNTERFACT = Question("counterfact", "CounterFact", "CounterFact", (), RATES)
+COUNTERFACT = StudyQuestion("counterfact", "CounterFact", "CounterFact", (), RATES)
 
 QUESTIONS = (
     FEW_SHOT, CONTENT, STRUCTURE, LAYERS, INDUCTIVE, DOCUMENTS, ENTRIES, MEMORY_SIZE, CLUSTERS, COUNTERFACT,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from trainables.data.corpus import Corpus, with_subject_pages
@@ -17,9 +15,9 @@ from trainables.data.sources import resolve_sources
 from trainables.data.template import read_templates
 from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
+from trainables.lm.kept_tokens import kept_tokens
 from trainables.lm.segment_texts import SegmentTexts, text_lengths
 from trainables.lm.texts import NO_DOCUMENT, TrainingText
-from trainables.lm.token_files import write_tokens
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
 from trainables.node.cache_dir import cache_dir
@@ -69,15 +67,15 @@ def document_texts(
 ) -> Sequence[TrainingText]:
     """Cut the documents' texts into segments of `segment_tokens`, at most `max_segments` each, no overlap (ours).
 
-    Of more than `HELD_DOCUMENTS` the tokens go to a file of this machine's cache folder that has no name any more once
-    it is mapped: it goes when the process ends, however it ends.
+    Of more than `HELD_DOCUMENTS` the tokens lie in a file of this machine's cache folder, which one process makes.
     """
     if len(documents) > HELD_DOCUMENTS:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="tokens-") as folder:
-            every = (document.text for document in documents)
-            path = Path(folder) / "tokens.arrow"
-            return SegmentTexts(write_tokens(path, every, tokenizer, segment_tokens, max_segments, map_batches))
+
+        def every() -> Iterator[str]:
+            return (document.text for document in documents)
+
+        folder = cache_dir() / "tokens"
+        return SegmentTexts(kept_tokens(folder, every, tokenizer, segment_tokens, max_segments, map_batches))
     texts = []
     for index, document in enumerate(documents):
         for part in segments(tokenizer, document.text, segment_tokens, max_segments):

@@ -13,7 +13,7 @@ import requests
 
 from trainables.data.fetch import CONNECT_S, READ_S, RemoteFile, fetch, sha256_of
 from trainables.data.official import WIKI_PAGES, DataSet, data_cache, data_set
-from trainables.data.online import BUSY_STATUSES, Unreachable, busy_answer, patiently, reason_of, require_online
+from trainables.data.online import BUSY_STATUSES, Unreachable, busy_answer, reason_of, require_online, try_online
 from trainables.data.ready import one_at_a_time, read_manifest
 from trainables.errors import SweepError
 
@@ -26,7 +26,7 @@ HUB_LAYOUT = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataCheck:
     """One thing that was looked at.
 
     Attributes:
@@ -40,7 +40,7 @@ class Finding:
     right: bool | None
 
 
-def check_official(name: str, full: bool = False) -> Iterator[Finding]:
+def check_official(name: str, full: bool = False) -> Iterator[DataCheck]:
     """Compare an official data set with what is pinned; download its small files, and of the large one only its size.
 
     Args:
@@ -70,20 +70,20 @@ def check_official(name: str, full: bool = False) -> Iterator[Finding]:
             except Unreachable:
                 raise
             except SweepError as error:
-                yield Finding(file.url, str(error), False)
+                yield DataCheck(file.url, str(error), False)
             else:
                 yield _checksum(file, files[file.name])
     yield from _facts(found, files)
     if manifest is not None and manifest.pages:
         pages = manifest.pages
-        yield Finding(
+        yield DataCheck(
             f"{name}: evidence pages in {WIKI_PAGES}",
             f"{pages['found']:,} of {pages['wanted']:,}",
             pages["found"] == pages["wanted"],
         )
 
 
-def check_hub(name: str) -> Iterator[Finding]:
+def check_hub(name: str) -> Iterator[DataCheck]:
     """List what a repository of the hub holds of FEVER; of the default one, compare it with the layout assumed.
 
     Raises:
@@ -93,17 +93,17 @@ def check_hub(name: str) -> Iterator[Finding]:
     from trainables.data.hub import hub_files
 
     files = hub_files(name)
-    yield Finding(f"{name}: commit", files.commit, None)
+    yield DataCheck(f"{name}: commit", files.commit, None)
     for what, part in (("train", files.train), ("paper_dev", files.valid), ("pages", files.pages)):
         size = sum(file.size for file in part) / 1e6
         first, last = part[0].path, part[-1].path
         told = first if len(part) == 1 else f"{first} … {last} ({len(part)} files)"
         partial = " (a part of the pages: the others come from the official archive)" if "partial-" in first else ""
         assumed = all(re.fullmatch(HUB_LAYOUT[what], file.path) for file in part) if name == "hub" else None
-        yield Finding(f"{name}: {what}", f"{told}, {size:,.1f} MB{partial}", assumed)
+        yield DataCheck(f"{name}: {what}", f"{told}, {size:,.1f} MB{partial}", assumed)
 
 
-def check_folder(folder: Path) -> Iterator[Finding]:
+def check_folder(folder: Path) -> Iterator[DataCheck]:
     """Verify a folder made by `sweep.data prepare`, every checksum.
 
     Raises:
@@ -111,11 +111,11 @@ def check_folder(folder: Path) -> Iterator[Finding]:
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        yield Finding(str(folder), "not made by `python -m sweep.data prepare`: no manifest.json", False)
+        yield DataCheck(str(folder), "not made by `python -m sweep.data prepare`: no manifest.json", False)
         return
-    yield Finding(f"{folder}: {len(manifest.files)} files", "checksums as in manifest.json", True)
+    yield DataCheck(f"{folder}: {len(manifest.files)} files", "checksums as in manifest.json", True)
     for kind, key in manifest.keys.items():
-        yield Finding(f"{folder}: {kind}", key, data_set(kind).key in (None, key) if kind != "hub" else None)
+        yield DataCheck(f"{folder}: {kind}", key, data_set(kind).key in (None, key) if kind != "hub" else None)
         if kind == "fever":
             names = ("train.jsonl", "paper_dev.jsonl")
             yield from _facts(data_set(kind), {name: folder / name for name in names})
@@ -130,37 +130,37 @@ def _small_file(found: DataSet, file: RemoteFile) -> Path:
         return fetch(file, downloads)
 
 
-def _checksum(file: RemoteFile, path: Path) -> Finding:
+def _checksum(file: RemoteFile, path: Path) -> DataCheck:
     digest = sha256_of(path)
     told = f"{path.stat().st_size:,} bytes, SHA-256 {digest}"
-    return Finding(file.url, told, None if file.sha256 is None else digest == file.sha256)
+    return DataCheck(file.url, told, None if file.sha256 is None else digest == file.sha256)
 
 
-def _size(file: RemoteFile) -> Finding:
+def _size(file: RemoteFile) -> DataCheck:
     require_online(file.url, file.name, "connect this machine")
 
-    def ask() -> Finding:
+    def ask() -> DataCheck:
         try:
             answer = requests.head(file.url, timeout=(CONNECT_S, READ_S), allow_redirects=True)
         except requests.RequestException as error:
-            return Finding(file.url, f"cannot be asked for ({reason_of(error)})", False)
+            return DataCheck(file.url, f"cannot be asked for ({reason_of(error)})", False)
         if answer.status_code in BUSY_STATUSES:
             raise busy_answer(answer.status_code, answer.headers.get("Retry-After"))
         length = answer.headers.get("Content-Length", "")
         if not answer.ok or not length.isdigit():
-            return Finding(file.url, f"answers {answer.status_code} {answer.reason}, no size", False)
+            return DataCheck(file.url, f"answers {answer.status_code} {answer.reason}, no size", False)
         told = f"{int(length):,} bytes on the server (checksum: --full)"
-        return Finding(file.url, told, None if file.size is None else int(length) == file.size)
+        return DataCheck(file.url, told, None if file.size is None else int(length) == file.size)
 
-    return patiently(file.name, ask)
+    return try_online(file.name, ask)
 
 
-def _facts(found: DataSet, files: dict[str, Path]) -> Iterator[Finding]:
+def _facts(found: DataSet, files: dict[str, Path]) -> Iterator[DataCheck]:
     counts = _fever_counts(files) if found.name == "fever" else _counterfact_counts(files)
     for name, count in counts.items():
         known = found.facts.get(name)
         told = f"{count:,}" if known in (None, count) else f"{count:,} where {known:,} are known"
-        yield Finding(f"{found.name}: {name}", told, None if known is None else count == known)
+        yield DataCheck(f"{found.name}: {name}", told, None if known is None else count == known)
 
 
 def _fever_counts(files: dict[str, Path]) -> dict[str, int]:

@@ -33,7 +33,7 @@ def check_trials(trials: Iterable[tuple[TrialSpec, ModelCard]], added: Iterable[
     trials = list(trials)
     notes: list[str] = []
     if not all(card.is_sample for _, card in trials):  # sample models are made, not read
-        from trainables.lm.check import check_models
+        from trainables.lm.model_check import check_models
 
         notes = check_models(card for _, card in trials)
     for model in dict.fromkeys(spec.model for spec, _ in trials):

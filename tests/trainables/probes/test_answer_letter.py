@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.lm.tokens import encode
-from trainables.probes.answers import ContinuationDecoder, could_become_answer, parse_answer
+from trainables.probes.answer_letter import ContinuationDecoder, could_become_answer, parse_answer
 
 
 @pytest.mark.parametrize(
