@@ -34,13 +34,12 @@ class Claims:
 
     def take(self, trial: str) -> str:
         """Claim a trial; return an empty string if it is ours, else the sweep that is running it."""
+        if self._put(trial):  # nearly always: no claim is there
+            return ""
         with self._alone():
             for _ in range(_TRIES):
-                try:
-                    self._storage.put_if_absent(_path(trial), json.dumps(self._mine).encode())
+                if self._put(trial):
                     return ""
-                except ChangedMeanwhile:
-                    pass
                 try:
                     text, version = self._storage.read_version(_path(trial))
                 except FileNotFoundError:
@@ -61,6 +60,14 @@ class Claims:
         """Give a claim of ours back."""
         Storage.delete(self._storage, _path(trial))
 
+    def _put(self, trial: str) -> bool:
+        """Claim a trial that nobody has claimed; False where there is a claim."""
+        try:
+            self._storage.put_if_absent(_path(trial), json.dumps(self._mine).encode())
+        except ChangedMeanwhile:
+            return False
+        return True
+
     def _replace(self, trial: str, version: str) -> None:
         """Take over a claim whose owner is gone."""
         text = json.dumps(self._mine).encode()
@@ -71,7 +78,11 @@ class Claims:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one process at a time look at claims in a folder, which has no conditional puts on a version."""
+        """Let one process at a time look at claims that are there: a folder has no conditional puts on a version.
+
+        A claim that is not there needs no lock: of several processes that make it at once, one succeeds, and whoever
+        is being replaced is dead and takes nothing away meanwhile.
+        """
         if not self._storage.is_local:
             yield
             return

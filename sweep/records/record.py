@@ -242,6 +242,11 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
 
 def plain(value: Any) -> Any:
     """Return a value as plain JSON: not finite numbers become None, numpy scalars become Python's."""
+    kind = type(value)
+    if kind is float:  # nearly all that curves hold
+        return value if math.isfinite(value) else None
+    if kind is int or kind is str or value is None:
+        return value
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

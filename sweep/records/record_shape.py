@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 Check = Callable[[Any], bool]
+_NUMBERS = (int, float)
 
 
 def wrong_part(record: Mapping[str, Any]) -> str:
@@ -50,10 +51,15 @@ def _all(check: Check) -> Check:
 
 
 def _curve(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(point, list) and len(point) == 2 and is_number(point[0]) and _number_or_none(point[1])
-        for point in value
-    )
+    if not isinstance(value, list):
+        return False
+    for point in value:
+        if not (isinstance(point, list) and len(point) == 2):
+            return False
+        at, reached = point
+        if not (type(at) in _NUMBERS or is_number(at)) or not (type(reached) in _NUMBERS or _number_or_none(reached)):
+            return False
+    return True
 
 
 def _file(value: Any) -> bool:

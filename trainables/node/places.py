@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -41,7 +41,7 @@ class FolderPlace:
     def create(self, path: str, data: bytes) -> str:
         """Write a file that must not be there, and return its version."""
         self._put(path, data, _link)
-        return self.read(path)[1]
+        return _file_version(os.stat(self._at(path)))
 
     def update(self, path: str, data: bytes, version: str) -> str:
         """Write a file that must be of a version, and return the new one."""
@@ -90,13 +90,9 @@ class FolderPlace:
         """Write beside the target and flush to the disk; `settle` then makes it the target in one step."""
         target = self._at(path)
         folder, name = os.path.split(target)
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except FileExistsError as error:  # a file where a folder is to be: nobody's conditional put
-            raise NotADirectoryError(error.errno, "a file is in the way") from None
         temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
         try:
-            with open(temporary, "xb") as stream:  # mode and group as umask and folder have it
+            with _opened(temporary, folder) as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -184,6 +180,19 @@ class ObjectPlace:
 
     def _key(self, path: str) -> str:
         return "/".join(filter(None, (self._prefix, path)))
+
+
+def _opened(path: str, folder: str) -> BinaryIO:
+    """Open a new file, with mode and group as umask and folder have it; a folder is made only where it is missing."""
+    try:
+        return open(path, "xb")
+    except FileNotFoundError:
+        pass
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:  # a file where a folder is to be: nobody's conditional put
+        raise NotADirectoryError(error.errno, "a file is in the way") from None
+    return open(path, "xb")
 
 
 def _file_version(found: os.stat_result) -> str:

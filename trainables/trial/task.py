@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from trainables.trial.asking import Asking, own_askings
@@ -42,7 +42,7 @@ class TrialTask:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as it travels to a worker."""
         askings = None if self.askings is None else [asking.to_dict() for asking in self.askings]
-        return {**asdict(self), "askings": askings, "start": list(self.start)}
+        return {**vars(self), "spec": dict(vars(self.spec)), "askings": askings, "start": list(self.start)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialTask:

@@ -18,7 +18,7 @@ from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
 from sweep.running.ray_nodes import Nodes
 from sweep.running.ray_packs import KEPT_S, KeptProcesses
-from sweep.running.ray_tune import PackResources, RayTune, keep_keys_from_tune
+from sweep.running.ray_tune import PackResources, RayTune, ReportsCallback, keep_keys_from_tune
 from tests.rows import OpenRow
 
 PLACE = "MEMORY_SWEEP_TEST_STARTED"
@@ -42,6 +42,27 @@ class SlowToStart(tune.Trainable):  # type: ignore[misc]
         return {"progress": {}, "results": [], "done": True, "node": "n", "process": os.getpid()}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+    def load_checkpoint(self, checkpoint: Any) -> None: ...
+
+
+class Keeping(tune.Trainable):  # type: ignore[misc]
+    """Has three epochs, and notes each time that it is to keep a checkpoint, with the epoch."""
+
+    def setup(self, config: dict[str, Any], secrets: Mapping[str, str] | None = None) -> None:
+        self.epoch = 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        self.epoch += 1
+        return {"epoch": self.epoch, "progress": {}, "results": [], "done": self.epoch == 3, "node": "n", "process": 1}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        with open(os.environ[PLACE], "a") as file:
+            file.write(f"{self.epoch} ")
 
     def load_checkpoint(self, checkpoint: Any) -> None: ...
 
@@ -92,6 +113,52 @@ def test_a_process_that_starts_gets_its_pack_though_others_are_free_sooner(
     with executor.session(SweepStorage(str(tmp_path / "out"))):
         executor.run(packs)  # type: ignore[arg-type]
     assert len(packs.processes) == 2 and packs.left
+
+
+class ThenStops(Packs):
+    """Hands out three packs one after the other, and is stopping once the last has reported its first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.reports = 0
+
+    def next_pack(self) -> HandedPack | None:
+        if self.over:
+            return None
+        self.left -= 1
+        return HandedPack(str(self.left), {})
+
+    @property
+    def over(self) -> bool:
+        return not self.left
+
+    def report(self, pack: str, report: Mapping[str, Any]) -> None:
+        self.reports += 1
+        self.stopping = "asked to" if self.reports >= 7 else ""
+
+
+@pytest.mark.slow
+def test_a_pack_is_asked_to_keep_a_checkpoint_where_it_is_stopped_and_not_where_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, str(tmp_path / "kept"))
+    executor = RayTune(WorkerSettings("cpu"), PackResources(gpus=0, max_concurrent=1), trainable=Keeping)
+    packs = ThenStops()
+    with executor.session(SweepStorage(str(tmp_path / "out"))):
+        executor.run(packs)  # type: ignore[arg-type]
+    assert packs.reports == 8  # of the last pack's first epoch Tune has decided before it is passed on
+    assert (tmp_path / "kept").read_text().split() == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("stopping", "failure", "kept"), [("", None, False), ("asked", None, True), ("asked", {"kind": "bug"}, False)]
+)
+def test_a_report_of_a_sweep_that_stops_asks_for_a_checkpoint(stopping: str, failure: Any, kept: bool) -> None:
+    packs = Packs(1)
+    packs.stopping = stopping
+    result = {"failure": failure, "epoch": 1}
+    ReportsCallback(packs, {}, False).on_trial_result(1, [], None, result)  # type: ignore[arg-type]
+    assert result.get("should_checkpoint", False) is kept
 
 
 class SlowToStep(SlowToStart):

@@ -100,6 +100,20 @@ def test_what_is_made_comes_in_order_and_whole(map_batches: MapBatches, monkeypa
     assert numbers(map_batches(make, tables[:1])) == [0, 100, 200, 100]
 
 
+@pytest.mark.slow
+def test_the_first_piece_comes_first_though_it_is_made_last(one_raylet: None, tmp_path: Path) -> None:
+    def make(table: pa.Table) -> Iterator[pa.Table]:
+        import time
+
+        (number,) = table.column("x").to_pylist()
+        while number == 0 and not (tmp_path / "1").exists():
+            time.sleep(0.02)
+        yield table
+        (tmp_path / str(number)).touch()
+
+    assert numbers(RayDataMap()(make, [pa.table({"x": [place]}) for place in range(4)])) == [0, 1, 2, 3]
+
+
 def test_a_corpus_is_prepared_alike(map_batches: MapBatches, small: None, tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
