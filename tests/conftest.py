@@ -144,6 +144,20 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> 
     return folders
 
 
+@pytest.fixture(scope="session")
+def untaught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for `MEMORY_SWEEP_CACHE`, with the two sample models after a few steps instead of a minute's."""
+    from trainables.data.sample.facts import SAMPLE_VERSION
+    from trainables.lm.sample.configs import SAMPLE_MODELS
+    from trainables.lm.sample.train import Recipe, make_sample_model
+
+    cache = tmp_path_factory.mktemp("untaught")
+    for name in SAMPLE_MODELS:
+        few = Recipe(seed_steps=3, grown_steps=2, batch_size=2, tokenizer_texts=100)
+        make_sample_model(name, cache / f"{name}-v{SAMPLE_VERSION}", few)
+    return cache
+
+
 BASE: dict[str, Any] = {
     "model": "llama2-7b", "data": "hub", "content": "document+template", "num_documents": 5, "num_clusters": 2,
     "segment_tokens": 24, "max_segments": 2, "layer": 1, "memory_dim": 32, "allocation": "simset2",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sweep.records.sweep_storage import SweepStorage
 from sweep.running.ledger import Ledger
 from sweep.running.pack_queue import Packing
 from trainables.adapters.registry import ADAPTERS
+from trainables.lm.weights import model_folder, tokenizer_folder
 from trainables.pack.process_cache import ProcessCache
 from trainables.pack.worker import PackWork, library_versions
 
@@ -23,8 +24,15 @@ SPACES = sorted(p for p in (Path(__file__).parents[2] / "search_spaces").glob("*
 
 
 @pytest.fixture(scope="module")
-def cache() -> ProcessCache:
-    return ProcessCache(torch.device("cpu"), None)
+def cache(untaught: Path) -> Iterator[ProcessCache]:
+    """Of a process whose sample models know nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMORY_SWEEP_CACHE", str(untaught))
+        for looked_up in (model_folder, tokenizer_folder):
+            looked_up.cache_clear()
+        yield ProcessCache(torch.device("cpu"), None)
+    for looked_up in (model_folder, tokenizer_folder):
+        looked_up.cache_clear()
 
 
 def run_here(
@@ -69,7 +77,7 @@ def check_run(path: Path, storage: SweepStorage, cache: ProcessCache, settings: 
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-@pytest.mark.thorough(beside="test_stages_draws_sets_and_all_weights_run_to_their_end_on_models_that_know_nothing")
+@pytest.mark.thorough(beside="test_stages_draws_sets_and_all_weights_run_to_their_end")
 def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: ProcessCache) -> None:
     check_run(path, SweepStorage(str(tmp_path)), cache)
 
@@ -77,9 +85,8 @@ def test_the_small_form_runs_to_its_end(path: Path, tmp_path: Path, cache: Proce
 @pytest.mark.parametrize(
     ("name", "settings"), [("inductive", ()), ("tune_alpha", ()), ("structure", ("layer=2",)), ("full_update", ())]
 )
-def test_stages_draws_sets_and_all_weights_run_to_their_end_on_models_that_know_nothing(
+def test_stages_draws_sets_and_all_weights_run_to_their_end(
     name: str, settings: Sequence[str], tmp_path: Path, cache: ProcessCache, tiny_models: dict[str, Path]
 ) -> None:
-    """The sample models of the small forms take a minute to be trained."""
     path = next(path for path in SPACES if path.stem == name)
     check_run(path, SweepStorage(str(tmp_path)), cache, [f"model={tiny_models['llama']}", *settings])

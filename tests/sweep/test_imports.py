@@ -49,7 +49,10 @@ def test_what_a_part_of_the_driver_imports(code: str, needed: set[str]) -> None:
 
 
 @pytest.mark.thorough(beside="test_what_a_part_of_the_driver_imports")
-def test_a_run_with_nothing_to_do_imports_neither_mlflow_nor_what_makes_a_report(tmp_path: Path) -> None:
+def test_a_run_with_nothing_to_do_imports_neither_mlflow_nor_what_makes_a_report(
+    tmp_path: Path, untaught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_SWEEP_CACHE", str(untaught))
     call = f"['sample', '--small', '--executor', 'local', '--stage', 'layer_selection', '--storage', '{tmp_path}']"
     code = (
         "from sweep.run import app; from typer.testing import CliRunner\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Callable
 
@@ -20,8 +21,8 @@ def test_dots_come_while_nothing_is_said_and_never_stand_in_a_line(wait_until: C
             threading.Event().wait(0.2)
             assert shown.getvalue() == before
         wait_until(lambda: shown.getvalue() != before)
-    first, dots, second, more, *rest = shown.getvalue().split("\n")
-    assert (first, second) == ("starting", "started") and set(dots) == set(more) == {"."} and rest == [""]
+    dots = r"\.[.\n]*\n"  # on a busy machine some lines of them
+    assert re.fullmatch(rf"starting\n{dots}started\n{dots}", shown.getvalue())
     after = shown.getvalue()
     threading.Event().wait(0.1)
     assert shown.getvalue() == after, "nothing comes when it is over"

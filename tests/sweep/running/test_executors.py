@@ -168,6 +168,13 @@ def start(ready: Any, space: Space, tmp_path: Path) -> Open:
     return open_run
 
 
+@pytest.fixture(scope="module")
+def ran(ready: Any, space: Space, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Record]]:
+    """A run of `space` to its end, and its records."""
+    run = Run(*ready, space, tmp_path_factory.mktemp("ran") / "out")
+    return run, run.go()
+
+
 RESULTS: dict[str, dict[str, Any]] = {}
 
 
@@ -197,9 +204,10 @@ def longer(space: Space, epochs: int) -> Space:
     return replace(space, fixed={**space.fixed, "epochs": epochs})
 
 
-def test_stages_open_and_results_are_the_same_whatever_executes_them(start: Open, request: Any) -> None:
-    run = start()
-    found = run.go()
+def test_stages_open_and_results_are_the_same_whatever_executes_them(
+    ran: tuple[Run, dict[str, Record]], request: Any
+) -> None:
+    run, found = ran
     assert len(found) == 3 and {record["status"] for record in found.values()} == {"done"}
     assert run.ledger.exhausted and run.ledger.outcome()["missing"] == 0 and not run.checkpoints
     assert any(line.startswith("chosen: layer") for line in run.said)
@@ -211,11 +219,10 @@ def test_stages_open_and_results_are_the_same_whatever_executes_them(start: Open
     assert all(same(first, other) for other in others)
 
 
-@pytest.mark.thorough(only=("ray",))
-def test_what_is_recorded_is_not_run_again(start: Open) -> None:
-    start().go()
-    again = start()
-    assert again.go() and again.heard.began == []
+def test_what_is_recorded_is_not_run_again(ran: tuple[Run, dict[str, Record]], ready: Any, space: Space) -> None:
+    run, found = ran
+    again = Run(*ready, space, Path(run.storage.uri))
+    assert again.go() == found and again.heard.began == []
 
 
 @pytest.mark.thorough(only=("ray",))

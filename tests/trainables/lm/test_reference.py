@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.adapters.memory.bank import Memory
 from trainables.errors import ConfigError
-from trainables.lm.card import model_card
+from trainables.lm.card import ModelCard
 from trainables.lm.reference import WholeModel, attach_memory
 
 
@@ -41,13 +42,15 @@ def test_every_row_of_the_batch_gets_the_memory(as_tuple: bool) -> None:
 @pytest.mark.parametrize(
     ("width", "layer", "told"),
     [
-        (24, 1, "the memory is for hidden states of 24 numbers, those of LlamaForCausalLM have 64"),
-        (64, 9, r"layer=9: LlamaForCausalLM has blocks 0 to 7"),
-        (64, -1, r"layer=-1: LlamaForCausalLM has blocks 0 to 7"),
+        (24, 1, "the memory is for hidden states of 24 numbers, those of LlamaForCausalLM have 32"),
+        (32, 9, r"layer=9: LlamaForCausalLM has blocks 0 to 3"),
+        (32, -1, r"layer=-1: LlamaForCausalLM has blocks 0 to 3"),
     ],
 )
-def test_a_model_that_the_memory_does_not_fit_is_told_in_one_line(width: int, layer: int, told: str) -> None:
-    model = WholeModel(model_card("sample-llama", "main"), torch.float32, "cpu").model
+def test_a_model_that_the_memory_does_not_fit_is_told_in_one_line(
+    make_model: Callable[..., ModelCard], width: int, layer: int, told: str
+) -> None:
+    model = WholeModel(make_model(), torch.float32, "cpu").model
     with pytest.raises(ConfigError, match=told):
         attach_memory(model, Memory(width, 8), layer)
-    attach_memory(model, Memory(64, 8), 1).remove()
+    attach_memory(model, Memory(32, 8), 1).remove()
