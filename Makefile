@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+# a file at a time, in the order of tests/tiers.py
+SIDE_BY_SIDE = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 STORAGE ?= outputs
 TORCH_INDEX ?=
 USUAL_INDEX := the usual index, on Linux with CUDA: several GB (a CPU build: see TORCH_INDEX in README.md)
@@ -34,11 +36,11 @@ demo: install
 	$(BIN)/python -m sweep.run search_spaces/sample.py --storage $(STORAGE)
 
 test: install
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # those that take long and have a cheaper one beside them in the default tests (tests/tiers.py)
 test-thorough: install
-	$(BIN)/python -m pytest --only-thorough -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --only-thorough $(SIDE_BY_SIDE)
 
 # all of these and the slow ones: several raylets, a real MLflow server, its pages in Chromium, all sample models
 test-all: install
@@ -50,7 +52,7 @@ test-faults: install
 
 # the default tests with the oldest version of each direct dependency that pyproject.toml allows
 test-lower: $(LOWER)/.installed
-	$(LOWER)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(LOWER)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 $(LOWER)/.installed: install pyproject.toml
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)

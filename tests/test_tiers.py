@@ -62,3 +62,11 @@ def test_a_mark_that_leaves_nothing_in_its_place_is_refused(tmp_path: Path, mark
     more = f'\n@pytest.mark.thorough({mark})\n@pytest.mark.parametrize("name", ["a"])\ndef test_more(name): pass\n'
     done = collected(tmp_path, TESTS + more)
     assert done.returncode and "test_more" in done.stderr and told in done.stderr, done.stdout + done.stderr
+
+
+def test_files_that_take_longest_are_there_and_begin_first() -> None:
+    from tests.tiers import LONG_FIRST, place_of
+
+    assert [file for file in LONG_FIRST if not (ROOT / file).is_file()] == []
+    places = [place_of(file) for file in (*(ROOT / file for file in LONG_FIRST), Path(__file__), Path("/elsewhere.py"))]
+    assert places == [*range(len(LONG_FIRST)), len(LONG_FIRST), len(LONG_FIRST)]

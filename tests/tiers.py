@@ -5,6 +5,8 @@
     @pytest.mark.thorough(but=("memory", "lora"))     with all parameters but these
 
 `make test` runs without them, `make test-thorough` (`--only-thorough`) runs them alone; CI runs both.
+
+Also which files begin first.
 """
 
 from __future__ import annotations
@@ -17,6 +19,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+LONG_FIRST = (
+    "tests/sweep/running/test_executors.py",
+    "tests/sweep/test_run.py",
+    "tests/search_spaces/test_small_runs.py",
+    "tests/trainables/pack/test_fields.py",
+    "tests/trainables/lm/test_families.py",
+    "tests/sweep/test_asking.py",
+    "tests/trainables/adapters/test_conformance.py",
+    "tests/sweep/test_kept_files.py",
+)
+"""The files that take longest: of several processes none is left with one of them when the others are done.
+
+With `--no-loadscope-reorder`: by itself pytest-xdist begins with the files of most tests, and ends with those of few
+long ones.
+"""
 LEFT_OUT = {"thorough", "slow", "cluster", "gpu", "browser", "real_data"}
 
 
@@ -34,6 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         deselected = [item for item in items if (item in out) != (wanted == "only")]
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if (item in out) == (wanted == "only")]
+    items.sort(key=lambda item: place_of(item.path))
+
+
+def place_of(file: Path) -> int:
+    """Return the place of a file in the order in which they begin; those that are not long share the last."""
+    name = file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else ""
+    return LONG_FIRST.index(name) if name in LONG_FIRST else len(LONG_FIRST)
 
 
 def _means(item: pytest.Item, mark: pytest.Mark) -> bool:
