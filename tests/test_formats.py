@@ -35,7 +35,7 @@ from trainables.trial.canonical import canonical
 from trainables.trial.identity import identity, trial_id
 from trainables.trial.making import make_spec
 
-FORMATS = sorted(path for path in (Path(__file__).parent / "data" / "formats").iterdir() if path.is_dir())
+FORMATS = sorted(path for path in (Path(__file__).parent / "data" / "formats").iterdir() if path.name.isdigit())
 STATUSES = {
     "f9cf2ffe886822fb": "done",
     "2dbc1899e47e19df": "done",

@@ -18,6 +18,9 @@ COMMAND = re.compile(r"python -m (sweep\.\w+)([^\n`']*)")
 ROOT = Path(__file__).resolve().parents[2]
 
 
+FILES = sorted(path for path in (ROOT / "infra").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -29,9 +32,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _commands() -> list[Any]:
     found = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "infra").rglob("*"))]:
-        if not path.is_file():
-            continue
+    for path in [ROOT / "README.md", *FILES]:
         texts = [path.read_text().replace("\\\n", " ")]
         if path.suffix == ".yaml":
             texts = [text for document in yaml.safe_load_all(texts[0]) for text in _strings(document)]
@@ -70,11 +71,10 @@ def test_the_commands_are_found() -> None:
 
 def test_the_readme_names_every_file(infra: Path) -> None:
     readme = (infra / "README.md").read_text()
-    files = [path for path in infra.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert not [path.name for path in files if path.name not in readme and path.suffix not in (".md", ".dockerignore")]
+    assert not [path.name for path in FILES if path.name not in readme and path.suffix not in (".md", ".dockerignore")]
 
 
-@pytest.mark.parametrize("path", [p for p in sorted((ROOT / "infra").rglob("*")) if p.is_file()], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_starts_ray_says_how_it_authenticates(path: Path) -> None:
     text = path.read_text()
     if re.search(r"ray (start|symmetric-run|job submit)|kind: RayJob", text) and path.suffix != ".py":
