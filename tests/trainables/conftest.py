@@ -40,9 +40,16 @@ def toys() -> None:
     PROBES.add(_load("probes/recital.py").RecitalPlan)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the conformance suites on a GPU too, with `-m gpu`."""
+    if metafunc.module.__name__.endswith("test_conformance") and "process_cache" in metafunc.fixturenames:
+        devices = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+        metafunc.parametrize("process_cache", devices, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def process_cache() -> ProcessCache:
-    return ProcessCache(torch.device("cpu"), 10**9)
+def process_cache(request: pytest.FixtureRequest) -> ProcessCache:
+    return ProcessCache(torch.device(getattr(request, "param", "cpu")), 10**9)
 
 
 @pytest.fixture(scope="session")

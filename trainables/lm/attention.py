@@ -2,8 +2,9 @@
 
 The blocks' other parts look at one token at a time, so they need not know where a text ends: the tokens of many
 texts go through them as one matrix, and only attention looks at the texts one by one. Texts of one length that
-stand together share a call; on a GPU, where a call costs more than the padding, all texts do. Sliding windows count by
-positions within a text, in trees too.
+stand together share a call; on a GPU, where a call costs more than the padding, all texts do: without padding where
+flash attention can be told where each text starts, else padded. Sliding windows count by positions within a text, in
+trees too.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from trainables.lm.gathered_rows import Padding
+from trainables.lm.transfer import sent
 
 NAME = "text_by_text"
 """What `attn_implementation` is to be. Masks are taken as they come (None or `[rows, 1, seq, seq]`)."""
@@ -28,6 +32,9 @@ NAME = "text_by_text"
 AT_ONCE = ("cuda",)
 """Kinds of devices on which texts of several lengths share a call, padded. On a CPU a call of each length is faster: a
 call costs little there, and padding is computed (`python -m benchmarks parts`, no padding)."""
+
+FLASH_DTYPES, FLASH_HEAD_DIM, FLASH_CAPABILITY = (torch.bfloat16, torch.float16), 256, (8, 0)
+"""What flash attention takes: types of numbers, the widest head (a multiple of 8), the oldest GPU (its own limits)."""
 
 _seen: ContextVar[dict[int, int | None] | None] = ContextVar("windows_seen", default=None)
 
@@ -45,11 +52,19 @@ class TextRow:
         self.lengths, self._device = tuple(lengths), device
         self.at_once = device.type in AT_ONCE and len(set(self.lengths)) > 1
         self._masks: dict[int, Tensor] = {}
+        self._starts: dict[int, Tensor] = {}
 
     @cached_property
     def padding(self) -> Padding:
         """The texts as rows of one width: made once for all blocks."""
         return Padding.of_texts(self.lengths, self._device)
+
+    def starts(self, rows: int) -> Tensor:
+        """Return where each text of some such rows starts, and the end, int32: made once for all blocks."""
+        if rows not in self._starts:
+            ends = np.cumsum([0, *self.lengths * rows], dtype=np.int32)
+            self._starts[rows] = sent(ends, self._device)
+        return self._starts[rows]
 
     def within(self, window: int, query: Tensor, key: Tensor) -> Tensor:
         """Return the mask of a sliding window over padded texts: made once for all blocks that have it."""
@@ -92,6 +107,8 @@ def text_by_text(
         if sliding_window is not None and key.shape[2] > sliding_window:
             attention_mask = _within(sliding_window, query, key, attention_mask, depths)
         return _attend(module, query, key, value, attention_mask, settings), None
+    if lengths.at_once and _flash_can(query, settings):
+        return _without_padding(query, key, value, lengths, sliding_window, settings), None
     if lengths.at_once:
         return _padded(module, query, key, value, lengths, sliding_window, settings), None
     outputs, start = [], 0
@@ -109,6 +126,38 @@ def text_by_text(
         outputs.append(out.reshape(len(query), count * length, *out.shape[2:]))
         start = end
     return torch.cat(outputs, dim=1), None
+
+
+def _flash_can(query: Tensor, settings: dict[str, Any]) -> bool:
+    """Say whether flash attention computes this."""
+    if query.device.type != "cuda" or query.dtype not in FLASH_DTYPES:
+        return False
+    if settings.get("softcap") is not None or settings.get("s_aux") is not None or settings.get("dropout"):
+        return False
+    width = query.shape[-1]
+    return width % 8 == 0 and width <= FLASH_HEAD_DIM and _has_flash(query.device)
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    return (
+        torch.backends.cuda.is_flash_attention_available()
+        and torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
+    )
+
+
+def _without_padding(
+    query: Tensor, key: Tensor, value: Tensor, texts: TextRow, window: int | None, settings: dict[str, Any]
+) -> Tensor:
+    """Return what `text_by_text` returns, from one call that is told where each text starts."""
+    starts, longest = texts.starts(len(query)), max(texts.lengths)
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    told: dict[str, Any] = {"scale": settings.get("scaling"), "window_size": (-1 if window is None else window - 1, 0)}
+    if query.shape[2] != key.shape[2]:
+        told["enable_gqa"] = True
+    rows = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    out = cast("Tensor", varlen_attn(*rows, starts, starts, longest, longest, **told))
+    return out.view(*query.shape[:3], value.shape[-1])
 
 
 def _padded(

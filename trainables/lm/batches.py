@@ -166,7 +166,7 @@ class TextBatches:
     def _states(self, indices: Sequence[int]) -> Tensor:
         """Return the states of some texts one after the other, on the device."""
         states = [self.hidden[i] for i in indices]
-        if self.device.type == "cpu" or states[0].device == self.device:
+        if states[0].device.type == self.device.type:
             return torch.cat(states)
         pinned = torch.empty(sum(map(len, states)), *states[0].shape[1:], dtype=states[0].dtype, pin_memory=True)
         return torch.cat(states, out=pinned).to(self.device, non_blocking=True)
