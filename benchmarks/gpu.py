@@ -17,6 +17,7 @@ from typing import Annotated
 import torch
 import typer
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import OUT, TOLERANCE, OutFile, Table, check_close, keep
 from benchmarks.launches import as_on_a_gpu, launches
@@ -24,6 +25,7 @@ from benchmarks.random_model import PlainTraining, RandomModel
 from trainables.errors import ConfigError
 from trainables.lm.aliases import MODELS, Alias
 from trainables.lm.placement import free_memory
+from trainables.lm.recorded import CudaGraphs, Recordings
 
 DEPTH = 0.75
 """Where the memory is, as in the study's own trials."""
@@ -32,6 +34,8 @@ TOKENS = (64, 128, 256)
 """Mean tokens of the four texts of a step."""
 DIMS = (128, 4096)
 SIZES = (1, 2, 4, 8, 16)
+STEPS = 4
+"""Steps whose losses are compared: more than are taken before a pass is recorded (`recorded.USES_BEFORE`)."""
 LEAST_S = 0.3
 """Seconds of steps that make one figure (ours: 90 figures in two minutes)."""
 TARGETS = (
@@ -85,22 +89,43 @@ def peak_bytes(device: torch.device) -> Iterator[dict[str, float]]:
         found["peak_bytes"] = float(torch.cuda.max_memory_allocated(device))
 
 
-def ours(model: RandomModel, members: int, memory_dim: int, least_s: float) -> tuple[Table, list[float]]:
-    """Train a pack; return its figures, and the first member's loss in each of three steps."""
+def busy(step: Callable[[], object], device: torch.device) -> Table:
+    """Return how many kernels a step has on a GPU and how long they compute; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
+        step()
+        wait(device)
+    kernels = [event for event in found.events() or () if event.device_type.name == "CUDA"]
+    return {"kernels": len(kernels), "busy_s": sum(event.device_time for event in kernels) / 1e6}
+
+
+def ours(
+    model: RandomModel, members: int, memory_dim: int, least_s: float, recorded: bool = True
+) -> tuple[Table, list[float]]:
+    """Train a pack; return its figures, and the first member's loss in each of its first steps."""
     with peak_bytes(model.device) as peak, model.attending("text_by_text"):
         pack = model.pack(members, memory_dim)
+        pack.upper.recordings = Recordings(CudaGraphs() if recorded and model.device.type == "cuda" else None)
         finite = torch.ones(members, dtype=torch.bool, device=model.device)
         places = range(len(model.texts))
 
         def step() -> Tensor:
             return pack.training.step(pack.states[pack.layer].train.batch(places), finite).objective
 
-        losses = [float(step()[0]) for _ in range(3)]
-        count = launches(step).total()
+        losses = [float(step()[0]) for _ in range(STEPS)]
+        count, told = launches(step).total(), busy(step, model.device)
         taken = seconds_a_step(step, model.device, least_s)
         flops = members * pack.train_flops(1)
     tokens = members * sum(map(len, model.texts))
-    return {"tokens_per_s": tokens / taken, "launches": count, "flop_per_s": flops / taken, **peak}, losses
+    return {
+        "tokens_per_s": tokens / taken,
+        "launches": count,
+        "flop_per_s": flops / taken,
+        "step_s": taken,
+        **told,
+        **peak,
+    }, losses
 
 
 def plain(model: RandomModel, memory_dim: int, least_s: float, lora: bool = False) -> tuple[Table, list[float]]:
@@ -108,12 +133,13 @@ def plain(model: RandomModel, memory_dim: int, least_s: float, lora: bool = Fals
     with peak_bytes(model.device) as peak, model.attending("sdpa"):
         training = PlainTraining(model, memory_dim, lora)
         try:
-            losses = [float(training.step()) for _ in range(3)]
-            count = launches(training.step).total()
+            losses = [float(training.step()) for _ in range(STEPS)]
+            count, told = launches(training.step).total(), busy(training.step, model.device)
             taken = seconds_a_step(training.step, model.device, least_s)
         finally:
             training.end()
-    return {"tokens_per_s": sum(map(len, model.texts)) / taken, "launches": count, **peak}, losses
+    speed = sum(map(len, model.texts)) / taken
+    return {"tokens_per_s": speed, "launches": count, "step_s": taken, **told, **peak}, losses
 
 
 def processes(count: int, arguments: Sequence[str]) -> float:
@@ -181,16 +207,17 @@ def compare(name: str, tiny: bool, tokens: Sequence[int], dims: Sequence[int], s
         model.draw_texts(lengths_of(mean))
         for dim in dims:
             rival, expected = plain(model, dim, least_s)
-            row: Table = {"tokens": 4 * mean, "memory_dim": dim, "plain": rival, "ours": {}}
+            row: Table = {"tokens": 4 * mean, "memory_dim": dim, "plain": rival, "ours": {}, "kernel_by_kernel": {}}
             for members in sizes:
-                free_memory(device)
-                try:
-                    found, losses = ours(model, members, dim, least_s)
-                except torch.cuda.OutOfMemoryError:
-                    break
-                check_close(f"{name}, K = {members}", "losses", losses, expected, TOLERANCE[str(dtype)[6:]])
-                found["share_of_matmul"] = found["flop_per_s"] / speed
-                row["ours"][str(members)] = found
+                for arm, recorded in (("ours", True), ("kernel_by_kernel", False)):
+                    free_memory(device)
+                    try:
+                        found, losses = ours(model, members, dim, least_s, recorded)
+                    except torch.cuda.OutOfMemoryError:
+                        break
+                    check_close(f"{name}, {arm}, K = {members}", "losses", losses, expected, TOLERANCE[str(dtype)[6:]])
+                    found["share_of_matmul"] = found["flop_per_s"] / speed
+                    row[arm][str(members)] = found
             rows.append(row)
         free_memory(device)
         rows[-1]["peft_lora"], _ = plain(model, dims[0], least_s, lora=True)
@@ -208,7 +235,10 @@ def lines(table: Table) -> list[str]:
         rival = row["plain"]
         shown.append(f"  {row['tokens']} tokens a step, {row['memory_dim']} entries")
         shown.append(_line("plain", rival, rival))
-        shown += [_line(f"ours, K = {members}", found, rival) for members, found in row["ours"].items()]
+        for members, found in row["ours"].items():
+            shown.append(_line(f"ours, K = {members}", found, rival))
+            if members in row["kernel_by_kernel"]:
+                shown.append(_line("  not recorded", row["kernel_by_kernel"][members], rival))
         if "peft_lora" in row:
             shown.append(_line("peft LoRA, rank 8", row["peft_lora"], rival))
         if "processes" in row:
@@ -221,13 +251,18 @@ def _line(name: str, found: Table, rival: Table) -> str:
         f"{found['tokens_per_s']:12,.0f} member tokens/s {found['tokens_per_s'] / rival['tokens_per_s']:6.2f} x plain"
     )
     more = f"{found['launches']:6d} launches a step" if "launches" in found else ""
+    if "busy_s" in found:
+        more += f", GPU busy {1e3 * found['busy_s']:.2f} of {1e3 * found['step_s']:.2f} ms"
     share = f"{found['share_of_matmul']:6.1%} of matmul" if "share_of_matmul" in found else ""
     peak = f"{found['peak_bytes'] / 2**30:6.1f} GiB" if found.get("peak_bytes") else ""
     return "  ".join(filter(None, [f"    {name:<18}{speed}", more, share, peak]))
 
 
 def command(
-    model: Annotated[list[str] | None, typer.Option(help="shape by its alias; may be repeated")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="shape by its alias; repeatable")] = None,
+    tokens: Annotated[list[int] | None, typer.Option(min=4, help="mean of a step's four texts; repeatable")] = None,
+    memory_dim: Annotated[list[int] | None, typer.Option(min=1, help="entries of a memory; repeatable")] = None,
+    members: Annotated[list[int] | None, typer.Option(min=1, help="size of a pack; repeatable")] = None,
     tiny: Annotated[bool, typer.Option(help="in miniature on the CPU, to see that it works")] = False,
     at_a_time: Annotated[int, typer.Option("--processes", min=0, help="plain programs at a time, first shape")] = 4,
     out: OutFile = OUT,
@@ -237,14 +272,15 @@ def command(
         typer.echo("gpu: torch sees no CUDA device here; run it on one, or try it with --tiny", err=True)
         raise typer.Exit(2)
     names = model or (MODELS_THERE[:1] if tiny else MODELS_THERE)
-    tokens, dims, sizes = ((8,), (16,), (1, 2)) if tiny else (TOKENS, DIMS, SIZES)
+    usual: tuple[Sequence[int], ...] = ((8,), (16,), (1, 2)) if tiny else (TOKENS, DIMS, SIZES)
+    means, dims, sizes = (given or few for given, few in zip((tokens, memory_dim, members), usual, strict=True))
     tables = []
     with as_on_a_gpu():
         for name in names:
-            tables.append(compare(name, tiny, tokens, dims, sizes))
+            tables.append(compare(name, tiny, means, dims, sizes))
             free_memory(torch.device("cpu" if tiny else "cuda"))
             if name == names[0] and at_a_time:
-                mean = tokens[len(tokens) // 2]
+                mean = means[len(means) // 2]
                 row = next(r for r in tables[-1]["rows"] if (r["tokens"], r["memory_dim"]) == (4 * mean, dims[0]))
                 speed = processes(at_a_time, [name, str(mean), str(dims[0]), str(int(tiny))])
                 row["processes"] = {"count": float(at_a_time), "tokens_per_s": speed}

@@ -41,7 +41,7 @@ def test_plain_programs_run_at_a_time(tmp_path: Path) -> None:
 
 def test_other_losses_print_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gpu.plain
-    monkeypatch.setattr(gpu, "plain", lambda *given, **named: (plain(*given, **named)[0], [1.0, 2.0, 3.0]))
+    monkeypatch.setattr(gpu, "plain", lambda *given, **named: (plain(*given, **named)[0], [1.0, 2.0, 3.0, 4.0]))
     with pytest.raises(NotTheSame, match="losses differ"):
         run("--tiny", "--processes", "0", "--out", str(tmp_path / "b.json"))
     assert not (tmp_path / "b.json").exists()

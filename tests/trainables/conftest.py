@@ -18,6 +18,7 @@ from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.data.corpus import load_corpus
 from trainables.data.prompts import HEADER
 from trainables.pack.process_cache import ProcessCache
+from trainables.pack.worker import prepare_process
 from trainables.probes.registry import PROBES
 from trainables.trial.canonical import canonical
 from trainables.trial.making import make_spec
@@ -49,7 +50,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def process_cache(request: pytest.FixtureRequest) -> ProcessCache:
-    return ProcessCache(torch.device(getattr(request, "param", "cpu")), 10**9)
+    device = torch.device(getattr(request, "param", "cpu"))
+    if device.type == "cuda":
+        prepare_process(device, threads=1)  # deterministic, as in a worker
+    return ProcessCache(device, 10**9)
 
 
 @pytest.fixture(scope="session")

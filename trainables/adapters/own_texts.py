@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainables.adapters.split import member_nll, slices, stretches
+from trainables.adapters.split import slices, stretches, trained_nll
 from trainables.lm.batches import TextBatch, text_marks
 from trainables.lm.transfer import sent
 from trainables.lm.upper import Upper
@@ -58,7 +58,7 @@ class OwnTexts:
             states: `[members, longest, model_dim]`, as the members change them.
         """
         row = states.flatten(0, 1)[self._places]
-        nll = member_nll(upper, TextBatch(self._row, row, *self._marks), row[None], self._layers)[0]
+        nll = trained_nll(upper, TextBatch(self._row, row, *self._marks), row[None], self._layers)[0]
         table = nll.new_zeros(len(self.batches) * self._width).index_copy(0, self._target_places, nll)
         return table.view(len(self.batches), self._width).sum(dim=1)
 

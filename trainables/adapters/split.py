@@ -301,6 +301,19 @@ def member_nll(upper: Upper, batch: TextBatch, states: Tensor, layers: Sequence[
     return upper.nll(picked, batch.labels.repeat(len(states))).reshape(len(states), -1)
 
 
+def trained_nll(upper: Upper, batch: TextBatch, states: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+    """Return the same for a pass whose gradient is wanted by the states alone: on a GPU, recorded where that helps."""
+
+    def compute(texts: TextBatch, own: Tensor) -> Tensor:
+        return member_nll(upper, texts, own, layers)
+
+    if layers is not None and {*layers} != {upper.layer}:
+        return compute(batch, states)
+    # the weights are frozen: what comes back goes to the states only
+    flops = 4.0 * upper.num_weights * states.shape[0] * states.shape[1]
+    return upper.recordings.nll(compute, batch, states, flops)
+
+
 def passes(batches: TextBatches, members: int, max_tokens: int) -> Iterator[tuple[TextBatch, slice]]:
     """Yield all texts for all members: texts of one forward pass, and which members it is for.
 

@@ -73,6 +73,49 @@ class TextRow:
         return self._masks[window]
 
 
+def text_row(lengths: Sequence[int] | TextRow, device: torch.device) -> TextRow:
+    """Return texts for attention, given their lengths or as they are."""
+    return lengths if isinstance(lengths, TextRow) else TextRow(lengths, device)
+
+
+class FixedTextRow(TextRow):
+    """Texts of several rows whose starts lie at places that stay where they are, for a pass that is recorded.
+
+    Args:
+        starts: int32, `[rows * texts + 1]`.
+        rows: how many there are.
+        longest: tokens of a text, at most.
+    """
+
+    def __init__(self, starts: Tensor, rows: int, longest: int) -> None:
+        """Keep the places."""
+        super().__init__([longest], starts.device)
+        self._fixed, self._rows, self.at_once = starts, rows, True
+
+    def starts(self, rows: int) -> Tensor:
+        """Return the starts.
+
+        Raises:
+            ValueError: of other rows than they were made for.
+        """
+        if rows != self._rows:
+            raise ValueError(f"{rows} rows where {self._rows} are fixed")
+        return self._fixed
+
+    def put(self, starts: Tensor) -> None:
+        """Hold other starts."""
+        self._fixed.copy_(starts)
+
+    @cached_property
+    def padding(self) -> Padding:
+        """Refuse: padding has the texts' own sizes.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("texts whose sizes are not fixed cannot be padded")
+
+
 def text_by_text(
     module: torch.nn.Module,
     query: Tensor,

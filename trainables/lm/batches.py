@@ -115,7 +115,7 @@ class TextBatch:
         )
 
 
-def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def marks_of(texts: Sequence[TrainingText]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return positions, targets and labels of texts that stand one after the other, as a `TextBatch` has them."""
     starts = np.cumsum([0, *[len(text.tree) for text in texts]])
     targets = [
@@ -123,11 +123,14 @@ def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Ten
         for text, start, end in zip(texts, starts, starts[1:], strict=False)
     ]
     labels = [np.asarray(text.tree.tokens[text.first_target :], dtype=np.int64) for text in texts]
+    positions = [np.asarray(text.tree.positions, dtype=np.int64) for text in texts]
+    return np.concatenate(positions), np.concatenate(targets), np.concatenate(labels)
 
-    positions = [text.tree.positions for text in texts]
-    sizes = [sum(map(len, each)) for each in (positions, targets, labels)]
-    found = sent(np.concatenate([*positions, *targets, *labels]), device)
-    first, second, third = torch.split(found, sizes)  # type: ignore[no-untyped-call]
+
+def text_marks(texts: Sequence[TrainingText], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same as tensors on a device."""
+    marks = marks_of(texts)
+    first, second, third = torch.split(sent(np.concatenate(marks), device), list(map(len, marks)))  # type: ignore[no-untyped-call]
     return first, second, third
 
 

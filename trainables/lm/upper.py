@@ -29,6 +29,7 @@ from trainables.lm.head_loss import IGNORED, token_nll
 from trainables.lm.output_head import OutputHead
 from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
 from trainables.lm.placement import placement
+from trainables.lm.recorded import CudaGraphs, Recordings
 from trainables.lm.rotary import can_be_replaced, in_fewer_kernels
 from trainables.lm.rows import in_rows
 from trainables.lm.staggered import LetIn, Staggered, let_in
@@ -48,6 +49,7 @@ class Upper(nn.Module):
         needs_tokens: the whole model runs, which begins with the tokens.
         head: from final hidden states to logits.
         num_weights: numbers that a forward pass reads.
+        recordings: of passes forward and backward, on a GPU.
     """
 
     def __init__(
@@ -67,13 +69,14 @@ class Upper(nn.Module):
         self.head = OutputHead(model)
         self._rotates = not needs_tokens and can_be_replaced(model, self.head_weight.dtype)
         self.num_weights = sum(parameter.numel() for parameter in self.model.parameters())
+        self.recordings = Recordings(CudaGraphs() if direct and self.head_weight.is_cuda else None)
 
     def forward(
         self,
         hidden: Tensor,
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | attention.TextRow | None = None,
         tokens: Tensor | None = None,
         layers: int | Sequence[int] | None = None,
     ) -> Tensor:
@@ -86,8 +89,8 @@ class Upper(nn.Module):
             hidden: output of the memory's block with the memory added, `[rows, seq, model_dim]`.
             attention_mask: as in `tree.Batch`: None for plain texts, or bool `[batch, 1, seq, seq]`.
             positions: `[batch, seq]`; not used without mask and lengths, where positions are 0, 1, 2, ...
-            lengths: tokens of each of the plain texts that stand one after the other in every row; None where
-                a row is one text.
+            lengths: tokens of each of the plain texts that stand one after the other in every row, or these texts as
+                attention has them; None where a row is one text.
             tokens: `[batch, seq]`, int64; used only where `needs_tokens`.
             layers: the memory's block: of all states, of each row, or of each text of a single row. None: `layer`.
 
@@ -97,6 +100,7 @@ class Upper(nn.Module):
         """
         if attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(f"a mask is [batch, 1, seq, seq], not {list(attention_mask.shape)}")
+        row, lengths = lengths, lengths.lengths if isinstance(lengths, attention.TextRow) else lengths
         staggered = self._staggered(hidden, lengths, layers)
         if self.needs_tokens:
             if tokens is None:
@@ -113,7 +117,7 @@ class Upper(nn.Module):
             staggered,
             attention_mask=_repeated(attention_mask, len(hidden)),
             position_ids=places,
-            lengths=None if lengths is None else attention.TextRow(lengths, hidden.device),
+            lengths=None if row is None else attention.text_row(row, hidden.device),
             depths=places if lengths is None else None,
         )
 

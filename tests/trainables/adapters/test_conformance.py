@@ -172,7 +172,7 @@ def test_the_fast_way_gives_what_the_whole_model_gives(method: str, specs: Any, 
         for text in adapter.texts.segments:
             about = text.document if adapter.is_masked(k, text.document) else None
             with adapter.attached(k, about) as whole, torch.no_grad():
-                tokens = torch.tensor([text.tree.tokens])
+                tokens = torch.tensor([text.tree.tokens], device=adapter.parts.device)
                 logits = whole(tokens)[0].double()
                 said += logits.argmax(dim=-1).tolist()
                 nlls = torch.nn.functional.cross_entropy(logits[:-1], tokens[0, 1:], reduction="sum")
@@ -220,7 +220,7 @@ def test_the_error_before_training_is_the_pretrained_models(
 def test_the_shared_model_stays_as_it_was(method: str, specs: Any, build: Build, process_cache: ProcessCache) -> None:
     adapter = build(*specs(method))
     parts = process_cache.parts(specs(method)[0])
-    tokens = torch.tensor([adapter.texts.segments[0].tree.tokens])
+    tokens = torch.tensor([adapter.texts.segments[0].tree.tokens], device=parts.device)
     before = parts.whole_model()(tokens)
     upper = [p.clone() for p in parts.upper(1).parameters()]
     if ADAPTERS[method].trains:

@@ -120,6 +120,18 @@ def plain(findings: list[Finding]) -> list[tuple[dict[str, float], list[dict[str
     return [(dict(found.metrics), [dict(row) for row in found.answers]) for found in findings]
 
 
+def assert_same(found: Any, expected: Any, tolerance: float) -> None:
+    """Compare what probes say: numbers within a tolerance, all else exactly."""
+    if isinstance(expected, dict):
+        found, expected = [[*each.items()] for each in (found, expected)]
+    if isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other, tolerance)
+    else:
+        assert found == (pytest.approx(expected, abs=tolerance) if isinstance(expected, float) else expected)
+
+
 def check(plan: ProbePlan, finding: Finding) -> None:
     """Check names and bounds of metrics, and that answers are in the columns stated and come back from their file."""
     assert set(finding.metrics) <= set(plan.metrics)
@@ -172,11 +184,13 @@ def test_asking_twice_gives_the_same_and_changes_nothing(name: str, ready: Any, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_member_answers_as_it_does_alone(name: str, ready: Any, members: Any) -> None:
+def test_each_member_answers_as_it_does_alone(name: str, ready: Any, members: Any, process_cache: ProcessCache) -> None:
     probe = ready(name)
     together = plain(probe.ask(members(name, 0, 1, 2)))
     assert len({json.dumps(found) for found in together}) > 1, "the members must differ"
-    assert together == [plain(probe.ask(members(name, seed)))[0] for seed in (0, 1, 2)]
+    alone = [plain(probe.ask(members(name, seed)))[0] for seed in (0, 1, 2)]
+    # a GPU multiplies matrices of other sizes in another order
+    assert_same(together, alone, 0.0 if process_cache.device.type == "cpu" else 1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,7 +16,7 @@ from trainables.adapters.docguidance.keys import document_keys, negative_keys
 from trainables.adapters.docguidance.plan import DocGuidancePlan
 from trainables.adapters.docguidance.stacks import GuidedStacks
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes
-from trainables.adapters.split import member_nll, passes
+from trainables.adapters.split import passes, trained_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.errors import DataError
@@ -106,7 +106,7 @@ class DocGuidanceAdapter(StackedAdapter[DocGuidancePlan]):
         wrong = negative_keys(batch.texts, self._drawn_keys, plan.negatives, plan.seed, epoch)
         keys = [self._keys_of(batch.documents), sent(wrong, self.keys.device)]
         states = self._under(keys, batch.hidden[None], batch.lengths, who)
-        nll = member_nll(self.upper, batch, states)
+        nll = trained_nll(self.upper, batch, states)
         counts = [text.num_targets for text in batch.texts]
         of_text = sent(np.repeat(np.arange(len(counts)), counts), nll.device)
         sums = nll.new_zeros(len(nll), len(batch.texts)).index_add(1, of_text, nll)

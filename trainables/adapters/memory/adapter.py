@@ -20,7 +20,7 @@ from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.memory.stored_sets import StoredSets
 from trainables.adapters.own_texts import OwnStep, OwnTexts
-from trainables.adapters.split import member_nll
+from trainables.adapters.split import trained_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.errors import ConfigError
@@ -122,7 +122,7 @@ class MemoryAdapter(StackedAdapter[MemoryPlan]):
         """Return `LM loss + alpha * leakage` of some members on some texts of a step (note 002)."""
         told = batch.documents, batch.trees, self.parts.device, self.bank.memory_dim
         added, activations = self.bank(batch.hidden[None], member_masks(self._hard[who], *told), who)
-        nll = member_nll(self.upper, batch, batch.hidden[None] + added).sum(dim=1)
+        nll = trained_nll(self.upper, batch, batch.hidden[None] + added).sum(dim=1)
         leak = torch.zeros_like(nll)
         if any(entry_set is not None for entry_set in self.sets):
             leak = leakage(activations, member_masks(self.sets[who], *told)).sum(dim=1)

@@ -1,0 +1,311 @@
+"""The error of texts above the memory, and its gradient, as one launch each on a GPU: recorded once, then replayed.
+
+A small step takes as long on a GPU as the host needs to launch its kernels: with pythia-410m's shape, 512 tokens and
+one memory 37 ms, of which the GPU computed 2 (`python -m benchmarks gpu`). A CUDA graph launches them all at once, but
+its kernels always read and write the same places, of the same sizes. So texts are put into such places: sizes are
+rounded up to a few, what is left over is one more text, of zeros, without targets. Each recording is held against the
+plain way on other texts than it was made with; what differs, or cannot be recorded, is computed in the plain way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.errors import failure_kind
+from trainables.lm.attention import FixedTextRow
+from trainables.lm.batches import TextBatch, marks_of
+from trainables.lm.gathered_rows import Places
+from trainables.lm.head_loss import IGNORED
+from trainables.lm.parity import alike
+from trainables.lm.transfer import sent
+
+logger = logging.getLogger(__name__)
+
+SIZES, SMALLEST = 4, 64
+"""Sizes between a power of two and the next, and the least step between them, in tokens: at most a quarter is computed
+for nothing, and texts of all lengths have few recordings (ours)."""
+MOST = 16
+"""Recordings of one part of a model. The activations of all share their memory; each has places of its own for states
+and their gradient (ours)."""
+USES_BEFORE = 2
+"""Times that a size is computed in the plain way before it is recorded: recording takes as long as some five steps."""
+IDLE = 500
+"""Calls after which a recording that none of them used may make room for another (ours)."""
+MOST_FLOPS = 5e12
+"""FLOPs of a forward and backward pass beyond which it is not recorded: it takes the GPU longer than launching it takes
+the host. Measured on an H100: 2e12 take it 10 ms, and launching them took a slow host 40 ms, a fast one 10."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a recording is made for.
+
+    Attributes:
+        members: rows of states.
+        tokens: of each row, at most.
+        texts: of each row, at most.
+        longest: tokens of a text, at most.
+    """
+
+    members: int
+    tokens: int
+    texts: int
+    longest: int
+
+    @classmethod
+    def of(cls, batch: TextBatch, members: int) -> Size:
+        """Return the size whose recording serves some texts of some members."""
+        lengths = batch.lengths
+        tokens, texts = rounded(sum(lengths)), 1 << (len(lengths) - 1).bit_length()
+        # what is left over is a text too
+        return cls(members, tokens, texts, max(rounded(max(lengths)), step_of(tokens)))
+
+
+def step_of(count: int) -> int:
+    """Return the step between the sizes around a number of tokens."""
+    return max(SMALLEST, (1 << max(0, (count - 1).bit_length() - 1)) // SIZES)
+
+
+def rounded(count: int) -> int:
+    """Return the least size that holds so many tokens."""
+    step = step_of(count)
+    return -(-count // step) * step
+
+
+class FixedTexts:
+    """Texts at places that stay where they are; as much of a `TextBatch` as the blocks and the head look at.
+
+    Args:
+        size: what there is room for.
+        device: where they are.
+
+    Attributes:
+        lengths: the texts of each row, for attention.
+        positions: `[tokens]`.
+        target_places: where targets are predicted from; beyond them the first token, without a label.
+        labels: `[tokens]`, -100 beyond the targets.
+    """
+
+    def __init__(self, size: Size, device: torch.device) -> None:
+        """Hold one text of zeros."""
+        self._size, self._device = size, device
+        self._numbers = torch.zeros(4, size.tokens, dtype=torch.int64, device=device)
+        self.positions, taken, back, self.labels = self._numbers.unbind()
+        self.target_places = Places(taken, back, True)
+        starts = torch.zeros(size.members * (size.texts + 1) + 1, dtype=torch.int32, device=device)
+        self.lengths = FixedTextRow(starts, size.members, size.longest)
+        self._put([0], *[np.empty(0, dtype=np.int64)] * 3)
+
+    def put(self, batch: TextBatch) -> None:
+        """Hold other texts."""
+        self._put(batch.lengths, *marks_of(batch.texts))
+
+    def _put(
+        self,
+        lengths: Sequence[int],
+        positions: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        labels: NDArray[np.int64],
+    ) -> None:
+        size, count = self._size, len(targets)
+        numbers = np.zeros((4, size.tokens), dtype=np.int64)
+        numbers[0, : len(positions)] = positions
+        numbers[1, :count] = targets
+        numbers[2] = size.tokens  # none
+        numbers[2, targets] = np.arange(count)
+        numbers[3] = IGNORED
+        numbers[3, :count] = labels
+        ends = np.full(size.texts + 1, sum(lengths))
+        ends[: len(lengths) + 1] = np.cumsum([0, *lengths])
+        starts = (np.arange(size.members)[:, None] * size.tokens + ends).ravel()
+        of_attention = np.append(starts, size.members * size.tokens).astype(np.int32)
+        self._numbers.copy_(sent(numbers, self._device))
+        self.lengths.put(sent(of_attention, self._device))
+
+
+NLL = Callable[[Any, Tensor], Tensor]
+"""Takes texts (`TextBatch` or `FixedTexts`) and states `[members, tokens, model_dim]`; gives the NLL of every target
+token, `[members, targets]`."""
+
+
+class Recording:
+    """The NLL of texts of one size and its gradient by the states, recorded.
+
+    Args:
+        nll: what is recorded.
+        size: of the texts.
+        like: states `[members, any, model_dim]` of the type and on the device that they will have.
+        record: makes of a call one that does the same again without the host, on the same places.
+
+    Attributes:
+        size: of the texts.
+    """
+
+    def __init__(self, nll: NLL, size: Size, like: Tensor, record: Record) -> None:
+        """Record it with texts of zeros."""
+        self.size = size
+        self.texts = FixedTexts(size, like.device)
+        self.states = like.new_zeros(size.members, size.tokens, like.shape[-1]).requires_grad_()
+        self.weights = torch.zeros(size.members, size.tokens, device=like.device)
+        self._held: list[Tensor] = []
+
+        def forward() -> Tensor:
+            with torch.enable_grad():
+                self._held[:] = [nll(self.texts, self.states)]
+            return self._held[0].detach()
+
+        def backward() -> Tensor:
+            return torch.autograd.grad(self._held[0], self.states, self.weights)[0]
+
+        self._forward, self._backward = record(forward, backward)
+
+    def nll(self, batch: TextBatch, states: Tensor) -> Tensor:
+        """Return the NLL of every target token of some texts that are not larger, `[members, targets]`."""
+        found: Tensor = _Replayed.apply(states, self, batch)  # type: ignore[no-untyped-call]
+        return found
+
+    def forward(self, batch: TextBatch, states: Tensor) -> Tensor:
+        """Put texts and states in their places and replay; what it gives stays until the next replay."""
+        self.texts.put(batch)
+        tokens = states.shape[1]
+        with torch.no_grad():
+            self.states[:, :tokens].copy_(states)
+            self.states[:, tokens:].zero_()
+        return self._forward()[:, : len(batch.labels)]
+
+    def backward(self, by_nll: Tensor, tokens: int) -> Tensor:
+        """Return the gradient by the states of the texts before, given that by their NLL."""
+        self.weights.zero_()
+        self.weights[:, : by_nll.shape[1]].copy_(by_nll)
+        return self._backward()[:, :tokens]
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, recording: Recording, batch: TextBatch) -> Tensor:
+        ctx.recording, ctx.tokens = recording, states.shape[1]
+        return recording.forward(batch, states).clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.recording.backward(gradients[0], ctx.tokens).clone(), None, None
+
+
+Pass = Callable[[], Tensor]
+Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
+
+
+class CudaGraphs:
+    """Records calls as CUDA graphs, whose memory is shared: of two recordings only one is between its two calls."""
+
+    def __init__(self) -> None:
+        """Record nothing yet."""
+        self._pool: Any = None
+
+    def __call__(self, forward: Pass, backward: Pass) -> tuple[Pass, Pass]:
+        """Return what replays two calls, of which the second needs what the first has kept."""
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(2):  # libraries set themselves up in the first calls, which cannot be recorded
+                forward()
+                backward()
+        torch.cuda.current_stream().wait_stream(aside)
+        return self._replay(forward), self._replay(backward)
+
+    def _replay(self, call: Pass) -> Pass:
+        graph = torch.cuda.CUDAGraph()
+        # threads that look at the GPU's memory meanwhile are not in the way
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = call()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class Recordings:
+    """The recordings of one part of a model.
+
+    Args:
+        record: makes a recording's two calls; None: nothing is ever recorded.
+    """
+
+    def __init__(self, record: Record | None) -> None:
+        """Start with none."""
+        self._record = record
+        self._kept: dict[Size, Recording] = {}
+        self._uses: dict[Size, int] = {}
+        self._last: dict[Size, int] = {}
+        self._calls = 0
+
+    def nll(self, compute: NLL, batch: TextBatch, states: Tensor, flops: float) -> Tensor:
+        """Return what `compute` gives, replayed where it can be.
+
+        Args:
+            compute: the plain way.
+            batch: the texts.
+            states: `[members, tokens, model_dim]`.
+            flops: of the pass, forward and backward.
+        """
+        if self._record is None or flops > MOST_FLOPS or not states.requires_grad:
+            return compute(batch, states)
+        size = Size.of(batch, len(states))
+        self._calls += 1
+        self._uses[size] = self._uses.get(size, 0) + 1
+        if size not in self._kept and (self._uses[size] <= USES_BEFORE or not self._has_room()):
+            return compute(batch, states)
+        self._last[size] = self._calls
+        kept = self._kept.get(size) or self._made(compute, size, batch, states)
+        return compute(batch, states) if kept is None else kept.nll(batch, states)
+
+    def _has_room(self) -> bool:
+        """Say whether there is room for one more, or make some."""
+        if len(self._kept) < MOST:
+            return True
+        oldest = min(self._kept, key=self._last.__getitem__)
+        if self._calls - self._last[oldest] < IDLE:
+            return False
+        del self._kept[oldest], self._uses[oldest]
+        return True
+
+    def _made(self, compute: NLL, size: Size, batch: TextBatch, states: Tensor) -> Recording | None:
+        """Return a recording that gives what the plain way gives; None, and from then on none, where there is none."""
+        assert self._record is not None
+        try:
+            made = Recording(compute, size, states, self._record)
+            if _agrees(made, compute, batch, states):
+                self._kept[size] = made
+                return made
+            logger.warning("a recorded pass of %s gives other numbers than the plain one, which is used", size)
+        except RuntimeError as error:
+            # a model that asks the device in its forward pass, say; or there is no memory for a recording
+            told = "no memory is left" if failure_kind(error) == "memory" else str(error).partition("\n")[0]
+            logger.info("passes cannot be recorded here, and are launched kernel by kernel: %s", told)
+        self._record = None
+        self._kept.clear()
+        return None
+
+
+def _agrees(made: Recording, compute: NLL, batch: TextBatch, states: Tensor) -> bool:
+    """Say whether a recording gives the NLL of some texts, and its gradient, as the plain way does."""
+    found = []
+    for way in (compute, made.nll):
+        own = states.detach().requires_grad_()
+        with torch.enable_grad():
+            nll = way(batch, own)
+            weights = torch.linspace(0.5, 1.5, nll.numel(), device=nll.device).view(nll.shape)
+            found.append((nll.detach(), *torch.autograd.grad(nll, own, weights)))
+    return all(alike(one, plain, states.dtype) for plain, one in zip(*found, strict=True))
