@@ -50,14 +50,15 @@ test-all: install
 test-faults: install
 	$(BIN)/python -m pytest --thorough -m faults -rN
 
-# the default tests with the oldest version of each direct dependency that pyproject.toml allows
+# the default tests with the oldest version of each direct dependency that pyproject.toml allows; torch comes alone:
+# what pip takes along with it is new, and stays
 test-lower: $(LOWER)/.installed
 	$(LOWER)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 $(LOWER)/.installed: install pyproject.toml
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
-	$(LOWER)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
-	$(BIN)/uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct -r pyproject.toml --extra dev
+	$(LOWER)/bin/python -m pip install --quiet --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep -o '"torch>=[^",]*' pyproject.toml | sed 's/"torch>=/torch==/')
+	$(BIN)/uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct -r pyproject.toml --extra dev --extra s3
 	$(LOWER)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -12,7 +12,6 @@ import os
 import platform
 import socket
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from sweep.records import lease
 from trainables.errors import ConfigError
@@ -125,18 +124,12 @@ def _kernel_lock(storage: Storage, folder: str, holder: dict[str, Any]) -> Itera
     note = f"{folder}/.holder.json"
     Storage.write(storage, note + ".probe", b"")  # says clearly where the storage cannot be written
     storage.delete(note + ".probe")
-    lock = FileLock(storage.full(f"{folder}/.lock"), thread_local=False)
+    # not soft: without locks of the kernel it would take a file that a killed run leaves behind
+    lock = FileLock(storage.full(f"{folder}/.lock"), thread_local=False, fallback_to_soft=False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it would announce what is refused here
-            lock.acquire(timeout=_PATIENCE_S, poll_interval=0.1)
-        if isinstance(lock, SoftFileLock):  # what `filelock` takes instead: a file that a killed run would leave behind
-            lock.release()
-            raise NotImplementedError
+        lock.acquire(timeout=_PATIENCE_S, poll_interval=0.1)
     except Timeout:
         raise _taken(storage, folder, _note(storage, folder)) from None
-    except NotImplementedError:
-        raise _no_lock(storage, folder, "the file system has no locks") from None
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise _no_lock(storage, folder, f"the file system has no locks ({error.strerror})") from None

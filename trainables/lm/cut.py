@@ -211,6 +211,8 @@ def cut_class(config: Any, given: Given, first: int, last: int | None, head: boo
             if not head:
                 self.set_output_embeddings(_NotThere())
 
+    if getattr(config, "attn_logit_softcapping", None):
+        Cut._supports_sdpa = False  # which leaves the cap out: transformers says so itself from 5.21 on
     for attribute in ("__name__", "__qualname__", "__module__"):
         setattr(Cut, attribute, getattr(plain, attribute))
     return Cut

@@ -42,7 +42,7 @@ in bfloat16; a wrong layer type of a small model to 4e-4 and more.)"""
 SHARE = 0.8
 """Share of the tokens that must keep to the limit in 16 bits, where rounding sends a token to another expert now and
 then (one of 38 in a tiny Granite). What is wrong in kind is wrong for the whole second text, or for its own part."""
-_VERSION = "2"
+_VERSION = "3"
 _LONG, _SHARED, _TAIL = 24, 9, 12
 
 

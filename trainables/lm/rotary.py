@@ -95,10 +95,12 @@ def can_be_replaced(model: Any, dtype: torch.dtype) -> bool:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def same_as(theirs: Callable[..., Any], dtype: torch.dtype) -> bool:
     """Say whether a family's own function gives what `rotated` gives, and the same gradient, to the last bit.
 
-    It is asked on the CPU: the operations are the same elsewhere, each rounded on its own.
+    It is asked on the CPU: the operations are the same elsewhere, each rounded on its own. Gradients are on for it: the
+    answer is kept, and a model may first be loaded where they are off.
     """
     for turned in (8, 16):
         generator = torch.Generator().manual_seed(turned)

@@ -62,6 +62,13 @@ def test_only_functions_that_give_the_same_are_replaced() -> None:
     assert not can_be_replaced(torch.nn.Linear(1, 1), FP32), "a module without such a function"
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_the_answer_is_the_same_where_gradients_are_off(off: Any) -> None:
+    same_as.cache_clear()
+    with off():
+        assert same_as(of_all, FP32) and same_as(of_a_part, FP32)
+
+
 def test_angles_of_another_type_are_left_to_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """OLMo 2 turns numbers of 16 bits by angles of 32."""
     from transformers import Olmo2Config, Olmo2ForCausalLM
