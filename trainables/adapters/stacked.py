@@ -30,7 +30,8 @@ class StackedAdapter(SplitAdapter[TrainingPlanT]):
         """Set up the training of some stacks."""
         self.stacks = stacks
         texts = {layer: states.train for layer, states in self.states.items()}
-        self.training = PackTraining(self.plans, self.layers, texts, stacks, self.losses, self.own_losses)
+        what = f"{self.plans[0].name} in {self.parts.card.name}"
+        self.training = PackTraining(self.plans, self.layers, texts, stacks, self.losses, self.own_losses, what)
 
     @abstractmethod
     def losses(self, batch: TextBatch, who: slice, step: TextBatch) -> StepLosses:

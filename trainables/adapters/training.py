@@ -20,6 +20,7 @@ from trainables.adapters.stacks import ParameterStacks
 from trainables.errors import OutOfMemory, failure_kind
 from trainables.lm.batches import TextBatch, TextBatches, epoch_order
 from trainables.lm.placement import free_memory
+from trainables.lm.repeatable import repeatably
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class PackTraining:
         stacks: what is trained.
         losses: of a forward pass.
         own_losses: of one in which members have texts of their own.
+        what: whose gradients these are, in a word.
 
     Attributes:
         optimiser: of all members.
@@ -99,11 +101,12 @@ class PackTraining:
         stacks: ParameterStacks,
         losses: Losses,
         own_losses: OwnLosses,
+        what: str,
     ) -> None:
         """Set up the optimiser; the schedule spans all epochs."""
         first, texts = plans[0], batches[layers[0]]
         self._layers, self._batches, self._losses, self._own_losses = list(layers), batches, losses, own_losses
-        self._num_texts, self._device = len(texts), texts.device
+        self._num_texts, self._device, self._what = len(texts), texts.device, what
         self._batch_size, self._order = first.batch_size, first.epoch_order
         self._seeds = [plan.seed for plan in plans]
         self.active = [True] * len(plans)
@@ -172,7 +175,7 @@ class PackTraining:
         What the failed pass held is free once this has returned: while the error is handled, its traceback holds it.
         """
         try:
-            return self._gradients(batch)
+            return repeatably(self._what, self._device, lambda: self._gradients(batch))
         except (RuntimeError, MemoryError) as error:
             if failure_kind(error) != "memory":
                 raise

@@ -15,6 +15,7 @@ from trainables.adapters.schedule import cosine_with_warmup
 from trainables.adapters.shapes import check_moments, check_same
 from trainables.lm.batches import epoch_order
 from trainables.lm.reference import WholeModel
+from trainables.lm.repeatable import repeatably
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree, collate
 
@@ -135,10 +136,15 @@ class TrainedWholeModel(WholeModelAdapter[TrainingPlanT]):
     def _train_step(self, texts: Sequence[TrainingText]) -> tuple[float, int]:
         """Take one step; return the mean NLL of the batch's target tokens, and their number."""
         plan = self.plans[0]
-        nll, count = self.nll_sum(texts)
-        loss = nll / count
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+        def gradients() -> tuple[Tensor, int]:
+            nll, count = self.nll_sum(texts)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss: Tensor = nll / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach(), count
+
+        loss, count = repeatably(f"{plan.name} in {self.parts.card.name}", self.parts.device, gradients)
         nn.utils.clip_grad_norm_(self._parameters.values(), plan.grad_clip)
         factor = cosine_with_warmup(self._steps, plan.warmup_steps, self._all_steps)
         for group in self._optimiser.param_groups:
@@ -146,4 +152,4 @@ class TrainedWholeModel(WholeModelAdapter[TrainingPlanT]):
         if torch.isfinite(loss):
             self._optimiser.step()
         self._steps += 1
-        return float(loss.detach()), count
+        return float(loss), count

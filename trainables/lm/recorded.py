@@ -3,8 +3,10 @@
 A small step takes as long on a GPU as the host needs to launch its kernels: with pythia-410m's shape, 512 tokens and
 one memory 37 ms, of which the GPU computed 2 (`python -m benchmarks gpu`). A CUDA graph launches them all at once, but
 its kernels always read and write the same places, of the same sizes. So texts are put into such places: sizes are
-rounded up to a few, what is left over is one more text, of zeros, without targets. Each recording is held against the
-plain way on other texts than it was made with; what differs, or cannot be recorded, is computed in the plain way.
+rounded up to a few, what is left over is one more text, of zeros, without targets. Whether a pass is recorded yet or
+not, it is computed at such places: so a trial that goes on in another process computes what it would have computed.
+Each recording is held against the plain way on other texts than it was made with; what differs, or cannot be recorded,
+is computed in the plain way.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from trainables.lm.transfer import sent
 
 logger = logging.getLogger(__name__)
 
-SIZES, SMALLEST = 4, 64
-"""Sizes between a power of two and the next, and the least step between them, in tokens: at most a quarter is computed
-for nothing, and texts of all lengths have few recordings (ours)."""
+SIZES, SMALLEST = 8, 64
+"""Sizes between a power of two and the next, and the least step between them, in tokens: of more than 512 at most an
+eighth is computed for nothing, and texts of all lengths have few recordings (ours)."""
 MOST = 16
 """Recordings of one part of a model. The activations of all share their memory; each has places of its own for states
 and their gradient (ours)."""
@@ -39,9 +41,9 @@ USES_BEFORE = 2
 """Times that a size is computed in the plain way before it is recorded: recording takes as long as some five steps."""
 IDLE = 500
 """Calls after which a recording that none of them used may make room for another (ours)."""
-MOST_FLOPS = 5e12
-"""FLOPs of a forward and backward pass beyond which it is not recorded: it takes the GPU longer than launching it takes
-the host. Measured on an H100: 2e12 take it 10 ms, and launching them took a slow host 40 ms, a fast one 10."""
+MOST_FLOPS = 1.5e13
+"""FLOPs of a forward and backward pass beyond which it is not recorded. An H100 computed them in 30 ms, and launching
+the kernels of a pass took its host 35 ms (`python -m benchmarks gpu`); a faster host needs a fifth of that."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ Pass = Callable[[], Tensor]
 Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
 
 
+def as_they_are(forward: Pass, backward: Pass) -> tuple[Pass, Pass]:
+    """Record nothing: the calls are made again, on the same places."""
+    return forward, backward
+
+
 class CudaGraphs:
     """Records calls as CUDA graphs, whose memory is shared: of two recordings only one is between its two calls."""
 
@@ -265,11 +272,14 @@ class Recordings:
         size = Size.of(batch, len(states))
         self._calls += 1
         self._uses[size] = self._uses.get(size, 0) + 1
-        if size not in self._kept and (self._uses[size] <= USES_BEFORE or not self._has_room()):
-            return compute(batch, states)
+        kept = self._kept.get(size)
+        if kept is None and self._uses[size] > USES_BEFORE and self._has_room():
+            kept = self._made(compute, size, batch, states)
+            if kept is None:
+                return compute(batch, states)
         self._last[size] = self._calls
-        kept = self._kept.get(size) or self._made(compute, size, batch, states)
-        return compute(batch, states) if kept is None else kept.nll(batch, states)
+        kept = kept or Recording(compute, size, states, as_they_are)
+        return kept.nll(batch, states)
 
     def _has_room(self) -> bool:
         """Say whether there is room for one more, or make some."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from trainables.adapters.adapter import Adapter, MemberState, ModelParts, PackTexts
 from trainables.adapters.plan import TrainingPlan
 from trainables.adapters.split import SplitAdapter, member_nll
-from trainables.lm.batches import epoch_order
+from trainables.lm.batches import TextBatch, epoch_order
 from trainables.lm.card import ModelCard
 from trainables.lm.reference import WholeModel
+from trainables.lm.repeatable import repeatably
 from trainables.lm.token_tree import TokenTree
 
 
@@ -56,21 +58,23 @@ class ShiftAdapter(SplitAdapter[ShiftPlan]):
     def changed(self, hidden: Tensor, documents: Sequence[int], trees: Sequence[TokenTree], who: slice) -> Tensor:
         return hidden + torch.stack(self.vectors[who])[:, None].to(hidden.dtype)
 
+    def _gradients(self, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        states = self.changed(batch.hidden[None], batch.documents, batch.trees, slice(None))
+        nll = member_nll(self.upper, batch, states).sum(dim=1)
+        size = torch.stack([p.weight_decay * v.square().sum() for p, v in zip(self.plans, self.vectors, strict=True)])
+        loss = nll / len(batch.labels) + size
+        for vector in self.vectors:
+            vector.grad = None
+        loss.sum().backward()
+        return nll.detach(), loss.detach()
+
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         plan, train = self.plans[0], self.states[self.layer].train
         sums, losses = torch.zeros(2, self.num_members, dtype=torch.float64)
         steps = 0
         for batch in train.steps(epoch_order(len(train), plan.seed, epoch), plan.batch_size):
-            states = self.changed(batch.hidden[None], batch.documents, batch.trees, slice(None))
-            nll = member_nll(self.upper, batch, states).sum(dim=1)
-            size = torch.stack(
-                [p.weight_decay * v.square().sum() for p, v in zip(self.plans, self.vectors, strict=True)]
-            )
-            loss = nll / len(batch.labels) + size
-            for vector in self.vectors:
-                vector.grad = None
-            loss.sum().backward()
-            sums, losses, steps = sums + nll.detach().double().cpu(), losses + loss.detach().double().cpu(), steps + 1
+            nll, loss = repeatably("shift", self.parts.device, partial(self._gradients, batch))
+            sums, losses, steps = sums + nll.double().cpu(), losses + loss.double().cpu(), steps + 1
             for k, optimiser in enumerate(self.optimisers):
                 self.active[k] = self.active[k] and bool(torch.isfinite(loss[k]))
                 if self.active[k]:

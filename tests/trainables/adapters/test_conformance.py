@@ -16,6 +16,7 @@ import torch
 from trainables.adapters.adapter import Adapter
 from trainables.adapters.registry import ADAPTERS, adapter_plan
 from trainables.errors import ConfigError
+from trainables.lm import repeatable
 from trainables.lm.card import model_card
 from trainables.lm.texts import NO_DOCUMENT
 from trainables.pack.process_cache import ProcessCache
@@ -322,6 +323,26 @@ def test_going_on_from_a_state_gives_the_undisturbed_result(method: str, specs: 
     assert train(second, 2, first=1) == undisturbed[1:]
     for k in range(whole.num_members):
         assert torch.equal(flat(second, k), flat(whole, k))
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_gradients_are_repeatable_where_kernels_may_differ(
+    method: str, specs: Any, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, backward, only_repeatable = build(*specs(method)), torch.autograd.backward, []
+
+    def seen(*given: Any, **named: Any) -> None:
+        on, warn_only = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        only_repeatable.append(on and not warn_only)
+        backward(*given, **named)
+
+    monkeypatch.setattr(repeatable, "KINDS", (adapter.parts.device.type,))
+    monkeypatch.setattr(torch.autograd, "backward", seen)
+    train(adapter, 1)
+    assert only_repeatable and all(only_repeatable)
 
 
 @pytest.mark.parametrize("method", TRAINED)
