@@ -18,15 +18,15 @@ from trainables.trial.identity import digest
 
 CPU_PLATEAU_FLOPS = 2e10
 """FLOPs of a step beyond which a CPU computes all the time, so that larger packs gain nothing (ours)."""
-LAUNCHES, BLOCK_LAUNCHES = 125, 44
-"""Kernel-like operations of a training step, and those for each block above the memory (counted on a CPU set as a GPU,
-GPT-NeoX, four ragged texts: `benchmarks/launches.py`); members of a pack add hardly any."""
-LAUNCH_S = 8e-6
-"""Seconds that a program in eager PyTorch takes to launch an operation. An estimate from published figures (5 to 10
-microseconds, of which the driver's launch is 2 to 5), not measured here."""
-PLATEAU_LAUNCHES = 4.0
-"""Time of a step's products as a multiple of that of its launches beyond which larger packs gain nothing: even if
-nothing of the two overlapped, a step then computes four fifths of its time (ours)."""
+LAUNCHES = 85
+"""Kernel-like operations that the host launches in a training step whose passes are recorded, whatever the model; each
+member of a pack adds one (`python -m benchmarks gpu`, pythia-410m and 6.9b)."""
+LAUNCH_S = 43e-6
+"""Seconds that a step takes for each of them where the GPU has little to compute: 3.64 ms with pythia-410m, 512 tokens
+and one member, on an H100 whose host launched an empty kernel in 7 to 10 microseconds; others need 3 to 5."""
+PLATEAU_LAUNCHES = 2.7
+"""Time of a step's products as a multiple of that of its launches beyond which larger packs gain nothing. Packs of 8
+that were there (the same shape) reached 96 % of the throughput of packs of 16, packs of 4, at 1.4 times, 81 %."""
 LARGEST = 32
 STATES_BYTES = 8e9
 """Hidden states after all blocks of a pack at most: they stay on the node's disk, mapped, while it runs (ours)."""
@@ -256,4 +256,4 @@ def _plateau(point: Point, on_gpu: bool, gpu: Gpu) -> float:
         return CPU_PLATEAU_FLOPS / (tokens * flops)
     own = plan.own_token_flops(card)
     member_s = tokens * (gpu.seconds({spec.dtype: flops - own}) + gpu.seconds({plan.own_precision: own}))
-    return PLATEAU_LAUNCHES * LAUNCH_S * (LAUNCHES + BLOCK_LAUNCHES * plan.trial_blocks(card)) / member_s
+    return PLATEAU_LAUNCHES * LAUNCH_S * LAUNCHES / member_s

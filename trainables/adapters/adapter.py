@@ -168,7 +168,8 @@ class Adapter(ABC, Generic[PlanT]):
     - *Asking* (`next_tokens`, `nll`, `attached`, `findings`) follows `trainables.lm.members.ModelMembers`: it changes
       nothing. It is allowed at any epoch, before the first as well.
     - *Training* is a function of weights, optimiser and epoch number only: `load_state` of what `state` gave, in a
-      new adapter of the same plans, goes on to the same result.
+      new adapter of the same plans, goes on to the same result. On a GPU that takes gradients that are computed
+      through `trainables.lm.repeatable.repeatably`.
     - *Running out of memory* raises `OutOfMemory` or torch's own error, after which the adapter is thrown away: the
       caller starts again from checkpoints with fewer members. Everything else that is raised is a bug.
     - *The shared frozen model* (`parts.upper`, `parts.whole_model`) is never changed beyond an `attached` context.

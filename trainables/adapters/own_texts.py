@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainables.adapters.split import slices, stretches, trained_nll
+from trainables.adapters.passes import slices, stretches, trained_nll
 from trainables.lm.batches import TextBatch, text_marks
 from trainables.lm.transfer import sent
 from trainables.lm.upper import Upper

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainables.adapters.optimiser import PackOptimiser
 from trainables.adapters.own_texts import OwnStep, OwnTexts
+from trainables.adapters.passes import slices
 from trainables.adapters.plan import TrainingPlan
-from trainables.adapters.split import slices
 from trainables.adapters.stacks import ParameterStacks
 from trainables.errors import OutOfMemory, failure_kind
 from trainables.lm.batches import TextBatch, TextBatches, epoch_order

@@ -1,7 +1,7 @@
 """The error of texts above the memory, and its gradient, as one launch each on a GPU: recorded once, then replayed.
 
 A small step takes as long on a GPU as the host needs to launch its kernels: with pythia-410m's shape, 512 tokens and
-one memory 37 ms, of which the GPU computed 2 (`python -m benchmarks gpu`). A CUDA graph launches them all at once, but
+one memory 30 ms, of which the GPU computed 2 (`python -m benchmarks gpu`). A CUDA graph launches them all at once, but
 its kernels always read and write the same places, of the same sizes. So texts are put into such places: sizes are
 rounded up to a few, what is left over is one more text, of zeros, without targets. Whether a pass is recorded yet or
 not, it is computed at such places: so a trial that goes on in another process computes what it would have computed.
@@ -12,33 +12,24 @@ is computed in the plain way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.errors import failure_kind
-from trainables.lm.attention import FixedTextRow
-from trainables.lm.batches import TextBatch, marks_of
-from trainables.lm.gathered_rows import Places
-from trainables.lm.head_loss import IGNORED
+from trainables.lm.batches import TextBatch
+from trainables.lm.fixed_texts import FixedTexts, Size
 from trainables.lm.parity import alike
-from trainables.lm.transfer import sent
 
 logger = logging.getLogger(__name__)
 
-SIZES, SMALLEST = 8, 64
-"""Sizes between a power of two and the next, and the least step between them, in tokens: of more than 512 at most an
-eighth is computed for nothing, and texts of all lengths have few recordings (ours)."""
 MOST = 16
 """Recordings of one part of a model. The activations of all share their memory; each has places of its own for states
 and their gradient (ours)."""
 USES_BEFORE = 2
-"""Times that a size is computed in the plain way before it is recorded: recording takes as long as some five steps."""
+"""Times that a size is computed kernel by kernel before it is recorded: recording takes as long as some five steps."""
 IDLE = 500
 """Calls after which a recording that none of them used may make room for another (ours)."""
 MOST_FLOPS = 1.5e13
@@ -46,96 +37,12 @@ MOST_FLOPS = 1.5e13
 the kernels of a pass took its host 35 ms (`python -m benchmarks gpu`); a faster host needs a fifth of that."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """What a recording is made for.
-
-    Attributes:
-        members: rows of states.
-        tokens: of each row, at most.
-        texts: of each row, at most.
-        longest: tokens of a text, at most.
-    """
-
-    members: int
-    tokens: int
-    texts: int
-    longest: int
-
-    @classmethod
-    def of(cls, batch: TextBatch, members: int) -> Size:
-        """Return the size whose recording serves some texts of some members."""
-        lengths = batch.lengths
-        tokens, texts = rounded(sum(lengths)), 1 << (len(lengths) - 1).bit_length()
-        # what is left over is a text too
-        return cls(members, tokens, texts, max(rounded(max(lengths)), step_of(tokens)))
-
-
-def step_of(count: int) -> int:
-    """Return the step between the sizes around a number of tokens."""
-    return max(SMALLEST, (1 << max(0, (count - 1).bit_length() - 1)) // SIZES)
-
-
-def rounded(count: int) -> int:
-    """Return the least size that holds so many tokens."""
-    step = step_of(count)
-    return -(-count // step) * step
-
-
-class FixedTexts:
-    """Texts at places that stay where they are; as much of a `TextBatch` as the blocks and the head look at.
-
-    Args:
-        size: what there is room for.
-        device: where they are.
-
-    Attributes:
-        lengths: the texts of each row, for attention.
-        positions: `[tokens]`.
-        target_places: where targets are predicted from; beyond them the first token, without a label.
-        labels: `[tokens]`, -100 beyond the targets.
-    """
-
-    def __init__(self, size: Size, device: torch.device) -> None:
-        """Hold one text of zeros."""
-        self._size, self._device = size, device
-        self._numbers = torch.zeros(4, size.tokens, dtype=torch.int64, device=device)
-        self.positions, taken, back, self.labels = self._numbers.unbind()
-        self.target_places = Places(taken, back, True)
-        starts = torch.zeros(size.members * (size.texts + 1) + 1, dtype=torch.int32, device=device)
-        self.lengths = FixedTextRow(starts, size.members, size.longest)
-        self._put([0], *[np.empty(0, dtype=np.int64)] * 3)
-
-    def put(self, batch: TextBatch) -> None:
-        """Hold other texts."""
-        self._put(batch.lengths, *marks_of(batch.texts))
-
-    def _put(
-        self,
-        lengths: Sequence[int],
-        positions: NDArray[np.int64],
-        targets: NDArray[np.int64],
-        labels: NDArray[np.int64],
-    ) -> None:
-        size, count = self._size, len(targets)
-        numbers = np.zeros((4, size.tokens), dtype=np.int64)
-        numbers[0, : len(positions)] = positions
-        numbers[1, :count] = targets
-        numbers[2] = size.tokens  # none
-        numbers[2, targets] = np.arange(count)
-        numbers[3] = IGNORED
-        numbers[3, :count] = labels
-        ends = np.full(size.texts + 1, sum(lengths))
-        ends[: len(lengths) + 1] = np.cumsum([0, *lengths])
-        starts = (np.arange(size.members)[:, None] * size.tokens + ends).ravel()
-        of_attention = np.append(starts, size.members * size.tokens).astype(np.int32)
-        self._numbers.copy_(sent(numbers, self._device))
-        self.lengths.put(sent(of_attention, self._device))
-
-
 NLL = Callable[[Any, Tensor], Tensor]
 """Takes texts (`TextBatch` or `FixedTexts`) and states `[members, tokens, model_dim]`; gives the NLL of every target
 token, `[members, targets]`."""
+Pass = Callable[[], Tensor]
+Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
+"""Makes of a forward and a backward pass two that do the same again, on the same places."""
 
 
 class Recording:
@@ -155,17 +62,19 @@ class Recording:
         """Record it with texts of zeros."""
         self.size = size
         self.texts = FixedTexts(size, like.device)
-        self.states = like.new_zeros(size.members, size.tokens, like.shape[-1]).requires_grad_()
+        self.states = like.new_zeros(size.members, size.tokens, like.shape[-1])
         self.weights = torch.zeros(size.members, size.tokens, device=like.device)
         self._held: list[Tensor] = []
 
         def forward() -> Tensor:
+            own = self.states.detach().requires_grad_()  # at the same place; autograd keeps the stream of its first use
             with torch.enable_grad():
-                self._held[:] = [nll(self.texts, self.states)]
-            return self._held[0].detach()
+                self._held[:] = [own, nll(self.texts, own)]
+            return self._held[1].detach()
 
         def backward() -> Tensor:
-            return torch.autograd.grad(self._held[0], self.states, self.weights)[0]
+            own, found = self._held
+            return torch.autograd.grad(found, own, self.weights)[0]
 
         self._forward, self._backward = record(forward, backward)
 
@@ -178,9 +87,8 @@ class Recording:
         """Put texts and states in their places and replay; what it gives stays until the next replay."""
         self.texts.put(batch)
         tokens = states.shape[1]
-        with torch.no_grad():
-            self.states[:, :tokens].copy_(states)
-            self.states[:, tokens:].zero_()
+        self.states[:, :tokens].copy_(states)
+        self.states[:, tokens:].zero_()
         return self._forward()[:, : len(batch.labels)]
 
     def backward(self, by_nll: Tensor, tokens: int) -> Tensor:
@@ -200,10 +108,6 @@ class _Replayed(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.recording.backward(gradients[0], ctx.tokens).clone(), None, None
-
-
-Pass = Callable[[], Tensor]
-Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
 
 
 def as_they_are(forward: Pass, backward: Pass) -> tuple[Pass, Pass]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from trainables.lm.token_tree import TokenTree
 
@@ -28,3 +30,8 @@ class TrainingText:
     def num_targets(self) -> int:
         """Tokens that carry loss."""
         return len(self.tree) - self.first_target
+
+
+def common_beginning(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return how many tokens or words two texts have in common before the first that differs."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, second, strict=False)))

@@ -17,7 +17,7 @@ from trainables.errors import ConfigError
 from trainables.lm.card import ModelCard
 from trainables.lm.kept_tokens import kept_tokens
 from trainables.lm.segment_texts import SegmentTexts, text_lengths
-from trainables.lm.texts import NO_DOCUMENT, TrainingText
+from trainables.lm.texts import NO_DOCUMENT, TrainingText, common_beginning
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, segments
 from trainables.node.cache_dir import cache_dir
@@ -181,17 +181,8 @@ def question_texts(
 def _template_text(tokenizer: Any, whole: str, prompt: str, document: int) -> TrainingText:
     """Return a text of which the tokens after `prompt` carry loss; without a prompt, all of them."""
     tokens = encode(tokenizer, whole)
-    first = max(1, _common_prefix(encode(tokenizer, prompt), tokens)) if prompt else 1
+    first = max(1, common_beginning(encode(tokenizer, prompt), tokens)) if prompt else 1
     return TrainingText(TokenTree.chain(tokens), document, first)
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
 
 
 def check_lengths(card: ModelCard, texts: Iterable[Sequence[TrainingText]], probes: Iterable[Probe[Any]]) -> None:

@@ -32,13 +32,3 @@ def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
         for place, other in enumerate(second, start=1):
             corner, row[place] = row[place], corner + 1 if one == other else max(row[place], row[place - 1])
     return row[-1]
-
-
-def words_in_a_row(written: Sequence[str], wanted: Sequence[str]) -> int:
-    """Return how many words agree from the beginning on, before the first that does not."""
-    count = 0
-    for one, other in zip(written, wanted, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

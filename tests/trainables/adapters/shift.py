@@ -13,8 +13,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.adapters.adapter import Adapter, MemberState, ModelParts, PackTexts
+from trainables.adapters.passes import member_nll
 from trainables.adapters.plan import TrainingPlan
-from trainables.adapters.split import SplitAdapter, member_nll
+from trainables.adapters.split import SplitAdapter
 from trainables.lm.batches import TextBatch, epoch_order
 from trainables.lm.card import ModelCard
 from trainables.lm.reference import WholeModel

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.adapters.split import slices
+from trainables.adapters.passes import slices
 from trainables.lm.batches import TextBatches, similar_lengths
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from tests.trainables.lm.test_attention import plain_varlen
-from trainables.adapters.split import member_nll, trained_nll
+from trainables.adapters.passes import member_nll, trained_nll
 from trainables.lm import attention, recorded
 from trainables.lm.batches import TextBatch, TextBatches
-from trainables.lm.recorded import USES_BEFORE, Recordings, Size, rounded, step_of
+from trainables.lm.fixed_texts import Size, rounded, step_of
+from trainables.lm.recorded import USES_BEFORE, Recordings
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.upper import Upper, load_upper

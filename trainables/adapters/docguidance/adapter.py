@@ -16,7 +16,7 @@ from trainables.adapters.docguidance.keys import document_keys, negative_keys
 from trainables.adapters.docguidance.plan import DocGuidancePlan
 from trainables.adapters.docguidance.stacks import GuidedStacks
 from trainables.adapters.memory.activations import ACTIVATIONS, MOST_CELLS, array_bytes
-from trainables.adapters.split import passes, trained_nll
+from trainables.adapters.passes import passes, trained_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.errors import DataError

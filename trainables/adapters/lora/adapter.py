@@ -13,7 +13,7 @@ from trainables.adapters.adapter import ModelParts, PackTexts
 from trainables.adapters.lora.io import lora_files, peft_config, read_lora, with_lora
 from trainables.adapters.lora.plan import LoraPlan
 from trainables.adapters.lora.stacks import LoraStacks, sizes_of, target_maps
-from trainables.adapters.split import member_nll
+from trainables.adapters.passes import member_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.lm.batches import TextBatch

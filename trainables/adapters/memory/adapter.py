@@ -20,7 +20,7 @@ from trainables.adapters.memory.plan import MEMORY_FILE, MemoryPlan
 from trainables.adapters.memory.setting import ALLOCATIONS, SetSetting
 from trainables.adapters.memory.stored_sets import StoredSets
 from trainables.adapters.own_texts import OwnStep, OwnTexts
-from trainables.adapters.split import trained_nll
+from trainables.adapters.passes import trained_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.errors import ConfigError

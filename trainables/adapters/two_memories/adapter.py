@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.adapters.adapter import ModelParts, PackTexts
 from trainables.adapters.memory.io import memory_bytes, read_memory
-from trainables.adapters.split import member_nll
+from trainables.adapters.passes import member_nll
 from trainables.adapters.stacked import StackedAdapter
 from trainables.adapters.training import StepLosses
 from trainables.adapters.two_memories.banks import TwoBanks

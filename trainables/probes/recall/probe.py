@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from trainables.data.corpus import subject_of
 from trainables.data.documents import Document
 from trainables.lm.members import ModelMembers
+from trainables.lm.texts import common_beginning
 from trainables.lm.token_tree import TokenTree
 from trainables.lm.tokens import encode, end_tokens
 from trainables.lm.writing import write_on
 from trainables.probes.answer_letter import ContinuationDecoder
 from trainables.probes.probe import Finding, Probe
 from trainables.probes.recall.plan import RecallPlan
-from trainables.probes.words import rouge_l, spoken_words, words_in_a_row
+from trainables.probes.words import rouge_l, spoken_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,7 +129,7 @@ class RecallProbe(Probe[RecallPlan]):
                     "tokens_right": sum(one == other for one, other in zip(own, each.rest, strict=True)),
                     "rouge_l": rouge_l(said, wanted),
                     "words": len(wanted),
-                    "words_right": words_in_a_row(said, wanted),
+                    "words_right": common_beginning(said, wanted),
                 }
             )
         return Finding(recall_metrics(answers), answers)

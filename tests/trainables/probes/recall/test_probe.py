@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from trainables.data.documents import Document
+from trainables.lm.texts import common_beginning
 from trainables.pack.process_cache import ProcessCache
 from trainables.probes.recall.plan import RecallPlan
 from trainables.probes.recall.probe import RecallProbe, recall_metrics
 from trainables.probes.registry import probe_plans
-from trainables.probes.words import rouge_l, spoken_words, words_in_a_row
+from trainables.probes.words import rouge_l, spoken_words
 
 SETTINGS = {"layer": 1, "probes": ("recall",), "recall_tokens": 20, "lr": 0.02, "epochs": 30, "warmup_steps": 0}
 SETS: list[dict[str, Any]] = [
@@ -100,7 +101,7 @@ def test_only_so_many_documents_are_asked_for(tokenizer: Any) -> None:
 )
 def test_words_of_two_texts_agree(written: str, wanted: str, score: float, row: int) -> None:
     said, truth = spoken_words(written), spoken_words(wanted)
-    assert rouge_l(said, truth) == pytest.approx(score) and words_in_a_row(said, truth) == row
+    assert rouge_l(said, truth) == pytest.approx(score) and common_beginning(said, truth) == row
 
 
 def test_rouge_l_is_that_of_rouge_score() -> None:
