@@ -57,7 +57,7 @@ def test_a_pack_is_as_large_as_launches_take_to_hide() -> None:
 
 
 def test_packs_are_as_large_as_was_measured_to_pay() -> None:
-    """On an H100 packs of 8 gave 96 % of the throughput of packs of 16, packs of 4 gave 81 % (benchmarks/RESULTS.md)."""
+    """On an H100 packs of 8 gave 96 % of the throughput of packs of 16, packs of 4 gave 81 % (RESULTS.md)."""
     assert 8 <= size(**study("pythia-410m", segment_tokens=128)) <= 16
     assert size(**study("pythia-6.9b", segment_tokens=128)) <= 2, "one alone reached half of the products' speed"
 
