@@ -5,8 +5,8 @@ one memory 30 ms, of which the GPU computed 2 (`python -m benchmarks gpu`). A CU
 its kernels always read and write the same places, of the same sizes. So texts are put into such places: sizes are
 rounded up to a few, what is left over is one more text, of zeros, without targets. Whether a pass is recorded yet or
 not, it is computed at such places: so a trial that goes on in another process computes what it would have computed.
-Each recording is held against the plain way on other texts than it was made with; what differs, or cannot be recorded,
-is computed in the plain way.
+Each recording is held against the plain way on other texts than it was made with. What cannot be recorded is launched
+kernel by kernel at the same places; what cannot have them, or gives other numbers there, is computed as it comes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Recording:
 
     def backward(self, by_nll: Tensor, tokens: int) -> Tensor:
         """Return the gradient by the states of the texts before, given that by their NLL."""
-        self.weights.zero_()
+        # beyond the targets whatever was there: without a label they have no gradient
         self.weights[:, : by_nll.shape[1]].copy_(by_nll)
         return self._backward()[:, :tokens]
 
@@ -157,6 +157,7 @@ class Recordings:
     def __init__(self, record: Record | None) -> None:
         """Start with none."""
         self._record = record
+        self._has_places: bool | None = None if record else False  # None: not tried yet
         self._kept: dict[Size, Recording] = {}
         self._uses: dict[Size, int] = {}
         self._last: dict[Size, int] = {}
@@ -171,18 +172,25 @@ class Recordings:
             states: `[members, tokens, model_dim]`.
             flops: of the pass, forward and backward.
         """
-        if self._record is None or flops > MOST_FLOPS or not states.requires_grad:
+        if self._has_places is False or flops > MOST_FLOPS or not states.requires_grad:
             return compute(batch, states)
         size = Size.of(batch, len(states))
+        if self._has_places is None:
+            told = "texts at places of fixed sizes"
+            self._has_places = self._tried(told, as_they_are, compute, size, batch, states) is not None
+            if not self._has_places:
+                return compute(batch, states)
         self._calls += 1
         self._uses[size] = self._uses.get(size, 0) + 1
-        kept = self._kept.get(size)
-        if kept is None and self._uses[size] > USES_BEFORE and self._has_room():
-            kept = self._made(compute, size, batch, states)
-            if kept is None:
-                return compute(batch, states)
+        if size not in self._kept and self._record and self._uses[size] > USES_BEFORE and self._has_room():
+            made = self._tried("a recorded pass", self._record, compute, size, batch, states)
+            if made is None:
+                self._record = None
+                self._kept.clear()
+            else:
+                self._kept[size] = made
         self._last[size] = self._calls
-        kept = kept or Recording(compute, size, states, as_they_are)
+        kept = self._kept.get(size) or Recording(compute, size, states, as_they_are)
         return kept.nll(batch, states)
 
     def _has_room(self) -> bool:
@@ -195,21 +203,20 @@ class Recordings:
         del self._kept[oldest], self._uses[oldest]
         return True
 
-    def _made(self, compute: NLL, size: Size, batch: TextBatch, states: Tensor) -> Recording | None:
-        """Return a recording that gives what the plain way gives; None, and from then on none, where there is none."""
-        assert self._record is not None
+    def _tried(
+        self, what: str, record: Record, compute: NLL, size: Size, batch: TextBatch, states: Tensor
+    ) -> Recording | None:
+        """Return a recording that gives what the plain way gives; None where there is none."""
         try:
-            made = Recording(compute, size, states, self._record)
+            made = Recording(compute, size, states, record)
             if _agrees(made, compute, batch, states):
-                self._kept[size] = made
                 return made
-            logger.warning("a recorded pass of %s gives other numbers than the plain one, which is used", size)
-        except RuntimeError as error:
-            # a model that asks the device in its forward pass, say; or there is no memory for a recording
+            logger.warning("%s: other numbers than of the texts as they come, not used: %s", what, size)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # attention that pads texts to a width of their own, say, or a model that asks the device on the way; what
+            # is wrong in the plain way too is raised by that
             told = "no memory is left" if failure_kind(error) == "memory" else str(error).partition("\n")[0]
-            logger.info("passes cannot be recorded here, and are launched kernel by kernel: %s", told)
-        self._record = None
-        self._kept.clear()
+            logger.info("%s: not here: %s", what, told)
         return None
 
 

@@ -68,3 +68,12 @@ def test_padded_batches_keep_to_their_budget_and_to_the_padding_that_pays(length
         widest = max(lengths[i] for i in group)
         assert len(group) == 1 or len(group) * widest <= max_tokens
         assert len(group) * widest - sum(lengths[i] for i in group) <= pass_tokens
+
+
+def test_states_that_lie_on_the_device_are_taken_from_there_whatever_its_number() -> None:
+    """`cuda` and `cuda:0` are one device, and not equal: states of the first GPU were taken for the host's."""
+    texts = [TrainingText(TokenTree.chain([1, 2, 3]), 0), TrainingText(TokenTree.chain([4, 5]), 0)]
+    states = [torch.empty(len(text.tree), 4, device="meta") for text in texts]
+    batches = TextBatches(texts, states, torch.device("meta", 0))
+    assert states[0].device != batches.device
+    assert batches._states([1, 0]).shape == (5, 4)

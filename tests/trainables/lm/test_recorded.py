@@ -15,6 +15,7 @@ from trainables.adapters.passes import member_nll, trained_nll
 from trainables.lm import attention, recorded
 from trainables.lm.batches import TextBatch, TextBatches
 from trainables.lm.fixed_texts import Size, rounded, step_of
+from trainables.lm.head_loss import IGNORED
 from trainables.lm.recorded import USES_BEFORE, Recordings
 from trainables.lm.texts import TrainingText
 from trainables.lm.token_tree import TokenTree
@@ -35,21 +36,20 @@ def batch_of(lengths: Sequence[int], first_target: int = 1, seed: int = 0, devic
 
 
 class Again:
-    """Records nothing: it calls again, on the same places, as a replay would."""
+    """Records nothing: it calls again, on the same places, and leaves results at the same places, as a replay would."""
 
     def __init__(self) -> None:
         self.made = self.replays = 0
 
     def __call__(self, forward: Pass, backward: Pass) -> tuple[Pass, Pass]:
         self.made += 1
-        forward()
-        backward()
+        nll, gradient = forward(), backward()
 
         def replay() -> Tensor:
             self.replays += 1
-            return forward()
+            return nll.copy_(forward())
 
-        return replay, backward
+        return replay, lambda: gradient.copy_(backward())
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_sizes_are_few_and_hold_what_they_are_for() -> None:
     assert all(count <= size <= count * 9 / 8 for count, size in enumerate(sizes, 1) if count > 512)
     assert all(count <= size < count + 64 for count, size in enumerate(sizes, 1) if count <= 512)
     assert len(set(sizes)) < 40
-    for lengths in ([1], [64], [65], [200, 3, 700], [5] * 9):
+    for lengths in ([1], [64], [65], [200, 3, 700], [5] * 9, [50] * 21):
         size = Size.of(batch_of(lengths), 2)
         assert size.tokens >= sum(lengths) and size.texts >= len(lengths)
         assert size.longest >= max(*lengths, step_of(size.tokens)), "what is left over is a text as well"
@@ -105,6 +105,25 @@ def test_replays_give_the_plain_numbers_whatever_was_at_the_places_before(
     ):
         assert_equal(both(upper, batch_of(lengths, first, seed), members, seed))
     assert again.made == 1 and again.replays >= 4
+
+
+def test_what_a_replay_gave_stays_when_there_is_another(upper: Upper, again: Again) -> None:
+    found = [both(upper, batch_of((20, 9), seed=seed), 2, seed) for seed in range(USES_BEFORE + 3)]
+    assert again.replays > 2
+    for each in found:
+        assert_equal(each)
+
+
+def test_beyond_the_texts_nothing_is_left_of_earlier_ones(upper: Upper, again: Again) -> None:
+    for lengths in [(40, 20)] * (USES_BEFORE + 1) + [(5, 9)]:
+        both(upper, batch_of(lengths, first_target=2), 2)
+    (kept,) = upper.recordings._kept.values()
+    texts, count = kept.texts, 5 - 2 + 9 - 2
+    assert not kept.states[:, 14:].any() and kept.states[:, :14].all()
+    assert (texts.labels[count:] == IGNORED).all() and (texts.labels[:count] >= 0).all()
+    assert (texts.target_places.back < 64).sum() == count, "nothing else has a gradient"
+    assert texts.positions.tolist() == [*range(5), *range(9), *[0] * 50]
+    assert texts.lengths.starts(2).tolist() == [0, 5, 14, 64, 69, 78, 128]
 
 
 def test_a_size_is_recorded_when_it_has_come_up_and_once(upper: Upper, again: Again) -> None:
@@ -135,7 +154,7 @@ def test_before_it_is_recorded_a_pass_is_computed_at_the_same_places(
             torch.cat([nll.detach().flatten(), *[g.flatten() for g in torch.autograd.grad(nll.sum(), states)]])
         )
     assert again.made == 1 and all(torch.equal(one, found[0]) for one in found)
-    assert seen.count((1, 29, WIDTH)) == 1, "once, to compare with"
+    assert seen.count((1, 29, WIDTH)) == 2, "to compare with: the places, and the recording"
 
 
 def test_a_member_that_is_not_a_number_does_not_reach_later_passes(upper: Upper) -> None:
@@ -166,7 +185,7 @@ def test_what_gives_other_numbers_is_not_used(
     with caplog.at_level(logging.WARNING):
         for _ in range(USES_BEFORE + 2):
             assert_equal(both(upper, batch_of((20, 9)), 2))
-    assert caplog.text.count("gives other numbers than the plain one") == 1
+    assert caplog.text.count("a recorded pass: other numbers than of the texts as they come") == 1
 
 
 def test_what_cannot_be_recorded_is_computed_plainly_from_then_on(upper: Upper) -> None:
@@ -180,6 +199,25 @@ def test_what_cannot_be_recorded_is_computed_plainly_from_then_on(upper: Upper) 
     for members in (2, 2, 2, 2, 3, 3, 3, 3):
         assert_equal(both(upper, batch_of((20, 9)), members))
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("why", ["padded", "refused", "other numbers"])
+def test_where_texts_have_no_such_places_they_are_computed_as_they_come(
+    upper: Upper, again: Again, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with numbers that flash attention does not take."""
+    if why == "padded":
+        monkeypatch.setattr(attention, "_flash_can", lambda query, settings: False)
+        monkeypatch.setattr(attention, "AT_ONCE", ("cpu",))
+    elif why == "refused":
+        monkeypatch.setattr(attention.FixedTextRow, "starts", lambda self, rows: int("no number"))
+    else:
+        monkeypatch.setattr(recorded.FixedTexts, "put", lambda self, batch: None)
+    with caplog.at_level(logging.INFO):
+        for members in (2, 2, 2, 2, 3, 3, 3, 3):
+            assert_equal(both(upper, batch_of((20, 9)), members))
+    assert again.made == 0
+    assert caplog.text.count("texts at places of fixed sizes") == 1
 
 
 def test_an_error_that_is_not_of_the_device_is_not_hidden(upper: Upper) -> None:
