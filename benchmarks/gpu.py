@@ -24,8 +24,9 @@ from benchmarks.launches import as_on_a_gpu, launches
 from benchmarks.random_model import PlainTraining, RandomModel
 from trainables.errors import ConfigError
 from trainables.lm.aliases import MODELS, Alias
+from trainables.lm.cuda_graphs import CudaGraphs
 from trainables.lm.placement import free_memory
-from trainables.lm.recorded import CudaGraphs, Recordings
+from trainables.lm.recorded import Recordings
 
 DEPTH = 0.75
 """Where the memory is, as in the study's own trials."""

@@ -9,20 +9,25 @@ import psutil
 import torch
 
 from trainables.lm.card import ModelCard
+from trainables.lm.cuda_graphs import pool_bytes
 
 MEMORY_SHARE = 0.85
 """Share of the free memory that weights may take; the rest is for activations."""
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the bytes that are free for this process on a device: of a GPU, what its own share of it leaves."""
+    """Return the bytes that are free for this process on a device: of a GPU, what its own share of it leaves.
+
+    What torch keeps for the next tensors is free; what recorded passes keep is not.
+    """
     if device.type != "cuda":
         return float(psutil.virtual_memory().available)
     index = torch.cuda.current_device() if device.index is None else device.index
     free, total = torch.cuda.mem_get_info(index)
     share = torch.cuda.get_per_process_memory_fraction(index)
-    cached = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
-    return float(min(free + cached, share * total - torch.cuda.memory_allocated(index)))
+    allocated, recorded = torch.cuda.memory_allocated(index), pool_bytes()
+    cached = max(0, torch.cuda.memory_reserved(index) - allocated - recorded)
+    return float(min(free + cached, share * total - allocated - recorded))
 
 
 def placement(

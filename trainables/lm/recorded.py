@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trainables.errors import failure_kind
 from trainables.lm.batches import TextBatch
+from trainables.lm.cuda_graphs import Pass
 from trainables.lm.fixed_texts import FixedTexts, Size
 from trainables.lm.parity import alike
 
@@ -40,7 +41,6 @@ the kernels of a pass took its host 35 ms (`python -m benchmarks gpu`); a faster
 NLL = Callable[[Any, Tensor], Tensor]
 """Takes texts (`TextBatch` or `FixedTexts`) and states `[members, tokens, model_dim]`; gives the NLL of every target
 token, `[members, targets]`."""
-Pass = Callable[[], Tensor]
 Record = Callable[[Pass, Pass], tuple[Pass, Pass]]
 """Makes of a forward and a backward pass two that do the same again, on the same places."""
 
@@ -113,38 +113,6 @@ class _Replayed(torch.autograd.Function):
 def as_they_are(forward: Pass, backward: Pass) -> tuple[Pass, Pass]:
     """Record nothing: the calls are made again, on the same places."""
     return forward, backward
-
-
-class CudaGraphs:
-    """Records calls as CUDA graphs, whose memory is shared: of two recordings only one is between its two calls."""
-
-    def __init__(self) -> None:
-        """Record nothing yet."""
-        self._pool: Any = None
-
-    def __call__(self, forward: Pass, backward: Pass) -> tuple[Pass, Pass]:
-        """Return what replays two calls, of which the second needs what the first has kept."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(2):  # libraries set themselves up in the first calls, which cannot be recorded
-                forward()
-                backward()
-        torch.cuda.current_stream().wait_stream(aside)
-        return self._replay(forward), self._replay(backward)
-
-    def _replay(self, call: Pass) -> Pass:
-        graph = torch.cuda.CUDAGraph()
-        # threads that look at the GPU's memory meanwhile are not in the way
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = call()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return result
-
-        return replay
 
 
 class Recordings:

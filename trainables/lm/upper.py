@@ -24,12 +24,13 @@ from torch.nn import functional
 from trainables.errors import failure_kind
 from trainables.lm import attention
 from trainables.lm.card import ModelCard
+from trainables.lm.cuda_graphs import CudaGraphs
 from trainables.lm.cut import Given, attention_can_be_told, find_blocks, load_part, try_part, windows_told
 from trainables.lm.head_loss import IGNORED, token_nll
 from trainables.lm.output_head import OutputHead
 from trainables.lm.parity import Reference, alike, keep_verdict, kept_verdict, reference
 from trainables.lm.placement import placement
-from trainables.lm.recorded import CudaGraphs, Recordings
+from trainables.lm.recorded import Recordings
 from trainables.lm.rotary import can_be_replaced, in_fewer_kernels
 from trainables.lm.rows import in_rows
 from trainables.lm.staggered import LetIn, Staggered, let_in

@@ -16,6 +16,7 @@ from trainables.adapters.adapter import Adapter, PackTexts
 from trainables.adapters.registry import adapter_plan
 from trainables.lm import cut, parity, placement, reference, trunk, upper, weight_budget
 from trainables.lm.card import model_card
+from trainables.lm.cuda_graphs import CudaGraphs
 from trainables.lm.weight_budget import WeightBudget, model_bytes, part_bytes
 from trainables.pack.process_cache import ProcessCache
 from trainables.trial.spec import TrialSpec
@@ -227,6 +228,11 @@ def test_a_process_with_a_share_of_a_gpu_counts_on_that_share_only(monkeypatch: 
     assert placement.free_bytes(gpu) == 70e9, "80 less 10 are not free where others hold some"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (20e9, 80e9))
     assert placement.free_bytes(gpu) == 22e9, "what torch keeps and nobody uses is free"
+    recordings = [CudaGraphs(), CudaGraphs()]
+    recordings[0].pool_bytes, recordings[1].pool_bytes = 10**9, 5 * 10**8
+    assert placement.free_bytes(gpu) == 20.5e9, "what recorded passes keep is not"
+    recordings.clear()
+    assert placement.free_bytes(gpu) == 22e9, "it goes when they go"
     card = model_card("pythia-6.9b")
     assert placement.placement(card, FP32, gpu)["device_map"] == "auto"
     assert placement.placement(card, BF16, gpu) == {"device_map": {"": 0}}
