@@ -15,7 +15,7 @@ _alive: weakref.WeakSet[CudaGraphs] = weakref.WeakSet()
 
 
 def pool_bytes() -> int:
-    """Return what the recordings of this process hold of its GPU; torch says that it is reserved, not that it is taken."""
+    """Return what recordings of this process hold of its GPU; torch says that it is reserved, not that it is taken."""
     return sum(graphs.pool_bytes for graphs in _alive)
 
 
