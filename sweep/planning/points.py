@@ -130,7 +130,9 @@ class PointMaker:
         """
         if (model, revision) not in self._cards:
             commit = self._commits.get(f"{hub_id(model)}@{revision}", "")
-            self._cards[model, revision] = model_card(model, revision, commit)
+            card = self._cards[model, revision] = model_card(model, revision, commit)
+            # a canonical spec names the commit, and what is made from one is at the same branch
+            self._cards.setdefault((model, card.commit), card)
         return self._cards[model, revision]
 
     def point(self, spec: TrialSpec) -> Point:

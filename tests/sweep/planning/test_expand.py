@@ -273,3 +273,17 @@ def test_hub_data_that_moved_since_a_sweep_began_are_said(monkeypatch: pytest.Mo
     assert kept == {
         "models": {"EleutherAI/pythia-70m@main": "e" * 40}, "data": {"hub:fever/fever": f"hub:fever/fever@{'d' * 40}"}
     }  # fmt: skip
+
+
+def test_the_pretrained_model_of_a_plan_is_at_the_branch_of_the_trials(tmp_path: Path) -> None:
+    """It is made from a canonical trial, which names the commit: a sweep would forget at which one it stays."""
+    space = Space(
+        name="on_hub", title="t", axes={"layer": [1]}, fixed={"model": "pythia-70m"}, baseline=True,
+        stages=(Stage(name="all", axes={"layer": ALL}),),
+    )  # fmt: skip
+    plan, storage = build_plan(space, commits={"EleutherAI/pythia-70m@main": "e" * 40}), SweepStorage(str(tmp_path))
+    points = [point for stage in plan.stages for point in stage.points]
+    assert {point.spec.method for point in points} == {"memory", "pretrained"}
+    assert {(point.card.revision, point.card.commit) for point in points} == {("main", "e" * 40)}
+    keep_commits(plan, storage, "on_hub")
+    assert read_sweep_file(storage, "on_hub", COMMITS)["models"] == {"EleutherAI/pythia-70m@main": "e" * 40}
