@@ -38,13 +38,15 @@ def publish_compared(
     tracking: Tracking,
     progress: Progress = lambda done, total: None,
     index: RecordIndex | None = None,
+    report: Callable[[], None] | None = None,
 ) -> Counts:
     """Bring MLflow up to date with the records of some sweeps and with how their trials compare.
 
-    Arguments, result and errors are those of `sweep.tracking.publish.publish`.
+    Arguments, result and errors are those of `sweep.tracking.publish.publish`; `report` is as `Extras` has it.
     """
     index = storage.index() if index is None else index
-    return bring_up(storage, names, tracking, index, progress, extras_of(storage, names, index))
+    extras = replace(extras_of(storage, names, index), report=report)
+    return bring_up(storage, names, tracking, index, progress, extras)
 
 
 def extras_of(storage: SweepStorage, names: Sequence[str], index: RecordIndex) -> Extras:
