@@ -157,7 +157,8 @@ def _pictures(evidence: Evidence) -> list[Picture]:
         {c.trial.id: c for c in found} for found in (evidence.against_pretrained, evidence.against_plain)
     )
     figures = [figure for figure in [differences_figure(evidence)] if figure]
-    more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), FIGURES))
+    left = FIGURES - len(figures)
+    more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), left))
     more = more or layer_figures(evidence.trials, evidence.references, from_pretrained)
     return [Picture(f.slug, f.title, _narrow(f.png)) for f in [*figures, *more][:FIGURES]]
 
