@@ -156,7 +156,10 @@ class Closing:
         self._report.dismiss()
 
     def expect_report(self) -> None:
-        """Get ready for the report, now that the trials have run."""
+        """Get ready for the report while the trials do: what the end needs is imported at the start, here as there.
+
+        Sources may be updated while a long run goes on.
+        """
         if self._options.report:
             self._report.get_ready()
 

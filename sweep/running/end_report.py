@@ -51,7 +51,7 @@ class EndReport:
         self.under_way = False
 
     def get_ready(self) -> None:
-        """Have a process import what a report needs, while the run still waits for others to end.
+        """Have a process import what a report needs, while the run waits for others.
 
         An object store is written under the sweep's lock, which is this process's; there is no other then.
         """

@@ -196,6 +196,7 @@ class SweepRun:
         from sweep.tracking.run_names import Naming
 
         storing = self._closing.storing
+        self._closing.expect_report()
         self.voice.say(self._options.starting)
         with executor.session(self._storage) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
@@ -237,8 +238,6 @@ class SweepRun:
                 storing(ledger.release_all)
                 storing(ledger.backlog.stages.write)
                 storing(exchange.write_state)
-                if not ledger.stopping:
-                    self._closing.expect_report()
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
         storing(ledger.clear)
         failures = display.summary()
