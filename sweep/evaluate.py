@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli import completion
+from sweep.cli.ending import end_without_search
 from sweep.cli.options import (
     DataCacheOption,
     ExperimentOption,
@@ -85,6 +86,7 @@ def main(
     report: ReportOption = True,
 ) -> None:
     """Ask the finished trials of a sweep, or of a storage: their stored weights are loaded, nothing is trained."""
+    end_without_search()
     code = 0
     with user_errors():
         use_data_cache(data_cache)

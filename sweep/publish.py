@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sweep.cli.ending import end_without_search
 from sweep.cli.heartbeat import LINE_EVERY_S, Heartbeat
 from sweep.cli.options import ExperimentOption, LocationArgument, NoLockOption, TrackingUriOption, user_errors
 from sweep.records.mend import mend_storage_file, problems_of
@@ -47,6 +48,7 @@ def main(
     no_lock: NoLockOption = False,
 ) -> None:
     """Bring MLflow and results.parquet up to date with the records of a storage."""
+    end_without_search()
     with user_errors():
         storage, name = split_location(location)
         if register and not name:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sweep.cli.ending import end_without_search
 from sweep.cli.options import (
     DataCacheOption,
     DataOption,
@@ -114,6 +115,7 @@ def main(
     ] = False,
 ) -> None:
     """Run a search space: every trial that has no record yet, stage after stage, on Ray or in this process."""
+    end_without_search()
     with user_errors():
         use_data_cache(data_cache)
         options = RunOptions(

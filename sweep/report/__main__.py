@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sweep.cli.ending import end_without_search
 from sweep.cli.heartbeat import Heartbeat
 from sweep.cli.options import ExperimentOption, LocationArgument, TrackingUriOption, user_errors
 
@@ -51,6 +52,7 @@ def report(
     from sweep.report.study import load_study
     from sweep.tracking.report_artifacts import log_report
 
+    end_without_search()
     storage, only = split_location(location)
     with Heartbeat(True, sys.stderr) as beat:
         beat.say("reading what is recorded")

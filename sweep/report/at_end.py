@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from sweep.records.record import record_hash
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
@@ -13,26 +13,53 @@ from sweep.report.kept import CONCLUSIONS, REPORT_FOLDER, SweepReport, kept_repo
 from sweep.report.study import Study, load_study
 
 
-def report_of_sweep(storage: SweepStorage, name: str, index: RecordIndex, say: Callable[[str], None]) -> SweepReport:
-    """Return a sweep's report, written now unless the one that is there was made from the same records.
+@dataclass(frozen=True)
+class DueReport:
+    """A report that is there, or what one is to be made of.
+
+    Attributes:
+        study: the records that it is about.
+        mark: what changes with any of them.
+        kept: the one that is there, if it was made from the same.
+    """
+
+    study: Study
+    mark: str
+    kept: SweepReport | None
+
+
+def due_report(storage: SweepStorage, name: str, index: RecordIndex) -> DueReport:
+    """Look whether a sweep's report is there as its records say."""
+    study = load_study(storage, [name], index)
+    mark, kept = _mark(study, index), kept_report(storage, name)
+    return DueReport(study, mark, kept if kept is not None and kept.mark == mark else None)
+
+
+def write_page(storage: SweepStorage, name: str, study: Study | None = None) -> str:
+    """Write a sweep's report and return where its page lies; it counts once it is `vouched_for`.
 
     Args:
         storage: the storage.
         name: of the sweep.
-        index: its records.
-        say: is told what takes a while.
+        study: its records, where they have been read already.
 
     Raises:
         OSError: it cannot be written.
     """
-    study = load_study(storage, [name], index)
-    mark, folder, kept = _mark(study, index), f"{name}/{REPORT_FOLDER}", kept_report(storage, name)
-    if kept is not None and kept.mark == mark:
-        return kept
-    say(f"writing the report on {len(study.trials):,} trials (Ctrl-C leaves it out)")
+    study = load_study(storage, [name]) if study is None else study
     with written(study, build_report(study)) as (_, page):
-        told = json.loads(storage.read(f"{folder}/{CONCLUSIONS}"))
-    storage.write_json(f"{folder}/{CONCLUSIONS}", told | {"mark": mark})
+        return page
+
+
+def vouched_for(storage: SweepStorage, name: str, page: str, mark: str) -> SweepReport:
+    """Note of a report that has just been written what it was made from, and return it.
+
+    Raises:
+        OSError: it cannot be noted.
+    """
+    path = f"{name}/{REPORT_FOLDER}/{CONCLUSIONS}"
+    told = json.loads(storage.read(path))
+    storage.write_json(path, told | {"mark": mark})
     return SweepReport(page, told["conclusions"], mark)
 
 

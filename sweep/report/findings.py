@@ -38,13 +38,15 @@ def publish_compared(
     tracking: Tracking,
     progress: Progress = lambda done, total: None,
     index: RecordIndex | None = None,
+    report: Callable[[], None] | None = None,
 ) -> Counts:
     """Bring MLflow up to date with the records of some sweeps and with how their trials compare.
 
-    Arguments, result and errors are those of `sweep.tracking.publish.publish`.
+    Arguments, result and errors are those of `sweep.tracking.publish.publish`; `report` is as `Extras` has it.
     """
     index = storage.index() if index is None else index
-    return bring_up(storage, names, tracking, index, progress, extras_of(storage, names, index))
+    extras = replace(extras_of(storage, names, index), report=report)
+    return bring_up(storage, names, tracking, index, progress, extras)
 
 
 def extras_of(storage: SweepStorage, names: Sequence[str], index: RecordIndex) -> Extras:
@@ -155,7 +157,8 @@ def _pictures(evidence: Evidence) -> list[Picture]:
         {c.trial.id: c for c in found} for found in (evidence.against_pretrained, evidence.against_plain)
     )
     figures = [figure for figure in [differences_figure(evidence)] if figure]
-    more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), FIGURES))
+    left = FIGURES - len(figures)
+    more = list(islice(alpha_figures(evidence.trials, evidence.references, from_plain), left))
     more = more or layer_figures(evidence.trials, evidence.references, from_pretrained)
     return [Picture(f.slug, f.title, _narrow(f.png)) for f in [*figures, *more][:FIGURES]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from sweep.planning.plan import Plan
 from sweep.records.results_table import RESULTS
 from sweep.records.sweep_storage import RecordIndex, SweepStorage
 from sweep.report.kept import PAGE_FILE, REPORT_FOLDER, SweepReport, kept_report
+from sweep.running.end_report import EndReport
 from sweep.running.interrupts import INTERRUPTED, Interrupts
 from sweep.running.made import Made
 from sweep.running.results import EXIT_FAILED, EXIT_INTERRUPTED, Results
@@ -84,6 +86,7 @@ class Closing:
         self._storage, self._name, self._index, self._options = storage, name, index, options
         self._tracking, self._interrupts, self._voice = tracking, interrupts, voice
         self._started = started
+        self._report = EndReport(storage, name, index, interrupts, voice.say)
 
     def storing(self, call: Callable[[], T]) -> T | None:
         """Write something at the end; a storage that fails then ends the run as it would have before."""
@@ -144,21 +147,21 @@ class Closing:
             report_trouble=report_trouble,
         )
 
-    def report(self, stopped: str) -> tuple[SweepReport | None, str]:
-        """Write the report, if it is asked for, before MLflow gets it; or say why there is none."""
-        if not self._options.report or not self._index:
-            return None, ""
-        if stopped == INTERRUPTED:
-            return None, "the run was interrupted"
-        from sweep.report.at_end import report_of_sweep
+    def __enter__(self) -> Closing:
+        """Begin nothing."""
+        return self
 
-        try:
-            with self._interrupts.skippable():
-                return report_of_sweep(self._storage, self._name, self._index, self._voice.say), ""
-        except KeyboardInterrupt:
-            return None, "it was interrupted"
-        except Exception as error:  # the trials have run: whatever is wrong with the report, the run ends as it would
-            return None, f"{type(error).__name__}: {error}"
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind, however the run has ended."""
+        self._report.dismiss()
+
+    def expect_report(self) -> None:
+        """Get ready for the report while the trials do: what the end needs is imported at the start, here as there.
+
+        Sources may be updated while a long run goes on.
+        """
+        if self._options.report:
+            self._report.get_ready()
 
     def _make_all(self, stopped: str, has_run: bool) -> tuple[SweepReport | None, str, str]:
         """Make what is made from records; return the report, why there is none, and what MLflow lacks."""
@@ -169,11 +172,24 @@ class Closing:
         if has_run:
             self._voice.say("writing the results table")
         self.storing(lambda: write_results(self._storage, self._name, self._index))
-        report, report_trouble = self.report(stopped)
-        if has_run:
-            self._voice.say("bringing MLflow up to date")
-        try:
-            publish_compared(self._storage, [self._name], self._tracking, index=self._index)
-        except TrackingError as error:
-            return report, report_trouble, str(error)
-        return report, report_trouble, ""
+        report, trouble = self._report, ""
+        if not self._options.report or not self._index:
+            made: AbstractContextManager[None] = nullcontext()
+        elif stopped == INTERRUPTED:
+            made, report.trouble = nullcontext(), "the run was interrupted"
+        else:
+            made = report.beside()
+        with made:
+            if has_run:
+                self._voice.say("bringing MLflow up to date")
+            try:
+                publish_compared(
+                    self._storage,
+                    [self._name],
+                    self._tracking,
+                    index=self._index,
+                    report=report.wait if report.under_way else None,
+                )
+            except TrackingError as error:
+                trouble = str(error)
+        return report.made, report.trouble, trouble

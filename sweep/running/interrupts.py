@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and a closed terminal: the first stops a sweep after the running epochs, the second at once.
 
-A signal handler sets a flag and does nothing else; a thread acts on it. Before trials run and after them there is
-nothing to wait for: the first signal ends what is being prepared, and does not disturb the closing.
+A signal handler sets a flag, or ends a process beside; a thread acts on the flag. Before trials run and after them
+there is nothing to wait for: the first signal ends what is being prepared, and does not disturb the closing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Interrupts:
         self._terminals = [stream for stream in (1, 2) if _is_terminal(stream)]
         self._stop: Callable[[str], None] | None = None
         self._closing = False
+        self._first: Callable[[], bool] | None = None
         self._handled: list[int] = []
 
     def install(self) -> dict[int, Any]:
@@ -41,7 +42,10 @@ class Interrupts:
         return old
 
     def handler(self, number: int, frame: FrameType | None) -> None:
-        """Count a signal; raise when it is to end things at once."""
+        """Count a signal, unless something takes it; raise when it is to end things at once."""
+        if self._first is not None and self._first():
+            self._first = None
+            return
         self._count += 1
         self._hung_up |= number == getattr(signal, "SIGHUP", None)
         at_once = 1 if self._stop is None else 2
@@ -84,12 +88,25 @@ class Interrupts:
     @contextmanager
     def skippable(self) -> Iterator[None]:
         """Let the first signal raise KeyboardInterrupt while the block runs; afterwards all is as it was before."""
-        before = self._stop, self._closing, self._count
-        self._stop, self._closing, self._count = None, False, 0
+        before = self._stop, self._closing, self._count, self._first
+        self._stop, self._closing, self._count, self._first = None, False, 0, None
         try:
             yield
         finally:
-            self._stop, self._closing, self._count = before
+            self._stop, self._closing, self._count, self._first = before
+
+    @contextmanager
+    def first_to(self, take: Callable[[], bool]) -> Iterator[None]:
+        """Let the first signal go to something beside the block, which goes on; later ones do what they did before.
+
+        Args:
+            take: called by the signal's handler; False leaves the signal to what it would do otherwise.
+        """
+        self._first = take
+        try:
+            yield
+        finally:
+            self._first = None
 
     def _leave_terminal(self) -> None:
         """Print to nowhere from now on where a terminal was closed: a write to it would fail."""

@@ -151,17 +151,19 @@ class SweepRun:
         if self._space is not None:
             keep_space(self._storage, self._name, self._space, options.stage)
         self._prepare_inputs()
+        with self._closing:
+            return self._closing.close(self._plan, self._choices, self._ended(executor))
+
+    def _ended(self, executor: Executor | None) -> Ended:
+        """Run what is to be run and return what it came to, together with what is there already."""
         if executor:
-            ended = self._execute(executor)
-        elif self.amends:
-            ended = Ended(self._counts_of_what_is_there())
-        else:
-            wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in plan.stages) else [])]
+            return self._execute(executor)
+        if not self.amends:
+            wanted = [MANIFEST, *([DRAWS] if any(stage.stage.sampling for stage in self._plan.stages) else [])]
             is_lost = not all(self._storage.exists(f"{self._name}/{file}") for file in wanted)
-            if is_lost or len(self._choices) < len(plan.questions):
+            if is_lost or len(self._choices) < len(self._plan.questions):
                 self._ledger(Packing(lambda point: 1, 1))  # makes again what was lost of plan and choices
-            ended = Ended(self._counts_of_what_is_there())
-        return self._closing.close(self._plan, self._choices, ended)
+        return Ended(self._counts_of_what_is_there())
 
     def _is_asked_for_more(self) -> bool:
         """Whether somebody has asked for trials since the last run, so that there may be some though none is left."""
@@ -194,6 +196,7 @@ class SweepRun:
         from sweep.tracking.run_names import Naming
 
         storing = self._closing.storing
+        self._closing.expect_report()
         self.voice.say(self._options.starting)
         with executor.session(self._storage) as capacity:
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]

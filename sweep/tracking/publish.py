@@ -42,12 +42,14 @@ class Extras:
         pictures: draws the pictures of a sweep, by its name; called where its run needs them.
         changed: makes the table of all answers of a trial that differ from its reference's, by trial id.
         conclusions: what a sweep comes to, by its name: questions, and the sentences that answer them.
+        report: waits for a report that is being written beside this; called before the sweeps' own runs, which get it.
     """
 
     findings: Mapping[str, ComparisonResult] = field(default_factory=dict)
     pictures: Callable[[str], Sequence[Picture]] = lambda sweep: ()
     changed: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     conclusions: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
+    report: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,16 @@ class _Publisher:
             with ThreadPoolExecutor(CONNECTIONS) as threads:
                 for _ in threads.map(self._do, todo):
                     progress(next(steps), len(heads))
+        pictures = self.extras.pictures
+        if self.extras.report is not None:
+            drawn = {name: pictures(name) for name in self._own}  # while we would only wait
+            pictures = drawn.__getitem__
+            self.extras.report()
         for name, sweep_run in self._own.items():
             outcome = sweep_run.complete(
                 self.extras.findings,
                 self._namings[name],
-                self.extras.pictures,
+                pictures,
                 self.extras.conclusions.get(name, ()),
             )
             self.counts[outcome] += 1

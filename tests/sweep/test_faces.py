@@ -62,6 +62,28 @@ def test_a_sweep_is_planned_run_and_read_without_printing(space: Space, tmp_path
     assert capfd.readouterr().out == ""
 
 
+def test_a_run_starts_one_process_for_its_report_before_its_trials_and_leaves_none(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweep.report import beside
+    from sweep.running.in_process import InProcess
+
+    told, started, run = [], [], InProcess.run
+
+    class Counted(beside.ReportProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            told.append("process")
+            started.append(self._process)
+
+    monkeypatch.setattr(beside, "ReportProcess", Counted)
+    monkeypatch.setattr(InProcess, "run", lambda self, exchange: told.append("trials") or run(self, exchange))
+    for _ in range(2):  # the second has nothing to do
+        results = run_sweep(space, tmp_path, executor="local", report=True)
+        assert results.conclusions and Path(results.paths["report"]).is_file() and not results.report_trouble
+        assert told == ["process", "trials"] and started[0].returncode is not None
+
+
 def test_mistakes_are_raised_as_the_command_says_them(space: Space, tmp_path: Path) -> None:
     for options, said in [
         ({"executor": "loca"}, "executor='loca': must be one of ray, local, did you mean 'local'"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "ray", "pandas", "scipy", "statsmodels", "matplotlib", "optuna"}
+HEAVY |= {"sklearn"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,6 +37,12 @@ def imported_by(code: str) -> set[str]:
             "import trainables.pack.ray_data_map, trainables.lm.token_tables\n"
             "import trainables.adapters.memory.near, trainables.adapters.memory.simset",
             {"ray"},
+        ),
+        (  # what every worker that asks FEVER computes
+            "from trainables.probes.fever.metrics import fever_metrics\n"
+            "from trainables.probes.fever.questions import FeverAnswer\n"
+            "fever_metrics([FeverAnswer('1', 'Tetris', 'SUPPORTS', 1, '', 'a')])",
+            {"torch", "transformers", "scipy"},
         ),
         (
             "from sweep.run import app; from typer.testing import CliRunner\n"

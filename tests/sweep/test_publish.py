@@ -296,6 +296,24 @@ def test_a_report_in_the_sweeps_folder_becomes_an_artifact(storage, tracking, ru
     assert [file.path for file in runs._client.list_artifacts(own.run, "report")] == ["report/report.html"]
 
 
+def test_a_report_that_is_written_meanwhile_is_waited_for_when_the_trials_are_there(
+    storage, tracking, runs, sweep_of_three, monkeypatch
+) -> None:
+    there, drawn = [], []
+    monkeypatch.setattr("sweep.report.findings._pictures", lambda evidence: drawn.append(evidence) or [])
+
+    def wait() -> None:
+        there.append([head for head in runs.find("demo") if head.complete])
+        assert len(drawn) == 1, "what can be drawn is drawn before"
+        storage.write("demo/report/report.html", b"<p>report</p>")
+
+    publish_compared(storage, ["demo"], tracking, report=wait)
+    assert len(there) == 1 and {head.trial for head in there[0]} == {record["id"] for record in sweep_of_three}
+    (own,) = [run for run in runs.find("demo") if not run.trial]
+    assert [file.path for file in runs._client.list_artifacts(own.run, "report")] == ["report/report.html"]
+    assert publish_compared(storage, ["demo"], tracking)["unchanged"] == 4 and len(drawn) == 1
+
+
 def test_registering_takes_one_sweep_and_a_trial_that_has_a_memory(storage, tracking, sweep_of_three) -> None:
     several = CliRunner().invoke(app, [storage.uri, "--register", "best"])
     assert several.exit_code == 2 and "takes one sweep" in several.stderr

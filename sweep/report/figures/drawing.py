@@ -67,24 +67,29 @@ def panels(
 def finish(canvas: Canvas, slug: str, title: str, caption: str) -> Figure:
     """Render a canvas to PNG and SVG."""
     with matplotlib.rc_context(STYLE):
-        png, svg = io.BytesIO(), io.BytesIO()
+        svg = io.BytesIO()
         engine = canvas.get_layout_engine()
         if engine is not None:
             engine.execute(canvas)
             canvas.set_layout_engine(None)  # keep the places just found: an engine draws everything twice a file
-        canvas.savefig(png, format="png")
+        png = _png(canvas)
         canvas.savefig(svg, format="svg", metadata={"Date": None})
-    return Figure(slug, title, caption, _with_palette(png.getvalue()), svg.getvalue())
+    return Figure(slug, title, caption, png, svg.getvalue())
 
 
-def _with_palette(png: bytes) -> bytes:
-    """Store a picture with 256 colours: a third of the bytes (a grid of lines: 458 to 132 kB), for the page."""
+def _png(canvas: Canvas) -> bytes:
+    """Paint a canvas and store it with 256 colours: a third of the bytes (a grid of lines: 458 to 132 kB).
+
+    Level 6 takes a seventh of the time of the highest for a tenth more bytes (12 figures: 0.09 s for 561 kB, 0.67 s
+    for 509 kB).
+    """
     from PIL import Image
 
+    agg: Any = canvas.canvas
+    agg.draw()
+    picture = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        flat = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    flat.save(out, "png", optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(out, "png", compress_level=6)
     return out.getvalue()
 
 

@@ -170,3 +170,23 @@ def test_sampled_answers_that_changed_are_told_with_their_comparison(tmp_path) -
     assert finding.tags["verdict_counterfact_new_rate"] == "no difference found"
     assert finding.changed[0] == ChangedAnswer("Place 2 lies in", "Italy", "the sea", "Italy, of course", True)
     assert len(finding.changed) == 3
+
+
+def test_no_more_pictures_are_drawn_than_the_page_shows(fake, monkeypatch) -> None:
+    import sweep.report.figures.alpha as alpha
+    import sweep.report.figures.answers as answers
+
+    drawn: list[str] = []
+    for module in (alpha, answers):
+        finish = module.finish
+
+        def finished(canvas, slug, *texts, finish=finish):
+            drawn.append(slug)
+            return finish(canvas, slug, *texts)
+
+        monkeypatch.setattr(module, "finish", finished)
+    fake.add_inductive("s", models=("pythia-1b",), depths=(0.75,), documents=(10,), alphas=(0.0, 1.0))
+    fake.write_plans()
+    storage = SweepStorage(str(fake.root))
+    shown = [picture.name for picture in extras_of(storage, ["s"], storage.index()).pictures("s")]
+    assert shown == drawn == ["differences", "alpha_allocation_accuracy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from trainables.data.documents import LABELS, LETTERS
@@ -24,20 +25,28 @@ def fever_metrics(answers: Sequence[FeverAnswer]) -> dict[str, float]:
     """
     if not answers:
         return {}
-    from sklearn.metrics import f1_score
-
     label_of = {letter: label for label, letter in LETTERS.items()}
-    truth = [answer.label for answer in answers]
-    predicted = [label_of[answer.letter] if answer.letter else UNPARSED for answer in answers]
-    weights = [answer.rows for answer in answers]
-    total = sum(weights)
-    by_label = f1_score(truth, predicted, labels=list(LABELS), average=None, sample_weight=weights, zero_division=0)
-    micro = f1_score(truth, predicted, average="micro", sample_weight=weights, zero_division=0)
+    hits, chosen, actual = Counter[str](), Counter[str](), Counter[str]()
+    for answer in answers:
+        predicted = label_of[answer.letter] if answer.letter else UNPARSED
+        hits[answer.label] += answer.rows * (predicted == answer.label)
+        chosen[predicted] += answer.rows
+        actual[answer.label] += answer.rows
+    by_label = [_f1(hits[label], chosen[label], actual[label]) for label in LABELS]
+    total = actual.total()
     metrics = {
         "accuracy": sum(answer.rows for answer in answers if answer.correct) / total,
-        "f1_micro": float(micro),
-        "f1_macro": float(by_label.mean()),
+        "f1_micro": _f1(hits.total(), total, total),
+        "f1_macro": sum(by_label) / len(by_label),
     }
-    metrics |= {_NAMES[label]: float(score) for label, score in zip(LABELS, by_label, strict=True)}
-    metrics["unparsed"] = sum(answer.rows for answer in answers if answer.letter is None) / total
+    metrics |= {_NAMES[label]: score for label, score in zip(LABELS, by_label, strict=True)}
+    metrics["unparsed"] = chosen[UNPARSED] / total
     return metrics
+
+
+def _f1(hits: int, chosen: int, actual: int) -> float:
+    """Return the harmonic mean of precision and recall; 0 where a label neither occurs nor is given.
+
+    scikit-learn's `f1_score` gives the same to the last bit, after an import that takes a worker 0.5 s.
+    """
+    return 2 * hits / (chosen + actual) if chosen + actual else 0.0

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from sweep.records.sweep_storage import SweepStorage
 from sweep.report.figures.alpha import alpha_figures, default_target, epochs_to
@@ -98,6 +103,30 @@ def test_figures_leave_matplotlib_as_it_was():
     with panels(1, 2) as (canvas, _):
         finish(canvas, "slug", "Title", "Caption")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_is_laid_out_once_and_painted_once_for_each_of_its_files(monkeypatch):
+    calls: Counter[str] = Counter()
+
+    def counted(owner: type, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def counting(*args, **kwargs):
+            calls[name] += 1
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(ConstrainedLayoutEngine, "execute")
+    counted(Canvas, "draw")
+    counted(PngImageFile, "load")
+    with panels(1, 2) as (canvas, axes):
+        for ax in axes.flat:
+            ax.plot([0, 1], [1, 2], label="x")
+        figure = finish(canvas, "slug", "title", "caption")
+    assert calls == {"execute": 1, "draw": 2}, "no picture is stored to be read again"
+    with Image.open(io.BytesIO(figure.png)) as picture:
+        assert picture.mode == "P" and picture.width == round(130 * canvas.get_figwidth())
 
 
 def test_guidance_is_drawn_with_its_errors_entries_and_words(fake):

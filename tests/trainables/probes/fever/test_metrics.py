@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.data.documents import LABELS
+from trainables.data.documents import LABELS, LETTERS
 from trainables.probes.fever.metrics import fever_metrics
 from trainables.probes.fever.questions import FeverAnswer
 
@@ -77,3 +77,18 @@ def test_all_unparsed_is_all_wrong() -> None:
 
 def test_no_answers_have_no_metrics() -> None:
     assert fever_metrics([]) == {}
+
+
+@settings(deadline=None, max_examples=40)
+@given(ANSWERS)
+def test_scores_are_those_of_scikit_learn_to_the_last_bit(answers: list[FeverAnswer]) -> None:
+    from sklearn.metrics import f1_score
+
+    names = {letter: label for label, letter in LETTERS.items()}
+    truth, given_labels = [a.label for a in answers], [names[a.letter] if a.letter else "none" for a in answers]
+    told = {"sample_weight": [a.rows for a in answers], "zero_division": 0}
+    by_label = f1_score(truth, given_labels, labels=list(LABELS), average=None, **told)
+    metrics = fever_metrics(answers)
+    assert [metrics[name] for name in ("f1_supports", "f1_refutes", "f1_nei")] == by_label.tolist()
+    assert metrics["f1_macro"] == by_label.mean()
+    assert metrics["f1_micro"] == f1_score(truth, given_labels, average="micro", **told)
