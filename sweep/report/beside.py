@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import IO, Any
 
 from sweep.records.sweep_storage import SweepStorage
@@ -82,10 +83,8 @@ class ReportProcess:
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):  # what it has not read
                     stream.close()
-                except OSError:  # what it has not read
-                    pass
         self._process.wait()
 
     @property
