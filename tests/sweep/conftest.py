@@ -38,6 +38,18 @@ def storage(tmp_path: Path) -> SweepStorage:
 
 
 @pytest.fixture
+def report_process() -> None:
+    """Have runs of this process make their reports as users have them: by a process beside the run."""
+
+
+@pytest.fixture(autouse=True)
+def _reports_are_made_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of this process make their reports themselves: a process for each would import for two seconds."""
+    if "report_process" not in request.fixturenames:
+        monkeypatch.setattr("sweep.running.end_report.EndReport.get_ready", lambda self: None)
+
+
+@pytest.fixture
 def wait_until() -> Callable[..., None]:
     """Wait for something that another thread or process does."""
 

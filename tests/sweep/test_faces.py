@@ -62,6 +62,7 @@ def test_a_sweep_is_planned_run_and_read_without_printing(space: Space, tmp_path
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("report_process")
 def test_a_run_starts_one_process_for_its_report_before_its_trials_and_leaves_none(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from sweep.running.interrupts import Interrupts, handled_signals
 from sweep.running.outcome_text import answer_lines
 from sweep.tracking.address import resolve_tracking
 
+pytestmark = pytest.mark.usefixtures("report_process")
+
 
 def add(fake, **fields):
     fake.add("s", "all", **{"num_documents": 10, "metrics": {"memory/nll": 1.0}, **fields})
