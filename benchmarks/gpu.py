@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Annotated
 
 import torch
@@ -209,16 +210,15 @@ def compare(name: str, tiny: bool, tokens: Sequence[int], dims: Sequence[int], s
         for dim in dims:
             rival, expected = plain(model, dim, least_s)
             row: Table = {"tokens": 4 * mean, "memory_dim": dim, "plain": rival, "ours": {}, "kernel_by_kernel": {}}
-            for members in sizes:
-                for arm, recorded in (("ours", True), ("kernel_by_kernel", False)):
-                    free_memory(device)
-                    try:
-                        found, losses = ours(model, members, dim, least_s, recorded)
-                    except torch.cuda.OutOfMemoryError:
-                        break
-                    check_close(f"{name}, {arm}, K = {members}", "losses", losses, expected, TOLERANCE[str(dtype)[6:]])
-                    found["share_of_matmul"] = found["flop_per_s"] / speed
-                    row[arm][str(members)] = found
+            for members, (arm, recorded) in product(sizes, (("ours", True), ("kernel_by_kernel", False))):
+                free_memory(device)
+                try:
+                    found, losses = ours(model, members, dim, least_s, recorded)
+                except torch.cuda.OutOfMemoryError:
+                    break
+                check_close(f"{name}, {arm}, K = {members}", "losses", losses, expected, TOLERANCE[str(dtype)[6:]])
+                found["share_of_matmul"] = found["flop_per_s"] / speed
+                row[arm][str(members)] = found
             rows.append(row)
         free_memory(device)
         rows[-1]["peft_lora"], _ = plain(model, dims[0], least_s, lora=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,3 +52,17 @@ def test_other_losses_print_no_figure(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     code, said, told = run("--out", str(tmp_path / "b.json"))
     assert (code, said) == (2, "") and told.count("\n") == 1 and "no CUDA device" in told
+
+
+def test_packs_that_do_not_fit_end_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, ours = [], gpu.ours
+
+    def small_card(model: Any, members: int, *given: Any) -> Any:
+        tried.append(members)
+        if members > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return ours(model, members, *given)
+
+    monkeypatch.setattr(gpu, "ours", small_card)
+    (row,) = gpu.compare("pythia-410m", True, (8,), (16,), (1, 2, 4))["rows"]
+    assert tried == [1, 1, 2] and list(row["ours"]) == list(row["kernel_by_kernel"]) == ["1"]
