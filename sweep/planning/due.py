@@ -61,9 +61,11 @@ class Records:
 
     def due(self, point: Point) -> Due | None:
         """Return what a trial lacks; None where nothing is left to do, because it has a result or has failed."""
-        self.index.view(point.identity)
         training = self.index.training(point.training)
-        if training is None or (training.status == "failed" and self._retry_failed):
+        if training is None:
+            return Due(point.askings)
+        self.index.view(point.identity)
+        if training.status == "failed" and self._retry_failed:
             return Due(point.askings)
         if training.status != "done":
             return None  # it diverged, was stopped or failed: there is nothing to ask

@@ -81,6 +81,8 @@ class Point:
     @property
     def askings(self) -> tuple[Asking, ...]:
         """All that it is asked, each once."""
+        if not self.added:
+            return self.own
         return tuple({asking.id: asking for asking in (*self.added_askings, *self.own)}.values())
 
     @cached_property

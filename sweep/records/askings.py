@@ -18,7 +18,7 @@ from typing import Any
 from sweep.records.record import FORMAT, TRAINING_FORMAT, PassedOver, Record
 from sweep.records.record_shape import is_number
 from trainables.errors import DataError
-from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
+from trainables.node.checksums import BROKEN_SEAL, SEAL, read_sealed_json, sealed
 from trainables.trial.asking import ANSWERS, ASKINGS, Asking, label_of, own_askings
 from trainables.trial.identity import training_id, training_identity, trial_id
 
@@ -246,7 +246,7 @@ def parse_asking(text: bytes, where: str) -> Record:
         DataError: it is not the record of an asking, or not what was written.
     """
     try:
-        record = read_plain_json(text)
+        record, checksum = read_sealed_json(text)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})") from None
     if isinstance(record, dict):
@@ -254,10 +254,8 @@ def parse_asking(text: bytes, where: str) -> Record:
             raise PassedOver(f"{where}: written by another version (format {record.get('format')}); it is not used")
         if SEAL not in record:
             raise DataError(f"{where}: its {SEAL} is missing")
-        try:
-            record = unsealed(record)
-        except BrokenSeal as error:
-            raise DataError(f"{where}: {error}") from None
+        if record.pop(SEAL) != checksum:
+            raise DataError(f"{where}: {BROKEN_SEAL}")
     check_asking(record, where)
     return dict(record)
 

@@ -25,7 +25,7 @@ import sweep
 from sweep.records.record_shape import wrong_part
 from trainables.errors import DataError
 from trainables.lm.card import ModelCard
-from trainables.node.checksums import SEAL, BrokenSeal, read_plain_json, sealed, unsealed
+from trainables.node.checksums import BROKEN_SEAL, SEAL, read_sealed_json, sealed
 from trainables.probes.registry import probe_plans
 from trainables.trial.identity import ID_VERSION, training_id, trial_id
 from trainables.trial.spec import TrialSpec
@@ -216,17 +216,15 @@ def parse_record(text: bytes, where: str) -> Record:
         DataError: it is not a whole record, or not what was written.
     """
     try:
-        record = read_plain_json(text)
+        record, checksum = read_sealed_json(text)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})") from None
     if isinstance(record, dict):
         _check_version(record, where)
         if record["format"] >= 2 and SEAL not in record:
             raise DataError(f"{where}: its {SEAL} is missing")
-        try:
-            record = unsealed(record)
-        except BrokenSeal as error:
-            raise DataError(f"{where}: {error}") from None
+        if record.pop(SEAL, checksum) != checksum:
+            raise DataError(f"{where}: {BROKEN_SEAL}")
     check_record(record, where)
     return dict(record)
 

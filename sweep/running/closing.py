@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -87,6 +88,7 @@ class Closing:
         self._tracking, self._interrupts, self._voice = tracking, interrupts, voice
         self._started = started
         self._report = EndReport(storage, name, index, interrupts, voice.say)
+        self._ending: Future[None] | None = None
 
     def storing(self, call: Callable[[], T]) -> T | None:
         """Write something at the end; a storage that fails then ends the run as it would have before."""
@@ -154,6 +156,14 @@ class Closing:
     def __exit__(self, *_: object) -> None:
         """Leave no process behind, however the run has ended."""
         self._report.dismiss()
+        if self._ending is not None:
+            self._ending.result()
+
+    def end_beside(self, end: Callable[[], None]) -> None:
+        """Begin to end what has run the trials, in a thread: Ray takes a second for it, most of which it waits."""
+        pool = ThreadPoolExecutor(1)
+        self._ending = pool.submit(end)
+        pool.shutdown(wait=False)
 
     def expect_report(self) -> None:
         """Get ready for the report while the trials do: what the end needs is imported at the start, here as there.

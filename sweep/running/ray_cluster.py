@@ -10,12 +10,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from sweep.running.ray_environment import (
     first_token,
     has_cluster_token,
     hide_command_line,
+    inherited_environment,
+    is_local,
     runtime_env,
     set_environment,
     wanted_address,
@@ -49,24 +51,28 @@ def ray_session(address: str | None) -> Iterator[Nodes]:
         ConfigError: the cluster cannot be attached (`check_reachable` says so sooner).
     """
     set_environment(address)
-    wanted = wanted_address(address)
+    wanted, own = wanted_address(address), is_local(address)
     import ray
 
     hide_command_line()
     try:
-        with signals_kept_from_children(), first_token() if wanted == "local" else nullcontext():
+        with ExitStack() as starting:
+            starting.enter_context(signals_kept_from_children())
+            if own:
+                starting.enter_context(first_token())
+                starting.enter_context(inherited_environment())
             ray.init(
                 address=wanted,
-                runtime_env=runtime_env(),
+                runtime_env=None if own else runtime_env(),
                 logging_level="ERROR",
                 log_to_driver=False,
-                include_dashboard=False if wanted == "local" else None,
+                include_dashboard=False if own else None,
             )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        what = "Ray cannot be started here" if wanted == "local" else "no Ray cluster can be attached"
+        what = "Ray cannot be started here" if own else "no Ray cluster can be attached"
         raise ConfigError(f"address={wanted!r}: {what} ({first_line(error)})") from None
     try:
-        yield nodes_now(wanted != "local")
+        yield nodes_now(not own)
     finally:
         end_own_processes(after_s=0.7)
         ray.shutdown()

@@ -30,6 +30,7 @@ _PASSED_ON = (
 )
 _SECRET = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 """Passed on as values of tasks: Ray shows a job's environment to everybody who sees the cluster."""
+_WORKER_SETTINGS = {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 
 def set_environment(address: str | None) -> None:
@@ -50,15 +51,39 @@ def secrets_of_workers() -> dict[str, str]:
 
 def runtime_env() -> dict[str, Any]:
     """Ship this checkout's worker package, and the settings that say where caches and models are."""
-    import trainables
-
-    package = Path(next(iter(trainables.__path__))).resolve()
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ and not _has_secret(name)}
     return {
-        "py_modules": [str(package)],
+        "py_modules": [str(_worker_package())],
         "excludes": ["__pycache__"],
-        "env_vars": {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0", **passed},
+        "env_vars": {**_WORKER_SETTINGS, **passed},
     }
+
+
+@contextmanager
+def inherited_environment() -> Iterator[None]:
+    """Set in the block what the workers of a Ray that is started in it need, and inherit with all the rest.
+
+    With a runtime environment instead, each would be a further process, started when its first pack is there; without
+    one Ray gives packs the processes that it has at its start anyhow.
+    """
+    path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    settings = {**_WORKER_SETTINGS, "PYTHONPATH": os.pathsep.join([*path, str(_worker_package().parent)])}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _worker_package() -> Path:
+    import trainables
+
+    return Path(next(iter(trainables.__path__))).resolve()
 
 
 def wanted_address(address: str | None) -> str:

@@ -111,7 +111,6 @@ class RayTune:
     def run(self, exchange: PackExchange) -> None:
         """Run all packs in one Tune run."""
         os.environ.update(_TUNE_SETTINGS)
-        keep_keys_from_tune()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its list of failed packs, which are told already
         settings = self._worker_settings()
         resources = {"cpu": self._resources.cpus, "gpu": self._gpus}
@@ -135,7 +134,7 @@ class RayTune:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # but see `ReportsCallback`
                 ),
             )
-            with _own_errors():
+            with variables_kept_from_tune(all_of_them=not self._attached), _own_errors():
                 tuner.fit()
 
     def _worker_settings(self) -> dict[str, Any]:
@@ -170,13 +169,24 @@ class RayTune:
         return float(any(nodes.gpus) and self._settings.device != "cpu")
 
 
-def keep_keys_from_tune() -> None:
+@contextmanager
+def variables_kept_from_tune(all_of_them: bool) -> Iterator[None]:
     """Have Tune leave the keys of storages out of its processes' runtime environment, which Ray logs and shows.
 
     They reach the processes as values (`RayTune._with_secrets`).
+
+    Args:
+        all_of_them: leave out all others, too: processes of a Ray of our own inherit them, and without a runtime
+            environment packs get the processes that Ray has anyhow (`inherited_environment`).
     """
-    names = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if name not in secrets_of_workers()}
+    before = class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS
+    hidden = secrets_of_workers()
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before[0] if name not in hidden and not all_of_them}
+    class_cache.DEFAULT_ENV_VARS = {} if all_of_them else before[1]
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS = before
 
 
 @contextmanager

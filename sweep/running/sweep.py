@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 from sweep.cli.heartbeat import Heartbeat
@@ -198,7 +199,8 @@ class SweepRun:
         storing = self._closing.storing
         self._closing.expect_report()
         self.voice.say(self._options.starting)
-        with executor.session(self._storage) as capacity:
+        with ExitStack() as session:
+            capacity = session.enter_context(executor.session(self._storage))
             hub_models = [card for card in models_to_run(self._plan) if card.is_hub]
             executor.prepare(data_to_read(self._plan), hub_models)
             ledger = self._ledger(self._packing(capacity))
@@ -239,6 +241,8 @@ class SweepRun:
                 storing(ledger.backlog.stages.write)
                 storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
+            if not ledger.stopping:  # no pack is under way, so that nobody has to wait until all processes are gone
+                self._closing.end_beside(session.pop_all().close)
         storing(ledger.clear)
         failures = display.summary()
         self.voice.say_all(ledger.waiting_lines())

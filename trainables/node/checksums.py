@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 SEAL = "checksum"
 """Key under which a JSON object keeps the checksum of the rest of it."""
 _DIGEST_BYTES = 16
+BROKEN_SEAL = "its checksum is another: it is not what was written"
+"""What is wrong with it, in words."""
 
 
 class BrokenSeal(ValueError):
@@ -57,7 +59,7 @@ def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """
     rest = {name: item for name, item in value.items() if name != SEAL}
     if SEAL in value and value[SEAL] != _json_sum(rest):
-        raise BrokenSeal("its checksum is another: it is not what was written")
+        raise BrokenSeal(BROKEN_SEAL)
     return rest
 
 
@@ -67,24 +69,41 @@ def read_plain_json(content: bytes) -> Any:
     Raises:
         ValueError: it is not JSON, or holds NaN, an infinity or text that is no Unicode.
     """
+    return _read(content)[0]
+
+
+def read_sealed_json(content: bytes) -> tuple[Any, str | None]:
+    """Return the value of a JSON text, as `read_plain_json` does, and the checksum that its seal should be.
+
+    Both in one pass over a value: of records a command reads thousands.
+
+    Raises:
+        ValueError: as `read_plain_json`.
+    """
+    value, spelt = _read(content, without=SEAL)
+    return value, content_sum(spelt.encode())
+
+
+def _read(content: bytes, without: str | None = None) -> tuple[Any, str]:
+    """Return a JSON text's value, and its one spelling, `without` left out of an object."""
     try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(content, parse_constant=_refuse)
+        rest = {name: item for name, item in value.items() if name != without} if isinstance(value, dict) else value
+        spelt = _spelt(rest)  # refuses numbers that are too large for one
+        if "\\ud" in spelt:  # half of a pair, unless the other half follows
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return value
+    return value, spelt
 
 
 def _json_sum(value: Any) -> str:
-    return content_sum(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    return content_sum(_spelt(value).encode())
+
+
+def _spelt(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number != 0:
-        raise ValueError(f"{text} is too large a number")
-    return number

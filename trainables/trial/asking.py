@@ -7,8 +7,9 @@ of a trial, and stands before the slash in the names of its metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 from trainables.data.general_text import general_text_key
@@ -55,7 +56,7 @@ class Asking:
     epochs: tuple[int, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of what is asked: 16 hex digits; settings at their defaults left out, so that a new one changes none."""
         kept = {name: value for name, value in self.settings.items() if value != STATED_DEFAULTS.get(name)}
@@ -161,7 +162,8 @@ def plain_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _settings_of(plan: type[ProbePlan]) -> list[str]:
+@cache
+def _settings_of(plan: type[ProbePlan]) -> Sequence[str]:
     """Return the fields that decide what a probe asks; the data are those of the trial."""
     return [name for name in plan.uses() if name != "data" and FIELDS[name].role & (Role.TRAINING | Role.PROBE)]
 
@@ -174,7 +176,7 @@ def _asking(
     keyed = {each: FILES[each](path) for each, path in given.items()}
     settings = {each: stated.get(each, STATED_DEFAULTS.get(each)) for each in _settings_of(plan)}
     settings |= {**other, **keyed}
-    label = label_of(name, settings, stated)
+    label = label_of(name, settings, stated) if other else name
     return Asking(
         name, plan.version, label, settings, used_key(data_key, name == "counterfact", name == "choices"), epochs, given
     )
@@ -190,5 +192,5 @@ def _spelled(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _told(known: list[str]) -> str:
+def _told(known: Sequence[str]) -> str:
     return f"there are: {', '.join(known)}" if known else "it has none"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from trainables.adapters.registry import ADAPTERS
@@ -99,14 +100,20 @@ def training_identity(stated: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         stated: an identity, as `identity` states it or as a record holds it.
     """
-    asks = {name: _ELIDED[name] for name, field in FIELDS.items() if field.role is Role.PROBE}
-    if stated["method"] in ADAPTERS:
-        unused = without_use(stated["method"], (), stated["content"] != "document")
-        asks |= {name: _ELIDED[name] for name in unused if name in _ELIDED and name in stated}
+    of_texts = stated["content"] != "document"
+    asks = _only_asked(stated["method"], of_texts)
     trains = stated["method"] in ADAPTERS and ADAPTERS[stated["method"]].trains
-    texts = trains and stated["content"] != "document"
-    data = used_key(stated["data"], trains_on_counterfact(stated), texts)
+    data = used_key(stated["data"], trains_on_counterfact(stated), trains and of_texts)
     return {**stated, **{name: value for name, value in asks.items() if name in stated}, "data": data}
+
+
+@cache
+def _only_asked(method: str, of_texts: bool) -> Mapping[str, Any]:
+    """Return the fields that change nothing that is trained, with their defaults."""
+    asks = {name: _ELIDED[name] for name, field in FIELDS.items() if field.role is Role.PROBE}
+    if method in ADAPTERS:
+        asks |= {name: _ELIDED[name] for name in without_use(method, (), of_texts) if name in _ELIDED}
+    return asks
 
 
 def training_id(stated: Mapping[str, Any]) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.utils.object_cache import _ObjectCache
 
+import trainables
 from sweep.records.sweep_storage import SweepStorage
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
+from sweep.running.ray_environment import inherited_environment, runtime_env
 from sweep.running.ray_nodes import Nodes
 from sweep.running.ray_packs import KEPT_S, KeptProcesses
-from sweep.running.ray_tune import PackResources, RayTune, ReportsCallback, keep_keys_from_tune
+from sweep.running.ray_tune import PackResources, RayTune, ReportsCallback, variables_kept_from_tune
 from tests.rows import OpenRow
 
 PLACE = "MEMORY_SWEEP_TEST_STARTED"
@@ -92,14 +97,95 @@ class Packs:
 
 
 def test_keys_of_storages_are_in_no_runtime_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "hidden")
-    made = class_cache._ActorClassCache().get(SlowToStart)
-    assert "hidden" in str(made._default_options), "Tune does it no longer: keep_keys_from_tune may go"
-    keep_keys_from_tune()
-    made = class_cache._ActorClassCache().get(SlowToStart)
-    assert "hidden" not in str(made._default_options) and "PL_DISABLE_FORK" in str(made._default_options)
+
+    def told() -> str:
+        return str(class_cache._ActorClassCache().get(SlowToStart)._default_options)
+
+    assert "hidden" in told(), "Tune does it no longer: variables_kept_from_tune may go"
+    with variables_kept_from_tune(all_of_them=False):
+        assert "hidden" not in told() and "PL_DISABLE_FORK" in told()
+    with variables_kept_from_tune(all_of_them=True):
+        assert not class_cache._ActorClassCache().get(SlowToStart)._default_options.get("runtime_env")
+    assert "hidden" in told()
+
+
+class SaysWhoItIs(tune.Trainable):  # type: ignore[misc]
+    """Is done at once, and tells its process, where that process would import from, and what it inherited."""
+
+    def setup(self, config: dict[str, Any]) -> None: ...
+
+    def step(self) -> dict[str, Any]:
+        import trainables
+
+        told = {name: os.environ.get(name) for name in ("TOKENIZERS_PARALLELISM", PLACE)}
+        told |= {"package": trainables.__file__}
+        return {"progress": {}, "results": [], "done": True, "node": "n", "process": os.getpid(), "told": told}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+
+class Hears(Packs):
+    """Hands out a pack or two, and keeps what it reports."""
+
+    def report(self, pack: str, report: Mapping[str, Any]) -> None:
+        self.processes.add(report["process"])
+        self.told = report["told"]
+
+
+@pytest.mark.thorough(beside="test_workers_of_a_ray_of_our_own_inherit_what_others_are_told")
+def test_packs_get_the_processes_that_ray_starts_with_and_these_have_all_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, "seen")
+    monkeypatch.chdir(tmp_path)  # not the checkout, whose folder Ray would tell its processes of
+    before = dict(os.environ)
+    executor = RayTune(WorkerSettings("cpu"), PackResources(gpus=0, max_concurrent=1), trainable=SaysWhoItIs)
+    packs = Hears(2)
+    with executor.session(SweepStorage(str(tmp_path / "out"))):
+        waiting = _workers(2)
+        executor.run(packs)  # type: ignore[arg-type]
+    assert packs.processes and packs.processes <= waiting
+    assert packs.told == {"TOKENIZERS_PARALLELISM": "false", PLACE: "seen", "package": trainables.__file__}
+    assert {name for name in before if os.environ.get(name) != before[name]} <= {"RAY_CHDIR_TO_TRIAL_DIR"}
+
+
+def test_workers_of_a_ray_of_our_own_inherit_what_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    monkeypatch.delenv("RAY_CHDIR_TO_TRIAL_DIR", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before, told = dict(os.environ), runtime_env()["env_vars"]
+    with inherited_environment():
+        assert told.items() <= os.environ.items()
+        where = "import trainables; print(trainables.__file__)"
+        seen = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert seen.stdout.strip() == trainables.__file__
+        assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
+    assert dict(os.environ) == before
+
+
+def _workers(at_least: int) -> set[int]:
+    """Wait until Ray has started so many processes that work, and return all of them."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = {p.pid for p in psutil.Process().children(recursive=True) if "ray::IDLE" in " ".join(_command(p))}
+        if len(found) >= at_least:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("Ray has started no processes")
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @pytest.mark.slow
