@@ -61,9 +61,12 @@ class Claims:
         Storage.delete(self._storage, _path(trial))
 
     def _put(self, trial: str) -> bool:
-        """Claim a trial that nobody has claimed; False where there is a claim."""
+        """Claim a trial that nobody has claimed; False where there is a claim.
+
+        A claim need not outlast its run, and one that lost power has left an empty file at worst, which is no claim.
+        """
         try:
-            self._storage.put_if_absent(_path(trial), json.dumps(self._mine).encode())
+            self._storage.put_if_absent(_path(trial), json.dumps(self._mine).encode(), lasts=False)
         except ChangedMeanwhile:
             return False
         return True

@@ -38,9 +38,9 @@ class FolderPlace:
         """Write a file, whatever was there."""
         self._put(path, data, os.replace)
 
-    def create(self, path: str, data: bytes) -> str:
+    def create(self, path: str, data: bytes, lasts: bool = True) -> str:
         """Write a file that must not be there, and return its version."""
-        self._put(path, data, _link)
+        self._put(path, data, _link, lasts)
         return _file_version(os.stat(self._at(path)))
 
     def update(self, path: str, data: bytes, version: str) -> str:
@@ -86,16 +86,17 @@ class FolderPlace:
                         found.append(f"{here}/{entry.name}")
         return found
 
-    def _put(self, path: str, data: bytes, settle: Callable[[str, str], None]) -> None:
-        """Write beside the target and flush to the disk; `settle` then makes it the target in one step."""
+    def _put(self, path: str, data: bytes, settle: Callable[[str, str], None], lasts: bool = True) -> None:
+        """Write beside the target and, if it is to last, to the disk; `settle` then makes it the target in one step."""
         target = self._at(path)
         folder, name = os.path.split(target)
         temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
         try:
             with _opened(temporary, folder) as stream:
                 stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if lasts:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             settle(temporary, target)
         finally:
             with suppress(FileNotFoundError):
@@ -128,8 +129,8 @@ class ObjectPlace:
         """Write a file, whatever was there."""
         self._put(path, data, "overwrite")
 
-    def create(self, path: str, data: bytes) -> str:
-        """Write a file that must not be there, and return its version."""
+    def create(self, path: str, data: bytes, lasts: bool = True) -> str:
+        """Write a file that must not be there, and return its version; here all last."""
         return self._put(path, data, "create")
 
     def update(self, path: str, data: bytes, version: str) -> str:

@@ -91,15 +91,20 @@ class Storage:
         with self._told("written", path):
             self._place.write(path, data)
 
-    def put_if_absent(self, path: str, data: bytes) -> str:
+    def put_if_absent(self, path: str, data: bytes, lasts: bool = True) -> str:
         """Write a file that must not be there yet, and return its version.
+
+        Args:
+            path: of the file.
+            data: what is written.
+            lasts: whether it is there, and whole, even if the machine loses power the moment after.
 
         Raises:
             Changed: there is one; of several that try at once, one succeeds.
             NoConditionalPut: the storage cannot tell.
         """
         with self._told("written", path):
-            return self._place.create(path, data)
+            return self._place.create(path, data, lasts)
 
     def put_if_match(self, path: str, data: bytes, version: str) -> str:
         """Write a file that must still be of a version, and return the new one.

@@ -14,6 +14,7 @@ from trainables.trial.making import twin
 from trainables.trial.spec import FIELDS, TrialSpec
 
 
+@cache
 def fields_of(parts: Part) -> tuple[str, ...]:
     """Return the fields on which any of these parts of a trial depends."""
     return tuple(name for name, field in FIELDS.items() if field.parts & parts)
