@@ -70,6 +70,11 @@ class Executor(Protocol):
     storage that cannot be written). Nothing else is raised by `run`.
     """
 
+    @property
+    def ends_beside(self) -> bool:
+        """Whether a session may be left by another thread than the one that entered it, and takes a while to leave."""
+        ...
+
     def check(self) -> None:
         """Refuse what cannot work before anything is prepared.
 

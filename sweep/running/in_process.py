@@ -31,6 +31,8 @@ class InProcess:
         threads: torch's threads on a CPU; None leaves them as this process has them.
     """
 
+    ends_beside = False  # torch's number of threads is each thread's own
+
     def __init__(self, settings: WorkerSettings, threads: int | None = None) -> None:
         """Keep the settings; nothing is loaded before `session`."""
         self._settings, self._threads = settings, threads

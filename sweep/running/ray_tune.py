@@ -70,6 +70,8 @@ class RayTune:
         trainable: what runs a pack; another one must report as `PackTrainable` does.
     """
 
+    ends_beside = True
+
     def __init__(
         self,
         settings: WorkerSettings,

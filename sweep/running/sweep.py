@@ -241,7 +241,7 @@ class SweepRun:
                 storing(ledger.backlog.stages.write)
                 storing(exchange.write_state)
                 feed.close(timeout_s=10.0 if ledger.stopping else 60.0)
-            if not ledger.stopping:  # no pack is under way, so that nobody has to wait until all processes are gone
+            if executor.ends_beside and not ledger.stopping:  # no pack is under way
                 self._closing.end_beside(session.pop_all().close)
         storing(ledger.clear)
         failures = display.summary()
