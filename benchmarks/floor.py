@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +61,8 @@ from trainables.trial.making import make_spec
 from trainables.trial.spec import TrialSpec
 
 PARTS = {"train_s": "training", "measure_s": "memorisation", "evaluate_s": "claims"}
+MEASURED = 2
+"""How often a trial's memorisation error is measured: of the memory as it begins, and as it has been trained."""
 MATMULS = ("mm", "addmm", "bmm", "baddbmm")
 NORMS = ("native_layer_norm", "native_layer_norm_backward", "rsqrt", "pow", "mean", "_fused_rms_norm")
 HEAD = "head's loss"
@@ -140,7 +142,7 @@ def needed(spec: TrialSpec, card: ModelCard, texts: StudyTexts) -> dict[str, Nee
     epoch = training_flops(*shape, texts.train)
     return {
         "train_s": Needed(*(spec.epochs * value for value in vars(epoch).values())),
-        "measure_s": _predicting(*shape, texts.segments),
+        "measure_s": Needed(*(MEASURED * value for value in vars(_predicting(*shape, texts.segments)).values())),
         "evaluate_s": forward_flops(*shape, questions.trees, nodes_read(questions)),
     }
 
@@ -196,25 +198,24 @@ class _Trial:
     def __init__(self, spec: TrialSpec, cache: ProcessCache, folder: str) -> None:
         self.run = start_pack([spec], cache, folder)
         self.cache = cache
-        self.passes = self.tokens = 0
+        self.counted: Counter[str] = Counter()
 
     def _count(self, module: Any, args: tuple[Any, ...]) -> None:
-        self.passes += 1
-        self.tokens += args[0].shape[0] * args[0].shape[1]
+        kind = "train" if torch.is_grad_enabled() else "other"
+        self.counted[f"{kind}_passes"] += 1
+        self.counted[f"{kind}_tokens"] += args[0].shape[0] * args[0].shape[1]
 
-    def seconds(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Run to the end; return the seconds of every part, and what was counted in training and after it."""
+    def seconds(self) -> tuple[dict[str, float], Counter[str]]:
+        """Run to the end; return the seconds of every part, and what was counted in training and besides."""
         handle = split_of(self.run).upper.register_forward_pre_hook(self._count)
         try:
             self.cache.take_timings()
             while not self.run.done:
                 self.run.step()
-            counted = {"train_passes": self.passes, "train_tokens": self.tokens}
             (result,) = self.run.finish()
         finally:
             handle.remove()
-        counted["later_tokens"] = self.tokens - counted["train_tokens"]
-        return {part: result.timings[part] for part in PARTS}, counted
+        return {part: result.timings[part] for part in PARTS}, self.counted
 
     def profiled_epoch(self) -> tuple[float, dict[str, float]]:
         """Train two epochs, the second under the profiler; return its seconds, in all and by kind of operation."""
@@ -344,7 +345,7 @@ def compare(settings: Mapping[str, Any], repeats: int) -> Table:
     table["passes_per_step"] = counted["train_passes"] / spec.epochs / -(-len(texts.train) // spec.batch_size)
     table["tokens_per_needed"] = {
         "training": counted["train_tokens"] / spec.epochs / trained,
-        "evaluation": counted["later_tokens"] / (shown + nodes),
+        "evaluation": counted["other_tokens"] / (MEASURED * shown + nodes),
     }
     epoch, shape = training_flops(card, spec.layer, spec.memory_dim, texts.train), "matmul, blocks and memory"
     table["epoch"] = {

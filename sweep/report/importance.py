@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,13 @@ from sweep.report.table import MISSING, Cell, Table, cell_text, number
 FORESTS = 5
 """Random forests; their spread says how far an importance is an accident of the forest. Optuna's default, fANOVA, takes
 65 s for five on 144 trials (one busy core), these 1 s."""
-MIN_TRIALS = 20
-"""Ours: below, a forest of trees tells next to nothing."""
+MIN_TRIALS, MOST_TRIALS = 20, 500
+"""Ours: below the one a forest of trees tells next to nothing; above the other shares move little, and of 2,400 trials
+they took a fifth of the report's time, most of it for comparing the fields that each trial has."""
 LEGEND = (
     "Share of the result's variance that splits on a field take away in a random forest over the trials (Optuna's mean "
-    f"decrease of impurity; mean ± standard deviation of {FORESTS} forests). Read it with care: it describes the "
+    f"decrease of impurity; mean ± standard deviation of {FORESTS} forests; of more than {MOST_TRIALS} trials so many, "
+    "drawn at random). Read it with care: it describes the "
     "trials that were run, not all that could have been; a field with more values, "
     "or tried over a wider range, looks more important; where stages chose a value from earlier ones, fields are mixed "
     "up with one another; it says nothing about the direction, and no comparison rests on it."
@@ -59,6 +62,8 @@ def _importances(trials: Sequence[Trial], names: Sequence[str], quality: Quality
     measured = [(t, value) for t in trials if (value := t.metric(quality.metric)) is not None]
     if len(measured) < MIN_TRIALS or len({value for _, value in measured}) < 2:
         return {}
+    if len(measured) > MOST_TRIALS:
+        measured = random.Random(0).sample(measured, MOST_TRIALS)
     choices = {name: sorted({cell_text(t.get(name)) for t, _ in measured}) for name in names}
     used = {name: known for name, known in choices.items() if len(known) > 1}
     if not used:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sweep.records.study_questions import ERROR, LEAKED, MACRO_F1, RIGHT
 from sweep.report.references import is_structured
@@ -55,7 +56,12 @@ def varying(trials: Iterable[Trial], besides: Iterable[str] = ()) -> tuple[str, 
     """Return the identity fields, other than seeds and `besides`, in which those trials differ that use them."""
     trials = list(trials)
     names = [name for name in TOLD_APART if name not in {*NOT_SHOWN, *besides}]
-    return tuple(name for name in names if len({cell_text(t.get(name)) for t in trials if name not in t.unused}) > 1)
+    return tuple(name for name in names if _differ([t.get(name) for t in trials if name not in t.unused]))
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    """Say whether values are told apart in print; only those that are not equal need be printed for it."""
+    return any(value != values[0] and cell_text(value) != cell_text(values[0]) for value in values)
 
 
 def labels_of(trials: Sequence[Trial]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,6 +91,14 @@ class AdapterPlan(PluginPlan, ABC):
     def added_params(self, card: ModelCard) -> int:
         """Return the parameters that come on top of the model's, in every forward pass."""
         return 0
+
+    @property
+    def begins_as(self) -> Hashable | None:
+        """What a member's forward pass depends on before it is trained, besides model and texts.
+
+        Members of which this is equal have one error then, measured once; of None it is measured for each.
+        """
+        return None
 
     def stored_params(self, card: ModelCard) -> int:
         """Return the parameters that are stored with a trial's record, float32."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -261,13 +261,20 @@ class PackRun:
     def _measure_untrained(self, members: Sequence[int]) -> None:
         """Evaluate the memorisation error with what is added to the model and not trained yet.
 
-        Where nothing is added, that is the model's own, which is known.
+        Where nothing is added, that is the model's own, which is known. Members that begin alike share one measure,
+        those of packs that this process has run before among them.
         """
         if not self.adapter.plans[0].added_params(self.adapter.parts.card):
             return
+        alike = {k: None if self.tasks[k].start else self.adapter.plans[k].begins_as for k in members}
+        known = self.adapter.parts.keep("untrained errors", None, dict[Hashable, float])
+        new = {begins: k for k, begins in alike.items() if begins is not None and begins not in known}
+        measured = sorted({*new.values(), *(k for k in members if alike[k] is None)})
         with self._cache.timing("measure_s"):
-            for k, nll in self._nll(members).items():
-                self.log.add(k, 0, {"memory/nll_untrained": nll})
+            found = self._nll(measured) if measured else {}
+        known |= {begins: found[k] for begins, k in new.items()}
+        for k in members:
+            self.log.add(k, 0, {"memory/nll_untrained": found[k] if alike[k] is None else known[alike[k]]})
 
     def _evaluate(self, members: Sequence[int], at_end: bool = False) -> None:
         """Evaluate some members' memorisation error and what else there is, ask the probes, and keep the weights."""

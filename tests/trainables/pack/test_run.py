@@ -8,6 +8,7 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -192,6 +193,38 @@ def test_at_alpha_zero_leakage_is_reported_for_every_allocation(base, cache, tmp
     metrics = run([plain], cache)[plain.id]["metrics"]
     for name in ("random", "partitioned", "simset1", "simset2", "simset3"):
         assert 0 < metrics[f"memory/leakage_{name}"] < 1
+
+
+def test_members_that_begin_alike_have_one_untrained_error_and_each_has_its_own(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of packs that the process ran before; one whose entries are masked begins with fewer of them."""
+    base = {**base, "epochs": 1, "alpha": 1.0, "allocation": "partitioned"}
+    others = [{}, {"alpha": 2.0}, {"allocation": "simset2"}, {"mem_seed": 5}, {"lr": 1e-4, "weight_decay": 0.1}]
+    apart = [{"seed": 3}, {"norm_and_gate": False}, {"memory_dim": 16}, {"mode": "hard"}]
+    measured: list[int] = []
+    nll = pack_run.PackRun._nll
+    monkeypatch.setattr(
+        pack_run.PackRun, "_nll", lambda self, members: measured.append(len(members)) or nll(self, members)
+    )
+
+    def untrained(tasks: list[TrialTask], cache: ProcessCache) -> list[float]:
+        measured.clear()
+        found = run(tasks, cache)
+        return [found[t.id]["metrics"]["memory/nll_untrained"] for t in tasks]
+
+    one = ProcessCache(CPU, 10**9)
+    alike = [task({**base, **other}, tmp_path / "one") for other in others]
+    (value, *same) = untrained(alike[:3], one)
+    assert measured == [1, 3] and same == [value, value]
+    assert untrained(alike[3:], one) == [value, value] and measured == [2]
+    for other in apart:
+        trial = task({**base, **other}, tmp_path / "one")
+        (found,) = untrained([trial], one)
+        assert measured == [1, 1] and found != value
+        alone = task({**base, **other}, tmp_path / "alone")
+        assert untrained([alone], ProcessCache(CPU, 10**9)) == pytest.approx([found], abs=1e-6)
+    assert untrained([alike[0]], ProcessCache(CPU, 10**9)) == pytest.approx([value], abs=1e-6)
 
 
 def test_the_untrained_memory_is_measured_and_no_point_of_a_curve_that_is_the_trained_ones(base, cache, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,6 +86,13 @@ class MemoryPlan(TrainingPlan):
     def trunk_layer(self, card: ModelCard) -> int:
         """Return the memory's block."""
         return card.num_blocks - 1 if self.layer is None else self.layer
+
+    @property
+    def begins_as(self) -> Hashable | None:
+        """What draws its weights, and how it computes: an inductive loss acts in training, a mask from the first."""
+        if self.mode == "hard":
+            return None
+        return self.layer, self.memory_dim, self.norm_and_gate, self.memory_precision, self.seed
 
     def added_params(self, card: ModelCard) -> int:
         """Return the weights of the memory's two linear maps."""
