@@ -7,11 +7,13 @@ import json
 import re
 import zlib
 
+import optuna
 import pyarrow.parquet as pq
 import pytest
 
 import sweep.report.page_data as page_data
 from sweep.records.sweep_storage import SweepStorage
+from sweep.report import importance
 from sweep.report.build import Options, build_report
 from sweep.report.importance import importance_table
 from sweep.report.render import html_page
@@ -120,6 +122,20 @@ def test_the_field_that_makes_the_result_is_the_most_important_one(fake, matters
     assert table is not None and [labels[0] for labels, _ in table.rows] == [matters, other]
     shares = [row[0].value for _, row in table.rows]
     assert shares[0] > 0.9 and sum(shares) == pytest.approx(1.0) and "Read it with care" in table.legend[0]
+
+
+def test_of_many_trials_importances_come_from_some_the_same_ones_each_time(fake, monkeypatch):
+    for k in range(60):
+        fake.add("s", "all", layer=k % 6, alpha=0.1 * (k % 5), seed=k, metrics={"memory/nll": 1.0 + k % 6})
+    fake.write_plans()
+    trials = load_study(SweepStorage(str(fake.root))).trials
+    made = []
+    create = optuna.trial.create_trial
+    monkeypatch.setattr(optuna.trial, "create_trial", lambda **told: made.append(told["value"]) or create(**told))
+    monkeypatch.setattr(importance, "MOST_TRIALS", 30)
+    tables = [importance_table(trials) for _ in range(2)]
+    assert tables[0] == tables[1] and tables[0].rows[0][0] == ("layer",)
+    assert len(made) == 60 and made[:30] == made[30:] and len(set(made[:30])) == 6
 
 
 def test_without_enough_that_varies_no_importance_is_claimed(fake):
