@@ -114,7 +114,7 @@ def test_keys_of_storages_are_in_no_runtime_environment(monkeypatch: pytest.Monk
 class SaysWhoItIs(tune.Trainable):  # type: ignore[misc]
     """Is done at once, and tells its process, where that process would import from, and what it inherited."""
 
-    def setup(self, config: dict[str, Any]) -> None: ...
+    def setup(self, config: dict[str, Any], secrets: Mapping[str, str] | None = None) -> None: ...
 
     def step(self) -> dict[str, Any]:
         import trainables
