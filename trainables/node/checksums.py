@@ -72,7 +72,7 @@ def read_plain_json(content: bytes) -> Any:
     return _read(content)[0]
 
 
-def read_sealed_json(content: bytes) -> tuple[Any, str | None]:
+def read_sealed_json(content: bytes) -> tuple[Any, str]:
     """Return the value of a JSON text, as `read_plain_json` does, and the checksum that its seal should be.
 
     Both in one pass over a value: of records a command reads thousands.
