@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ _PASSED_ON = (
 )
 _SECRET = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 """Passed on as values of tasks: Ray shows a job's environment to everybody who sees the cluster."""
+_INSTALLED = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+"""Where a process finds packages by itself; named in PYTHONPATH they would come before Python's own modules."""
 _WORKER_SETTINGS = {"TOKENIZERS_PARALLELISM": "false", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 
@@ -66,8 +69,10 @@ def inherited_environment() -> Iterator[None]:
     With a runtime environment instead, each would be a further process, started when its first pack is there; without
     one Ray gives packs the processes that it has at its start anyhow.
     """
-    path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    settings = {**_WORKER_SETTINGS, "PYTHONPATH": os.pathsep.join([*path, str(_worker_package().parent)])}
+    settings = dict(_WORKER_SETTINGS)
+    place = str(_worker_package().parent)
+    if place not in _INSTALLED:
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), place]))
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

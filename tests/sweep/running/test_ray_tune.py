@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 
 import trainables
 from sweep.records.sweep_storage import SweepStorage
+from sweep.running import ray_environment
 from sweep.running.exchange import HandedPack
 from sweep.running.executor import WorkerSettings
 from sweep.running.ray_environment import inherited_environment, runtime_env
@@ -168,6 +170,19 @@ def test_workers_of_a_ray_of_our_own_inherit_what_others_are_told(
         assert seen.stdout.strip() == trainables.__file__
         assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("before", [None, "mine"])
+def test_where_packages_are_installed_is_not_put_before_pythons_own_modules(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    installed = Path(sysconfig.get_path("purelib")) / "trainables"
+    monkeypatch.setattr(ray_environment, "_worker_package", lambda: installed)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before:
+        monkeypatch.setenv("PYTHONPATH", before)
+    with inherited_environment():
+        assert os.environ.get("PYTHONPATH") == before
 
 
 def _workers(at_least: int) -> set[int]:
